@@ -1,0 +1,42 @@
+# Everything a newcomer needs: `make demo` trains a network, `make test` runs the tests.
+# Both set up .venv themselves; PYTHON names another interpreter (3.10 or later).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SETUP := pyproject.toml constraints.txt
+
+.PHONY: demo test test-slow check format clean
+
+demo: $(VENV)/core.stamp
+	$(BIN)/striate demo
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -q
+
+test-slow: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -q -m slow
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/core.stamp: $(SETUP)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Striate needs Python 3.10 or later; try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/core.stamp
+	$(PIP) install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

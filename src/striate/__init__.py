@@ -1,0 +1,35 @@
+"""Striate: from a folder of images to a measured, explained, portable model.
+
+Every public name is resolved on first use, so that `import striate` loads neither torch nor anything else
+that is heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from striate import models, transforms
+    from striate.transforms.preprocess import Preprocess
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Preprocess": "striate.transforms.preprocess",
+}
+_MODULES = ("models", "transforms")
+
+__all__ = ["Preprocess", "__version__", "models", "transforms"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"striate.{name}")
+    raise AttributeError(f"module 'striate' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

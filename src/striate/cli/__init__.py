@@ -1,0 +1,97 @@
+"""The command line: the only place that parses arguments, prints, or exits.
+
+`COMMANDS` is the whole table. A command's file imports nothing heavy at its top; what the command needs
+is imported inside its function, so that `striate --help` never loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from striate.errors import INTERNAL_EXIT_CODE, INTERRUPTED_EXIT_CODE, StriateError, unknown_name
+
+# Command -> the function that is the command, or the table of a group's commands, in the order of the help.
+COMMANDS: dict[str, str | dict[str, str]] = {}
+GROUPS: dict[str, str] = {}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line, without the program's name; returns the exit code.
+
+    A user's mistake is one line on standard error. Anything unforeseen is one line too, and a traceback
+    where the environment variable STRIATE_DEBUG is set.
+    """
+    try:
+        if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+            raise unknown_name("command", argv[0], COMMANDS, "`striate --help` lists them")
+        code = _app(argv)(list(argv), prog_name="striate", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except StriateError as error:
+        _complain(str(error))
+        return error.exit_code
+    except typer.TyperException as error:
+        command = " ".join(["striate", *argv[:1]] if argv and argv[0] in COMMANDS else ["striate"])
+        _complain(f"{_sentence(error)}. See `{command} --help`")
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("interrupted")
+        return INTERRUPTED_EXIT_CODE
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if os.environ.get("STRIATE_DEBUG"):
+            traceback.print_exc()
+        _complain(
+            f"internal error: {type(error).__name__}: {' '.join(str(error).split())}. This is a bug of "
+            "Striate; set STRIATE_DEBUG=1 to see where, and please report it"
+        )
+        return INTERNAL_EXIT_CODE
+
+
+def _complain(message: str) -> None:
+    print(f"striate: {message}", file=sys.stderr)
+
+
+def _sentence(error: typer.TyperException) -> str:
+    text = error.format_message() if hasattr(error, "format_message") else str(error)
+    return " ".join(text.split()).rstrip(".")
+
+
+def _app(argv: Sequence[str]) -> typer.Typer:
+    """The application with the one command that is asked for, or with all of them for the help."""
+    app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
+    app.callback(invoke_without_command=True)(_main)
+    wanted = argv[:1] if argv and argv[0] in COMMANDS else list(COMMANDS)
+    for name in wanted:
+        target = COMMANDS[name]
+        if isinstance(target, str):
+            _register(app, name, target)
+        else:
+            group = typer.Typer(no_args_is_help=True, help=GROUPS[name])
+            for sub, function in target.items():
+                _register(group, sub, function)
+            app.add_typer(group, name=name)
+    return app
+
+
+def _register(app: typer.Typer, name: str, target: str) -> None:
+    module, function = target.split(":")
+    app.command(name)(getattr(importlib.import_module(module), function))
+
+
+def _main(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    """Striate: from a folder of images to a measured, explained, portable model."""
+    if version:
+        import striate
+
+        print(f"striate {striate.__version__}")
+        raise typer.Exit

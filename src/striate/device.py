@@ -1,0 +1,76 @@
+"""Where a network runs and in which precision."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+
+import numpy as np
+import torch
+
+from striate.errors import UsageError
+
+
+def choose(name: str = "auto") -> torch.device:
+    """The device that `name` asks for.
+
+    Args:
+        name: `auto` (a GPU where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`, ...
+
+    Raises:
+        UsageError: the name is not a device, or this machine has no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(
+            f"unknown device {name!r}", "torch knows no device of that name", "Use auto, cpu, cuda or mps"
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device {name!r} is not available",
+            f"torch sees {torch.cuda.device_count()} CUDA devices here",
+            "Use --device auto or cpu",
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device 'mps' is not available", "this is no Apple GPU", "Use --device auto or cpu")
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's generators, for initial weights and dropout."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def mixed_precision(device: torch.device, wanted: bool | None) -> torch.dtype | None:
+    """The type for mixed precision, or None for plain float32.
+
+    Args:
+        device: where the network runs.
+        wanted: True or False as the user said, None to use it where it helps (CUDA).
+    """
+    if device.type != "cuda" or wanted is False:
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[None]:
+    """Run what is inside in `dtype` where that is safe; a no-op for None."""
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+def cpu_count() -> int:
+    """The processors this process may use, which in a container are fewer than the machine has."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1

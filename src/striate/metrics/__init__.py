@@ -1,0 +1,1 @@
+"""Measures: arrays in, a frozen record out."""

@@ -1,0 +1,119 @@
+"""Random crops and flips for a whole batch of uint8 pixels at once, on the device they are on.
+
+The randomness of a sample is a function of (seed, epoch, sample) and of nothing else: not of the batch it
+falls into, of the number of threads, or of what ran before.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+Recipe = Literal["none", "light", "standard"]
+RECIPES: dict[str, str] = {
+    "none": "the centre crop, as in evaluation",
+    "light": "a random crop (small images padded by an eighth) and a horizontal flip",
+    "standard": "a crop of random area and shape (Szegedy et al. 2014) and a horizontal flip",
+}
+
+
+def augment(
+    batch: torch.Tensor,
+    size: tuple[int, int],
+    recipe: Recipe,
+    *,
+    seed: int,
+    epoch: int,
+    samples: npt.NDArray[np.int64],
+) -> torch.Tensor:
+    """Augment a batch of canvases.
+
+    Args:
+        batch: uint8 `[batch, height, width, channels]`, at least as large as `size`.
+        size: height and width to give.
+        recipe: a key of `RECIPES`.
+        seed: of the run.
+        epoch: counts from 0.
+        samples: int64 `[batch]`, the index of each sample in its data set.
+
+    Returns:
+        uint8 (float32 of the range 0-255 for `standard`) `[batch, *size, channels]`.
+    """
+    if recipe == "none":
+        return _centre(batch, size)
+    chance = torch.from_numpy(uniform(seed, epoch, samples, 5)).to(batch.device, torch.float32)
+    if recipe == "light":
+        return _shifted_crop(batch, size, chance)
+    return _resized_crop(batch, size, chance)
+
+
+def uniform(seed: int, epoch: int, samples: npt.NDArray[np.int64], draws: int) -> npt.NDArray[np.float64]:
+    """Numbers in [0, 1) that depend on the seed, the epoch and the sample alone.
+
+    A counter-based generator: SplitMix64's finaliser (Steele, Lea, Flood 2014) over a counter made of
+    the three, so that no draw waits for another.
+
+    Returns:
+        float64 `[len(samples), draws]`.
+    """
+    with np.errstate(over="ignore"):  # unsigned wrap-around is the arithmetic meant here
+        key = np.array([seed % 2**64], np.uint64)
+        key = _mix(_mix(key) ^ np.array([epoch], np.uint64))
+        first = samples.astype(np.uint64)[:, None] * np.array([draws], np.uint64)
+        counter = first + np.arange(draws).astype(np.uint64)
+        bits = _mix(key ^ _mix(counter))
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    z = value + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _centre(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    top, left = round((batch.shape[1] - size[0]) / 2), round((batch.shape[2] - size[1]) / 2)
+    return batch[:, top : top + size[0], left : left + size[1]]
+
+
+def _shifted_crop(batch: torch.Tensor, size: tuple[int, int], chance: torch.Tensor) -> torch.Tensor:
+    """Random crop and horizontal flip in one gather (He et al. 2016, section 4.2, for small images)."""
+    B, H, W, _ = batch.shape
+    height, width = size
+    # Where the canvas leaves no margin, zeros are padded all around: 4 px at 32, as in the paper.
+    pad_y = height // 8 if height == H else 0
+    pad_x = width // 8 if width == W else 0
+    top = (chance[:, 0] * (H + 2 * pad_y - height + 1)).long() - pad_y
+    left = (chance[:, 1] * (W + 2 * pad_x - width + 1)).long() - pad_x
+    rows = top[:, None] + torch.arange(height, device=batch.device)  # [B, height]
+    columns = left[:, None] + torch.arange(width, device=batch.device)  # [B, width]
+    columns = torch.where(chance[:, 2:3] < 0.5, columns.flip(1), columns)
+    inside = ((rows >= 0) & (rows < H))[:, :, None] & ((columns >= 0) & (columns < W))[:, None, :]
+    image = torch.arange(B, device=batch.device)[:, None, None]
+    crop = batch[image, rows.clamp(0, H - 1)[:, :, None], columns.clamp(0, W - 1)[:, None, :]]
+    return crop * inside[..., None]
+
+
+def _resized_crop(batch: torch.Tensor, size: tuple[int, int], chance: torch.Tensor) -> torch.Tensor:
+    """A crop of 8 % to 100 % of the area and of aspect 3/4 to 4/3, scaled to `size`, and a flip."""
+    _, H, W, _ = batch.shape
+    area = (0.08 + 0.92 * chance[:, 0]) * H * W
+    aspect = torch.exp((2 * chance[:, 1] - 1) * math.log(4 / 3))
+    crop_w = (area * aspect).sqrt().clamp(max=W)
+    crop_h = (area / aspect).sqrt().clamp(max=H)
+    flip = torch.where(chance[:, 2] < 0.5, -1.0, 1.0)
+    # grid_sample's coordinates run from -1 to 1; scale is the crop's share, shift its centre.
+    scale_x, scale_y = crop_w / W, crop_h / H
+    shift_x, shift_y = (2 * chance[:, 3] - 1) * (1 - scale_x), (2 * chance[:, 4] - 1) * (1 - scale_y)
+    zero = torch.zeros_like(scale_x)
+    theta = torch.stack([scale_x * flip, zero, shift_x, zero, scale_y, shift_y], dim=1).view(-1, 2, 3)
+    pixels = batch.permute(0, 3, 1, 2).float()
+    grid = F.affine_grid(theta, [*pixels.shape[:2], *size], align_corners=False)
+    crop = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return crop.permute(0, 2, 3, 1)

@@ -1,0 +1,199 @@
+"""Decode an image file to 8-bit pixels, the right way up, or refuse it with a one-line reason.
+
+What is done to the odd ones:
+
+* EXIF orientation is applied; a damaged EXIF block is passed over.
+* 16-bit values are scaled to 8 bits, not clipped.
+* Transparent pixels (alpha, palette or colour-key transparency) are laid on white.
+* CMYK, YCbCr, LAB, palette and 1-bit images are converted to RGB or grayscale.
+* Of an animation, or a file with several pictures, the first one is taken.
+* Truncated files are refused, not half decoded; so are images of more than `MAX_PIXELS`.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import re
+import stat
+import struct
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from striate.errors import DecodeError
+
+Pixels = npt.NDArray[np.uint8]
+
+# Twice Pillow's default warning threshold, where Pillow itself starts to refuse: 512 MiB of RGB.
+MAX_PIXELS = 178_956_970
+
+# Raster formats only: Pillow would hand an EPS file to Ghostscript, and a picture must not run programs.
+FORMATS = (
+    "JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000", "PPM", "ICO", "TGA", "HEIF"
+)  # fmt: skip
+
+SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp", ".dib",
+    ".tif", ".tiff", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".tga", ".heic", ".heif",
+})  # fmt: skip
+
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(source: str | os.PathLike[str] | bytes, channels: Literal[1, 3] = 3) -> Pixels:
+    """Decode one image.
+
+    Args:
+        source: path of a file, or the bytes of one.
+        channels: 3 for RGB, 1 for grayscale (ITU-R 601-2 luma, as Pillow converts).
+
+    Returns:
+        uint8 array `[height, width, channels]`, 0 to 255.
+
+    Raises:
+        DecodeError: the file is missing, empty, damaged, truncated, too large or of no readable format.
+    """
+    name = "image bytes" if isinstance(source, bytes) else os.fspath(source)
+    data = source if isinstance(source, bytes) else _read(Path(source))
+    if not data:
+        raise _refuse(name, "the file is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            image.load()
+            if image.format in ("JPEG", "MPO") and (fault := _jpeg_fault(data)):
+                raise ValueError(fault)
+            return _eight_bit(_upright(image), channels)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _refuse(name, f"it has more than {MAX_PIXELS:,} pixels") from error
+    except Exception as error:  # on hostile bytes decoders raise anything at all; this is the boundary
+        raise _refuse(name, _reason(data, error)) from error
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image: by its suffix, hidden files excepted."""
+    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+
+
+def _read(path: Path) -> bytes:
+    try:
+        # Opening a named pipe or a terminal would wait for ever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _refuse(str(path), "it is not a regular file")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise _refuse(str(path), "no such file") from error
+    except (OSError, ValueError) as error:
+        raise _refuse(str(path), getattr(error, "strerror", None) or str(error)) from error
+
+
+def _refuse(name: str, why: str) -> DecodeError:
+    return DecodeError(f"cannot decode {name!r}", why)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()  # loads Pillow's readers, and keeps one that the user registered, such as pillow-heif's
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _jpeg_fault(data: bytes) -> str | None:
+    """A fault in a JPEG's compressed data that libjpeg mends in silence, leaving a scrambled picture.
+
+    Restart markers (ITU-T T.81, B.2.1 and E.1.4) may only stand where a DRI segment announced them, and
+    count from 0 to 7 in turn; damaged bytes give themselves away by markers that do not.
+    """
+    position, announced, turn = 2, False, 0
+    while found := _JPEG_MARKER.search(data, position):
+        marker, position = found[1][0], found.end()
+        if marker == 0xD9:  # end of image
+            return None
+        if 0xD0 <= marker <= 0xD7:
+            if not announced or marker != 0xD0 + turn:
+                return "its compressed data hold a restart marker that does not belong there"
+            turn = (turn + 1) % 8
+            continue
+        if marker == 0xDD:  # define restart interval; 0 turns it off
+            announced = data[position + 2 : position + 4] != b"\0\0"
+        if marker == 0xDA:  # start of scan
+            turn = 0
+        position += int.from_bytes(data[position : position + 2], "big")
+    return None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation (Pillow has already applied a TIFF's own)."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # a damaged EXIF block is no reason to lose the picture
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _eight_bit(image: Image.Image, channels: int) -> Pixels:
+    """Convert any of Pillow's modes to uint8 `[height, width, channels]`."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        image = _scaled(image)
+    if image.mode == "LAB":
+        image = ImageCms.applyTransform(image, _lab_to_srgb()) or image
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    image = image.convert("RGB" if channels == 3 else "L")
+    return np.array(image, dtype=np.uint8).reshape(image.height, image.width, channels)
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """Scale 16-bit integers or floats to 8-bit grayscale by the range of their type, never by content."""
+    values = np.asarray(image).astype(np.float64)
+    low, high = values.min(), values.max()
+    float_top = 1.0 if high <= 1.0 else 255.0
+    top = float_top if image.mode == "F" else 65535.0
+    if not (low >= 0 and high <= top):  # also true of NaN
+        raise ValueError(
+            f"its {image.mode!r} values run from {low:g} to {high:g}, a range with no known white"
+        )
+    scaled = np.rint(values * (255.0 / top)).astype(np.uint8)
+    key = image.info.get("transparency")
+    if image.mode.startswith("I;16") and isinstance(key, int):
+        scaled[values == key] = 255  # the colour key of a 16-bit grayscale PNG, laid on white
+    return Image.fromarray(scaled)
+
+
+@functools.cache
+def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    """Why these bytes could not be decoded, in words of the user rather than of the decoder."""
+    if isinstance(error, UnidentifiedImageError):
+        if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+            return "it is HEIC, which Pillow cannot read; convert it to JPEG or PNG"
+        start = data[:16].lstrip().lower()
+        if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
+            return "it is a web page or XML, not an image"
+        if b"\0" not in data[:512] and data[:512].isascii():
+            return "it is text, not an image"
+        return "its bytes are of no image format that Striate reads"
+    text = " ".join(str(error).split())
+    if "truncated" in text.lower() or isinstance(error, (EOFError, struct.error)):
+        return f"the image is cut short ({text or 'the file ends too early'})"
+    return f"the image is damaged ({text or type(error).__name__})"

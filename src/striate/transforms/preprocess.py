@@ -1,0 +1,210 @@
+"""The preprocessing contract: how an image becomes what a network sees, as one JSON-able value.
+
+A `Preprocess` is stored in the bundle beside the weights, and its methods are the only path from a file
+to a tensor, in training, evaluation, prediction and everything built on them. The path has two halves:
+`fit` turns decoded pixels of any size into uint8 pixels of the network's size (that is what may be kept),
+and `normalize` turns a batch of those into the float tensor that the network reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from striate.errors import LayoutError, UsageError
+from striate.transforms.decode import Pixels, decode
+
+if TYPE_CHECKING:
+    import torch
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_LETTERBOX_GRAY = 114  # the gray of YOLO's letterbox, near the mean of photographs
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes a tensor.
+
+    Attributes:
+        size: height and width of the network's input, in pixels.
+        resize: `crop` scales the shorter side to `shorter_side` and cuts out the centre; `squash` scales
+            both sides, each by its own factor; `letterbox` scales the longer side and pads with gray.
+        shorter_side: for `crop`, the shorter side before the cut, in pixels; at least max(size).
+        interpolation: `nearest`, `bilinear`, `bicubic` or `lanczos`; antialiased when shrinking.
+        channels: 3 for RGB, 1 for grayscale.
+        mean: subtracted from each channel after scaling to 0-1.
+        std: divides each channel after that.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    resize: Literal["crop", "squash", "letterbox"] = "crop"
+    shorter_side: int = 256
+    interpolation: str = "bilinear"
+    channels: Literal[1, 3] = 3
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        """Refuse values that contradict each other; raises UsageError."""
+        if min(self.size) < 1:
+            raise _bad("size", self.size, "both sides must be at least 1 pixel")
+        if self.resize not in ("crop", "squash", "letterbox"):
+            raise _bad("resize", self.resize, "it must be crop, squash or letterbox")
+        if self.resize == "crop" and self.shorter_side < max(self.size):
+            raise _bad("shorter_side", self.shorter_side, f"it must be at least {max(self.size)}, the crop")
+        if self.interpolation not in _INTERPOLATIONS:
+            raise _bad("interpolation", self.interpolation, f"it must be one of {', '.join(_INTERPOLATIONS)}")
+        if self.channels not in (1, 3):
+            raise _bad("channels", self.channels, "it must be 1 (grayscale) or 3 (RGB)")
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise _bad("mean, std", (self.mean, self.std), f"each needs {self.channels} values")
+        if min(self.std) <= 0:
+            raise _bad("std", self.std, "every value must be above 0")
+
+    @classmethod
+    def for_size(cls, size: int, channels: Literal[1, 3] = 3, **others: Any) -> Preprocess:
+        """The usual contract for square inputs of `size` pixels.
+
+        Photographs for networks of more than 64 px are scaled to 8/7 of the crop, as 256 for 224 (He et
+        al. 2016 after Krizhevsky et al. 2012); small images keep all they have. Grayscale is centred on
+        0.5, RGB on ImageNet's statistics.
+        """
+        gray = {"mean": (0.5,), "std": (0.5,)} if channels == 1 else {}
+        margin = size if size <= 64 else round(size * 8 / 7)
+        return cls(**{"size": (size, size), "shorter_side": margin, "channels": channels, **gray, **others})
+
+    @property
+    def canvas_size(self) -> tuple[int, int]:
+        """Height and width that `canvas` gives: room around the crop for random crops in training."""
+        if self.resize != "crop":
+            return self.size
+        scale = self.shorter_side / max(self.size)
+        return round(self.size[0] * scale), round(self.size[1] * scale)
+
+    def decode(self, source: str | os.PathLike[str] | bytes) -> Pixels:
+        """Decode a file to uint8 `[height, width, channels]` at its own size; raises DecodeError."""
+        return decode(source, self.channels)
+
+    def fit(self, image: Pixels) -> Pixels:
+        """Bring one image to the network's size, as evaluation and prediction see it.
+
+        Args:
+            image: uint8 `[height, width]` or `[height, width, 1 or 3]` of any size.
+
+        Returns:
+            uint8 `[size[0], size[1], channels]`.
+
+        Raises:
+            LayoutError: the array is not laid out like that.
+        """
+        return self._place(image, self.size)
+
+    def canvas(self, image: Pixels) -> Pixels:
+        """Like `fit`, with the margin that training cuts its random crops from: `canvas_size`."""
+        return self._place(image, self.canvas_size)
+
+    def normalize(self, batch: torch.Tensor) -> torch.Tensor:
+        """Turn pixels into the network's input: scale to 0-1, subtract the mean, divide by the std.
+
+        Args:
+            batch: uint8, or float of the range 0-255: `[batch, height, width, channels]`, on any device.
+
+        Returns:
+            float32 `[batch, channels, height, width]` on the same device.
+
+        Raises:
+            LayoutError: the axes are not in that order.
+        """
+        import torch
+
+        if batch.ndim != 4 or batch.shape[3] != self.channels:
+            raise LayoutError(
+                f"a batch of shape {tuple(batch.shape)}",
+                f"pixels are [batch, height, width, {self.channels}]",
+                "Permute the axes first",
+            )
+        mean = torch.tensor(self.mean, device=batch.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=batch.device).view(1, -1, 1, 1)
+        nchw = batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        # Three steps rather than one multiply-add: the same roundings as torchvision's ToTensor + Normalize.
+        return nchw.div_(255).sub_(mean).div_(std)
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract as plain JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Preprocess:
+        """The inverse of `to_json`; raises UsageError for unknown or contradictory values."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or (unknown := set(values) - known):
+            odd = ", ".join(sorted(unknown)) if isinstance(values, dict) else repr(values)
+            raise _bad("preprocess", odd, f"its fields are {', '.join(sorted(known))}")
+        try:
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**fields)
+        except TypeError as error:
+            raise _bad("preprocess", values, str(error)) from error
+
+    def _place(self, image: Pixels, size: tuple[int, int]) -> Pixels:
+        picture = self._picture(image)
+        height, width = size
+        if self.resize == "squash":
+            return self._pixels(self._scale(picture, height, width))
+        if self.resize == "letterbox":
+            ratio = min(height / picture.height, width / picture.width)
+            inner_h = max(1, round(picture.height * ratio))
+            inner_w = max(1, round(picture.width * ratio))
+            page = np.full((height, width, self.channels), _LETTERBOX_GRAY, np.uint8)
+            top, left = (height - inner_h) // 2, (width - inner_w) // 2
+            page[top : top + inner_h, left : left + inner_w] = self._pixels(
+                self._scale(picture, inner_h, inner_w)
+            )
+            return page
+        # torchvision's Resize(int) and CenterCrop, to the pixel: the longer side is truncated, not rounded.
+        if picture.width <= picture.height:
+            scaled = (int(self.shorter_side * picture.height / picture.width), self.shorter_side)
+        else:
+            scaled = (self.shorter_side, int(self.shorter_side * picture.width / picture.height))
+        top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
+        return self._pixels(self._scale(picture, *scaled))[top : top + height, left : left + width]
+
+    def _picture(self, image: Pixels) -> Image.Image:
+        shape = np.shape(image)
+        if (
+            image.dtype != np.uint8
+            or len(shape) not in (2, 3)
+            or (len(shape) == 3 and shape[2] not in (1, 3))
+        ):
+            raise LayoutError(
+                f"an image of shape {shape} and type {image.dtype}",
+                "an image is uint8 [height, width, 1 or 3]",
+                "Permute the axes and scale to 0-255 first",
+            )
+        picture = Image.fromarray(image[:, :, 0] if len(shape) == 3 and shape[2] == 1 else image)
+        return picture.convert("RGB" if self.channels == 3 else "L")
+
+    def _pixels(self, picture: Image.Image) -> Pixels:
+        return np.asarray(picture, dtype=np.uint8).reshape(picture.height, picture.width, self.channels)
+
+    def _scale(self, picture: Image.Image, height: int, width: int) -> Image.Image:
+        if picture.size == (width, height):
+            return picture
+        return picture.resize((width, height), _INTERPOLATIONS[self.interpolation])
+
+
+def _bad(field: str, value: object, why: str) -> UsageError:
+    return UsageError(f"preprocessing {field} = {value!r}", why)
