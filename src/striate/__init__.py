@@ -10,17 +10,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from striate import models, transforms
+    from striate import data, metrics, models, transforms
+    from striate.evaluation import Evaluation, evaluate
+    from striate.prediction import Classifier, Prediction, load
+    from striate.runs import Run, train
     from striate.transforms.preprocess import Preprocess
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Classifier": "striate.prediction",
+    "Evaluation": "striate.evaluation",
+    "Prediction": "striate.prediction",
     "Preprocess": "striate.transforms.preprocess",
+    "Run": "striate.runs",
+    "evaluate": "striate.evaluation",
+    "load": "striate.prediction",
+    "train": "striate.runs",
 }
-_MODULES = ("models", "transforms")
+_MODULES = ("data", "metrics", "models", "transforms")
 
-__all__ = ["Preprocess", "__version__", "models", "transforms"]
+__all__ = [
+    "Classifier",
+    "Evaluation",
+    "Prediction",
+    "Preprocess",
+    "Run",
+    "__version__",
+    "data",
+    "evaluate",
+    "load",
+    "metrics",
+    "models",
+    "train",
+    "transforms",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,10 +14,11 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-Recipe = Literal["none", "light", "standard"]
+Recipe = Literal["none", "shift", "light", "standard"]
 RECIPES: dict[str, str] = {
     "none": "the centre crop, as in evaluation",
-    "light": "a random crop (small images padded by an eighth) and a horizontal flip",
+    "shift": "a random crop (small images padded by an eighth): for writing, which is not to be mirrored",
+    "light": "the same, and a horizontal flip",
     "standard": "a crop of random area and shape (Szegedy et al. 2014) and a horizontal flip",
 }
 
@@ -47,8 +48,8 @@ def augment(
     if recipe == "none":
         return _centre(batch, size)
     chance = torch.from_numpy(uniform(seed, epoch, samples, 5)).to(batch.device, torch.float32)
-    if recipe == "light":
-        return _shifted_crop(batch, size, chance)
+    if recipe in ("shift", "light"):
+        return _shifted_crop(batch, size, chance, flip=recipe == "light")
     return _resized_crop(batch, size, chance)
 
 
@@ -82,8 +83,10 @@ def _centre(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return batch[:, top : top + size[0], left : left + size[1]]
 
 
-def _shifted_crop(batch: torch.Tensor, size: tuple[int, int], chance: torch.Tensor) -> torch.Tensor:
-    """Random crop and horizontal flip in one gather (He et al. 2016, section 4.2, for small images)."""
+def _shifted_crop(
+    batch: torch.Tensor, size: tuple[int, int], chance: torch.Tensor, *, flip: bool
+) -> torch.Tensor:
+    """Random crop and maybe horizontal flip in one gather (He et al. 2016, section 4.2, for small images)."""
     B, H, W, _ = batch.shape
     height, width = size
     # Where the canvas leaves no margin, zeros are padded all around: 4 px at 32, as in the paper.
@@ -93,7 +96,8 @@ def _shifted_crop(batch: torch.Tensor, size: tuple[int, int], chance: torch.Tens
     left = (chance[:, 1] * (W + 2 * pad_x - width + 1)).long() - pad_x
     rows = top[:, None] + torch.arange(height, device=batch.device)  # [B, height]
     columns = left[:, None] + torch.arange(width, device=batch.device)  # [B, width]
-    columns = torch.where(chance[:, 2:3] < 0.5, columns.flip(1), columns)
+    if flip:
+        columns = torch.where(chance[:, 2:3] < 0.5, columns.flip(1), columns)
     inside = ((rows >= 0) & (rows < H))[:, :, None] & ((columns >= 0) & (columns < W))[:, None, :]
     image = torch.arange(B, device=batch.device)[:, None, None]
     crop = batch[image, rows.clamp(0, H - 1)[:, :, None], columns.clamp(0, W - 1)[:, None, :]]

@@ -1,0 +1,99 @@
+"""Class folders: `root/<class>/` or `root/{train,val,test}/<class>/`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from striate.data.samples import UNSPLIT, DataSet, Samples
+from striate.errors import DataError
+from striate.transforms.decode import is_image_name
+
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+
+_LAYOUT = "Put the images into one folder for each class: root/<class>/ or root/{train,val,test}/<class>/"
+
+
+def read(root: Path) -> DataSet:
+    """Read a tree of class folders; hidden folders are no classes, and folders below a class belong to it.
+
+    Raises:
+        DataError: there are no class folders with images.
+    """
+    folders = _folders(root)
+    # A class may be called "train"; only a folder that itself holds folders divides the data.
+    divided = {
+        SPLIT_NAMES[f.name.lower()]: f for f in folders if f.name.lower() in SPLIT_NAMES and _folders(f)
+    }
+    notes = []
+    if divided:
+        others = [f.name for f in folders if f not in divided.values()]
+        if others:
+            notes.append(
+                f"beside {', '.join(f.name for f in divided.values())} these are passed over: {_list(others)}"
+            )
+        found = {split: _classes(folder, notes) for split, folder in divided.items()}
+    else:
+        found = {UNSPLIT: _classes(root, notes)}
+    classes = tuple(sorted({name for by_class in found.values() for name in by_class}))
+    if not classes:
+        loose = sum(is_image_name(p.name) for p in root.iterdir())
+        why = (
+            f"it holds {loose} images but no class folders"
+            if loose
+            else "it holds no class folders with images"
+        )
+        raise DataError(f"cannot use {str(root)!r}", why, _LAYOUT)
+    splits = {}
+    for split, by_class in found.items():
+        pairs = [(path, classes.index(name)) for name, paths in sorted(by_class.items()) for path in paths]
+        labels = np.array([label for _, label in pairs], np.int64)
+        splits[split] = Samples(tuple(path for path, _ in pairs), labels)
+    return DataSet(str(root), str(root), classes, splits, tuple(notes))
+
+
+def _classes(folder: Path, notes: list[str]) -> dict[str, list[str]]:
+    """Class name -> its image files, for the classes that have any."""
+    classes, empty = {}, []
+    for child in _folders(folder):
+        images = _images(child)
+        if images:
+            classes[child.name] = images
+        else:
+            empty.append(child.name)
+    if empty:
+        notes.append(f"class folders without images in {folder.name!r} are passed over: {_list(empty)}")
+    loose = sum(is_image_name(p.name) for p in folder.iterdir())
+    if loose and classes:
+        notes.append(f"{loose} images lie in {folder.name!r} outside of any class folder and are passed over")
+    return classes
+
+
+def _folders(folder: Path) -> list[Path]:
+    hidden = (".", "__")  # .ipynb_checkpoints, .git, __MACOSX, __pycache__
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(hidden))
+
+
+def _images(folder: Path) -> list[str]:
+    """All image files below a folder, in a fixed order; links to folders are followed, once each."""
+    images, seen = [], set()
+    for place, below, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if real in seen:  # a link that leads back up
+            below.clear()
+            continue
+        seen.add(real)
+        images += [str(Path(place) / name) for name in sorted(names) if is_image_name(name)]
+    return images
+
+
+def _list(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(repr(name) for name in names[:most]) + more

@@ -1,0 +1,120 @@
+"""How good a classifier is: accuracy with its uncertainty, per-class figures, confusion, calibration.
+
+All functions take arrays and give numbers or frozen records; none prints. Fractions are of one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from striate.errors import LayoutError
+
+Floats = npt.NDArray[np.floating]
+Integers = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How one class fares.
+
+    Attributes:
+        name: of the class.
+        support: how many images are of this class.
+        precision: the share of the images called this class that are; 0 if none is called so.
+        recall: the share of this class's images that are called so; 0 if there are none.
+        f1: harmonic mean of the two.
+    """
+
+    name: str
+    support: int
+    precision: float
+    recall: float
+    f1: float
+
+
+def top_k_accuracy(probabilities: Floats, labels: Integers, k: int) -> float:
+    """The share of samples whose label is among the k largest probabilities.
+
+    Ties go to the lower class index, so that the result does not hang on the sorting algorithm.
+
+    Args:
+        probabilities: `[n, classes]`.
+        labels: `[n]`, class indices.
+        k: at least 1; more than there are classes means all of them.
+
+    Raises:
+        LayoutError: shapes that do not belong together, or no samples.
+    """
+    _check(probabilities, labels)
+    mine = probabilities[np.arange(len(labels)), labels][:, None]
+    earlier = np.arange(probabilities.shape[1])[None, :] < labels[:, None]
+    rank = (probabilities > mine).sum(axis=1) + ((probabilities == mine) & earlier).sum(axis=1)
+    return float(np.mean(rank < k))
+
+
+def wilson_interval(share: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """The Wilson score interval of a proportion (Wilson 1927, JASA 22), 95 % by default.
+
+    Unlike the textbook interval it stays within 0 and 1, and is right for few samples and shares near 1.
+
+    Args:
+        share: of successes, 0 to 1.
+        n: trials, at least 1.
+        z: the normal quantile of the wanted confidence.
+    """
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def confusion_matrix(truth: Integers, predicted: Integers, classes: int) -> npt.NDArray[np.int64]:
+    """Counts `[classes, classes]`: row = the true class, column = the predicted one."""
+    counts = np.bincount(truth * classes + predicted, minlength=classes * classes)
+    return counts.reshape(classes, classes).astype(np.int64)
+
+
+def class_scores(confusion: npt.NDArray[np.int64], names: tuple[str, ...]) -> tuple[ClassScore, ...]:
+    """Precision, recall and F1 of each class, from a confusion matrix (rows are the truth)."""
+    hits = np.diag(confusion).astype(float)
+    called, support = confusion.sum(axis=0), confusion.sum(axis=1)
+    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+    recall = np.divide(hits, support, out=np.zeros_like(hits), where=support > 0)
+    f1 = np.divide(2 * hits, called + support, out=np.zeros_like(hits), where=called + support > 0)
+    return tuple(
+        ClassScore(name, int(support[i]), float(precision[i]), float(recall[i]), float(f1[i]))
+        for i, name in enumerate(names)
+    )
+
+
+def expected_calibration_error(probabilities: Floats, labels: Integers, bins: int = 15) -> float:
+    """How far confidence is from accuracy on average (Guo et al. 2017, arXiv:1706.04599, equation 3).
+
+    Predictions are put into `bins` equal bins (low, high] by their largest probability; the gaps between a
+    bin's mean confidence and its accuracy are averaged with the bins' sizes as weights.
+
+    Args:
+        probabilities: `[n, classes]`.
+        labels: `[n]`.
+        bins: 15 in the paper.
+
+    Raises:
+        LayoutError: shapes that do not belong together, or no samples.
+    """
+    _check(probabilities, labels)
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gap = np.bincount(which, weights=right - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(labels))
+
+
+def _check(probabilities: Floats, labels: Integers) -> None:
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
+        raise LayoutError(
+            f"probabilities of shape {probabilities.shape} and labels of shape {labels.shape}",
+            "they must be [n, classes] and [n] with n at least 1",
+        )

@@ -1,0 +1,101 @@
+"""One HTML page about a run or an evaluation: everything is in the file, nothing is fetched."""
+
+from __future__ import annotations
+
+import base64
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+
+import striate
+from striate.evaluation import Evaluation
+from striate.files import write_aside
+from striate.report import figures
+from striate.training.folder import TrainedRun
+
+
+def write_report(evaluation: Evaluation, folder: Path, *, model: str, run: TrainedRun | None = None) -> Path:
+    """Write `report.html` and its figures as PNG files into a folder.
+
+    Args:
+        evaluation: of the held-out images.
+        folder: made if need be.
+        model: path of the bundle, for the commands that the page shows.
+        run: the training run, where the page is about one.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        DataError: the folder cannot be written to.
+    """
+    drawn: dict[str, Figure | None] = {
+        "curves": figures.curves(run.epochs, run.best_epoch) if run is not None and run.epochs else None,
+        "confusion": figures.confusion(evaluation),
+        "calibration": figures.calibration(evaluation),
+        "mistakes": figures.worst_mistakes(evaluation),
+    }
+    images = {name: figures.png(figure) for name, figure in drawn.items() if figure is not None}
+    for name, image in images.items():
+        write_aside(folder / f"{name}.png", image)
+    page = folder / "report.html"
+    write_aside(page, render(evaluation, images, model, run).encode("utf-8", "replace"))
+    return page
+
+
+def render(evaluation: Evaluation, images: dict[str, bytes], model: str, run: TrainedRun | None) -> str:
+    """The text of the page."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string((files("striate.report") / "page.html").read_text("utf-8"))
+    urls = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in images.items()}
+    known = {"curves": None, "confusion": None, "calibration": None, "mistakes": None}
+    return template.render(
+        title=run.folder.name if run else f"{Path(model).name} on {evaluation.data}",
+        subtitle=_subtitle(run) if run else f"Measured on the {evaluation.split} split of {evaluation.data}",
+        e=evaluation,
+        cards=_cards(run) if run else [],
+        notes=_notes(evaluation, run),
+        figures={**known, **urls},
+        problems=[*(run.problems if run else ()), *evaluation.problems],
+        commands=_commands(model, evaluation),
+        run=run,
+        config=yaml.safe_dump(run.config.to_json(), sort_keys=False, allow_unicode=True) if run else "",
+        version=striate.__version__,
+        percent=lambda share: f"{100 * share:.1f} %",
+    )
+
+
+def _subtitle(run: TrainedRun) -> str:
+    height, width = run.description.preprocess.size
+    return (
+        f"{run.config.model} on {run.description.provenance['data']}: {run.train:,} training images of "
+        f"{width}×{height} px, {len(run.dataset.classes)} classes"
+    )
+
+
+def _cards(run: TrainedRun) -> list[tuple[str, str]]:
+    return [
+        (f"{len(run.epochs)}", f"epochs, best is {run.best_epoch}"),
+        (f"{run.seconds:,.0f} s", "from start to end"),
+        (f"{run.images_per_second:,.0f}", "training images a second"),
+    ]
+
+
+def _notes(evaluation: Evaluation, run: TrainedRun | None) -> list[str]:
+    notes = [*(run.notes if run else ()), *evaluation.notes]
+    if evaluation.missing_classes:
+        notes.append(f"No {evaluation.split} images of: {', '.join(evaluation.missing_classes)}")
+    for name, count in evaluation.extra_classes.items():
+        notes.append(f"The model does not know the class {name!r}: its {count} images were not measured")
+    return list(dict.fromkeys(notes))
+
+
+def _commands(model: str, evaluation: Evaluation) -> list[str]:
+    return [
+        f"striate predict {model} PHOTO.jpg",
+        f"striate evaluate {model} --data {evaluation.data}",
+        f"striate weights inspect {model}",
+    ]

@@ -1,0 +1,94 @@
+"""A whole run in one call: train, measure what was held out, write the report."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from striate import bundle
+from striate.evaluation import Evaluation, evaluate
+from striate.progress import SILENT, Progress
+from striate.report.page import write_report
+from striate.training.config import TrainConfig
+from striate.training.folder import TrainedRun
+from striate.training.session import TrainingInterrupted
+from striate.training.session import train as train_network
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        training: its epochs, configuration and folder.
+        evaluation: of the best bundle on the test split, or on val where there is none.
+        report: path of the HTML page.
+    """
+
+    training: TrainedRun
+    evaluation: Evaluation
+    report: Path
+
+    @property
+    def best(self) -> Path:
+        """The bundle to use."""
+        return self.training.best
+
+    def to_json(self) -> dict[str, Any]:
+        """What `striate train --json` prints."""
+        training, evaluation = self.training, self.evaluation
+        best = training.epochs[training.best_epoch - 1] if training.best_epoch else None
+        return {
+            "run": str(training.folder),
+            "best": str(training.best),
+            "last": str(training.last),
+            "report": str(self.report),
+            "epochs": len(training.epochs),
+            "best_epoch": training.best_epoch,
+            "val_top1": best.val_top1 if best else None,
+            "split": evaluation.split,
+            "n": evaluation.n,
+            "top1": evaluation.top1,
+            "top1_ci": list(evaluation.top1_ci),
+            "unreadable": [problem.path for problem in (*training.problems, *evaluation.problems)],
+            "seconds": training.seconds,
+            "images_per_second": training.images_per_second,
+        }
+
+
+def train(data: str | os.PathLike[str], progress: Progress = SILENT, **options: Any) -> Run:
+    """Train a network on a folder of images, measure it, and write a report.
+
+    Args:
+        data: as for `striate.data.open_data`.
+        progress: is told of each stage.
+        options: the other fields of `striate.training.config.TrainConfig`: `model`, `epochs`, `lr`, ...
+
+    Raises:
+        DataError, UsageError, TrainingError: as `striate.training.session.train`.
+        TrainingInterrupted: Ctrl-C; the run's folder is complete up to there, with its report.
+    """
+    try:
+        run = train_network(TrainConfig(data=os.fspath(data), **options), progress)
+    except TrainingInterrupted as interrupted:
+        finish(interrupted.run, progress)
+        raise
+    return finish(run, progress)
+
+
+def finish(run: TrainedRun, progress: Progress = SILENT) -> Run:
+    """Measure the best bundle on what was held out, note the figures in it, write the report."""
+    held_out = "test" if "test" in run.dataset.splits else "val"
+    evaluation = evaluate(
+        run.folder, split=held_out, batch=run.config.batch, device=run.config.device,
+        workers=run.config.workers, progress=progress,
+    )  # fmt: skip
+    figures = {
+        key: value
+        for key, value in evaluation.to_json().items()
+        if key in ("n", "top1", "top5", "top1_ci", "ece")
+    }
+    bundle.add_metrics(run.best, {evaluation.split: figures})
+    return Run(run, evaluation, write_report(evaluation, run.folder, model=str(run.best), run=run))

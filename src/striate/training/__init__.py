@@ -1,0 +1,1 @@
+"""Train a network: `config` (what), `schedule` (rates), `loop` (epochs), `session` and `folder` (the run)."""

@@ -1,0 +1,173 @@
+"""What a training run is told, checked before any work starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from striate import models
+from striate.errors import UsageError, unknown_name
+from striate.transforms.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from striate.transforms.augment import Recipe
+
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("cosine", "step", "constant")
+AUGMENTATIONS = ("auto", "none", "shift", "light", "standard")
+RESIZES = ("crop", "squash", "letterbox")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        data: as for `striate.data.open_data`.
+        model: a key of `striate.models.MODELS`.
+        weights: where the weights come from: `none` for fresh ones, or a bundle to start from.
+        epochs: passes over the training images.
+        batch: images for one step.
+        imgsz: side of the square input in pixels; None for the network's own (for small images of one
+            size in memory: theirs).
+        channels: 3 (RGB) or 1 (grayscale); None for what the network and the images want.
+        resize: how images are brought to the input's shape: crop, squash or letterbox.
+        augment: random changes of the training images: none, shift, light, standard; auto takes none for
+            grayscale, light up to 64 px, standard beyond.
+        opt: adamw or sgd (momentum 0.9).
+        lr: peak learning rate; None for 0.001 (adamw; 0.002 for networks of up to
+            64 px), or 0.1 for each 256 images of a batch (sgd).
+        sched: cosine (to zero), step (a tenth after 1/2 and 3/4 of the run, He et al. 2016), constant.
+        warmup: share of all steps over which the rate rises from zero, 0 to 0.5.
+        weight_decay: not applied to biases and norms; None for 0.01 (adamw) or 0.0001 (sgd).
+        label_smoothing: share of the label spread over all classes (Szegedy et al. 2016), 0 to under 1.
+        grad_clip: largest norm of the gradient; 0 for no limit.
+        ema: decay of the moving average of the weights that is measured and kept; 0 for none.
+        amp: mixed precision; None where the device has it.
+        patience: epochs without a better one before the run stops; 0 for never.
+        val: share of the images that chooses the best epoch, where the data have no val split.
+        test: share held out for the last measurement, where the data come in one piece.
+        seed: of weights, order, augmentation and division.
+        device: auto, cpu, cuda, cuda:1, mps.
+        workers: threads that decode; None for as many as there are processors.
+        name: of the run's folder; None for data and model.
+        out: folder that the run's folder is put into.
+    """
+
+    data: str
+    model: str = "resnet18"
+    weights: str = "none"
+    epochs: int = 20
+    batch: int = 64
+    imgsz: int | None = None
+    channels: Literal[1, 3] | None = None
+    resize: Literal["crop", "squash", "letterbox"] = "crop"
+    augment: str = "auto"
+    opt: str = "adamw"
+    lr: float | None = None
+    sched: str = "cosine"
+    warmup: float = 0.05
+    weight_decay: float | None = None
+    label_smoothing: float = 0.0
+    grad_clip: float = 0.0
+    ema: float = 0.0
+    amp: bool | None = None
+    patience: int = 0
+    val: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+    device: str = "auto"
+    workers: int | None = None
+    name: str | None = None
+    out: str = "runs"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be; raises UsageError."""
+        models.describe(self.model)
+        for field, known in (
+            ("opt", OPTIMIZERS), ("sched", SCHEDULES), ("augment", AUGMENTATIONS), ("resize", RESIZES)
+        ):  # fmt: skip
+            if getattr(self, field) not in known:
+                raise unknown_name(field, str(getattr(self, field)), known)
+        _at_least(self, 1, "epochs", "batch", "imgsz", "workers")
+        _at_least(self, 0, "patience", "seed", "grad_clip", "weight_decay")
+        if self.channels not in (None, 1, 3):
+            raise UsageError(f"{self.channels} channels", "images are grayscale (1) or RGB (3)")
+        if self.lr is not None and not self.lr > 0:
+            raise UsageError(
+                f"a learning rate of {self.lr}", "it must be above 0", "Leave --lr out for the default"
+            )
+        for field, top in (
+            ("warmup", 0.5),
+            ("label_smoothing", 1.0),
+            ("ema", 1.0),
+            ("val", 0.5),
+            ("test", 0.5),
+        ):
+            if not 0 <= getattr(self, field) <= top or getattr(self, field) == 1:
+                raise UsageError(f"{field} = {getattr(self, field)}", f"it must be from 0 to {top:g}")
+        if self.val == 0:
+            raise UsageError("val = 0", "without held-out images there is no best epoch", "Use 0.1")
+        one = models.MODELS[self.model].input_size
+        if models.MODELS[self.model].sizes == "one" and self.imgsz not in (None, one):
+            raise UsageError(
+                f"--imgsz {self.imgsz} with {self.model}", f"it reads {one}x{one} only", "Leave it out"
+            )
+
+    @property
+    def peak_rate(self) -> float:
+        """The largest learning rate of the run."""
+        if self.lr is not None:
+            return self.lr
+        if self.opt == "sgd":
+            return 0.1 * self.batch / 256  # Goyal et al. 2017, section 2.1
+        return 2e-3 if models.MODELS[self.model].input_size <= 64 else 1e-3
+
+    @property
+    def decay(self) -> float:
+        """The weight decay of the run."""
+        if self.weight_decay is not None:
+            return self.weight_decay
+        return 0.01 if self.opt == "adamw" else 1e-4
+
+    def preprocess(self, pixels_shape: tuple[int, ...] | None) -> Preprocess:
+        """The contract of this run.
+
+        Args:
+            pixels_shape: of the images in memory, `[n, height, width]` or `[n, height, width, 3]`; None
+                for files.
+        """
+        architecture = models.MODELS[self.model]
+        size = self.imgsz or architecture.input_size
+        channels = self.channels or architecture.channels
+        if pixels_shape is not None:
+            own = max(pixels_shape[1:3])
+            if self.imgsz is None and architecture.sizes != "one" and own <= 64 >= architecture.input_size:
+                size = own if own >= 28 else architecture.input_size  # MNIST's 28 as they are; 8 enlarged
+            if self.channels is None and len(pixels_shape) == 3:
+                channels = 1
+        return Preprocess.for_size(size, channels, resize=self.resize)
+
+    def augmentation(self, preprocess: Preprocess) -> Recipe:
+        """The recipe of this run, by name."""
+        if self.augment != "auto":
+            return self.augment  # type: ignore[return-value]  # __post_init__ checked it
+        if preprocess.channels == 1:
+            return "none"  # writing and scans are not to be mirrored
+        return "light" if max(preprocess.size) <= 64 else "standard"
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return dataclasses.asdict(self)
+
+
+def _at_least(config: TrainConfig, least: int, *fields: str) -> None:
+    for field in fields:
+        value = getattr(config, field)
+        if value is not None and not value >= least:
+            raise UsageError(
+                f"--{field.replace('_', '-')} {value}",
+                f"it must be at least {least}",
+                "Leave it out for the default",
+            )

@@ -1,0 +1,143 @@
+"""A run's folder and what is written into it.
+
+`runs/<name>/` holds `config.yaml`, `split.csv`, `problems.csv`, `results.csv` and the bundles
+`best.safetensors` and `last.safetensors`. Each file is written aside and renamed; after every epoch the
+folder is complete.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from striate import bundle
+from striate.bundle import Description
+from striate.data import DataSet, Problem
+from striate.data.tables import render
+from striate.errors import DataError
+from striate.files import write_aside
+from striate.training.config import TrainConfig
+from striate.training.loop import EpochResult
+
+
+@dataclass
+class TrainedRun:
+    """What a training run leaves.
+
+    Attributes:
+        folder: `runs/<name>`.
+        config: what it was told, with every default filled in.
+        dataset: the divided data it trained on.
+        description: what its bundles say of themselves.
+        epochs: a row for each finished epoch.
+        best_epoch: the one that `best.safetensors` is of; 0 before the first is finished.
+        train: how many images trained.
+        problems: images that could not be read.
+        notes: what else should be known.
+        seconds: from start to end.
+    """
+
+    folder: Path
+    config: TrainConfig
+    dataset: DataSet
+    description: Description
+    train: int
+    problems: tuple[Problem, ...]
+    notes: list[str]
+    epochs: list[EpochResult] = field(default_factory=list)
+    best_epoch: int = 0
+    seconds: float = 0.0
+
+    @property
+    def best(self) -> Path:
+        """The bundle of the epoch that did best on the validation images."""
+        return self.folder / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The bundle of the last epoch, or of the moment the run was interrupted."""
+        return self.folder / "last.safetensors"
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images a second, the median of the epochs; 0 before the first is finished."""
+        return statistics.median([row.images_per_second for row in self.epochs] or [0.0])
+
+    def record(self, result: EpochResult, network: nn.Module) -> bool:
+        """Write down an epoch; answers whether it is the best so far."""
+        self.epochs.append(result)
+        write_aside(self.folder / "results.csv", _csv(EpochResult, self.epochs))
+        self.write_bundle(self.last, network)
+        best = self.epochs[self.best_epoch - 1] if self.best_epoch else None
+        better = best is None or (result.val_top1, -result.val_loss) > (best.val_top1, -best.val_loss)
+        if better:
+            self.best_epoch = result.epoch
+            self.write_bundle(self.best, network)
+        return better
+
+    def write_bundle(self, path: Path, network: nn.Module) -> None:
+        """Write the network with the figures of the last finished epoch."""
+        metrics = dataclasses.asdict(self.epochs[-1]) if self.epochs else {}
+        bundle.write(path, network, dataclasses.replace(self.description, metrics=metrics))
+
+
+def writable(out: str) -> Path:
+    """The folder for runs, made if need be; raises DataError if nothing can be written there."""
+    folder = Path(out).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"cannot write to {out!r}", error.strerror or str(error), "Choose another --out"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise DataError(f"cannot write to {out!r}", "no permission", "Choose another --out")
+    return folder
+
+
+def reserve(out: Path, config: TrainConfig) -> Path:
+    """Make the run's folder; a name that is taken gets a number, so that no run overwrites another."""
+    name = config.name or f"{Path(config.data).absolute().stem}-{config.model}"
+    for number in range(1, 10_000):
+        folder = out / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise DataError(
+        f"cannot make a folder for run {name!r}", f"{out} has 9,999 of that name", "Choose --name"
+    )
+
+
+def write_down(run: TrainedRun) -> None:
+    """Write what is known before the first epoch."""
+    text = yaml.safe_dump(run.config.to_json(), sort_keys=False, allow_unicode=True)
+    write_aside(run.folder / "config.yaml", text.encode())
+    write_aside(run.folder / "split.csv", render(_rows(run.dataset)))
+    write_aside(run.folder / "problems.csv", _csv(Problem, run.problems))
+
+
+def _rows(dataset: DataSet) -> Iterable[tuple[str, str, str]]:
+    for name, samples in dataset.splits.items():
+        for path, label in zip(samples.names, samples.labels, strict=True):
+            place = path if samples.pixels is not None else str(Path(path).absolute())
+            yield place, dataset.classes[label], name
+
+
+def _csv(kind: type, records: Sequence[Any]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in dataclasses.fields(kind)])
+    writer.writerows(dataclasses.astuple(record) for record in records)
+    return text.getvalue().encode("utf-8", "surrogateescape")

@@ -1,0 +1,271 @@
+"""A training run: data, network and configuration come together, epoch by epoch into a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import striate
+from striate import bundle, models
+from striate.bundle import Description
+from striate.data import DataSet, Loaded, Problem, SplitPlan, load, open_data, split
+from striate.device import choose, cpu_count, seed_everything
+from striate.errors import DataError, UsageError
+from striate.progress import SILENT, Progress
+from striate.training.config import TrainConfig
+from striate.training.folder import TrainedRun, reserve, writable, write_down
+from striate.training.loop import EpochResult, fit
+from striate.transforms.preprocess import Preprocess
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C during training; what was reached is in the run's folder."""
+
+    def __init__(self, run: TrainedRun) -> None:
+        super().__init__(f"training was interrupted; what it reached is in {run.folder}")
+        self.run = run
+
+
+def train(config: TrainConfig, progress: Progress = SILENT) -> TrainedRun:
+    """Train a network as `config` says, on the CPU the same to the bit for the same seed.
+
+    Args:
+        config: everything about the run.
+        progress: is told of each stage and batch.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        DataError: nothing there to train on, or too little that can be read.
+        UsageError: a device that is not there, or weights of another network.
+        TrainingError: the loss is no longer finite.
+        TrainingInterrupted: Ctrl-C, once there was something to keep.
+    """
+    started = time.perf_counter()
+    dataset, notes = _divided(config)
+    for note in notes:
+        progress.warn(note)
+    place = choose(config.device)
+    out = writable(config.out)
+    start = _start(config)
+    preprocess = _preprocess(config, dataset, start)
+    workers = config.workers or cpu_count()
+    images = {
+        name: load(
+            dataset.splits[name], preprocess, canvas=name == "train", workers=workers,
+            progress=progress, stage=f"reading {name}",
+        )
+        for name in ("train", "val")
+    }  # fmt: skip
+    problems = images["train"].problems + images["val"].problems
+    _require_enough(dataset, images["train"], images["val"], notes)
+    if problems:
+        progress.warn(f"{len(problems)} images cannot be read and are left out: {_first(problems)}")
+
+    seed_everything(config.seed)
+    arguments = _arguments(config, preprocess, len(dataset.classes))
+    network = models.build(config.model, **arguments)
+    if start is not None:
+        notes.append(_load_start(network, start[1]))
+        progress.say(notes[-1])
+    network.to(place)
+    run = TrainedRun(
+        folder=reserve(out, config),
+        config=_filled_in(config, preprocess),
+        dataset=dataset,
+        description=_describe(config, arguments, dataset, preprocess, len(images["train"])),
+        train=len(images["train"]),
+        problems=problems,
+        notes=notes,
+    )
+    write_down(run)
+    _introduce(run, network, images["val"], place, progress)
+
+    def after_epoch(result: EpochResult, measured: nn.Module) -> bool:
+        better = run.record(result, measured)
+        progress.say(_line(result, config, better, run))
+        return not config.patience or result.epoch - run.best_epoch < config.patience
+
+    try:
+        fit(network, preprocess, images["train"], images["val"], config, place, progress, after_epoch)
+    except KeyboardInterrupt:
+        run.write_bundle(run.last, network)
+        if not run.best_epoch:
+            run.write_bundle(run.best, network)
+        raise TrainingInterrupted(run) from None
+    finally:
+        run.seconds = time.perf_counter() - started
+    return run
+
+
+def _divided(config: TrainConfig) -> tuple[DataSet, list[str]]:
+    """The data in train, val and maybe test, with the classes of train; and what was passed over."""
+    found = open_data(config.data)
+    dataset = split(found, SplitPlan(config.val, config.test, config.seed))
+    notes = list(dataset.notes)
+    if "val" not in dataset.splits or not len(dataset.splits["train"]):
+        raise DataError(
+            f"cannot train on {config.data!r}",
+            f"with {sum(map(len, found.splits.values()))} images none is left to choose the best epoch by",
+            "Give each class at least three images, or make a val folder",
+        )
+    known = np.unique(dataset.splits["train"].labels)
+    dataset, left_out = dataset.with_classes(tuple(dataset.classes[i] for i in known))
+    notes += [
+        f"class {name!r} has no training images: its {count} others are left out"
+        for name, count in left_out.items()
+    ]
+    if len(dataset.classes) < 2:
+        raise DataError(
+            f"cannot train on {config.data!r}",
+            f"it has one class, {dataset.classes[0]!r}",
+            "A classifier needs two: add a folder with images of what it is not",
+        )
+    return dataset, notes
+
+
+def _preprocess(config: TrainConfig, dataset: DataSet, start: tuple[Description, Any] | None) -> Preprocess:
+    pixels = dataset.splits["train"].pixels
+    own = config.preprocess(None if pixels is None else pixels.shape)
+    if start is None:
+        return own
+    theirs = start[0].preprocess  # the weights know images as they were prepared for them
+    if config.imgsz is None:
+        return theirs
+    return dataclasses.replace(
+        own, channels=theirs.channels, mean=theirs.mean, std=theirs.std, interpolation=theirs.interpolation
+    )
+
+
+def _require_enough(dataset: DataSet, train: Loaded, val: Loaded, notes: list[str]) -> None:
+    left = {dataset.classes[i] for i in np.unique(train.labels)}
+    if len(left) < 2 or not len(val):
+        what = "val has no image" if len(left) >= 2 else f"only {len(left)} classes have training images"
+        problems = train.problems + val.problems
+        raise DataError(
+            f"cannot train on {dataset.source!r}",
+            f"{len(problems)} images cannot be read, and {what} left: {_first(problems)}",
+            "Mend or replace them",
+        )
+    notes += [
+        f"class {name!r} has no training image that can be read"
+        for name in dataset.classes
+        if name not in left
+    ]
+
+
+def _arguments(config: TrainConfig, preprocess: Preprocess, classes: int) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"num_classes": classes, "in_channels": preprocess.channels}
+    if models.MODELS[config.model].sizes == "argument":
+        arguments["input_size"] = list(preprocess.size)
+    return arguments
+
+
+def _start(config: TrainConfig) -> tuple[Description, dict[str, torch.Tensor]] | None:
+    """The bundle to start from, None for fresh weights."""
+    if config.weights == "none":
+        return None
+    if not Path(config.weights).exists():
+        raise UsageError(
+            f"cannot start from {config.weights!r}",
+            "no such file",
+            "Give a bundle that `striate train` wrote, or --weights none",
+        )
+    description, state = bundle.read(config.weights)
+    if description.architecture != config.model:
+        raise UsageError(
+            f"cannot start {config.model} from {config.weights!r}",
+            f"it holds a {description.architecture}",
+            f"Use --model {description.architecture}",
+        )
+    return description, state
+
+
+def _load_start(network: nn.Module, state: dict[str, torch.Tensor]) -> str:
+    """Load what fits; says what did not, such as a classifier for another number of classes."""
+    own = network.state_dict()
+    fits = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
+    network.load_state_dict(fits, strict=False)
+    fresh = [name for name in own if name not in fits]
+    if not fresh:
+        return f"started from weights: all {len(own)} tensors"
+    return f"started from weights: {len(fits)} of {len(own)} tensors; fresh are {', '.join(fresh)}"
+
+
+def _filled_in(config: TrainConfig, preprocess: Preprocess) -> TrainConfig:
+    """The configuration with what the defaults came to, to be read and used again."""
+    source = str(Path(config.data).absolute()) if Path(config.data).exists() else config.data
+    return dataclasses.replace(
+        config, data=source, imgsz=max(preprocess.size), channels=preprocess.channels, lr=config.peak_rate,
+        weight_decay=config.decay, augment=config.augmentation(preprocess),
+    )  # fmt: skip
+
+
+def _describe(
+    config: TrainConfig, arguments: dict[str, Any], dataset: DataSet, preprocess: Preprocess, count: int
+) -> Description:
+    return Description(
+        task="classification",
+        architecture=config.model,
+        arguments=arguments,
+        classes=dataset.classes,
+        preprocess=preprocess,
+        provenance={
+            "striate": striate.__version__,
+            "torch": torch.__version__,
+            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "data": Path(config.data).absolute().name if Path(config.data).exists() else config.data,
+            "training_images": count,
+            "seed": config.seed,
+            "weights": Path(config.weights).name,
+        },
+    )
+
+
+def _introduce(
+    run: TrainedRun, network: nn.Module, val: Loaded, place: torch.device, progress: Progress
+) -> None:
+    config, preprocess = run.config, run.description.preprocess
+    count = sum(p.numel() for p in network.parameters())
+    height, width = preprocess.size
+    test = f", {len(run.dataset.splits['test'])} to test" if "test" in run.dataset.splits else ""
+    progress.say(
+        f"{run.train} images to train, {len(val)} to validate{test}; {len(run.dataset.classes)} classes"
+    )
+    progress.say(
+        f"{config.model}: {count:,} parameters, input {preprocess.channels}x{height}x{width}, {config.opt}, "
+        f"learning rate {config.lr:g}, augmentation {config.augment}, on {place}"
+    )
+
+
+def _line(result: EpochResult, config: TrainConfig, better: bool, run: TrainedRun) -> str:
+    """An epoch in one line, the time left with it."""
+    left = sum(row.seconds for row in run.epochs) / result.epoch * (config.epochs - result.epoch)
+    return (
+        f"epoch {result.epoch:{len(str(config.epochs))}}/{config.epochs}  "
+        f"loss {result.train_loss:.4f}  top1 {result.train_top1:.4f}  "
+        f"val loss {result.val_loss:.4f}  val top1 {result.val_top1:.4f}{' *' if better else '  '}  "
+        f"{result.images_per_second:,.0f} images/s  {_clock(left)} left"
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _first(problems: tuple[Problem, ...], most: int = 3) -> str:
+    """The first few, by name."""
+    if not problems:
+        return "none is unreadable"
+    shown = "; ".join(f"{p.path} ({p.reason})" for p in problems[:most])
+    return f"{shown}; and {len(problems) - most} more" if len(problems) > most else shown
