@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -81,6 +82,11 @@ class Inspection:
     bytes: int
     weights_sha256: str
 
+    @property
+    def values(self) -> int:
+        """How many numbers all tensors hold together, buffers included."""
+        return sum(math.prod(shape) for _, shape in self.tensors.values())
+
 
 def write(path: str | os.PathLike[str], network: nn.Module, description: Description) -> None:
     """Write a bundle: aside, then renamed, so that no reader ever sees half of one.
@@ -138,6 +144,12 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         bytes=path.stat().st_size,
         weights_sha256=digest.hexdigest(),
     )
+
+
+def path_of(place: str | os.PathLike[str]) -> Path:
+    """The bundle at a path: the file itself, or the best one of a run's folder."""
+    path = Path(place)
+    return path / "best.safetensors" if path.is_dir() else path
 
 
 def add_metrics(path: str | os.PathLike[str], metrics: dict[str, Any]) -> None:

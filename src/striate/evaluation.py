@@ -194,6 +194,7 @@ def _find(classifier: Classifier, data: str | os.PathLike[str] | None) -> tuple[
     own = None
     if classifier.path and config.is_file():
         own = yaml.safe_load(config.read_text("utf-8")).get("data")
+    told = data is not None
     if data is None:
         if own is None:
             raise UsageError(
@@ -204,7 +205,7 @@ def _find(classifier: Classifier, data: str | os.PathLike[str] | None) -> tuple[
     if UNSPLIT not in dataset.splits:
         return dataset, ()
     if own is not None and table.is_file() and _same(own, data):
-        return divide_as(dataset, open_data(table)), (f"divided as in training, by {table}",)
+        return divide_as(dataset, open_data(table)), (f"divided as in training, by {table}",) if told else ()
     return dataset, ("the data are not divided: all images are measured, any the model was trained on too",)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -169,9 +168,7 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Classifier:
         BundleError: no such file, damaged, not a bundle, or a model of another task.
         UsageError: the device is not there.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "best.safetensors"
+    path = bundle.path_of(path)
     place = choose_device(device)
     description, state = bundle.read(path, place)
     if description.task != "classification":

@@ -85,10 +85,7 @@ def finish(run: TrainedRun, progress: Progress = SILENT) -> Run:
         run.folder, split=held_out, batch=run.config.batch, device=run.config.device,
         workers=run.config.workers, progress=progress,
     )  # fmt: skip
-    figures = {
-        key: value
-        for key, value in evaluation.to_json().items()
-        if key in ("n", "top1", "top5", "top1_ci", "ece")
-    }
+    measured = evaluation.to_json()
+    figures = {key: measured[key] for key in ("n", "top1", "top5", "top1_ci", "ece")}
     bundle.add_metrics(run.best, {evaluation.split: figures})
     return Run(run, evaluation, write_report(evaluation, run.folder, model=str(run.best), run=run))

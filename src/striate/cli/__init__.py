@@ -10,15 +10,33 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import typer
 
 from striate.errors import INTERNAL_EXIT_CODE, INTERRUPTED_EXIT_CODE, StriateError, unknown_name
 
-# Command -> the function that is the command, or the table of a group's commands, in the order of the help.
-COMMANDS: dict[str, str | dict[str, str]] = {}
-GROUPS: dict[str, str] = {}
+
+@dataclass(frozen=True)
+class Command:
+    """One command: `module:function`, and its line in the list of commands."""
+
+    target: str
+    line: str
+
+
+# In the order of the help. A group is a dict of its own commands, with its line in GROUPS.
+COMMANDS: dict[str, Command | dict[str, Command]] = {
+    "demo": Command("striate.cli.demo:demo", "Train on handwritten digits, in a minute, as a first look."),
+    "train": Command("striate.cli.train:train", "Train a network on a folder of images, and report."),
+    "evaluate": Command("striate.cli.evaluate:evaluate", "Measure a model on labelled images."),
+    "predict": Command("striate.cli.predict:predict", "Name what is in images."),
+    "weights": {
+        "inspect": Command("striate.cli.weights:inspect", "Print what a model file says of itself."),
+    },
+}
+GROUPS = {"weights": "Look into model files."}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -68,22 +86,27 @@ def _app(argv: Sequence[str]) -> typer.Typer:
     """The application with the one command that is asked for, or with all of them for the help."""
     app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
     app.callback(invoke_without_command=True)(_main)
-    wanted = argv[:1] if argv and argv[0] in COMMANDS else list(COMMANDS)
-    for name in wanted:
-        target = COMMANDS[name]
-        if isinstance(target, str):
-            _register(app, name, target)
+    called = bool(argv) and argv[0] in COMMANDS
+    for name in argv[:1] if called else COMMANDS:
+        entry = COMMANDS[name]
+        if isinstance(entry, Command):
+            app.command(name, short_help=entry.line)(_function(entry) if called else _listed)
         else:
             group = typer.Typer(no_args_is_help=True, help=GROUPS[name])
-            for sub, function in target.items():
-                _register(group, sub, function)
+            for sub, command in entry.items():
+                group.command(sub, short_help=command.line)(_function(command) if called else _listed)
             app.add_typer(group, name=name)
     return app
 
 
-def _register(app: typer.Typer, name: str, target: str) -> None:
-    module, function = target.split(":")
-    app.command(name)(getattr(importlib.import_module(module), function))
+def _function(command: Command) -> Callable[..., int | None]:
+    module, name = command.target.split(":")
+    function: Callable[..., int | None] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _listed() -> None:
+    """Stands in the list of commands for one that is not called, so that its file is not loaded."""
 
 
 def _main(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 
@@ -56,6 +57,27 @@ def read(root: Path) -> DataSet:
         labels = np.array([label for _, label in pairs], np.int64)
         splits[split] = Samples(tuple(path for path, _ in pairs), labels)
     return DataSet(str(root), str(root), classes, splits, tuple(notes))
+
+
+def find_images(source: str) -> list[str]:
+    """The image files that a path, folder or glob stands for.
+
+    Args:
+        source: a file (taken whatever its name is), a folder (all images below it) or a glob.
+
+    Raises:
+        DataError: a folder or glob without any image.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        found = _images(path)
+    elif path.exists() or not glob.has_magic(source):
+        return [str(path)]  # a file that is not there gets its line like any other unreadable one
+    else:
+        found = sorted(p for p in glob.iglob(str(path), recursive=True) if is_image_name(Path(p).name))
+    if not found:
+        raise DataError(f"no images at {source!r}", "no file there has the suffix of an image")
+    return found
 
 
 def _classes(folder: Path, notes: list[str]) -> dict[str, list[str]]:

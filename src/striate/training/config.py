@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from striate import models
 from striate.errors import UsageError, unknown_name
-from striate.transforms.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from striate.transforms.augment import Recipe
+    from striate.transforms.preprocess import Preprocess
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "step", "constant")
@@ -138,6 +138,8 @@ class TrainConfig:
             pixels_shape: of the images in memory, `[n, height, width]` or `[n, height, width, 3]`; None
                 for files.
         """
+        from striate.transforms.preprocess import Preprocess  # needs NumPy, which `--help` does not
+
         architecture = models.MODELS[self.model]
         size = self.imgsz or architecture.input_size
         channels = self.channels or architecture.channels
