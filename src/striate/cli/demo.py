@@ -42,7 +42,8 @@ def demo(
     print_evaluation(run.evaluation)
     print("\nSome held-out digits as the network sees them, and what it says they are:\n")
     _draw([run.evaluation.images[i] for i in range(len(samples))])
-    print("".join(f"{f'{p.label} ({p.top(1)[0].probability:.0%})'):^16}" for p in predictions))
+    said = [f"{p.label} ({p.top(1)[0].probability:.0%})" for p in predictions]
+    print("".join(f"{text:^16}" for text in said))
     print("\nThese are image files; ask again:")
     print(f"  striate predict {run.best} {samples[0].parent}")
     print(f"\naccuracy  {100 * run.evaluation.top1:.1f} % of {run.evaluation.n} images it had never seen")
