@@ -24,7 +24,8 @@ class StriateError(Exception):
     def __init__(self, what: str, why: str = "", fix: str = "") -> None:
         self.what, self.why, self.fix = what, why, fix
         message = f"{what}: {why}" if why else what
-        super().__init__(f"{message}. {fix}" if fix else message)
+        stop = "" if message.endswith("?") else "."
+        super().__init__(f"{message}{stop} {fix}" if fix else message)
 
 
 class UsageError(StriateError):
@@ -72,6 +73,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
     """
     names = list(known)
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
-    why = f"did you mean {' or '.join(near)}" if near else f"there is no {kind} of that name"
+    why = f"did you mean {' or '.join(near)}?" if near else f"there is no {kind} of that name"
     fix = where or f"Known: {', '.join(names)}"
     return UsageError(f"unknown {kind} {name!r}", why, fix)

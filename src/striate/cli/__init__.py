@@ -55,7 +55,7 @@ def run(argv: Sequence[str]) -> int:
         return error.exit_code
     except typer.TyperException as error:
         command = " ".join(["striate", *argv[:1]] if argv and argv[0] in COMMANDS else ["striate"])
-        _complain(f"{_sentence(error)}. See `{command} --help`")
+        _complain(f"{_sentence(error, argv)}. See `{command} --help`")
         return 2
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted")
@@ -77,9 +77,13 @@ def _complain(message: str) -> None:
     print(f"striate: {message}", file=sys.stderr)
 
 
-def _sentence(error: typer.TyperException) -> str:
-    text = error.format_message() if hasattr(error, "format_message") else str(error)
-    return " ".join(text.split()).rstrip(".")
+def _sentence(error: typer.TyperException, argv: Sequence[str]) -> str:
+    """The parser's message in one line, with the value that it does not like."""
+    text = " ".join((error.format_message() if hasattr(error, "format_message") else str(error)).split())
+    for option in getattr(getattr(error, "param", None), "opts", ()):
+        if option in argv[:-1]:
+            text = f"{option} {argv[argv.index(option) + 1]}: {text}"
+    return text.rstrip(".")
 
 
 def _app(argv: Sequence[str]) -> typer.Typer:

@@ -120,8 +120,8 @@ def _room(shape: tuple[int, ...]) -> Pixels:
     if math.prod(shape) <= IN_MEMORY:
         return np.empty(shape, np.uint8)
     cache_folder().mkdir(parents=True, exist_ok=True)
-    file = tempfile.TemporaryFile(dir=cache_folder())  # noqa: SIM115  # the mapping keeps it open
-    return np.memmap(file, np.uint8, "w+", shape=shape)
+    with tempfile.TemporaryFile(dir=cache_folder()) as file:  # the mapping outlives the handle
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def _in_threads(

@@ -57,10 +57,11 @@ def train(config: TrainConfig, progress: Progress = SILENT) -> TrainedRun:
     out = writable(config.out)
     start = _start(config)
     preprocess = _preprocess(config, dataset, start)
+    margin = config.augmentation(preprocess) != "none"  # room for random crops
     workers = config.workers or cpu_count()
     images = {
         name: load(
-            dataset.splits[name], preprocess, canvas=name == "train", workers=workers,
+            dataset.splits[name], preprocess, canvas=margin and name == "train", workers=workers,
             progress=progress, stage=f"reading {name}",
         )
         for name in ("train", "val")

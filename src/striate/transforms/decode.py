@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-import re
 import stat
 import struct
 from pathlib import Path
@@ -42,7 +41,6 @@ SUFFIXES = frozenset({
     ".tif", ".tiff", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".tga", ".heic", ".heif",
 })  # fmt: skip
 
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff])")
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -77,8 +75,6 @@ def decode(source: str | os.PathLike[str] | bytes, channels: Literal[1, 3] = 3) 
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             image.load()
-            if image.format in ("JPEG", "MPO") and (fault := _jpeg_fault(data)):
-                raise ValueError(fault)
             return _eight_bit(_upright(image), channels)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _refuse(name, f"it has more than {MAX_PIXELS:,} pixels") from error
@@ -111,30 +107,6 @@ def _refuse(name: str, why: str) -> DecodeError:
 def _formats() -> tuple[str, ...]:
     Image.init()  # loads Pillow's readers, and keeps one that the user registered, such as pillow-heif's
     return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def _jpeg_fault(data: bytes) -> str | None:
-    """A fault in a JPEG's compressed data that libjpeg mends in silence, leaving a scrambled picture.
-
-    Restart markers (ITU-T T.81, B.2.1 and E.1.4) may only stand where a DRI segment announced them, and
-    count from 0 to 7 in turn; damaged bytes give themselves away by markers that do not.
-    """
-    position, announced, turn = 2, False, 0
-    while found := _JPEG_MARKER.search(data, position):
-        marker, position = found[1][0], found.end()
-        if marker == 0xD9:  # end of image
-            return None
-        if 0xD0 <= marker <= 0xD7:
-            if not announced or marker != 0xD0 + turn:
-                return "its compressed data hold a restart marker that does not belong there"
-            turn = (turn + 1) % 8
-            continue
-        if marker == 0xDD:  # define restart interval; 0 turns it off
-            announced = data[position + 2 : position + 4] != b"\0\0"
-        if marker == 0xDA:  # start of scan
-            turn = 0
-        position += int.from_bytes(data[position : position + 2], "big")
-    return None
 
 
 def _upright(image: Image.Image) -> Image.Image:

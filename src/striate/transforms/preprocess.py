@@ -198,7 +198,7 @@ class Preprocess:
         return picture.convert("RGB" if self.channels == 3 else "L")
 
     def _pixels(self, picture: Image.Image) -> Pixels:
-        return np.asarray(picture, dtype=np.uint8).reshape(picture.height, picture.width, self.channels)
+        return np.array(picture, dtype=np.uint8).reshape(picture.height, picture.width, self.channels)
 
     def _scale(self, picture: Image.Image, height: int, width: int) -> Image.Image:
         if picture.size == (width, height):

@@ -1,0 +1,91 @@
+"""Accuracy, intervals, per-class scores and calibration against scikit-learn, scipy and plain loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn import metrics as sk
+
+from striate.errors import LayoutError
+from striate.metrics.classification import (
+    class_scores,
+    confusion_matrix,
+    expected_calibration_error,
+    top_k_accuracy,
+    wilson_interval,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def guesses(n, classes, seed=0):
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(classes) * 0.5, n)
+    return probabilities, rng.integers(0, classes, n)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 9])
+def test_top_k_is_scikit_learns(k):
+    probabilities, labels = guesses(500, 9)
+    expected = sk.top_k_accuracy_score(labels, probabilities, k=k, labels=range(9)) if k < 9 else 1.0
+    assert top_k_accuracy(probabilities, labels, k) == pytest.approx(expected, abs=1e-15)
+
+
+def test_ties_go_to_the_lower_class_as_argmax_has_it():
+    probabilities = np.array([[0.4, 0.4, 0.2]] * 3)
+    assert top_k_accuracy(probabilities, np.array([0, 1, 2]), 1) == pytest.approx(1 / 3)
+    assert top_k_accuracy(probabilities, np.array([0, 1, 2]), 2) == pytest.approx(2 / 3)
+
+
+@given(st.integers(1, 2000), st.data())
+def test_the_interval_is_scipys(n, data):
+    hits = data.draw(st.integers(0, n))
+    expected = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(hits / n, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_class_scores_are_scikit_learns(seed):
+    rng = np.random.default_rng(seed)
+    truth, predicted = rng.integers(0, 4, 60), rng.integers(0, 6, 60)  # classes 4, 5 are never true
+    predicted[predicted == 2] = 0  # class 2 is never predicted
+    confusion = confusion_matrix(truth, predicted, 6)
+    assert np.array_equal(confusion, sk.confusion_matrix(truth, predicted, labels=range(6)))
+    expected = sk.precision_recall_fscore_support(truth, predicted, labels=range(6), zero_division=0)
+    scores = class_scores(confusion, tuple("abcdef"))
+    for i, field in enumerate(("precision", "recall", "f1", "support")):
+        assert [getattr(s, field) for s in scores] == pytest.approx(list(expected[i]), abs=1e-15)
+
+
+def test_calibration_error_is_the_paper_s_sum():
+    probabilities, labels = guesses(400, 3)
+    total = 0.0
+    for m in range(15):
+        inside = [
+            i for i in range(400) if m / 15 < probabilities[i].max() <= (m + 1) / 15
+        ]  # the bins of equation 2
+        if inside:
+            accuracy = np.mean([probabilities[i].argmax() == labels[i] for i in inside])
+            confidence = np.mean([probabilities[i].max() for i in inside])
+            total += len(inside) / 400 * abs(accuracy - confidence)
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(total, abs=1e-12)
+
+
+def test_calibration_of_the_certain():
+    sure = np.eye(4)[[0, 1, 2, 3]]
+    assert expected_calibration_error(sure, np.arange(4)) == 0
+    assert expected_calibration_error(sure, np.array([1, 2, 3, 0])) == 1
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels"),
+    [
+        (np.zeros((0, 3)), np.zeros(0, int)),
+        (np.zeros((2, 3)), np.zeros(3, int)),
+        (np.zeros(3), np.zeros(3, int)),
+    ],
+)
+def test_shapes_that_do_not_belong_together(probabilities, labels):
+    with pytest.raises(LayoutError, match=r"\[n, classes\]"):
+        top_k_accuracy(probabilities, labels, 1)

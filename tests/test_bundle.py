@@ -1,0 +1,137 @@
+"""A bundle keeps weights and words to the bit, opens without pickle, and damage is told."""
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from safetensors import safe_open
+
+from striate import bundle, models
+from striate.bundle import Description
+from striate.errors import BundleError, DataError
+from striate.transforms.preprocess import Preprocess
+
+DESCRIPTION = Description(
+    task="classification",
+    architecture="lenet",
+    arguments={"num_classes": 3, "in_channels": 3, "input_size": [32, 32]},
+    classes=("猫", "dog", 'a class, with "quotes"'),
+    preprocess=Preprocess.for_size(32),
+    metrics={"val_top1": 0.5},
+    provenance={"data": "pets"},
+)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return models.build("lenet", num_classes=3)
+
+
+@pytest.fixture
+def path(tmp_path, network):
+    bundle.write(tmp_path / "m.safetensors", network, DESCRIPTION)
+    return tmp_path / "m.safetensors"
+
+
+def test_round_trip(path, network):
+    description, state = bundle.read(path)
+    assert description == DESCRIPTION
+    assert list(state) == sorted(network.state_dict()) or set(state) == set(network.state_dict())
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(state[name], tensor)
+
+
+def test_any_safetensors_reader_can_open_it(path, network):
+    arrays = safetensors.numpy.load_file(path)
+    assert np.array_equal(arrays["fc3.bias"], network.fc3.bias.detach().numpy())
+    with safe_open(path, "np") as file:
+        assert json.loads(file.metadata()["striate"])["classes"][0] == "猫"
+
+
+def test_inspect_needs_no_torch(path):
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from striate import bundle\n"
+        f"found = bundle.inspect({str(path)!r})\n"
+        "assert 'numpy' in sys.modules and found.description.classes[1] == 'dog', found\n"
+        "print(found.weights_sha256, found.values)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == [bundle.inspect(path).weights_sha256, "62006".replace("62006", str(61326 + 85))]
+
+
+def test_the_digest_is_of_the_weights_alone(path, network, tmp_path):
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} F32 {list(tensor.shape)}\n".encode() + tensor.numpy().tobytes())
+    assert bundle.inspect(path).weights_sha256 == digest.hexdigest()
+    bundle.write(tmp_path / "n.safetensors", network, dataclasses.replace(DESCRIPTION, metrics={}))
+    assert bundle.inspect(tmp_path / "n.safetensors").weights_sha256 == digest.hexdigest()
+    with torch.no_grad():
+        network.fc3.bias[0] += 1e-7
+    bundle.write(tmp_path / "n.safetensors", network, DESCRIPTION)
+    assert bundle.inspect(tmp_path / "n.safetensors").weights_sha256 != digest.hexdigest()
+
+
+def test_wrappers_leave_no_prefix(tmp_path, network):
+    class Wrapper(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    bundle.write(tmp_path / "w.safetensors", Wrapper(network), DESCRIPTION)
+    assert set(bundle.inspect(tmp_path / "w.safetensors").tensors) == set(network.state_dict())
+
+
+def test_metrics_are_added_without_touching_the_weights(path):
+    before = bundle.inspect(path)
+    bundle.add_metrics(path, {"test": {"top1": 0.75}})
+    after = bundle.inspect(path)
+    assert after.description.metrics == {"val_top1": 0.5, "test": {"top1": 0.75}}
+    assert after.weights_sha256 == before.weights_sha256
+    assert bundle.read(path)[0].metrics == after.description.metrics
+
+
+@pytest.mark.parametrize("cut", [0, 5, 100, 5000, -1])
+def test_cut_files_are_told(path, cut):
+    path.write_bytes(path.read_bytes()[:cut])
+    for function in (bundle.inspect, bundle.read):
+        with pytest.raises(BundleError, match=r"damaged|no safetensors header"):
+            function(path)
+
+
+def test_files_of_others_are_told(path, tmp_path):
+    other = tmp_path / "other.safetensors"
+    safetensors.numpy.save_file({"x": np.zeros(3)}, other)
+    with pytest.raises(BundleError, match="without Striate's description"):
+        bundle.inspect(other)
+    torch.save({"x": torch.zeros(3)}, tmp_path / "x.pth")
+    with pytest.raises(BundleError, match="no safetensors header"):
+        bundle.inspect(tmp_path / "x.pth")
+    with pytest.raises(BundleError, match="no such file"):
+        bundle.inspect(tmp_path / "absent.safetensors")
+
+
+def test_a_newer_format_asks_for_an_upgrade(path):
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'\\"format\\": 1', b'\\"format\\": 9'))
+    with pytest.raises(BundleError, match="Upgrade"):
+        bundle.inspect(path)
+
+
+def test_a_failed_write_leaves_the_old_file(path, network, monkeypatch):
+    before = path.read_bytes()
+    monkeypatch.setattr(
+        "os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    with pytest.raises(DataError, match="No space left"):
+        bundle.write(path, network, DESCRIPTION)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["m.safetensors"]

@@ -1,0 +1,97 @@
+"""Evaluation: classes go by name, whatever the folder looks like."""
+
+import shutil
+
+import numpy as np
+import pytest
+from conftest import COLORS, make_images
+
+import striate
+from striate.errors import DataError, UsageError
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    return striate.load(run.best, device="cpu")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, color in COLORS.items():
+        make_images(tmp_path / "test" / name, 6, color, seed=9)
+    return tmp_path / "test"
+
+
+def answers(evaluation):
+    return dict(
+        zip(("/".join(n.split("/")[-2:]) for n in evaluation.names), evaluation.probabilities, strict=True)
+    )
+
+
+def test_the_figures_are_those_of_the_predictions(model, folder):
+    evaluation = striate.evaluate(model, folder)
+    assert (evaluation.split, evaluation.n) == ("all", 18)
+    right = [model.predict(n).label == n.split("/")[-2] for n in evaluation.names]
+    assert evaluation.top1 == np.mean(right)
+    assert evaluation.top5 == 1.0
+    assert evaluation.confusion.sum() == 18
+    assert "any the model was trained on too" in evaluation.notes[0]
+
+
+def test_each_image_is_predicted_alike_whatever_class_folders_there_are(model, folder):
+    before = answers(striate.evaluate(model, folder))
+    make_images(folder / "aaa", 4, (0, 0, 0))  # sorts first, the model does not know it
+    make_images(folder / "zebra", 3, (9, 9, 9))
+    shutil.rmtree(folder / "green")
+    (folder / "red").rename(folder / "red-")
+    (folder / "red-").rename(folder / "red")
+    evaluation = striate.evaluate(model, folder)
+    assert evaluation.extra_classes == {"aaa": 4, "zebra": 3}
+    assert evaluation.missing_classes == ("green",)
+    after = answers(evaluation)
+    assert set(after) == {k for k in before if not k.startswith("green")}
+    for key, probabilities in after.items():
+        assert probabilities == pytest.approx(before[key], abs=1e-6)
+        assert probabilities.argmax() == before[key].argmax()
+
+
+def test_unreadable_images_are_named_and_not_measured(model, folder):
+    (folder / "red" / "000.png").write_bytes(b"")
+    evaluation = striate.evaluate(model, folder)
+    assert evaluation.n == 17
+    assert [p.path for p in evaluation.problems] == [str(folder / "red" / "000.png")]
+
+
+def test_a_run_s_own_data_are_divided_as_in_training(run, colors):
+    own = striate.evaluate(run.training.folder)
+    assert own.split == "test"
+    assert own.n == 12
+    assert set(own.names) == set(run.training.dataset.splits["test"].names)
+    assert not set(own.names) & set(run.training.dataset.splits["train"].names)
+    assert own.top1 == run.evaluation.top1
+    again = striate.evaluate(run.best, colors)
+    assert again.names == own.names
+    assert "divided as in training" in again.notes[0]
+    assert striate.evaluate(run.best, colors, split="train").n == run.training.train
+
+
+def test_images_in_memory_are_divided_as_in_training(tmp_path):
+    run = striate.train("digits", model="lenet", epochs=1, out=str(tmp_path))
+    evaluation = striate.evaluate(run.training.folder)
+    assert evaluation.names == run.evaluation.names
+    assert evaluation.n == 179
+
+
+def test_nothing_to_measure(model, folder, tmp_path):
+    with pytest.raises(UsageError, match="no split 'test'"):
+        striate.evaluate(model, folder, split="test")
+    make_images(tmp_path / "other" / "cat", 2, (1, 1, 1))
+    with pytest.raises(DataError, match="its classes are cat; the model knows blue, green, red"):
+        striate.evaluate(model, tmp_path / "other")
+    for path in folder.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="none of its 18 images can be read"):
+        striate.evaluate(model, folder)
+    shutil.copy(model.path, tmp_path / "alone.safetensors")
+    with pytest.raises(UsageError, match="Give --data"):
+        striate.evaluate(tmp_path / "alone.safetensors")

@@ -1,0 +1,72 @@
+"""What a run is told is checked before any work starts."""
+
+import subprocess
+import sys
+
+import pytest
+
+from striate.errors import UsageError
+from striate.training.config import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"model": "resnet81"}, "did you mean"),
+        ({"opt": "adam"}, "did you mean adamw"),
+        ({"sched": "cos"}, "cosine"),
+        ({"augment": "strongest"}, "unknown augment"),
+        ({"batch": 0}, "--batch 0: it must be at least 1"),
+        ({"epochs": 0}, "--epochs 0"),
+        ({"imgsz": -3}, "--imgsz -3"),
+        ({"seed": -1}, "--seed -1"),
+        ({"lr": 0.0}, "above 0"),
+        ({"lr": float("nan")}, "above 0"),
+        ({"channels": 2}, "2 channels"),
+        ({"warmup": 0.7}, "warmup = 0.7"),
+        ({"label_smoothing": 1.0}, "label_smoothing = 1.0"),
+        ({"ema": 1.0}, "ema = 1.0"),
+        ({"val": 0.0}, "val = 0"),
+        ({"test": 0.9}, "test = 0.9"),
+        ({"model": "lenet5", "imgsz": 28}, "reads 32x32 only"),
+        ({"weight_decay": -0.1}, "--weight-decay"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_in_one_line(options, says):
+    with pytest.raises(UsageError, match=says) as caught:
+        TrainConfig(data="x", **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "size", "channels", "augment"),
+    [
+        ({"model": "resnet18"}, None, 224, 3, "standard"),
+        ({"model": "resnet18", "imgsz": 64}, None, 64, 3, "light"),
+        ({"model": "resnet20"}, None, 32, 3, "light"),
+        ({"model": "lenet"}, (9, 28, 28), 28, 1, "none"),
+        ({"model": "lenet"}, (9, 8, 8), 32, 1, "none"),
+        ({"model": "lenet"}, (9, 32, 32, 3), 32, 3, "light"),
+        ({"model": "lenet", "channels": 3}, (9, 28, 28), 28, 3, "light"),
+        ({"model": "lenet5"}, (9, 28, 28), 32, 1, "none"),
+        ({"model": "resnet18"}, (9, 28, 28), 224, 1, "none"),
+    ],
+)
+def test_defaults_suit_network_and_images(options, shape, size, channels, augment):
+    config = TrainConfig(data="x", **options)
+    pre = config.preprocess(shape)
+    assert (pre.size, pre.channels) == ((size, size), channels)
+    assert config.augmentation(pre) == augment
+
+
+def test_default_rates():
+    assert TrainConfig(data="x").peak_rate == 1e-3
+    assert TrainConfig(data="x", opt="sgd", batch=128).peak_rate == pytest.approx(0.05)
+    assert TrainConfig(data="x", opt="sgd").decay == 1e-4
+    assert TrainConfig(data="x", lr=0.3).peak_rate == 0.3
+
+
+def test_a_configuration_needs_no_torch():
+    code = "from striate.training.config import TrainConfig; TrainConfig('x')"
+    subprocess.run([sys.executable, "-c", f"import sys; sys.modules['torch'] = None; {code}"], check=True)

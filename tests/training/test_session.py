@@ -1,0 +1,196 @@
+"""A run from its configuration to its folder: reproducible, complete, and gentle with the data."""
+
+import csv
+import hashlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import COLORS, make_images
+
+from striate import bundle
+from striate.errors import DataError, UsageError
+from striate.progress import Progress
+from striate.training.config import TrainConfig
+from striate.training.session import train
+
+
+class Words(Progress):
+    def __init__(self):
+        self.said, self.warned = [], []
+
+    def say(self, message):
+        self.said.append(message)
+
+    def warn(self, message):
+        self.warned.append(message)
+
+
+def fingerprint(root):
+    """Names, contents and times of everything below a folder."""
+    contents = {p: p.read_bytes() if p.is_file() else b"" for p in sorted(root.rglob("*"))}
+    return {p: (p.stat().st_mtime_ns, hashlib.sha256(content).digest()) for p, content in contents.items()}
+
+
+def run(data, tmp_path, progress=None, **options):
+    options = {"model": "lenet", "epochs": 1, "batch": 8, "out": str(tmp_path / "runs"), **options}
+    return train(TrainConfig(data=str(data), **options), progress or Words())
+
+
+def test_the_same_seed_gives_the_same_weights(colors, tmp_path):
+    def digest(**options):
+        torch.manual_seed(np.random.default_rng().integers(1 << 30))  # whatever ran before
+        return bundle.inspect(run(colors, tmp_path, epochs=2, augment="light", **options).last).weights_sha256
+
+    first = digest(seed=5)
+    assert digest(seed=5) == first
+    assert digest(seed=5, workers=7) == first
+    assert digest(seed=6) != first
+
+
+def test_bad_files_are_named_and_the_data_folder_is_not_touched(tmp_path):
+    data = tmp_path / "data"
+    for split, count in (("train", 8), ("val", 4)):
+        for name in ("red", "blue"):
+            make_images(data / split / name, count, COLORS[name])
+    whole = (data / "train" / "red" / "000.png").read_bytes()
+    (data / "train" / "red" / "000.png").write_bytes(whole[: len(whole) // 2])
+    (data / "train" / "red" / "001.png").write_bytes(b"")
+    (data / "val" / "blue" / "002.jpg").write_text("this is a text")
+    before = fingerprint(data)
+    words = Words()
+    done = run(data, tmp_path, words)
+    bad = [str(data / p) for p in ("train/red/000.png", "train/red/001.png", "val/blue/002.jpg")]
+    assert [p.path for p in done.problems] == bad
+    assert done.train == 14
+    assert "3 images cannot be read" in words.warned[0]
+    with (done.folder / "problems.csv").open() as file:
+        assert [row["path"] for row in csv.DictReader(file)] == bad
+    assert fingerprint(data) == before
+
+
+def test_a_read_only_data_folder_works(tmp_path):
+    for name in ("red", "blue"):
+        make_images(tmp_path / "data" / name, 6, COLORS[name])
+    for path in [*(tmp_path / "data").rglob("*"), tmp_path / "data"]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    assert run(tmp_path / "data", tmp_path).epochs
+    for path in [tmp_path / "data", *(tmp_path / "data").iterdir()]:
+        path.chmod(0o755)
+
+
+def test_too_little_to_train_on_ends_with_an_error(tmp_path):
+    for name in ("red", "blue"):
+        make_images(tmp_path / "data" / name, 5, COLORS[name])
+    for path in (tmp_path / "data" / "red").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="only 1 classes have training images left"):
+        run(tmp_path / "data", tmp_path)
+    shutil.rmtree(tmp_path / "data" / "red")
+    with pytest.raises(DataError, match="it has one class, 'blue'"):
+        run(tmp_path / "data", tmp_path)
+    make_images(tmp_path / "two" / "a", 1, COLORS["red"])
+    make_images(tmp_path / "two" / "b", 1, COLORS["red"])
+    with pytest.raises(DataError, match="at least three images"):
+        run(tmp_path / "two", tmp_path)
+    assert not list((tmp_path / "runs").iterdir())  # no empty folders of runs that never began
+
+
+def test_the_folder_of_a_run(colors, tmp_path):
+    done = run(colors, tmp_path, epochs=2, name="first")
+    assert sorted(p.name for p in done.folder.iterdir()) == [
+        "best.safetensors", "config.yaml", "last.safetensors", "problems.csv", "results.csv", "split.csv"
+    ]  # fmt: skip
+    config = yaml.safe_load((done.folder / "config.yaml").read_text("utf-8"))
+    assert TrainConfig(**config) == done.config
+    assert (config["lr"], config["imgsz"], config["data"]) == (2e-3, 32, str(colors))
+    with (done.folder / "results.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+    with (done.folder / "split.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 60
+    assert {row["split"] for row in rows} == {"train", "val", "test"}
+    for row in rows:
+        assert Path(row["path"]).exists()
+        assert row["label"] == Path(row["path"]).parent.name
+    says = bundle.inspect(done.best).description
+    assert says.provenance["data"] == colors.name  # no path of the user's machine
+    assert says.metrics["epoch"] == done.best_epoch
+    assert run(colors, tmp_path, name="first").folder.name == "first-2"
+
+
+def test_early_stopping(colors, tmp_path):
+    done = run(colors, tmp_path, epochs=40, lr=1e-12, patience=3)
+    assert len(done.epochs) == done.best_epoch + 3 < 40
+
+
+def test_starting_from_a_bundle(colors, tmp_path):
+    first = run(colors, tmp_path, epochs=2)
+    words = Words()
+    run(colors, tmp_path, words, weights=str(first.best), lr=1e-12)
+    assert any("all 10 tensors" in line for line in words.said)
+    for name, color in list(COLORS.items())[:2]:
+        make_images(tmp_path / "two" / name, 5, color)
+    words = Words()
+    second = run(tmp_path / "two", tmp_path, words, weights=str(first.best), lr=1e-12)
+    assert any("fresh are fc3.weight, fc3.bias" in line for line in words.said)
+    _, old = bundle.read(first.best)
+    _, new = bundle.read(second.last)
+    assert torch.allclose(old["conv1.weight"], new["conv1.weight"], atol=1e-9)
+    with pytest.raises(UsageError, match="it holds a lenet"):
+        run(colors, tmp_path, model="resnet20", weights=str(first.best))
+    with pytest.raises(UsageError, match="no such file"):
+        run(colors, tmp_path, weights="imagenett")
+
+
+def test_classes_without_training_images_are_left_out_by_name(tmp_path):
+    for split, names in (("train", ("red", "blue")), ("val", ("red", "blue", "green"))):
+        for name in names:
+            make_images(tmp_path / "data" / split / name, 4, COLORS[name])
+    words = Words()
+    done = run(tmp_path / "data", tmp_path, words)
+    assert done.dataset.classes == ("blue", "red")
+    assert any("class 'green' has no training images: its 4 others" in line for line in words.warned)
+
+
+def test_ctrl_c_leaves_a_usable_run(colors, tmp_path):
+    process = subprocess.Popen(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "striate",
+                "train",
+                str(colors),
+                "--model",
+                "lenet",
+                "--epochs",
+                "100000",
+            ),
+            *("--name", "stopped", "--out", str(tmp_path)),
+        ],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    results = tmp_path / "stopped" / "results.csv"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (results.exists() and results.read_text().count("\n") > 3):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert "report" in out
+    names = {p.name for p in (tmp_path / "stopped").iterdir()}
+    assert {"best.safetensors", "last.safetensors", "report.html", "results.csv"} <= names
+    assert not [name for name in names if name.endswith(".part")]
+    assert bundle.inspect(tmp_path / "stopped" / "last.safetensors").description.metrics["epoch"] >= 3

@@ -1,0 +1,218 @@
+"""Every kind of file comes out the right way up and in the right colours, or is refused in one line."""
+
+import io
+import os
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from striate.errors import DecodeError
+from striate.transforms import decode as module
+from striate.transforms.decode import decode, is_image_name
+
+# A picture with no symmetry: each quarter has a colour of its own.
+QUARTERS = np.zeros((32, 48, 3), np.uint8)
+QUARTERS[:16, :24], QUARTERS[:16, 24:], QUARTERS[16:, :24], QUARTERS[16:, 24:] = (
+    (220, 30, 30), (30, 200, 30), (30, 30, 220), (230, 220, 40)
+)  # fmt: skip
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def close(a, b, tolerance=12):
+    return np.abs(a.astype(int) - b.astype(int)).mean() < tolerance
+
+
+def test_a_png_comes_out_as_it_went_in():
+    assert np.array_equal(decode(encoded(Image.fromarray(QUARTERS), "PNG")), QUARTERS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(kind, orientation):
+    # What a camera stores so that turning it as the tag says gives QUARTERS (TIFF 6.0, tag 274).
+    inverse = {
+        1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2), 6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }  # fmt: skip
+    stored = Image.fromarray(np.ascontiguousarray(inverse[orientation](QUARTERS)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = decode(encoded(stored, kind, exif=exif, quality=95))
+    assert pixels.shape == QUARTERS.shape
+    assert close(pixels, QUARTERS)
+
+
+def test_tiff_orientation_is_applied_once():
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(QUARTERS, 1)))
+    assert np.array_equal(decode(encoded(stored, "TIFF", tiffinfo={274: 6})), QUARTERS)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_not_clipped(kind):
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    pixels = decode(encoded(Image.fromarray(ramp), kind), 1)[:, :, 0]
+    assert np.array_equal(pixels, np.rint(ramp / 257))
+
+
+def test_big_endian_16_bit_tiff():
+    ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(">u2")
+    image = Image.frombytes("I;16B", (32, 32), ramp.tobytes())
+    assert np.array_equal(decode(encoded(image, "TIFF"), 1)[:, :, 0], np.rint(ramp / 257))
+
+
+def test_floats_of_a_known_range_are_scaled_and_others_refused():
+    unit = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    assert np.array_equal(decode(encoded(Image.fromarray(unit), "TIFF"), 1)[:, :, 0], np.rint(unit * 255))
+    for bad in (unit - 0.5, unit * 1000, unit * np.nan):
+        with pytest.raises(DecodeError, match="no known white"):
+            decode(encoded(Image.fromarray(bad), "TIFF"))
+
+
+def test_transparency_is_laid_on_white():
+    rgba = np.dstack([QUARTERS, np.full((32, 48), 255, np.uint8)])
+    rgba[:16, :24, 3] = 0
+    rgba[16:, 24:, 3] = 128
+    pixels = decode(encoded(Image.fromarray(rgba), "PNG"))
+    assert (pixels[:16, :24] == 255).all()
+    assert np.array_equal(pixels[:16, 24:], QUARTERS[:16, 24:])
+    blend = QUARTERS[16:, 24:] * (128 / 255) + 255 * (127 / 255)
+    assert np.abs(pixels[16:, 24:] - blend).max() <= 1
+
+
+def test_palette_and_colour_key_transparency():
+    palette = Image.fromarray(QUARTERS).quantize(4)
+    keyed = palette.getpixel((0, 0))
+    assert (decode(encoded(palette, "PNG", transparency=keyed))[:16, :24] == 255).all()
+    gray = Image.fromarray(np.full((8, 8), 7, np.uint8))
+    assert (decode(encoded(gray, "PNG", transparency=7)) == 255).all()
+    deep = Image.fromarray(np.full((8, 8), 700, np.uint16))
+    assert (decode(encoded(deep, "PNG", transparency=700), 1) == 255).all()
+
+
+def test_cmyk_1_bit_and_gray():
+    cmyk = Image.fromarray(QUARTERS).convert("CMYK")
+    assert close(decode(encoded(cmyk, "JPEG", quality=95)), QUARTERS, 20)
+    bits = Image.fromarray(QUARTERS[:, :, 0] > 100)
+    assert np.array_equal(decode(encoded(bits, "PNG"), 1)[:, :, 0], np.where(QUARTERS[:, :, 0] > 100, 255, 0))
+    luma = decode(encoded(Image.fromarray(QUARTERS), "PNG"), 1)
+    expected = QUARTERS @ np.array([0.299, 0.587, 0.114])  # ITU-R 601-2
+    assert luma.shape == (32, 48, 1)
+    assert np.abs(luma[:, :, 0] - expected).max() <= 1
+
+
+def test_the_first_frame_of_an_animation():
+    other = Image.fromarray(255 - QUARTERS)
+    data = encoded(Image.fromarray(QUARTERS), "WEBP", save_all=True, append_images=[other], lossless=True)
+    assert np.array_equal(decode(data), QUARTERS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP"])
+@settings(max_examples=15, deadline=None)
+@given(share=st.floats(0.02, 0.98))
+def test_a_file_cut_short_is_never_half_decoded(kind, share):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    whole = encoded(Image.fromarray(noise), kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow remarks on some cuts
+        try:
+            pixels = decode(whole[: int(len(whole) * share)])
+        except DecodeError:
+            return
+        assert np.array_equal(pixels, decode(whole))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"hello, I am a text\n", "text"),
+        (b"<!DOCTYPE html><html>404</html>", "web page"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 40, "HEIC"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "text"),  # Pillow would start Ghostscript
+        (bytes(range(256)), "no image format"),
+    ],
+)
+def test_what_is_no_image_is_named(tmp_path, content, reason):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(content)
+    with pytest.raises(DecodeError, match=reason) as caught:
+        decode(path)
+    assert "x.jpg" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_folders_and_pipes(tmp_path):
+    with pytest.raises(DecodeError, match="no such file"):
+        decode(tmp_path / "absent.png")
+    with pytest.raises(DecodeError, match="not a regular file"):
+        decode(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DecodeError, match="not a regular file"):
+        decode(tmp_path / "pipe.png")
+
+
+def test_bombs_are_refused(monkeypatch):
+    monkeypatch.setattr(module, "MAX_PIXELS", 1000)
+    with pytest.raises(DecodeError, match="more than 1,000 pixels"):
+        decode(encoded(Image.new("RGB", (40, 40)), "PNG"))
+
+
+def test_image_names():
+    assert all(is_image_name(n) for n in ("a.JPG", "ß.jpeg", "b.webp", "c.tiff"))
+    assert not any(is_image_name(n) for n in (".hidden.jpg", "notes.txt", "jpg", "a.jpg.part"))
+
+
+# What each awkward file must come to: its upright shape and, where the subject is known, its colours.
+HOPPER = "hopper_orientation_2.jpg"
+REFUSED = {
+    "10ct_32bit_128.tiff": "no known white", "LICENSE": "no image format", "broken.png": "no image format",
+    "heif_RGB_8__128x128.heif": "HEIC", "heif_truncated_truncated.heic": "HEIC", "heif_zPug_3.heic": "HEIC",
+    "truncated_image.png": "cut short", "truncated_jpeg.jpg": "cut short",
+    "zero_width.gif": "no image format",
+}  # fmt: skip
+SHAPES = {
+    "16bit.MM.deflate.tif": (64, 64), "16bit.cropped.jp2": (64, 64), "avif_hopper.avif": (128, 128),
+    "avif_rot1mir0.avif": (427, 640), "dispose_none.gif": (100, 100), "flower.webp": (360, 480),
+    "hopper.Lab.tif": (128, 128), "hopper_bad_exif.jpg": (500, 500),
+    "hopper_bw_500.png": (500, 500), "hopper_gray.jpg": (128, 128),
+    "hopper_orientation_6.webp": (128, 128), "i_trns.png": (64, 64), "iss634.apng": (245, 245),
+    "iss634.webp": (245, 245), "multiple_comments.gif": (100, 100), "p_trns_single.png": (64, 64),
+    "pil_sample_cmyk.jpg": (100, 100), "sugarshack.mpo": (480, 640), "tiff_strip_cmyk_jpeg.tif": (100, 100),
+    "transparent.webp": (150, 200), "uncompressed_la.png": (128, 128),
+    **{f"hopper_orientation_{i}.jpg": (128, 128) for i in range(2, 9)},
+}  # fmt: skip
+SAME_PICTURE = [
+    *(f"hopper_orientation_{i}.jpg" for i in range(3, 9)), "hopper_orientation_6.webp", "hopper.Lab.tif",
+    "avif_hopper.avif",
+]  # fmt: skip
+
+
+def test_every_awkward_file_is_decoded_rightly_or_refused(shared):
+    folder = shared / "data" / "awkward"
+    pixels = {}
+    for path in sorted(folder.iterdir()):
+        if path.name in REFUSED:
+            with pytest.raises(DecodeError, match=REFUSED[path.name]) as caught:
+                decode(path)
+            assert "\n" not in str(caught.value)
+        else:
+            pixels[path.name] = decode(path)
+    assert {name: p.shape[:2] for name, p in pixels.items()} == SHAPES
+    for name in SAME_PICTURE:
+        assert close(pixels[name], pixels[HOPPER], 6), name
+    assert close(pixels["iss634.apng"], pixels["iss634.webp"], 4)
+    red = pixels["pil_sample_cmyk.jpg"]
+    assert close(red, pixels["tiff_strip_cmyk_jpeg.tif"], 4)
+    assert red[:, :, 0].max() > 200 > 60 > red[:, :, 1:].mean()  # red letters on black, not their negative
+    assert (pixels["transparent.webp"][0, 0] == 255).all()

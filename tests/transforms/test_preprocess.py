@@ -1,0 +1,136 @@
+"""The contract from pixels to tensor, against Pillow and torch used by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from striate.errors import LayoutError, UsageError
+from striate.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+RNG = np.random.default_rng(0)
+
+
+def photo(height, width):
+    return RNG.integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (400, 300), (257, 301), (500, 256), (231, 997), (40, 30)])
+@pytest.mark.parametrize(("shorter", "crop"), [(256, 224), (232, 224), (40, 32), (33, 32)])
+def test_crop_is_torchvisions_resize_and_centre_crop(shape, shorter, crop):
+    image = photo(*shape)
+    height, width = shape
+    # torchvision's rules: the longer side is int(size * long / short), a corner is int(round(margin / 2)).
+    longer = int(shorter * max(shape) / min(shape))
+    new = (longer, shorter) if width <= height else (shorter, longer)
+    scaled = Image.fromarray(image).resize((new[1], new[0]), Image.Resampling.BILINEAR)
+    top, left = round((new[0] - crop) / 2.0), round((new[1] - crop) / 2.0)
+    expected = np.asarray(scaled.crop((left, top, left + crop, top + crop)))
+    fit = Preprocess(size=(crop, crop), shorter_side=shorter).fit(image)
+    assert np.array_equal(fit, expected)
+
+
+def test_squash_and_letterbox():
+    image = photo(60, 120)
+    squashed = Preprocess(size=(32, 48), resize="squash", interpolation="bicubic").fit(image)
+    assert np.array_equal(squashed, Image.fromarray(image).resize((48, 32), Image.Resampling.BICUBIC))
+    boxed = Preprocess(size=(64, 64), resize="letterbox").fit(image)
+    assert np.array_equal(boxed[16:48], Image.fromarray(image).resize((64, 32), Image.Resampling.BILINEAR))
+    assert (boxed[:16] == 114).all()
+    assert (boxed[48:] == 114).all()
+
+
+def test_the_canvas_holds_the_crop():
+    pre = Preprocess.for_size(112)
+    image = photo(300, 200)
+    canvas, fit = pre.canvas(image), pre.fit(image)
+    assert canvas.shape[:2] == pre.canvas_size == (128, 128)
+    assert np.array_equal(canvas[8:120, 8:120], fit)
+
+
+def test_native_pixels_are_left_alone():
+    image = photo(32, 32)
+    assert np.array_equal(Preprocess.for_size(32).fit(image), image)
+
+
+def test_normalize_is_to_tensor_and_normalize():
+    batch = torch.from_numpy(photo(8, 6))[None]
+    out = Preprocess.for_size(8).normalize(batch)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    assert torch.equal(out[0], (batch[0].permute(2, 0, 1).float() / 255 - mean) / std)
+    assert out.is_contiguous()
+
+
+def test_plain_subtraction_of_the_vgg_paper_is_a_contract_too():
+    mean = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+    pre = Preprocess(mean=mean, std=(1 / 255,) * 3)
+    out = pre.normalize(torch.full((1, 2, 2, 3), 200, dtype=torch.uint8))
+    assert torch.allclose(out[0, :, 0, 0], torch.tensor([76.32, 83.221, 96.061]), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [torch.zeros(2, 3, 8, 8), torch.zeros(8, 8, 3), torch.zeros(1, 8, 8, 1)],
+    ids=["nchw", "one", "gray"],
+)
+def test_wrong_layouts_are_refused(bad):
+    with pytest.raises(LayoutError, match=r"batch, height, width, 3"):
+        Preprocess().normalize(bad)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((3, 8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros(8, np.uint8)])
+def test_wrong_images_are_refused(bad):
+    with pytest.raises(LayoutError, match="an image is uint8"):
+        Preprocess().fit(bad)
+
+
+@given(
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    resize=st.sampled_from(["crop", "squash", "letterbox"]),
+    margin=st.integers(0, 50),
+    channels=st.sampled_from([1, 3]),
+    interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
+)
+def test_json_round_trip(size, resize, margin, channels, interpolation):
+    pre = Preprocess(
+        size, resize, max(size) + margin, interpolation, channels, (0.1,) * channels, (0.3,) * channels
+    )
+    assert Preprocess.from_json(json.loads(json.dumps(pre.to_json()))) == pre
+
+
+@given(
+    height=st.integers(1, 200), width=st.integers(1, 200), channels=st.sampled_from([1, 3]),
+    resize=st.sampled_from(["crop", "squash", "letterbox"]),
+)  # fmt: skip
+def test_any_image_comes_to_the_promised_shape(height, width, resize, channels):
+    pre = Preprocess.for_size(24, channels, resize=resize)
+    image = np.zeros((height, width, 3), np.uint8)
+    assert pre.fit(image).shape == (24, 24, channels)
+    assert pre.canvas(image).shape == (*pre.canvas_size, channels)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"size": (0, 5)}, {"resize": "zoom"}, {"shorter_side": 100}, {"interpolation": "cubic"}, {"channels": 2},
+     {"mean": (0.5,)}, {"std": (1.0, 0.0, 1.0)}],
+    ids=str,
+)  # fmt: skip
+def test_contradictions_are_refused(values):
+    with pytest.raises(UsageError, match="preprocessing"):
+        Preprocess(**values)
+
+
+def test_unknown_fields_are_refused():
+    with pytest.raises(UsageError, match="zoom"):
+        Preprocess.from_json({"zoom": 3})
+
+
+def test_decoding_is_part_of_the_contract(tmp_path):
+    path = tmp_path / "é 图.png"
+    Image.fromarray(photo(5, 7)).save(path)
+    assert Preprocess.for_size(4).decode(path).shape == (5, 7, 3)
+    assert Preprocess.for_size(4, 1).decode(path).shape == (5, 7, 1)
