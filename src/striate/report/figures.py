@@ -55,7 +55,7 @@ def curves(epochs: Sequence[EpochResult], best_epoch: int) -> Figure:
             axes.grid(axis="y", alpha=0.25)
         right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         left.set_ylim(bottom=0)
-        right.legend(frameon=False, loc="lower right")
+        right.legend(frameon=False, loc="best")
     return figure
 
 
