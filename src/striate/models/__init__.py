@@ -34,6 +34,18 @@ class Architecture:
 MODELS: dict[str, Architecture] = {
     "lenet": Architecture("lenet", 32, "argument"),
     "lenet5": Architecture("lenet5", 32, "one", channels=1),
+    "alexnet": Architecture("alexnet"),
+    "alexnet_2012": Architecture("alexnet"),
+    "vgg11": Architecture("vgg"),
+    "vgg13": Architecture("vgg"),
+    "vgg16": Architecture("vgg"),
+    "vgg19": Architecture("vgg"),
+    "vgg11_bn": Architecture("vgg"),
+    "vgg13_bn": Architecture("vgg"),
+    "vgg16_bn": Architecture("vgg"),
+    "vgg19_bn": Architecture("vgg"),
+    "googlenet": Architecture("googlenet"),
+    "googlenet_2014": Architecture("googlenet"),
     "resnet18": Architecture("resnet"),
     "resnet34": Architecture("resnet"),
     "resnet50": Architecture("resnet"),
@@ -45,6 +57,13 @@ MODELS: dict[str, Architecture] = {
     "resnet56": Architecture("resnet_cifar", 32),
     "resnet110": Architecture("resnet_cifar", 32),
     "resnet1202": Architecture("resnet_cifar", 32),
+    "mobilenet_v3_large": Architecture("mobilenet_v3"),
+    "mobilenet_v3_small": Architecture("mobilenet_v3"),
+    "vit_ti_16": Architecture("vit", 224, "argument"),
+    "vit_s_16": Architecture("vit", 224, "argument"),
+    "vit_b_16": Architecture("vit", 224, "argument"),
+    "vit_b_32": Architecture("vit", 224, "argument"),
+    "vit_l_16": Architecture("vit", 224, "argument"),
 }
 
 

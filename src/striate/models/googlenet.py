@@ -1,0 +1,220 @@
+"""GoogLeNet: Inception blocks, and two auxiliary classifiers that exist only in training.
+
+Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich 2015, "Going Deeper with
+Convolutions", CVPR, arXiv:1409.4842, table 1 and figures 2 and 3.
+`googlenet` has torchvision's keys, shapes and numbers: BatchNorm after each convolution instead of response
+normalisation, a 3x3 kernel where the paper has 5x5, a 2x2 last max-pool. `googlenet_2014` is the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from striate.models.layers import check_images
+
+AUXILIARY_WEIGHT = 0.3  # of each auxiliary loss in the sum (section 5)
+
+
+class GoogLeNetOutput(NamedTuple):
+    """What a training forward gives: scores `[batch, num_classes]` of the network and of the two heads."""
+
+    logits: Tensor
+    aux1: Tensor
+    aux2: Tensor
+
+
+class Convolution(nn.Module):
+    """Convolution, BatchNorm where the network has it, ReLU."""
+
+    def __init__(
+        self, batch_norm: bool, in_channels: int, out_channels: int, kernel: int, stride: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=not batch_norm
+        )
+        self.bn = nn.BatchNorm2d(out_channels, eps=0.001) if batch_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, in_channels, h, w]` to `[batch, out_channels, h / stride, w / stride]`."""
+        return F.relu(self.bn(self.conv(x)))
+
+
+class Inception(nn.Module):
+    """1x1, 3x3, 5x5 and pooled neighbourhoods side by side, their maps stacked (figure 2b).
+
+    Args:
+        style: `kernel5` and `batch_norm` of the network.
+        in_channels: maps that it reads.
+        widths: a row of table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection.
+    """
+
+    def __init__(
+        self, style: tuple[int, bool], in_channels: int, widths: tuple[int, int, int, int, int, int]
+    ) -> None:
+        super().__init__()
+        kernel5, bn = style
+        one, reduce3, three, reduce5, five, pooled = widths
+        self.branch1 = Convolution(bn, in_channels, one, 1)
+        self.branch2 = nn.Sequential(
+            Convolution(bn, in_channels, reduce3, 1), Convolution(bn, reduce3, three, 3)
+        )
+        self.branch3 = nn.Sequential(
+            Convolution(bn, in_channels, reduce5, 1), Convolution(bn, reduce5, five, kernel5)
+        )
+        self.branch4 = nn.Sequential(
+            nn.MaxPool2d(3, stride=1, padding=1), Convolution(bn, in_channels, pooled, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, in_channels, h, w]` to `[batch, one + three + five + pooled, h, w]`."""
+        return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
+
+
+class Auxiliary(nn.Module):
+    """A small classifier on a map in the middle, which brings it a gradient of its own (section 5)."""
+
+    def __init__(self, batch_norm: bool, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        # The paper's 5x5 windows with stride 3 give 4x4 from the 14x14 of 224 px; torchvision's adapt.
+        self.pool = nn.Identity() if batch_norm else nn.AvgPool2d(5, stride=3)
+        self.to4x4 = nn.AdaptiveAvgPool2d(4)
+        self.conv = Convolution(batch_norm, in_channels, 128, 1)
+        self.fc1 = nn.Linear(128 * 4 * 4, 1024)
+        self.dropout = nn.Dropout(0.7)
+        self.fc2 = nn.Linear(1024, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, in_channels, h, w]` to scores `[batch, num_classes]`."""
+        x = self.to4x4(self.pool(x))
+        x = self.conv(x).flatten(1)
+        x = self.dropout(F.relu(self.fc1(x)))
+        return self.fc2(x)
+
+
+class GoogLeNet(nn.Module):
+    """Three convolutions, nine Inception blocks, global average pooling, a linear classifier.
+
+    Args:
+        kernel5: size of the kernel that the paper has as 5x5.
+        batch_norm: BatchNorm after each convolution; without it, biases and response normalisation.
+        last_pool: size of the max-pool between 4e and 5a.
+        dropout: before the classifier.
+        num_classes: how many scores it gives.
+        in_channels: 3 for RGB, 1 for grayscale.
+        auxiliary: whether to build the two heads; in evaluation they cost nothing either way.
+    """
+
+    def __init__(
+        self,
+        kernel5: int,
+        batch_norm: bool,
+        last_pool: int,
+        dropout: float,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        auxiliary: bool = True,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        style = (kernel5, batch_norm)
+        # Figure 3 normalises responses around the first convolutions and prints no constants; Caffe's.
+        self.norm1 = nn.Identity() if batch_norm else nn.LocalResponseNorm(5)
+        self.norm2 = nn.Identity() if batch_norm else nn.LocalResponseNorm(5)
+        self.conv1 = Convolution(batch_norm, in_channels, 64, 7, stride=2)  # 224 -> 112
+        self.maxpool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)  # 56
+        self.conv2 = Convolution(batch_norm, 64, 64, 1)
+        self.conv3 = Convolution(batch_norm, 64, 192, 3)
+        self.maxpool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)  # 28
+        self.inception3a = Inception(style, 192, (64, 96, 128, 16, 32, 32))
+        self.inception3b = Inception(style, 256, (128, 128, 192, 32, 96, 64))
+        self.maxpool3 = nn.MaxPool2d(3, stride=2, ceil_mode=True)  # 14
+        self.inception4a = Inception(style, 480, (192, 96, 208, 16, 48, 64))
+        self.inception4b = Inception(style, 512, (160, 112, 224, 24, 64, 64))
+        self.inception4c = Inception(style, 512, (128, 128, 256, 24, 64, 64))
+        self.inception4d = Inception(style, 512, (112, 144, 288, 32, 64, 64))
+        self.inception4e = Inception(style, 528, (256, 160, 320, 32, 128, 128))
+        self.maxpool4 = nn.MaxPool2d(last_pool, stride=2, ceil_mode=True)  # 7
+        self.inception5a = Inception(style, 832, (256, 160, 320, 32, 128, 128))
+        self.inception5b = Inception(style, 832, (384, 192, 384, 48, 128, 128))
+        self.aux1 = Auxiliary(batch_norm, 512, num_classes) if auxiliary else None
+        self.aux2 = Auxiliary(batch_norm, 528, num_classes) if auxiliary else None
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(1024, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor | GoogLeNetOutput:
+        """Scores `[batch, num_classes]` for images `[batch, channel, height, width]` of 15 px or more.
+
+        In training, and where the network has its auxiliary heads, their scores too.
+        """
+        check_images(x, self.in_channels, smallest=15)
+        x = self.norm1(self.maxpool1(self.conv1(x)))
+        x = self.norm2(self.conv3(self.conv2(x)))
+        x = self.maxpool2(x)
+        x = self.inception3b(self.inception3a(x))
+        x = self.inception4a(self.maxpool3(x))
+        after_4a = x
+        x = self.inception4d(self.inception4c(self.inception4b(x)))
+        after_4d = x
+        x = self.maxpool4(self.inception4e(x))
+        x = self.inception5b(self.inception5a(x))
+        x = self.avgpool(x).flatten(1)
+        x = self.fc(self.dropout(x))
+        if self.training and self.aux1 is not None and self.aux2 is not None:
+            return GoogLeNetOutput(x, self.aux1(after_4a), self.aux2(after_4d))
+        return x
+
+
+def match_auxiliary(network: GoogLeNet, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Make weights and network agree on whether there are auxiliary heads.
+
+    Args:
+        network: with or without heads.
+        state: weights with or without them; the keys of the heads start with `aux1.` and `aux2.`.
+
+    Returns:
+        The weights that `network.load_state_dict` takes strictly as far as the heads go, and one line
+        that says what became of the heads. Heads that the weights lack keep their present values.
+    """
+    own = {key: value for key, value in network.state_dict().items() if key.startswith(("aux1.", "aux2."))}
+    given = {key for key in state if key.startswith(("aux1.", "aux2."))}
+    if own and not given:
+        return {**state, **own}, "auxiliary heads: not in the weights, so they start untrained"
+    if given and not own:
+        kept = {key: value for key, value in state.items() if key not in given}
+        return kept, "auxiliary heads: left out, the network is built without them"
+    return dict(state), "auxiliary heads: loaded" if own else "auxiliary heads: in neither"
+
+
+def googlenet(num_classes: int = 1000, in_channels: int = 3, auxiliary: bool = True) -> GoogLeNet:
+    """torchvision's: 6.6 M parameters (13.0 M with the heads), 1.5 G multiply-adds at 224.
+
+    Initial weights as torchvision: normal with deviation 0.01. Its trained weights read images that were
+    normalised with mean 0.5 and deviation 0.5 (torchvision converts inside the network, this one does not).
+    """
+    network = GoogLeNet(3, True, 2, 0.2, num_classes, in_channels, auxiliary)
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.trunc_normal_(layer.weight, std=0.01, a=-2, b=2)
+    return network
+
+
+def googlenet_2014(num_classes: int = 1000, in_channels: int = 3, auxiliary: bool = True) -> GoogLeNet:
+    """The paper's network; 6,998,552 parameters without the auxiliary heads.
+
+    The paper prints no initial weights; these follow Caffe's reproduction: Glorot-uniform, biases 0.2 in the
+    convolutions, and 0 in the fully connected layers.
+    """
+    network = GoogLeNet(5, False, 3, 0.4, num_classes, in_channels, auxiliary)
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(layer.weight)
+            assert layer.bias is not None
+            nn.init.constant_(layer.bias, 0.2 if isinstance(layer, nn.Conv2d) else 0.0)
+    return network
