@@ -68,7 +68,7 @@ def response_norm() -> nn.LocalResponseNorm:
 
     The paper multiplies alpha with the sum over the n maps, PyTorch with their mean.
     """
-    return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2)
+    return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
 def two_towers(in_channels: int) -> nn.Sequential:

@@ -121,10 +121,8 @@ class SqueezeExcitation(nn.Module):
 class InvertedResidual(nn.Module):
     """1x1 expand, depthwise, squeeze-and-excitation, 1x1 project without activation (figure 4)."""
 
-    def __init__(self, in_channels: int, row: Row, width: float) -> None:
+    def __init__(self, row: Row, in_channels: int, expanded: int, out: int) -> None:
         super().__init__()
-        expanded = multiple_of_8(row.expanded * width)
-        out = multiple_of_8(row.out * width)
         activation = HSwish() if row.hs else nn.ReLU()
         layers: list[nn.Module] = []
         if expanded != in_channels:
@@ -166,11 +164,14 @@ class MobileNetV3(nn.Module):
         if width <= 0:
             raise UsageError(f"a width of {width}", "it multiplies all channels", "Use one above 0, as 0.75")
         self.in_channels = in_channels
-        channels = multiple_of_8(16 * width)
+        base, channels = 16, multiple_of_8(16 * width)
         layers: list[nn.Module] = [convolution(in_channels, channels, 3, HSwish(), stride=2)]
         for row in rows:
-            layers.append(InvertedResidual(channels, row, width))
-            channels = multiple_of_8(row.out * width)
+            # As the authors' code has it, the expansion keeps its ratio to what the block really reads.
+            expanded = multiple_of_8(channels * row.expanded / base)
+            out = multiple_of_8(row.out * width)
+            layers.append(InvertedResidual(row, channels, expanded, out))
+            base, channels = row.out, out
         layers.append(convolution(channels, 6 * channels, 1, HSwish()))
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
