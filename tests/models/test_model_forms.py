@@ -13,7 +13,7 @@ from striate.models import MODELS, build
 
 # Compared on real images; the others on the meta device, where only shapes can be compared.
 SMALL = ("lenet", "lenet5", "resnet20", "googlenet_2014", "mobilenet_v3_small", "vit_ti_16")
-# These differ from the others of their files only in how often or how wide a block comes: for `make test-slow`.
+# These differ from others of their files in how often or how wide a block comes: for `make test-slow`.
 DEEP = ("resnet101", "resnet152", "resnet32", "resnet44", "resnet56", "resnet110", "resnet1202")
 WIDE = ("vgg13", "vgg19", "vgg13_bn", "vgg16_bn", "vgg19_bn", "resnet34", "vit_s_16", "vit_b_16", "vit_l_16")
 
@@ -32,9 +32,9 @@ def on_meta(name, **arguments):
         return build(name, **arguments)
 
 
-def images_for(name, channels=None, batch=2):
+def images_for(name, channels=None):
     entry = MODELS[name]
-    return torch.empty(batch, channels or entry.channels, entry.input_size, entry.input_size, device="meta")
+    return torch.empty(2, channels or entry.channels, entry.input_size, entry.input_size, device="meta")
 
 
 def scripted(network):
@@ -85,12 +85,14 @@ def test_deep_copies(name):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_scripted_exported_and_copied_networks_answer_alike(name):
-    network = build(name).eval()
+    arguments = {"input_size": 64} if MODELS[name].sizes == "argument" else {}
+    network = build(name, **arguments).eval()
     # The initial classifier of a Vision Transformer is zero, which would make any two of them agree.
     for key, value in network.named_parameters():
         if key.startswith("heads."):
             nn.init.normal_(value, generator=torch.Generator().manual_seed(1))
-    images = torch.rand(images_for(name, batch=1).shape, generator=torch.Generator().manual_seed(0))
+    size = 32 if MODELS[name].sizes == "one" else 64
+    images = torch.rand(1, MODELS[name].channels, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = network(images)
         assert expected.std() > 0
