@@ -1,5 +1,6 @@
 """Every count of facts.py is counted again on the networks, which are built without memory (meta device)."""
 
+import importlib
 import json
 import math
 import re
@@ -11,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from striate import facts
-from striate.models import MODELS, build
+from striate.models import MODELS, build, googlenet, vgg, vit
 from striate.models.lenet5 import RadialBasis, Subsampling, TableConv2d
 from striate.models.resnet import Bottleneck
 
@@ -186,6 +187,40 @@ def test_a_printed_count_is_what_the_network_has(count):
     else:
         assert actual == pytest.approx(count.differs, rel=1e-12)
         assert abs(actual - count.value) > count.step / 2, "it does round to the printed number"
+
+
+STATED = re.compile(r"([\d.,]+?)( [MG])? (parameters|multiply-adds)")
+UNITS = {None: 1.0, " M": 1e6, " G": 1e9}
+
+
+def states(text):
+    """Each `11.7 M parameters` or `60,000 parameters` of a text: what, value, worth of the last digit."""
+    for number, unit, what in STATED.findall(text):
+        digits = number.replace(",", "")
+        step = 10.0 ** -len(digits.partition(".")[2]) * UNITS[unit or None]
+        yield what, float(digits) * UNITS[unit or None], step
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_docstrings_state_what_is_counted(name):
+    """What a network's function says of it; of GoogLeNet without its heads."""
+    module = importlib.import_module(f"striate.models.{MODELS[name].file}")
+    arguments = {"auxiliary": False} if name.startswith("googlenet") else {}
+    for what, value, step in states(getattr(module, name).__doc__):
+        counted = parameters(build_meta(name, arguments))
+        if what == "multiply-adds":
+            counted = _macs(name, tuple(arguments.items()))
+        assert abs(counted - value) <= step / 2, f"{what}: {counted}"
+
+
+def test_docstrings_are_read():
+    assert list(states("5.5 M parameters, 217 M multiply-adds, 60,000 parameters.")) == [
+        ("parameters", 5.5e6, 1e5),
+        ("multiply-adds", 217e6, 1e6),
+        ("parameters", 60_000, 1),
+    ]
+    texts = [facts_of.__doc__ for facts_of in (vgg.vgg16, googlenet.googlenet, vit.vit_s_16)]
+    assert all(len(list(states(text))) == 2 for text in texts)
 
 
 CONVOLUTIONAL = sorted(

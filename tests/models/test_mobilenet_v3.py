@@ -109,3 +109,14 @@ def test_initial_weights():
             continue
         assert abs(layer.weight.std() / expected - 1) < 5 / math.sqrt(2 * layer.weight.numel())
         assert layer.bias is None or not layer.bias.any()
+
+
+def test_batch_norm_averages_with_a_decay_of_0_99():
+    """Section 6.1.1: after one training pass, a hundredth of the batch's mean."""
+    torch.manual_seed(0)
+    network = build("mobilenet_v3_small", num_classes=10).train()
+    convolution, norm = network.features[0][0], network.features[0][1]
+    images = torch.rand(2, 3, 64, 64)
+    network(images)
+    expected = 0.01 * convolution(images).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(norm.running_mean, expected)
