@@ -1,5 +1,6 @@
 """Every count of facts.py is counted again on the networks, which are built without memory (meta device)."""
 
+import copy
 import importlib
 import json
 import math
@@ -17,9 +18,19 @@ from striate.models.lenet5 import RadialBasis, Subsampling, TableConv2d
 from striate.models.resnet import Bottleneck
 
 
-def network_of(count):
+@cache
+def _network(name, arguments):
     with torch.device("meta"):
-        return build(count.network, **count.arguments).eval()
+        return build(name, **dict(arguments)).eval()
+
+
+def build_meta(name, arguments):
+    """A network without memory; the same one for the same arguments."""
+    return _network(name, tuple(arguments.items()))
+
+
+def network_of(count):
+    return build_meta(count.network, count.arguments)
 
 
 def images_for(count):
@@ -35,11 +46,6 @@ def parameters(module):
 @cache
 def _macs(name, arguments):
     return _macs_of(build_meta(name, dict(arguments)), name, dict(arguments))
-
-
-def build_meta(name, arguments):
-    with torch.device("meta"):
-        return build(name, **arguments).eval()
 
 
 def _macs_of(network, name, arguments, module=""):
@@ -83,7 +89,7 @@ def macs_by_hand(network, images):
 
 def macs_stride_first(count):
     """The paper's bottlenecks: the first 1x1 has the stride, not the 3x3."""
-    network = network_of(count)
+    network = copy.deepcopy(network_of(count))
     for block in network.modules():
         if isinstance(block, Bottleneck):
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride

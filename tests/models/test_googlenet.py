@@ -4,12 +4,13 @@ import copy
 import math
 
 import numpy as np
-import oracle
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision_oracle as oracle
 from torch import nn
 
+from striate.errors import LayoutError
 from striate.models import build
 from striate.models.googlenet import AUXILIARY_WEIGHT, GoogLeNet, GoogLeNetOutput, match_auxiliary
 
@@ -151,6 +152,16 @@ def test_heads_of_2014_pool_5x5_with_stride_3():
         [pooled[0, 0, 3 * i : 3 * i + 5, 3 * j : 3 * j + 5].mean().item() for j in range(4)] for i in range(4)
     ]
     np.testing.assert_allclose(ours[0, 0].numpy(), expected, rtol=1e-12)
+
+
+def test_images_too_small_for_the_heads_of_2014_are_refused_in_training_only():
+    with torch.device("meta"):
+        network = build("googlenet_2014")
+    small, enough = (torch.empty(2, 3, size, size, device="meta") for size in (78, 79))
+    assert len(network.train()(enough)) == 3
+    with pytest.raises(LayoutError, match="79"):
+        network(small)
+    assert network.eval()(small).shape == (2, 1000)
 
 
 @pytest.mark.parametrize("name", ["googlenet", "googlenet_2014"])

@@ -101,7 +101,7 @@ def test_scripted_exported_and_copied_networks_answer_alike(name):
             torch.testing.assert_close(other(images), expected)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_on_meta_it_takes_no_memory_and_milliseconds(name):
     seconds = []
     for _ in range(2):  # the first may load a part of torch
@@ -119,7 +119,7 @@ BATCH_NORMALISED = [
 ]
 
 
-@pytest.mark.parametrize("name", [*BATCH_NORMALISED, "googlenet"])
+@pytest.mark.parametrize("name", with_slow([*BATCH_NORMALISED, "googlenet"], DEEP))
 def test_convolution_before_batch_norm_has_no_bias(name):
     network = on_meta(name)
     biased = [

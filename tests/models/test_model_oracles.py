@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import oracle
 import pytest
 import torch
+import torchvision_oracle as oracle
 
 from striate.models import MODELS, build
 from striate.models.vit import VisionTransformer

@@ -142,6 +142,7 @@ class GoogLeNet(nn.Module):
         self.maxpool4 = nn.MaxPool2d(last_pool, stride=2, ceil_mode=True)  # 7
         self.inception5a = Inception(style, 832, (256, 160, 320, 32, 128, 128))
         self.inception5b = Inception(style, 832, (384, 192, 384, 48, 128, 128))
+        self.smallest_for_heads = 15 if batch_norm else 79  # of which 5x5 windows find something on 4a
         self.aux1 = Auxiliary(batch_norm, 512, num_classes) if auxiliary else None
         self.aux2 = Auxiliary(batch_norm, 528, num_classes) if auxiliary else None
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -153,7 +154,8 @@ class GoogLeNet(nn.Module):
 
         In training, and where the network has its auxiliary heads, their scores too.
         """
-        check_images(x, self.in_channels, smallest=15)
+        heads = self.training and self.aux1 is not None
+        check_images(x, self.in_channels, smallest=self.smallest_for_heads if heads else 15)
         x = self.norm1(self.maxpool1(self.conv1(x)))
         x = self.norm2(self.conv3(self.conv2(x)))
         x = self.maxpool2(x)

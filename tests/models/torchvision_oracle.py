@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ import torch
 from striate.models import build
 
 
+@cache
 def tools(shared):
     """The module that fills any network with deterministic weights and makes deterministic images."""
     path = shared / "oracle" / "oracle_fill.py"
@@ -38,10 +40,17 @@ def own_entries(network):
     ]
 
 
+@lru_cache(maxsize=128)
+def _weights(shared, key, shape):
+    """The deterministic weights for a key, kept a while: the VGGs share their large ones."""
+    return tools(shared).fill_value(key, shape)
+
+
 def filled(shared, name, **arguments):
     """A network with the deterministic weights, float32."""
     with torch.device("meta"):
         network = build(name, **arguments)
     network = network.to_empty(device="cpu")
-    tools(shared).fill_state_dict(network)
+    state = network.state_dict()
+    network.load_state_dict({key: _weights(shared, key, value.shape) for key, value in state.items()})
     return network
