@@ -120,6 +120,17 @@ def test_initial_weights():
             assert abs(deviation / 0.01 - 1) < 5 / math.sqrt(2 * layer.weight.numel())
 
 
+def test_initial_weights_of_2014():
+    """Glorot and Bengio 2010, equation 16: uniform in +-sqrt(6 / (fan-in + fan-out))."""
+    torch.manual_seed(0)
+    for layer in build("googlenet_2014", num_classes=5).modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            fans = layer.weight[0].numel() + layer.weight[:, 0].numel()
+            bound = math.sqrt(6 / fans)
+            assert 0.9 * bound < layer.weight.abs().max() <= bound
+            assert layer.bias.unique().tolist() == pytest.approx([0.2 if layer.weight.ndim == 4 else 0.0])
+
+
 def test_the_input_is_left_as_it_was(networks):
     full, _ = networks
     given = dict(full.state_dict())

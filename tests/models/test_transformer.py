@@ -88,3 +88,15 @@ def test_dropout_of_the_attention_weights():
     x = tokens(1, 6, 8)
     assert not torch.equal(attention.train()(x), attention(x))
     assert torch.equal(attention.eval()(x), attention(x))
+
+
+def test_initial_weights():
+    """Glorot-uniform as torchvision; biases zero in the attention, 1e-6 in the feed-forward layers."""
+    torch.manual_seed(0)
+    layer = EncoderLayer(64, 4, 256)
+    for weight in (layer.self_attention.in_proj_weight, layer.mlp[0].weight, layer.mlp[3].weight):
+        bound = (6 / sum(weight.shape)) ** 0.5
+        assert 0.99 * bound < weight.abs().max() <= bound
+    assert not layer.self_attention.in_proj_bias.any()
+    assert not layer.self_attention.out_proj.bias.any()
+    assert 0 < layer.mlp[0].bias.abs().max() < 1e-5
