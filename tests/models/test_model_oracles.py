@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import recorded_answers as oracle
 import torch
-import torchvision_oracle as oracle
 
 from striate.models import MODELS, build
 from striate.models.vit import VisionTransformer
