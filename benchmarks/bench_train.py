@@ -16,6 +16,7 @@ import platform
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,9 @@ def arguments() -> argparse.Namespace:
 
 
 def build(config: TrainConfig, preprocess: Preprocess, device: torch.device) -> nn.Module:
-    options = {"input_size": preprocess.size} if models.MODELS[config.model].sizes == "argument" else {}
+    options: dict[str, Any] = {}
+    if models.MODELS[config.model].sizes == "argument":
+        options["input_size"] = preprocess.size
     return models.build(config.model, num_classes=10, in_channels=preprocess.channels, **options).to(device)
 
 

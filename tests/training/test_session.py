@@ -135,7 +135,7 @@ def test_starting_from_a_bundle(colors, tmp_path):
     first = run(colors, tmp_path, epochs=2)
     words = Words()
     run(colors, tmp_path, words, weights=str(first.best), lr=1e-12)
-    assert any("all 10 tensors" in line for line in words.said)
+    assert any("10 of 10 tensors loaded" in line for line in words.said)
     for name, color in list(COLORS.items())[:2]:
         make_images(tmp_path / "two" / name, 5, color)
     words = Words()

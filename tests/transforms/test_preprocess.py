@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from striate.errors import LayoutError, UsageError
-from striate.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from striate.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, NORMALIZATIONS, Preprocess
 
 RNG = np.random.default_rng(0)
 
@@ -66,10 +66,12 @@ def test_normalize_is_to_tensor_and_normalize():
 
 
 def test_plain_subtraction_of_the_vgg_paper_is_a_contract_too():
-    mean = (123.68 / 255, 116.779 / 255, 103.939 / 255)
-    pre = Preprocess(mean=mean, std=(1 / 255,) * 3)
+    mean, std = NORMALIZATIONS["vgg"]
+    pre = Preprocess(mean=mean, std=std)
     out = pre.normalize(torch.full((1, 2, 2, 3), 200, dtype=torch.uint8))
-    assert torch.allclose(out[0, :, 0, 0], torch.tensor([76.32, 83.221, 96.061]), atol=1e-4)
+    assert torch.allclose(
+        out[0, :, 0, 0], torch.tensor([200 - 123.68, 200 - 116.78, 200 - 103.94]), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(

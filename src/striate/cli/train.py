@@ -53,6 +53,16 @@ def train(
     weights: Annotated[
         str, typer.Option(help="`none`, or a bundle to start from.", rich_help_panel=_NETWORK)
     ] = _DEFAULT.weights,
+    transfer: Annotated[
+        str,
+        typer.Option(help="What trains: all, last, head, append (a layer on top).", rich_help_panel=_NETWORK),
+    ] = _DEFAULT.transfer,
+    last_layers: Annotated[
+        int, typer.Option(help="Stages or blocks that `last` trains.", rich_help_panel=_NETWORK)
+    ] = _DEFAULT.last_layers,
+    normalize: Annotated[
+        str, typer.Option(help="auto, imagenet, half, vgg.", rich_help_panel=_NETWORK)
+    ] = _DEFAULT.normalize,
     epochs: Annotated[
         int, typer.Option("--epochs", "-e", help="Passes over the images.", rich_help_panel=_LEARNING)
     ] = _DEFAULT.epochs,
@@ -62,6 +72,10 @@ def train(
     ] = _DEFAULT.batch,
     lr: Annotated[
         float | None, typer.Option("--lr", help="Peak learning rate.", rich_help_panel=_LEARNING)
+    ] = None,
+    backbone_lr: Annotated[
+        float | None,
+        typer.Option(help="Peak rate of what came with the weights.", rich_help_panel=_LEARNING),
     ] = None,
     opt: Annotated[str, typer.Option(help="adamw or sgd.", rich_help_panel=_LEARNING)] = _DEFAULT.opt,
     sched: Annotated[
@@ -112,7 +126,9 @@ def train(
         raise UsageError("no data to train on" if data is None else "two data sets", "", "Give one folder")
     options = {
         "imgsz": imgsz, "channels": channels, "resize": resize, "augment": augment, "val": val, "test": test,
-        "workers": workers, "model": model, "weights": weights, "epochs": epochs, "batch": batch, "lr": lr,
+        "workers": workers, "model": model, "weights": weights,
+        "transfer": transfer, "last_layers": last_layers, "normalize": normalize, "backbone_lr": backbone_lr,
+        "epochs": epochs, "batch": batch, "lr": lr,
         "opt": opt, "sched": sched, "warmup": warmup, "weight_decay": weight_decay,
         "label_smoothing": label_smoothing, "grad_clip": grad_clip, "ema": ema, "amp": amp,
         "patience": patience, "seed": seed, "device": device, "name": name, "out": out,

@@ -23,27 +23,29 @@ class Architecture:
         sizes: whether it reads images of `any` size, takes the size as the `argument` input_size when
             it is built, or reads `one` size only.
         channels: 3 for RGB; 1 for a network made for grayscale.
+        classifier: the name of the last layer, which transfer learning replaces.
     """
 
     file: str
     input_size: int = 224
     sizes: Literal["any", "argument", "one"] = "any"
     channels: Literal[1, 3] = 3
+    classifier: str = "fc"
 
 
 MODELS: dict[str, Architecture] = {
-    "lenet": Architecture("lenet", 32, "argument"),
-    "lenet5": Architecture("lenet5", 32, "one", channels=1),
-    "alexnet": Architecture("alexnet"),
-    "alexnet_2012": Architecture("alexnet"),
-    "vgg11": Architecture("vgg"),
-    "vgg13": Architecture("vgg"),
-    "vgg16": Architecture("vgg"),
-    "vgg19": Architecture("vgg"),
-    "vgg11_bn": Architecture("vgg"),
-    "vgg13_bn": Architecture("vgg"),
-    "vgg16_bn": Architecture("vgg"),
-    "vgg19_bn": Architecture("vgg"),
+    "lenet": Architecture("lenet", 32, "argument", classifier="fc3"),
+    "lenet5": Architecture("lenet5", 32, "one", channels=1, classifier="f6"),
+    "alexnet": Architecture("alexnet", classifier="classifier.6"),
+    "alexnet_2012": Architecture("alexnet", classifier="classifier.6"),
+    "vgg11": Architecture("vgg", classifier="classifier.6"),
+    "vgg13": Architecture("vgg", classifier="classifier.6"),
+    "vgg16": Architecture("vgg", classifier="classifier.6"),
+    "vgg19": Architecture("vgg", classifier="classifier.6"),
+    "vgg11_bn": Architecture("vgg", classifier="classifier.6"),
+    "vgg13_bn": Architecture("vgg", classifier="classifier.6"),
+    "vgg16_bn": Architecture("vgg", classifier="classifier.6"),
+    "vgg19_bn": Architecture("vgg", classifier="classifier.6"),
     "googlenet": Architecture("googlenet"),
     "googlenet_2014": Architecture("googlenet"),
     "resnet18": Architecture("resnet"),
@@ -51,19 +53,19 @@ MODELS: dict[str, Architecture] = {
     "resnet50": Architecture("resnet"),
     "resnet101": Architecture("resnet"),
     "resnet152": Architecture("resnet"),
-    "resnet20": Architecture("resnet_cifar", 32),
-    "resnet32": Architecture("resnet_cifar", 32),
-    "resnet44": Architecture("resnet_cifar", 32),
-    "resnet56": Architecture("resnet_cifar", 32),
-    "resnet110": Architecture("resnet_cifar", 32),
-    "resnet1202": Architecture("resnet_cifar", 32),
-    "mobilenet_v3_large": Architecture("mobilenet_v3"),
-    "mobilenet_v3_small": Architecture("mobilenet_v3"),
-    "vit_ti_16": Architecture("vit", 224, "argument"),
-    "vit_s_16": Architecture("vit", 224, "argument"),
-    "vit_b_16": Architecture("vit", 224, "argument"),
-    "vit_b_32": Architecture("vit", 224, "argument"),
-    "vit_l_16": Architecture("vit", 224, "argument"),
+    "resnet20": Architecture("resnet_cifar", 32, classifier="linear"),
+    "resnet32": Architecture("resnet_cifar", 32, classifier="linear"),
+    "resnet44": Architecture("resnet_cifar", 32, classifier="linear"),
+    "resnet56": Architecture("resnet_cifar", 32, classifier="linear"),
+    "resnet110": Architecture("resnet_cifar", 32, classifier="linear"),
+    "resnet1202": Architecture("resnet_cifar", 32, classifier="linear"),
+    "mobilenet_v3_large": Architecture("mobilenet_v3", classifier="classifier.3"),
+    "mobilenet_v3_small": Architecture("mobilenet_v3", classifier="classifier.3"),
+    "vit_ti_16": Architecture("vit", 224, "argument", classifier="heads.head"),
+    "vit_s_16": Architecture("vit", 224, "argument", classifier="heads.head"),
+    "vit_b_16": Architecture("vit", 224, "argument", classifier="heads.head"),
+    "vit_b_32": Architecture("vit", 224, "argument", classifier="heads.head"),
+    "vit_l_16": Architecture("vit", 224, "argument", classifier="heads.head"),
 }
 
 
@@ -78,11 +80,12 @@ def describe(name: str) -> Architecture:
     return MODELS[name]
 
 
-def build(name: str, **arguments: Any) -> nn.Module:
+def build(name: str, *, append: int | None = None, **arguments: Any) -> nn.Module:
     """Build a network with fresh weights.
 
     Args:
         name: a key of `MODELS`.
+        append: scores of one more fully connected layer on top of the whole network; None for none.
         arguments: of the network's function: `num_classes`, `in_channels` and its own, as `input_size`.
 
     Returns:
@@ -99,4 +102,15 @@ def build(name: str, **arguments: Any) -> nn.Module:
         takes = ", ".join(inspect.signature(function).parameters)
         raise UsageError(f"cannot build {name} with {arguments}", str(error), f"It takes {takes}") from error
     network: nn.Module = function(**arguments)
-    return network
+    if append is None:
+        return network
+    from striate.models.appended import Appended
+
+    return Appended(network, classes_of(network, name), append)
+
+
+def classes_of(network: nn.Module, name: str) -> int:
+    """How many scores a network of that name gives."""
+    if name == "lenet5":
+        return len(network.get_submodule("output").get_buffer("codes"))
+    return len(network.get_submodule(MODELS[name].classifier).get_parameter("weight"))

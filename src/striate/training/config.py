@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from striate import models
@@ -17,6 +18,8 @@ OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "step", "constant")
 AUGMENTATIONS = ("auto", "none", "shift", "light", "standard")
 RESIZES = ("crop", "squash", "letterbox")
+TRANSFERS = ("all", "last", "head", "append")
+NORMALIZES = ("auto", "imagenet", "half", "vgg")
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,18 @@ class TrainConfig:
         data: as for `striate.data.open_data`.
         model: a key of `striate.models.MODELS`.
         weights: where the weights come from: `none` for fresh ones, or a bundle to start from.
+        transfer: what trains: all of it; the last stages or blocks; the head, a new classifier; append, one
+            more layer on top of the whole network. The rest is frozen, buffers too.
+        last_layers: how many stages or blocks `last` trains, the classifier among them.
+        backbone_lr: peak rate of what came with the weights; None for a tenth of `lr`.
         epochs: passes over the training images.
         batch: images for one step.
         imgsz: side of the square input in pixels; None for the network's own (for small images of one
             size in memory: theirs).
         channels: 3 (RGB) or 1 (grayscale); None for what the network and the images want.
         resize: how images are brought to the input's shape: crop, squash or letterbox.
+        normalize: imagenet (mean and std), half (0.5 and 0.5), vgg (the means subtracted from 0-255); auto
+            for what the weights were trained with, else imagenet, or half for grayscale.
         augment: random changes of the training images: none, shift, light, standard; auto takes none for
             grayscale, light up to 64 px, standard beyond.
         opt: adamw or sgd (momentum 0.9).
@@ -58,11 +67,15 @@ class TrainConfig:
     data: str
     model: str = "resnet18"
     weights: str = "none"
+    transfer: str = "all"
+    last_layers: int = 2
+    backbone_lr: float | None = None
     epochs: int = 20
     batch: int = 64
     imgsz: int | None = None
     channels: Literal[1, 3] | None = None
     resize: Literal["crop", "squash", "letterbox"] = "crop"
+    normalize: str = "auto"
     augment: str = "auto"
     opt: str = "adamw"
     lr: float | None = None
@@ -86,18 +99,19 @@ class TrainConfig:
         """Refuse what cannot be; raises UsageError."""
         models.describe(self.model)
         for field, known in (
-            ("opt", OPTIMIZERS), ("sched", SCHEDULES), ("augment", AUGMENTATIONS), ("resize", RESIZES)
+            ("opt", OPTIMIZERS), ("sched", SCHEDULES), ("augment", AUGMENTATIONS), ("resize", RESIZES),
+            ("transfer", TRANSFERS), ("normalize", NORMALIZES),
         ):  # fmt: skip
             if getattr(self, field) not in known:
                 raise unknown_name(field, str(getattr(self, field)), known)
-        _at_least(self, 1, "epochs", "batch", "imgsz", "workers")
+        _at_least(self, 1, "epochs", "batch", "imgsz", "workers", "last_layers")
         _at_least(self, 0, "patience", "seed", "grad_clip", "weight_decay")
         if self.channels not in (None, 1, 3):
             raise UsageError(f"{self.channels} channels", "images are grayscale (1) or RGB (3)")
-        if self.lr is not None and not self.lr > 0:
-            raise UsageError(
-                f"a learning rate of {self.lr}", "it must be above 0", "Leave --lr out for the default"
-            )
+        for field in ("lr", "backbone_lr"):
+            rate = getattr(self, field)
+            if rate is not None and not rate > 0:
+                raise UsageError(f"{field} = {rate}", "it must be above 0", "Leave it out for the default")
         for field, top in (
             ("warmup", 0.5),
             ("label_smoothing", 1.0),
@@ -107,6 +121,16 @@ class TrainConfig:
         ):
             if not 0 <= getattr(self, field) <= top or getattr(self, field) == 1:
                 raise UsageError(f"{field} = {getattr(self, field)}", f"it must be from 0 to {top:g}")
+        if self.transfer != "all" and self.weights == "none":
+            raise UsageError(
+                f"--transfer {self.transfer} without weights",
+                "what is frozen would be random",
+                "Give --weights",
+            )
+        if self.transfer == "head" and self.model == "lenet5":
+            raise UsageError(
+                "--transfer head with lenet5", "its output compares with fixed codes", "Use --transfer last"
+            )
         if self.val == 0:
             raise UsageError("val = 0", "without held-out images there is no best epoch", "Use 0.1")
         one = models.MODELS[self.model].input_size
@@ -125,6 +149,11 @@ class TrainConfig:
         return 2e-3 if models.MODELS[self.model].input_size <= 64 else 1e-3
 
     @property
+    def backbone_rate(self) -> float:
+        """The largest learning rate of what came with the weights."""
+        return self.peak_rate / 10 if self.backbone_lr is None else self.backbone_lr
+
+    @property
     def decay(self) -> float:
         """The weight decay of the run."""
         if self.weight_decay is not None:
@@ -138,7 +167,8 @@ class TrainConfig:
             pixels_shape: of the images in memory, `[n, height, width]` or `[n, height, width, 3]`; None
                 for files.
         """
-        from striate.transforms.preprocess import Preprocess  # needs NumPy, which `--help` does not
+        # These need NumPy, which `--help` does not.
+        from striate.transforms.preprocess import NORMALIZATIONS, Preprocess
 
         architecture = models.MODELS[self.model]
         size = self.imgsz or architecture.input_size
@@ -149,7 +179,13 @@ class TrainConfig:
                 size = own if own >= 28 else architecture.input_size  # MNIST's 28 as they are; 8 enlarged
             if self.channels is None and len(pixels_shape) == 3:
                 channels = 1
-        return Preprocess.for_size(size, channels, resize=self.resize)
+        preprocess = Preprocess.for_size(size, channels, resize=self.resize)
+        if self.normalize == "auto":
+            return preprocess
+        mean, std = NORMALIZATIONS[self.normalize]
+        if channels == 1:
+            return dataclasses.replace(preprocess, mean=(fmean(mean),), std=(fmean(std),))
+        return dataclasses.replace(preprocess, mean=mean, std=std)
 
     def augmentation(self, preprocess: Preprocess) -> Recipe:
         """The recipe of this run, by name."""

@@ -16,10 +16,12 @@ from striate.data import Loaded
 from striate.device import autocast, mixed_precision
 from striate.errors import TrainingError
 from striate.metrics.classification import top_k_accuracy
+from striate.models.googlenet import AUXILIARY_WEIGHT, GoogLeNetOutput
 from striate.prediction import logits
 from striate.progress import Progress
 from striate.training.config import TrainConfig
 from striate.training.schedule import batches, learning_rate
+from striate.training.transfer import training_mode
 from striate.transforms.augment import augment
 from striate.transforms.preprocess import Preprocess
 
@@ -60,6 +62,7 @@ def fit(
     device: torch.device,
     progress: Progress,
     after_epoch: Callable[[EpochResult, nn.Module], bool],
+    head: str | None = None,
 ) -> None:
     """Train in place.
 
@@ -73,12 +76,14 @@ def fit(
         progress: is told of each batch.
         after_epoch: is given each epoch's figures and the network that earned them (the moving average
             where there is one); answers whether to go on.
+        head: name of the module that trains at the full rate, where the rest has weights that are worth
+            keeping and trains at the backbone's; None where all is fresh.
 
     Raises:
         TrainingError: the loss is no longer finite.
     """
     recipe = config.augmentation(preprocess)
-    optimizer = make_optimizer(network, config)
+    optimizer = make_optimizer(network, config, head)
     precision = mixed_precision(device, config.amp)
     scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
     average = moving_average(network, config.ema) if config.ema else None
@@ -87,7 +92,7 @@ def fit(
     step, rate = 0, 0.0
 
     for epoch in range(config.epochs):
-        network.train()
+        training_mode(network)
         tally = Tally(device)
         progress.begin(f"epoch {epoch + 1}/{config.epochs}", len(train))
         for which in batches(len(train), config.batch, seed=config.seed, epoch=epoch):
@@ -95,13 +100,12 @@ def fit(
                 step, total=total, peak=config.peak_rate, kind=config.sched, warmup=config.warmup
             )
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["share"]
             pixels = torch.from_numpy(train.images[which]).to(device)
             pixels = augment(pixels, preprocess.size, recipe, seed=config.seed, epoch=epoch, samples=which)
             truth = labels[which].to(device)
             with autocast(device, precision):
-                scores = network(preprocess.normalize(pixels))
-                loss = F.cross_entropy(scores, truth, label_smoothing=config.label_smoothing)
+                loss, scores = loss_of(network(preprocess.normalize(pixels)), truth, config.label_smoothing)
             torch.autograd.backward(scaler.scale(loss))
             if config.grad_clip:
                 scaler.unscale_(optimizer)
@@ -146,20 +150,41 @@ def validate(
     return float(loss), top_k_accuracy(scores, val.labels, 1)
 
 
-def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW, with weight decay on matrices and kernels only.
+def loss_of(
+    output: torch.Tensor | GoogLeNetOutput, truth: torch.Tensor, smoothing: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The training loss, and the scores `[batch, classes]` that count as the answer.
+
+    GoogLeNet's auxiliary heads add their losses with weight 0.3 (Szegedy et al. 2015, section 5).
+    """
+    if isinstance(output, torch.Tensor):
+        return F.cross_entropy(output, truth, label_smoothing=smoothing), output
+    loss = F.cross_entropy(output.logits, truth, label_smoothing=smoothing)
+    for scores in (output.aux1, output.aux2):
+        loss = loss + AUXILIARY_WEIGHT * F.cross_entropy(scores, truth, label_smoothing=smoothing)
+    return loss, output.logits
+
+
+def make_optimizer(network: nn.Module, config: TrainConfig, head: str | None = None) -> torch.optim.Optimizer:
+    """SGD or AdamW over what trains, with weight decay on matrices and kernels only.
 
     Biases and the scales of norms are vectors; decaying them does not regularise (Goyal et al. 2017,
     section 5.1; He et al. 2019, "Bag of Tricks", section 3.1).
     """
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    backbone = config.backbone_rate / config.peak_rate if head is not None else 1.0
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            share = 1.0 if head is not None and name.startswith(f"{head}.") else backbone
+            decay = config.decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((share, decay), []).append(parameter)
+    groups_of = [
+        {"params": parameters, "weight_decay": decay, "share": share}
+        for (share, decay), parameters in groups.items()
     ]
     if config.opt == "sgd":
-        return torch.optim.SGD(groups, lr=config.peak_rate, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=config.peak_rate)
+        return torch.optim.SGD(groups_of, lr=config.peak_rate, momentum=0.9)
+    return torch.optim.AdamW(groups_of, lr=config.peak_rate)
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,13 @@ from striate.data import DataSet, Loaded, Problem, SplitPlan, load, open_data, s
 from striate.device import choose, cpu_count, seed_everything
 from striate.errors import DataError, UsageError
 from striate.progress import SILENT, Progress
+from striate.training import transfer
 from striate.training.config import TrainConfig
 from striate.training.folder import TrainedRun, reserve, writable, write_down
 from striate.training.loop import EpochResult, fit
 from striate.transforms.preprocess import Preprocess
+
+Start = tuple[Description, dict[str, torch.Tensor]]  # the weights a run starts from, and what they say
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -51,12 +55,12 @@ def train(config: TrainConfig, progress: Progress = SILENT) -> TrainedRun:
     """
     started = time.perf_counter()
     dataset, notes = _divided(config)
-    for note in notes:
-        progress.warn(note)
     place = choose(config.device)
     out = writable(config.out)
     start = _start(config)
-    preprocess = _preprocess(config, dataset, start)
+    preprocess = _preprocess(config, dataset, start, notes)
+    for note in notes:
+        progress.warn(note)
     margin = config.augmentation(preprocess) != "none"  # room for random crops
     workers = config.workers or cpu_count()
     images = {
@@ -72,11 +76,10 @@ def train(config: TrainConfig, progress: Progress = SILENT) -> TrainedRun:
         progress.warn(f"{len(problems)} images cannot be read and are left out: {_first(problems)}")
 
     seed_everything(config.seed)
-    arguments = _arguments(config, preprocess, len(dataset.classes))
-    network = models.build(config.model, **arguments)
-    if start is not None:
-        notes.append(_load_start(network, start[1]))
-        progress.say(notes[-1])
+    network, arguments, told = _network(config, preprocess, dataset.classes, start)
+    notes += told
+    for line in told:
+        progress.say(line)
     network.to(place)
     run = TrainedRun(
         folder=reserve(out, config),
@@ -96,7 +99,10 @@ def train(config: TrainConfig, progress: Progress = SILENT) -> TrainedRun:
         return not config.patience or result.epoch - run.best_epoch < config.patience
 
     try:
-        fit(network, preprocess, images["train"], images["val"], config, place, progress, after_epoch)
+        fit(
+            network, preprocess, images["train"], images["val"], config, place, progress, after_epoch,
+            head=None if start is None else _head(config, arguments),
+        )  # fmt: skip
     except KeyboardInterrupt:
         run.write_bundle(run.last, network)
         if not run.best_epoch:
@@ -133,17 +139,64 @@ def _divided(config: TrainConfig) -> tuple[DataSet, list[str]]:
     return dataset, notes
 
 
-def _preprocess(config: TrainConfig, dataset: DataSet, start: tuple[Description, Any] | None) -> Preprocess:
+def _preprocess(config: TrainConfig, dataset: DataSet, start: Start | None, notes: list[str]) -> Preprocess:
+    """The contract of the run: that of the weights, unless the user says otherwise, which is remarked on."""
     pixels = dataset.splits["train"].pixels
     own = config.preprocess(None if pixels is None else pixels.shape)
     if start is None:
         return own
-    theirs = start[0].preprocess  # the weights know images as they were prepared for them
-    if config.imgsz is None:
-        return theirs
-    return dataclasses.replace(
-        own, channels=theirs.channels, mean=theirs.mean, std=theirs.std, interpolation=theirs.interpolation
-    )
+    theirs = start[0].preprocess
+    size = theirs if config.imgsz is None else own
+    channels = config.channels or theirs.channels
+    mean, std = (theirs.mean, theirs.std) if config.normalize == "auto" else (own.mean, own.std)
+    if len(mean) != channels:  # weights for RGB that are to read grayscale, or the other way round
+        mean, std = (fmean(mean),) * channels, (fmean(std),) * channels
+    chosen = dataclasses.replace(
+        theirs, size=size.size, shorter_side=size.shorter_side, resize=size.resize, channels=channels,
+        mean=mean, std=std,
+    )  # fmt: skip
+    for field in ("size", "channels", "mean", "std", "resize"):
+        if getattr(chosen, field) != getattr(theirs, field):
+            notes.append(
+                f"the weights were trained with {field} {getattr(theirs, field)}; "
+                f"this run uses {getattr(chosen, field)}"
+            )
+    return chosen
+
+
+def _network(
+    config: TrainConfig, preprocess: Preprocess, classes: tuple[str, ...], start: Start | None
+) -> tuple[nn.Module, dict[str, Any], list[str]]:
+    """The network as the run begins: built, loaded, frozen; its arguments; and what is to be said of it."""
+    arguments: dict[str, Any] = {"num_classes": len(classes), "in_channels": preprocess.channels}
+    if models.MODELS[config.model].sizes == "argument":
+        arguments["input_size"] = list(preprocess.size)
+    if config.model.startswith("googlenet") and config.transfer != "all":
+        arguments["auxiliary"] = False  # heads on frozen maps would train nothing
+    if start is None:
+        return models.build(config.model, **arguments), arguments, []
+    description, state = start
+    # What the weights' own network was built with, such as LeNet's widths, is kept.
+    arguments = {**description.arguments, **arguments}
+    told = []
+    if config.transfer == "append":
+        state = {f"base.{name}": value for name, value in state.items()}
+    if config.transfer == "append" or "append" in description.arguments:
+        arguments |= {"num_classes": description.arguments["num_classes"], "append": len(classes)}
+    head = _head(config, arguments)
+    if config.transfer == "head" or (config.transfer != "append" and description.classes != classes):
+        state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
+        told.append(f"{head}, for {len(description.classes)} classes, is replaced by one for {len(classes)}")
+    network = models.build(config.model, **arguments)
+    told += transfer.load(network, state, Path(config.weights).name).sentences
+    trained = transfer.freeze(network, config.transfer, config.last_layers, head)
+    training, frozen = transfer.count(network)
+    told.append(f"{training:,} parameters train ({', '.join(trained)}), {frozen:,} are frozen")
+    return network, arguments, told
+
+
+def _head(config: TrainConfig, arguments: dict[str, Any]) -> str:
+    return "head" if "append" in arguments else models.MODELS[config.model].classifier
 
 
 def _require_enough(dataset: DataSet, train: Loaded, val: Loaded, notes: list[str]) -> None:
@@ -163,14 +216,7 @@ def _require_enough(dataset: DataSet, train: Loaded, val: Loaded, notes: list[st
     ]
 
 
-def _arguments(config: TrainConfig, preprocess: Preprocess, classes: int) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"num_classes": classes, "in_channels": preprocess.channels}
-    if models.MODELS[config.model].sizes == "argument":
-        arguments["input_size"] = list(preprocess.size)
-    return arguments
-
-
-def _start(config: TrainConfig) -> tuple[Description, dict[str, torch.Tensor]] | None:
+def _start(config: TrainConfig) -> Start | None:
     """The bundle to start from, None for fresh weights."""
     if config.weights == "none":
         return None
@@ -187,18 +233,11 @@ def _start(config: TrainConfig) -> tuple[Description, dict[str, torch.Tensor]] |
             f"it holds a {description.architecture}",
             f"Use --model {description.architecture}",
         )
+    if config.transfer == "append" and "append" in description.arguments:
+        raise UsageError(
+            f"cannot append to {config.weights!r}", "it has an appended layer already", "Use --transfer head"
+        )
     return description, state
-
-
-def _load_start(network: nn.Module, state: dict[str, torch.Tensor]) -> str:
-    """Load what fits; says what did not, such as a classifier for another number of classes."""
-    own = network.state_dict()
-    fits = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
-    network.load_state_dict(fits, strict=False)
-    fresh = [name for name in own if name not in fits]
-    if not fresh:
-        return f"started from weights: all {len(own)} tensors"
-    return f"started from weights: {len(fits)} of {len(own)} tensors; fresh are {', '.join(fresh)}"
 
 
 def _filled_in(config: TrainConfig, preprocess: Preprocess) -> TrainConfig:

@@ -1,0 +1,249 @@
+"""Transfer learning: what trains, what is frozen bit for bit, and what is said about it."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import COLORS, make_images
+from torch import nn
+
+import striate
+from striate import bundle, models
+from striate.bundle import Description
+from striate.data import Loaded
+from striate.errors import UsageError
+from striate.models.vit import interpolate_positions
+from striate.progress import SILENT
+from striate.training import transfer
+from striate.training.config import TrainConfig
+from striate.training.loop import fit, make_optimizer
+from striate.transforms.preprocess import NORMALIZATIONS, Preprocess
+
+MODES = ("all", "last", "head", "append")
+# Image sizes at which a step is quick; the others at 32 px.
+SIZES = {"alexnet": 64, "alexnet_2012": 64, "googlenet_2014": 80}
+QUICK = ("lenet", "googlenet", "googlenet_2014", "resnet18", "resnet20", "mobilenet_v3_small", "vit_ti_16")
+HUGE = ("alexnet", "vgg11_bn")  # their fully connected layers take seconds
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("transfer")
+    for name, color in COLORS.items():
+        make_images(root / name, 5, color)
+    return root
+
+
+def build(name, size, **arguments):
+    """A network with seeded weights, and BatchNorm statistics that are not the initial ones."""
+    torch.manual_seed(0)
+    if models.MODELS[name].sizes == "argument":
+        arguments["input_size"] = [size, size]
+    network = models.build(name, **arguments)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return network, arguments
+
+
+def pretrained(folder, name, size=32, classes=7):
+    """A bundle of such a network."""
+    network, arguments = build(name, size, num_classes=classes, in_channels=3)
+    names = tuple(f"c{i}" for i in range(classes))
+    description = Description("classification", name, arguments, names, Preprocess.for_size(size))
+    bundle.write(folder / f"{name}.safetensors", network, description)
+    return str(folder / f"{name}.safetensors")
+
+
+CASES = [(name, mode) for name in QUICK for mode in MODES] + [(name, "head") for name in HUGE]
+ALL_CASES = [(name, mode) for name in models.MODELS for mode in MODES if (name, mode) not in CASES]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in ALL_CASES)]
+)
+def test_frozen_means_parameters_and_buffers(name, mode):
+    size, channels = SIZES.get(name, 32), models.MODELS[name].channels
+    extra = {"append": 3} if mode == "append" else {}
+    extra |= {"auxiliary": False} if name.startswith("googlenet") and mode != "all" else {}
+    network, _ = build(name, size, num_classes=3, in_channels=channels, **extra)
+    head = "head" if mode == "append" else models.MODELS[name].classifier
+    trained = transfer.freeze(network, mode, 2, head)
+    frozen = {key: value.clone() for key, value in transfer.frozen_state(network).items()}
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    inside = tuple(f"{module}." for module in trained)
+    constant = ("output.codes",) if name == "lenet5" else ()
+    if mode != "all":
+        assert set(frozen) >= {
+            k for k in before if not k.startswith(inside) and not k.endswith(constant or " ")
+        }
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, size, size, channels), np.uint8)
+    samples = Loaded(images, np.arange(6) % 3, ("x",) * 6, ())
+    config = TrainConfig(
+        data="x", model=name, epochs=1, batch=3, opt="sgd", lr=0.05, augment="none", warmup=0.0
+    )
+    pre = Preprocess.for_size(size, channels)
+    fit(network, pre, samples, samples, config, torch.device("cpu"), SILENT, lambda r, n: True, head)
+
+    after = network.state_dict()
+    for key, value in frozen.items():
+        assert torch.equal(after[key], value), f"{key} is frozen and has moved"
+    moved = {key for key in before if not torch.equal(after[key], before[key])}
+    assert all(any(key.startswith(module) for key in moved) for module in inside), "what trains has moved"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v3_small"])
+def test_a_run_keeps_the_frozen_part_of_its_weights(name, mode, data, tmp_path):
+    source = pretrained(tmp_path, name)
+    run = striate.train(
+        data,
+        model=name,
+        weights=source,
+        transfer=mode,
+        epochs=2,
+        batch=4,
+        lr=0.05,
+        out=str(tmp_path / "runs"),
+    )
+    _, before = bundle.read(source)
+    description, after = bundle.read(run.training.last)
+    if mode == "append":
+        assert (description.arguments["num_classes"], description.arguments["append"]) == (7, 3)
+    network = models.build(name, **description.arguments)
+    head = "head" if mode == "append" else models.MODELS[name].classifier
+    transfer.freeze(network, mode, 2, head)
+    for key in transfer.frozen_state(network):
+        assert torch.equal(after[key], before[key.removeprefix("base.")]), f"{key} is frozen and has moved"
+    assert striate.load(run.best, device="cpu").classes == tuple(COLORS)
+    assert any("parameters train" in note for note in run.training.notes)
+
+
+def test_units_are_stages_and_blocks():
+    assert transfer.units(models.build("resnet18")) == [
+        ["conv1", "bn1"], ["layer1"], ["layer2"], ["layer3"], ["layer4"], ["fc"]
+    ]  # fmt: skip
+    assert transfer.units(models.build("vit_ti_16", input_size=32))[-2:] == [
+        ["encoder.layers.encoder_layer_11", "encoder.ln"], ["heads.head"]
+    ]  # fmt: skip
+    assert transfer.units(models.build("vgg11_bn", num_classes=2))[:2] == [
+        ["features.0", "features.1"], ["features.4", "features.5"]
+    ]  # fmt: skip
+    assert transfer.units(models.build("mobilenet_v3_small"))[-2:] == [["classifier.0"], ["classifier.3"]]
+
+
+def test_dropout_goes_with_the_layer_it_feeds():
+    network = models.build("alexnet", num_classes=2)
+    transfer.freeze(network, "head", 1, "classifier.6")
+    transfer.training_mode(network)
+    assert [layer.training for layer in network.classifier if not isinstance(layer, nn.ReLU)] == [
+        False, False, False, False, True
+    ]  # fmt: skip
+    network = models.build("mobilenet_v3_small", num_classes=2)
+    transfer.freeze(network, "head", 1, "classifier.3")
+    transfer.training_mode(network)
+    assert [layer.training for layer in network.classifier][::2] == [False, True]  # the first, the dropout
+    assert network.classifier[3].training
+    assert not network.features.training
+
+
+def test_all_of_a_fresh_network_is_in_training_mode():
+    for name in ("resnet18", "googlenet", "vit_ti_16", "alexnet"):
+        network = models.build(name)
+        transfer.training_mode(network)
+        assert all(module.training for module in network.modules())
+
+
+def test_rates_of_backbone_and_head():
+    network = models.build("resnet20", num_classes=2)
+    optimizer = make_optimizer(network, TrainConfig(data="x", lr=0.5, backbone_lr=0.02), "linear")
+    share = {id(p): group["share"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        assert share[id(parameter)] == pytest.approx(1.0 if name.startswith("linear") else 0.04)
+    assert TrainConfig(data="x", lr=0.5).backbone_rate == pytest.approx(0.05)
+
+
+def test_a_first_layer_for_rgb_reads_gray_as_the_same_gray_in_rgb():
+    torch.manual_seed(0)
+    rgb = models.build("resnet20").eval()
+    gray = models.build("resnet20", in_channels=1).eval()
+    told = transfer.load(gray, rgb.state_dict(), "x")
+    assert "conv1.weight: summed" in told.sentences[1]
+    assert told.fresh == ()
+    x = torch.randn(2, 1, 32, 32)
+    torch.testing.assert_close(gray(x), rgb(x.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-5)
+
+
+def test_positions_are_interpolated_for_another_size():
+    old, new = (models.build("vit_ti_16", num_classes=3, input_size=size) for size in (32, 48))
+    told = transfer.load(new, old.state_dict(), "x")
+    assert any("interpolated for 3x3 patches" in line for line in told.sentences)
+    expected = interpolate_positions(old.encoder.pos_embedding, (3, 3))
+    assert torch.equal(new.encoder.pos_embedding, expected)
+
+
+def test_what_does_not_fit_is_said():
+    small, large = (models.build("lenet", num_classes=n) for n in (3, 5))
+    before = copy.deepcopy(large.state_dict())
+    told = transfer.load(large, small.state_dict(), "three.safetensors")
+    assert told.fresh == ("fc3.weight", "fc3.bias")
+    assert told.sentences[0] == "three.safetensors: 8 of 10 tensors loaded; fresh are fc3.weight, fc3.bias"
+    assert "fc3.weight: not loaded, it has shape [3, 84] and not [5, 84]" in told.sentences
+    assert torch.equal(large.fc3.weight, before["fc3.weight"])
+
+
+def test_the_weights_preprocessing_is_kept_and_a_mismatch_is_said(data, tmp_path):
+    source = pretrained(tmp_path, "resnet20")
+    options = {"model": "resnet20", "weights": source, "epochs": 1, "out": str(tmp_path / "runs")}
+    run = striate.train(data, **options)
+    assert run.training.description.preprocess == Preprocess.for_size(32)
+    assert not any("were trained with" in note for note in run.training.notes)
+    run = striate.train(data, normalize="vgg", imgsz=48, **options)
+    pre = run.training.description.preprocess
+    assert (pre.mean, pre.std) == NORMALIZATIONS["vgg"]
+    for field in ("size", "mean", "std"):
+        assert any(f"the weights were trained with {field} " in note for note in run.training.notes)
+    run = striate.train(data, channels=1, **options)
+    assert run.training.description.preprocess.mean == (pytest.approx((0.485 + 0.456 + 0.406) / 3),)
+
+
+def test_a_replaced_classifier_is_said(data, tmp_path):
+    source = pretrained(tmp_path, "lenet", classes=3)  # three classes too, but others
+    run = striate.train(data, model="lenet", weights=source, epochs=1, out=str(tmp_path / "runs"))
+    assert "fc3, for 3 classes, is replaced by one for 3" in run.training.notes
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"transfer": "head"}, "without weights"),
+        ({"transfer": "haed", "weights": "x"}, "did you mean head"),
+        ({"transfer": "last", "last_layers": 0, "weights": "x"}, "--last-layers 0"),
+        ({"transfer": "head", "model": "lenet5", "weights": "x"}, "fixed codes"),
+        ({"normalize": "imagnet"}, "did you mean imagenet"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, says):
+    with pytest.raises(UsageError, match=says):
+        TrainConfig(data="x", **options)
+
+
+def test_more_layers_than_there_are(data, tmp_path):
+    source = pretrained(tmp_path, "resnet20")
+    options = {"model": "resnet20", "weights": source, "out": str(tmp_path / "runs")}
+    with pytest.raises(UsageError, match="has 5 stages and blocks"):
+        striate.train(data, transfer="last", last_layers=9, **options)
+
+
+def test_an_appended_network_goes_on_but_is_not_appended_to(data, tmp_path):
+    source = pretrained(tmp_path, "resnet20")
+    options = {"model": "resnet20", "epochs": 1, "out": str(tmp_path / "runs")}
+    first = striate.train(data, weights=source, transfer="append", **options)
+    again = striate.train(data, weights=str(first.best), transfer="head", **options)
+    assert again.training.description.arguments["append"] == 3
+    with pytest.raises(UsageError, match="has an appended layer already"):
+        striate.train(data, weights=str(first.best), transfer="append", **options)
