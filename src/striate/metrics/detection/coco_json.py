@@ -1,0 +1,243 @@
+"""COCO's two JSON layouts: a data set with ground truth, and a list of detections.
+
+The native reader goes once over the bytes; where it was not built, or where ids are no 64-bit integers,
+Python's own reader does the work.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from striate.errors import DataError
+from striate.metrics.detection import kernel
+from striate.metrics.detection.records import (
+    Detections,
+    GroundTruth,
+    detections,
+    find,
+    ground_truth,
+)
+
+Columns = dict[str, Any]
+LAYOUT = "https://cocodataset.org/#format-data describes the layout"
+
+
+def read_ground_truth(path: str | os.PathLike[str], threads: int | None = None) -> GroundTruth:
+    """The ground truth in a COCO JSON file.
+
+    Args:
+        path: an object with `images`, `annotations` and `categories`.
+        threads: how many may read; None for as many as the machine has.
+
+    Raises:
+        DataError: a file that cannot be read, malformed JSON (with line and column), or a missing key.
+    """
+    columns = _columns(Path(path), False, threads)
+    notes: tuple[str, ...] = ()
+    if columns["areas_missing"]:
+        notes = (f"{columns['areas_missing']} annotations have no area: width times height was taken",)
+    names = columns["categories"]
+    known_images, known = _sorted(path, columns["images"]), _sorted(path, np.array(list(names), object))
+    image, category = columns["image"], columns["category"]
+    n = len(columns["id"])
+    if image.dtype == np.int64 and known.dtype == np.int64 and category.dtype == np.int64:
+        return GroundTruth(
+            known_images,
+            known,
+            tuple(names[c] for c in known.tolist()),
+            find(image, known_images),
+            find(category, known),
+            columns["box"],
+            columns["area"],
+            columns["crowd"],
+            columns["id"],
+            np.zeros(n, np.bool_),
+            str(path),
+            notes,
+        )
+    return ground_truth(
+        image,
+        category,
+        columns["box"],
+        area=columns["area"],
+        crowd=columns["crowd"],
+        id=columns["id"],
+        image_ids=known_images,
+        categories=names,
+        source=str(path),
+        notes=notes,
+    )
+
+
+def read_detections(
+    path: str | os.PathLike[str], truth: GroundTruth, threads: int | None = None
+) -> Detections:
+    """The detections in a COCO results file, or in an object that has them under `annotations`.
+
+    Args:
+        path: a list of objects with `image_id`, `category_id`, `bbox` and `score`.
+        truth: the ground truth that they are about.
+        threads: how many may read; None for as many as the machine has.
+
+    Raises:
+        DataError: as `read_ground_truth`, or an image that `truth` does not have.
+    """
+    columns = _columns(Path(path), True, threads)
+    return detections(
+        columns["image"], columns["category"], columns["box"], columns["score"], truth=truth, source=str(path)
+    )
+
+
+def _sorted(path: str | os.PathLike[str], ids: Any) -> Any:
+    kinds = {type(i) for i in ids.tolist()} if ids.dtype == object else set()
+    if len(kinds) > 1 or kinds - {int, str}:
+        raise DataError(f"{path}", "its ids should all be integers, or all be text", LAYOUT)
+    return np.unique(np.array(ids.tolist() or np.zeros(0, np.int64)) if ids.dtype == object else ids)
+
+
+@contextmanager
+def _bytes_of(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                yield b""
+                return
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                yield view
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}", f"{getattr(error, 'strerror', None) or error}") from None
+
+
+def _columns(path: Path, results: bool, threads: int | None) -> Columns:
+    native = kernel.native()
+    with _bytes_of(path) as text:
+        if native is not None:
+            read = native.read_json(text, results, kernel.thread_count(threads))
+            if isinstance(read, dict):
+                return _native_columns(path, text, read, results)
+            offset, why, general = read
+            if not general:
+                _refuse(path, text, offset, why)
+        return _general_columns(path, bytes(text), results)
+
+
+def _refuse(path: Path, text: Any, offset: int, why: str) -> NoReturn:
+    before = bytes(text[:offset])
+    line, column = before.count(b"\n") + 1, offset - (before.rfind(b"\n") + 1) + 1
+    raise DataError(f"{path}, line {line}, column {column} (byte {offset})", why, LAYOUT)
+
+
+def _native_columns(path: Path, text: Any, read: Columns, results: bool) -> Columns:
+    columns: Columns = {
+        name: np.frombuffer(read[name], np.int64) for name in ("id", "image", "category", "images")
+    }
+    columns |= {name: np.frombuffer(read[name], np.float64) for name in ("score", "area")}
+    columns["box"] = np.frombuffer(read["box"], np.float64).reshape(-1, 4)
+    columns["crowd"] = np.frombuffer(read["crowd"], np.bool_)
+    columns["areas_missing"] = read["areas_missing"]
+    _require(path, "annotations", read["has_annotations"])
+    if not results:
+        _require(path, "images", read["images_at"][1])
+        _require(path, "categories", read["categories_at"][1])
+        begin, end = read["categories_at"]
+        columns["categories"] = _category_names(path, json.loads(bytes(text[begin:end])))
+    return columns
+
+
+def _require(path: Path, key: str, there: Any) -> None:
+    if not there:
+        raise DataError(f"{path}", f"it has no {key!r}", LAYOUT)
+
+
+def _category_names(path: Path, categories: Any) -> dict[Any, str]:
+    if not isinstance(categories, list) or not all(isinstance(c, dict) and "id" in c for c in categories):
+        raise DataError(f"{path}", "categories should be an array of objects with an id", LAYOUT)
+    return {c["id"]: str(c.get("name", c["id"])) for c in categories}
+
+
+def _general_columns(path: Path, text: bytes, results: bool) -> Columns:
+    try:
+        data = json.loads(text.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}, column {error.colno}", error.msg, LAYOUT) from None
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise DataError(f"{path}", str(error), LAYOUT) from None
+    rows = data
+    if isinstance(data, dict):
+        _require(path, "annotations", "annotations" in data)
+        rows = data["annotations"]
+    if not isinstance(rows, list) or (not results and rows is data):
+        raise DataError(f"{path}", "annotations should be an array", LAYOUT)
+    columns: Columns = {"areas_missing": 0}
+    take = _taker(path, rows)
+    columns["image"], columns["category"] = take("image_id", _id), take("category_id", _id)
+    columns["box"] = np.array(take("bbox", _box).tolist(), np.float64).reshape(-1, 4)
+    if results:
+        columns["score"] = take("score", _number).astype(np.float64)
+        return columns
+    columns["id"] = take("id", _integer).astype(np.int64)
+    columns["crowd"] = np.array([bool(row.get("iscrowd", 0)) for row in rows], np.bool_)
+    columns["areas_missing"] = sum("area" not in row for row in rows)
+    for row in rows:
+        if "area" not in row:
+            row["area"] = float(row["bbox"][2]) * float(row["bbox"][3])
+    columns["area"] = take("area", _number).astype(np.float64)
+    for key in ("images", "categories"):
+        _require(path, key, key in data)
+    columns["categories"] = _category_names(path, data["categories"])
+    images = data["images"]
+    if not isinstance(images, list):
+        raise DataError(f"{path}", "images should be an array", LAYOUT)
+    columns["images"] = _taker(path, images, "image")("id", _id)
+    return columns
+
+
+def _taker(path: Path, rows: list[Any], kind: str = "annotation") -> Callable[..., Any]:
+    def take(key: str, check: Callable[[Any], Any]) -> Any:
+        out = []
+        for i, row in enumerate(rows):
+            if not isinstance(row, dict) or key not in row:
+                raise DataError(f"{path}, {kind} {i}", f"it is no object with {key}", LAYOUT)
+            try:
+                out.append(check(row[key]))
+            except (TypeError, ValueError, OverflowError):
+                raise DataError(f"{path}, {kind} {i}", f"its {key} is {str(row[key])[:60]}", LAYOUT) from None
+        if check is _box:
+            return np.array(out, np.float64)
+        if check is _id and len({type(v) for v in out}) > 1:
+            return np.array(out, object)  # text never equals a number
+        return np.array(out) if out else np.zeros(0, np.int64)
+
+    return take
+
+
+def _id(value: Any) -> int | str:
+    if isinstance(value, str):
+        return value
+    return _integer(value)
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, (int, float)) and int(value) == value and abs(value) < 2**63:
+        return int(value)
+    raise ValueError
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError
+
+
+def _box(value: Any) -> list[float]:
+    if isinstance(value, list) and len(value) == 4:
+        return [_number(v) for v in value]
+    raise ValueError

@@ -1,0 +1,199 @@
+"""COCO's numbers against pycocotools 2.0.11, bit for bit, for the native kernel and for NumPy's."""
+
+import json
+
+import numpy as np
+import pytest
+from coco_oracle import awkward, reference, write
+
+from striate.errors import DataError, UsageError
+from striate.metrics.detection import (
+    CocoSettings,
+    detections,
+    evaluate,
+    evaluate_coco,
+    ground_truth,
+    kernel,
+    read_detections,
+    read_ground_truth,
+)
+
+
+@pytest.fixture(params=["native", "numpy"])
+def version(request, monkeypatch):
+    """Both versions of the kernel, where there are two."""
+    if request.param == "native" and kernel._native is None:
+        pytest.skip("the native kernel was not built here")
+    if request.param == "numpy":
+        monkeypatch.setattr(kernel, "_native", None)
+    return request.param
+
+
+def assert_same_bits(ours, theirs):
+    for name in ("precision", "recall", "scores"):
+        np.testing.assert_array_equal(getattr(ours, name), theirs.eval[name], err_msg=name)
+    if len(theirs.stats):
+        assert ours.stats.tolist() == list(theirs.stats)
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_awkward_cases(block, version, tmp_path):
+    for seed in range(block * 120, block * 120 + (120 if version == "native" else 25)):
+        gt, rows = awkward(seed)
+        ours = evaluate(*write(tmp_path, gt, rows), threads=1 + seed % 2)
+        assert_same_bits(ours, reference(gt, rows))
+
+
+@pytest.mark.parametrize("seed", range(3000, 3060))
+def test_other_parameters(seed, version, tmp_path):
+    gt, rows = awkward(seed)
+    rng = np.random.default_rng(seed)
+    thresholds = np.sort(rng.random(rng.choice([1, 3, 40]))) * 1.2 - 0.1
+    recalls = rng.random(5) * 1.2 - 0.1
+    limits = sorted(rng.integers(0, 8, 3).tolist())
+    areas = {"all": (0.0, 1e10), "some": (3.0, 1024.0)}
+    ours = evaluate(
+        *write(tmp_path, gt, rows),
+        thresholds=tuple(thresholds),
+        recalls=tuple(recalls),
+        limits=tuple(limits),
+        areas=areas,
+        use_categories=bool(seed % 3),
+    )
+    theirs = reference(
+        gt,
+        rows,
+        iouThrs=thresholds,
+        recThrs=recalls,
+        maxDets=limits,
+        areaRng=[list(a) for a in areas.values()],
+        useCats=int(bool(seed % 3)),
+    )
+    assert_same_bits(ours, theirs)
+
+
+@pytest.mark.parametrize("seed", range(4000, 4040))
+def test_who_matched_whom(seed, version, tmp_path):
+    gt, rows = awkward(seed)
+    paths = write(tmp_path, gt, rows)
+    truth = read_ground_truth(paths[0])
+    if len(np.unique(truth.id)) < len(truth):
+        pytest.skip("rows are rearranged where ids repeat")
+    ours = evaluate_coco(truth, read_detections(paths[1], truth), matches=True).matches
+    ranges = {tuple(r): a for a, r in enumerate(CocoSettings().areas.values())}
+    place = {a["id"]: i for i, a in enumerate(gt["annotations"])}
+    for e in reference(gt, rows).evalImgs:
+        if e is None:
+            continue
+        a = ranges[tuple(e["aRng"])]
+        found, truths = np.array(e["dtIds"], int) - 1, [place[i] for i in e["gtIds"]]
+        ids = np.where(
+            ours.truth_of[a][:, found] < 0, 0, truth.id[ours.truth_of[a][:, found]] if len(truth) else 0
+        )
+        np.testing.assert_array_equal(ids, e["dtMatches"])
+        np.testing.assert_array_equal(ours.ignored[a][:, found], e["dtIgnore"])
+        np.testing.assert_array_equal(ours.detection_of[a][:, truths] + 1, e["gtMatches"])
+        np.testing.assert_array_equal(ours.rank[found], np.arange(found.size))
+
+
+def test_a_perfect_detector_scores_one(version):
+    box = [[0, 0, 50, 50], [100, 100, 40, 40]]
+    truth = ground_truth([1, 2], [1, 2], box)
+    result = evaluate_coco(truth, detections([1, 2], [1, 2], box, [0.9, 0.8], truth=truth))
+    assert result.stats[[0, 1, 2, 4, 8]] == pytest.approx(1, abs=1e-12)
+    assert result.stats[[3, 5]].tolist() == [-1, -1]  # no small and no large objects
+
+
+def test_corrected_mode_matches_ground_truth_of_id_0(version):
+    truth = ground_truth([1], [1], [[0, 0, 50, 50]], id=[0])
+    found = detections([1], [1], [[0, 0, 50, 50]], [0.9], truth=truth)
+    assert evaluate_coco(truth, found).stats[0] == 0
+    assert evaluate_coco(truth, found, CocoSettings(mode="corrected")).stats[0] == pytest.approx(1)
+
+
+def test_corrected_mode_keeps_annotations_that_share_an_id(version):
+    box = [[0, 0, 50, 50], [100, 100, 40, 40]]
+    truth = ground_truth([1, 1], [1, 1], box, id=[5, 5])
+    found = detections([1, 1], [1, 1], box, [0.9, 0.8], truth=truth)
+    assert evaluate_coco(truth, found).stats[8] == 0.5
+    assert evaluate_coco(truth, found, CocoSettings(mode="corrected")).stats[8] == 1
+
+
+def test_corrected_mode_refuses_scores_that_are_no_numbers():
+    truth = ground_truth([1], [1], [[0, 0, 5, 5]])
+    found = detections([1], [1], [[0, 0, 5, 5]], [np.nan], truth=truth)
+    with pytest.raises(DataError, match="detection 0: its score is not a number"):
+        evaluate_coco(truth, found, CocoSettings(mode="corrected"))
+
+
+def test_no_detections_at_all():
+    truth = ground_truth([1], [1], [[0, 0, 50, 50]])
+    result = evaluate_coco(truth, detections([], [], [], [], truth=truth))
+    assert result.stats[[0, 8]].tolist() == [0, 0]
+
+
+def test_unknown_image_is_refused_and_unknown_class_said():
+    truth = ground_truth([1], [1], [[0, 0, 5, 5]])
+    with pytest.raises(DataError, match=r"image 2 of .*no image of that id"):
+        detections([2], [1], [[0, 0, 5, 5]], [0.5], truth=truth)
+    found = detections([1, 1], [1, 7], [[0, 0, 5, 5]] * 2, [0.5, 0.4], truth=truth)
+    assert found.notes == ("1 detections of classes that the ground truth does not have (7) were dropped",)
+
+
+def test_settings_are_checked():
+    with pytest.raises(UsageError, match="limits"):
+        CocoSettings(limits=(10, 1))
+    with pytest.raises(UsageError, match="mode 'loose'"):
+        CocoSettings(mode="loose")
+
+
+PAIRS = [
+    ("fce_small/gt_dataset.json", "fce_small/dt_dataset.json"),
+    ("hotcoco_fixtures/gt.json", "hotcoco_fixtures/dt.json"),
+    ("hotcoco_fixtures/edge_gt.json", "hotcoco_fixtures/edge_dt.json"),
+    ("hotcoco_fixtures/zero_gt.json", "hotcoco_fixtures/zero_dt.json"),
+    ("hotcoco_fixtures/healthcheck_bad.json", "hotcoco_fixtures/dt.json"),
+    ("keypoints/fce_gt.json", "keypoints/fce_dt.json"),
+    ("padilla_toy/gts_coco_format/toy_example_coco.JSON", "padilla_toy/dets_coco_format/coco_dets.json"),
+    (
+        "padilla_formats/coco_format_v1/instances_default.json",
+        "padilla_formats/dets/coco_format/coco_dets.json",
+    ),
+    (
+        "voc_100/data/database/gts/coco_format_v1/instances_default.json",
+        "voc_100/data/database/dets/coco_format/coco_dets.json",
+    ),
+]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda p: p[0])
+def test_real_pairs(pair, shared, version, tmp_path):
+    gt, found = (json.loads((shared / "data/detection" / name).read_text()) for name in pair)
+    rows = found if isinstance(found, list) else found["annotations"]
+    known = {image["id"] for image in gt["images"]}
+    rows = [row for row in rows if row["image_id"] in known]  # pycocotools refuses the others, and so do we
+    assert_same_bits(evaluate(*write(tmp_path, gt, rows)), reference(gt, rows))
+
+
+def test_a_pair_whose_ids_are_text_on_one_side(shared, version, tmp_path):
+    gt, rows = (
+        json.loads((shared / "data/detection/fce_small" / name).read_text())
+        for name in ("gt_ignore_test.json", "dt_ignore_test.json")
+    )
+    with pytest.raises(DataError, match=r"image 2299 of .*no image of that id"):  # as pycocotools does
+        evaluate(*write(tmp_path, gt, rows))
+    for row in (*gt["images"], *gt["annotations"]):
+        row["id"] = int(row["id"])
+        row["image_id"] = int(row.get("image_id", 0))
+    assert_same_bits(evaluate(*write(tmp_path, gt, rows)), reference(gt, rows))
+
+
+@pytest.mark.parametrize("text_on", ["images", "classes"])
+def test_text_ids(text_on, version, tmp_path):
+    gt, rows = awkward(7)
+    key, table = ("image_id", "images") if text_on == "images" else ("category_id", "categories")
+    for row in gt[table]:
+        row["id"] = f"{row['id']:04d}"
+    for row in (*gt["annotations"], *rows):
+        row[key] = f"{row[key]:04d}"
+    assert_same_bits(evaluate(*write(tmp_path, gt, rows)), reference(gt, rows))
