@@ -621,7 +621,7 @@ void read_object(Reader &in, const char *text, const char *end, int threads, Dat
         in.key(key, length);
         if (STRIATE_IS("annotations")) {
             read_annotations<results>(in, text, end, threads, out);
-        } else if (STRIATE_IS("images")) {
+        } else if (!results && STRIATE_IS("images")) {
             out.images_begin = in.offset();
             read_images(in, out);
             out.images_end = in.offset();

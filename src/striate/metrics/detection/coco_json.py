@@ -184,11 +184,11 @@ def _general_columns(path: Path, text: bytes, results: bool) -> Columns:
         columns["score"] = take("score", _number).astype(np.float64)
         return columns
     columns["id"] = take("id", _integer).astype(np.int64)
-    columns["crowd"] = np.array([bool(row.get("iscrowd", 0)) for row in rows], np.bool_)
     columns["areas_missing"] = sum("area" not in row for row in rows)
     for row in rows:
-        if "area" not in row:
-            row["area"] = float(row["bbox"][2]) * float(row["bbox"][3])
+        row.setdefault("iscrowd", 0)
+        row.setdefault("area", float(row["bbox"][2]) * float(row["bbox"][3]))
+    columns["crowd"] = take("iscrowd", float) != 0
     columns["area"] = take("area", _number).astype(np.float64)
     for key in ("images", "categories"):
         _require(path, key, key in data)

@@ -1,0 +1,159 @@
+"""Time COCO evaluators on the same files, each run in a fresh process.
+
+    python benchmarks/bench_detection.py SET... [--repeats 5] [--threads 1 2] [--peers striate hotcoco ultrafast]
+
+A SET is a folder with gt.json and dt.json. The peers that are not installed are left out. CPU seconds are
+those of all threads, from the files to the twelve numbers, after a warm-up on a set of one image, so that
+imports are in none of them; `striate-arrays` starts from arrays. Memory is the peak of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+THREAD_VARIABLES = ("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "HOTCOCO_NUM_THREADS")
+
+
+def striate(gt: str, dt: str, threads: int) -> list[float]:
+    from striate.metrics.detection import evaluate
+
+    return evaluate(gt, dt, threads=threads).stats.tolist()
+
+
+def striate_arrays(gt: str, dt: str, threads: int) -> list[float]:
+    """The evaluation alone, of columns that are read beforehand, with ids still to be looked up."""
+    import numpy as np
+
+    from striate.metrics.detection import detections, evaluate_coco, read_detections, read_ground_truth
+
+    truth = read_ground_truth(gt, threads)
+    found = read_detections(dt, truth, threads)
+    image, category = truth.image_ids[found.image], truth.category_ids[found.category]
+    assert isinstance(image, np.ndarray)
+    global START
+    START = time.process_time(), time.perf_counter()
+    again = detections(image, category, found.box, found.score, truth=truth)
+    return evaluate_coco(truth, again, threads=threads).stats.tolist()
+
+
+def _like_pycocotools(module: Any, gt: str, dt: str) -> list[float]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = module.COCO(gt)
+        found = (truth.load_res if hasattr(truth, "load_res") else truth.loadRes)(dt)
+        judge = module.COCOeval(truth, found, "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    return [float(value) for value in judge.stats[:12]]
+
+
+def hotcoco(gt: str, dt: str, threads: int) -> list[float]:
+    import hotcoco
+
+    return _like_pycocotools(hotcoco, gt, dt)
+
+
+def ultrafast(gt: str, dt: str, threads: int) -> list[float]:
+    import ultrafast_pycocotools
+
+    return _like_pycocotools(ultrafast_pycocotools, gt, dt)
+
+
+PEERS = {
+    "striate": striate,
+    "striate-arrays": striate_arrays,
+    "hotcoco": hotcoco,
+    "ultrafast": ultrafast,
+}
+START = (0.0, 0.0)
+
+
+def child(peer: str, folder: str, threads: int) -> None:
+    """One run in this process; prints its figures as JSON."""
+    global START
+    with tempfile.TemporaryDirectory() as small:
+        box = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}
+        gt, dt = Path(small, "gt.json"), Path(small, "dt.json")
+        truth = {**box, "id": 1, "area": 81, "iscrowd": 0}
+        gt.write_text(json.dumps({"images": [{"id": 1}], "annotations": [truth], "categories": [{"id": 1}]}))
+        dt.write_text(json.dumps([{**box, "score": 0.5}]))
+        PEERS[peer](str(gt), str(dt), threads)
+    START = time.process_time(), time.perf_counter()
+    stats = PEERS[peer](f"{folder}/gt.json", f"{folder}/dt.json", threads)
+    figures = {
+        "cpu": time.process_time() - START[0],
+        "wall": time.perf_counter() - START[1],
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "stats": stats,
+    }
+    print(json.dumps(figures))
+
+
+def measure(peer: str, folder: str, threads: int) -> dict[str, Any] | None:
+    environment = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(threads))
+    command = [sys.executable, __file__, "--child", peer, folder, str(threads)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{peer}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        return None
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sets", nargs="*")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument(
+        "--results", action="store_true", help="write benchmarks/results/<date>_..._detection.json"
+    )
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        child(given.child[0], given.child[1], int(given.child[2]))
+        return
+    table = []
+    for folder in given.sets:
+        for threads in given.threads:
+            runs: dict[str, list[dict[str, Any]]] = {peer: [] for peer in given.peers}
+            for repeat in range(given.repeats):
+                for peer in random.Random(repeat).sample(given.peers, len(given.peers)):
+                    run = measure(peer, folder, threads)
+                    runs[peer] += [run] if run else []
+            print(f"\n{folder}, {threads} thread(s), median of {given.repeats}")
+            for peer, done in runs.items():
+                if not done:
+                    continue
+                median = {k: statistics.median(r[k] for r in done) for k in ("cpu", "wall", "peak_mib")}
+                print(f"{peer:16} " + "  ".join(f"{k} {v:9.3f}" for k, v in median.items()))
+                row = {"set": Path(folder).name, "threads": threads, "peer": peer, "repeats": len(done)}
+                table.append(row | median | {"stats": done[0]["stats"]})
+            if len({tuple(done[0]["stats"]) for done in runs.values() if done}) > 1:
+                print("the peers do not agree on the twelve numbers")
+    if given.results:
+        name = f"{date.today().isoformat()}_{platform.machine()}_{os.cpu_count()}cpu_detection.json"
+        target = Path(__file__).parent / "results" / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(json.dumps(table, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

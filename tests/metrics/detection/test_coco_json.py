@@ -1,0 +1,202 @@
+"""The JSON reader: the native one against Python's, on good and on damaged texts."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from coco_oracle import awkward
+from hypothesis import given
+from hypothesis import strategies as st
+
+from striate.errors import DataError
+from striate.metrics.detection import coco_json, kernel, read_detections, read_ground_truth
+
+needs_native = pytest.mark.skipif(kernel._native is None, reason="the native kernel was not built here")
+ROW = '{"image_id":1,"category_id":2,"bbox":[1.5,2,3.25,4],"score":0.75}'
+
+
+def native(text, results=True, threads=1):
+    return kernel._native.read_json(text, results, threads)
+
+
+def read_both(tmp_path, text, results):
+    """What the native and Python's reader make of a text: columns, or None where it is refused."""
+    path = tmp_path / "text.json"
+    path.write_bytes(text)
+    answers = []
+    for reader in (
+        lambda: coco_json._columns(path, results, 2),
+        lambda: coco_json._general_columns(path, text, results),
+    ):
+        try:
+            answers.append(reader())
+        except DataError as error:
+            answers.append(None if "\n" not in str(error) else str(error))
+    return answers
+
+
+def assert_same_columns(ours, theirs, results):
+    names = ["image", "category", "box"] + (["score"] if results else ["id", "area", "crowd", "images"])
+    for name in names:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    if not results:
+        assert ours["categories"] == theirs["categories"]
+        assert ours["areas_missing"] == theirs["areas_missing"]
+
+
+def number_of(text):
+    row = f'[{{"image_id":1,"category_id":1,"bbox":[0,0,1,1],"score":{text}}}]'.encode()
+    read = native(row)
+    return np.frombuffer(read["score"], np.float64)[0] if isinstance(read, dict) else None
+
+
+@needs_native
+@given(st.floats())
+def test_every_double_is_read_back(value):
+    assert struct.pack("d", number_of(json.dumps(value))) == struct.pack("d", value) or np.isnan(value)
+
+
+@needs_native
+@given(st.from_regex(r"-?(0|[1-9][0-9]{0,24})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,4})?", fullmatch=True))
+def test_every_number_is_what_python_reads(text):
+    assert number_of(text) == float(json.loads(text))
+
+
+@needs_native
+@given(st.text(alphabet="0123456789+-.eE NaIfinty", max_size=12))
+def test_what_python_refuses_is_refused(text):
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        assert number_of(text) is None
+    else:
+        assert number_of(text) == pytest.approx(float(value), rel=0, abs=0, nan_ok=True)
+
+
+@needs_native
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text() | st.integers(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    ),
+    st.sampled_from([None, 1, "\t"]),
+    st.booleans(),
+)
+def test_unknown_keys_of_any_content_are_skipped(value, indent, ascii_only):
+    rows = [{"segmentation": value, **json.loads(ROW), 'é"': value}] * 3
+    read = native(json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass"))
+    try:
+        json.dumps(rows, ensure_ascii=ascii_only).encode("utf-8")
+    except UnicodeEncodeError:
+        return  # half a surrogate pair, as bytes, is no UTF-8
+    assert np.frombuffer(read["score"], np.float64).tolist() == [0.75] * 3
+
+
+@needs_native
+def test_keys_may_be_written_with_escapes():
+    text = ROW.replace('"score"', '"\\u0073c\\u006Fre"').encode()
+    assert np.frombuffer(native(b"[" + text + b"]")["score"], np.float64).tolist() == [0.75]
+
+
+@needs_native
+def test_of_a_repeated_key_the_last_one_counts():
+    text = ROW.replace('"score":0.75', '"score":0.5,"score":0.25').encode()
+    assert np.frombuffer(native(b"[" + text + b"]")["score"], np.float64).tolist() == [0.25]
+
+
+@needs_native
+@pytest.mark.parametrize("results", [True, False])
+@pytest.mark.parametrize("block", range(4))
+def test_damaged_texts(block, results, tmp_path):
+    """Cut short, bits flipped, pieces out or doubled: never a crash, never another answer than Python's."""
+    rng = np.random.default_rng(block)
+    gt, rows = awkward(block)
+    agreed = 0
+    for _ in range(400):
+        text = bytearray(json.dumps(rows[:4] if results else gt, indent=[None, 1][block % 2]).encode())
+        for _ in range(rng.integers(1, 3)):
+            at, kind = rng.integers(len(text)), rng.integers(5)
+            if kind == 0:
+                del text[at:]
+            elif kind == 1:
+                text[at] ^= 1 << rng.integers(8)
+            elif kind == 2:
+                del text[at : at + rng.integers(1, 6)]
+            elif kind == 3:
+                text[at:at] = text[max(0, at - rng.integers(1, 12)) : at]
+            else:
+                text[at] = rng.choice(list(b'{}[]",:0-.eE\\tnN '))
+            text = text or bytearray(b"[")
+        ours, theirs = read_both(tmp_path, bytes(text), results)
+        assert (ours is None) == (theirs is None), bytes(text)
+        if ours is not None:
+            agreed += 1
+            assert_same_columns(ours, theirs, results)
+    assert agreed > 5
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b" ",
+        b"[",
+        b"{",
+        b"[1]",
+        b"[{}]",
+        b"[[]]",
+        b"nul",
+        b'"',
+        b"[" * 100000,
+        b'{"a":' * 100000,
+        b"\xff\xfe",
+        b"[,]",
+    ],
+)
+def test_hopeless_texts(text, tmp_path):
+    assert read_both(tmp_path, text, True) == [None, None]
+    assert read_both(tmp_path, text, False) == [None, None]
+
+
+@needs_native
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_rows_shared_out_among_threads(threads):
+    """Strings that look like the space between rows mislead the guess, not the result."""
+    rng = np.random.default_rng(threads)
+    rows = []
+    for i in range(30000):
+        row = {
+            "image_id": i,
+            "category_id": 2,
+            "bbox": [i, 0.5, 1, 1],
+            "score": float(np.round(rng.random(), 4)),
+        }
+        rows.append({"note": "}, {" * int(rng.integers(0, 40)), **row} if threads == 5 else row)
+    text = json.dumps(rows).encode()
+    one, many = native(text), native(text, threads=threads)
+    assert np.frombuffer(many["image"], np.int64).tolist() == list(range(30000))
+    for name in ("image", "category", "box", "score"):
+        assert bytes(one[name]) == bytes(many[name])
+    broken = text[:-3] + b"x" + text[-3:]
+    assert native(broken, threads=threads) == native(broken) == (len(text) - 3, native(broken)[1], 0)
+
+
+def test_mistakes_are_told_with_their_place(tmp_path):
+    gt = tmp_path / "gt.json"
+    gt.write_text('{"images":[{"id":1}],"categories":[{"id":2,"name":"cat"}],"annotations":[]}')
+    truth = read_ground_truth(gt)
+    assert truth.category_names == ("cat",)
+    dt = tmp_path / "dt.json"
+    dt.write_text("[\n" + ROW + ",\n" + ROW.replace("4]", "4") + "]")
+    with pytest.raises(DataError, match=r"dt\.json, line 3, column \d+"):
+        read_detections(dt, truth)
+    dt.write_text("[" + ROW.replace('"score"', '"sure"') + "]")
+    with pytest.raises(DataError, match=r"without score|no object with score"):
+        read_detections(dt, truth)
+    with pytest.raises(DataError, match=r"cannot read .*nowhere\.json: No such file"):
+        read_ground_truth(tmp_path / "nowhere.json")
+    dt.write_text("[]")
+    with pytest.raises(DataError, match=r"ground truth should be an object|annotations should be an array"):
+        read_ground_truth(dt)
