@@ -1,6 +1,6 @@
 """Time COCO evaluators on the same files, each run in a fresh process.
 
-    python benchmarks/bench_detection.py SET... [--repeats 5] [--threads 1 2] [--peers striate hotcoco ultrafast]
+    python benchmarks/bench_detection.py SET... [--repeats 5] [--threads 1 2] [--peers striate hotcoco]
 
 A SET is a folder with gt.json and dt.json. The peers that are not installed are left out. CPU seconds are
 those of all threads, from the files to the twelve numbers, after a warm-up on a set of one image, so that
