@@ -10,22 +10,28 @@ Nothing here loads torch.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from striate.errors import unknown_name
 from striate.metrics.detection.coco import CocoResult, CocoSettings, MatchRecord, evaluate_coco
 from striate.metrics.detection.coco_json import read_detections, read_ground_truth
 from striate.metrics.detection.records import Detections, GroundTruth, detections, ground_truth
+from striate.metrics.detection.voc import EVALUATORS, VocResult, VocSettings, evaluate_voc
 
 __all__ = [
+    "EVALUATORS",
     "CocoResult",
     "CocoSettings",
     "Detections",
     "GroundTruth",
     "MatchRecord",
+    "VocResult",
+    "VocSettings",
     "detections",
     "evaluate",
     "evaluate_coco",
+    "evaluate_voc",
     "ground_truth",
     "read_detections",
     "read_ground_truth",
@@ -47,18 +53,23 @@ def evaluate(
     Args:
         truth: a COCO JSON file, or a `GroundTruth`.
         found: a COCO results file, or `Detections`.
-        style: "coco".
+        style: "coco", or one of `EVALUATORS`: "voc07", "voc12" and what the popular ports make of them.
         threads: how many threads work; None for as many as the machine has.
-        options: fields of `CocoSettings`.
+        options: fields of `CocoSettings` or `VocSettings`.
+
+    Returns:
+        A `CocoResult`, or a `VocResult`.
 
     Raises:
         DataError: a file that cannot be read or does not fit.
         UsageError: an unknown style.
     """
-    if style not in ("coco",):
-        raise unknown_name("style", style, ["coco"])
+    if style != "coco" and style not in EVALUATORS:
+        raise unknown_name("style", style, ["coco", *EVALUATORS])
     if not isinstance(truth, GroundTruth):
         truth = read_ground_truth(truth, threads)
     if not isinstance(found, Detections):
         found = read_detections(found, truth, threads)
-    return evaluate_coco(truth, found, CocoSettings(**options), threads=threads)
+    if style == "coco":
+        return evaluate_coco(truth, found, CocoSettings(**options), threads=threads)
+    return evaluate_voc(truth, found, replace(EVALUATORS[style], **options))

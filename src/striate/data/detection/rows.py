@@ -1,0 +1,75 @@
+"""Boxes as they were read, one by one, on their way to columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from striate.errors import DataError
+from striate.metrics.detection import Detections, GroundTruth, detections, ground_truth
+
+Box = tuple[float, float, float, float]
+COORDINATES = ("xywh", "xyxy", "cxcywh")
+
+
+@dataclass
+class Rows:
+    """Boxes in pixels (x, y, width, height), with images and classes by name."""
+
+    image: list[str] = field(default_factory=list)
+    label: list[str] = field(default_factory=list)
+    box: list[Box] = field(default_factory=list)
+    score: list[float] = field(default_factory=list)
+    difficult: list[bool] = field(default_factory=list)
+    images: set[str] = field(default_factory=set)
+    labels: tuple[str, ...] = ()  # all classes, where they are known beforehand
+
+    def ground_truth(self, source: Path) -> GroundTruth:
+        """The rows as ground truth."""
+        labels = self.labels or tuple(sorted(set(self.label)))
+        return ground_truth(
+            self.image,
+            self.label,
+            self.box,
+            difficult=self.difficult or None,
+            image_ids=sorted({*self.images, *self.image}),
+            categories={name: name for name in labels},
+            source=str(source),
+        )
+
+    def detections(self, source: Path, truth: GroundTruth) -> Detections:
+        """The rows as detections in the images of `truth`."""
+        return detections(self.image, self.label, self.box, self.score, truth=truth, source=str(source))
+
+
+def to_pixels(values: Sequence[float], coordinates: str, size: tuple[int, int] | None, where: str) -> Box:
+    """Four coordinates as x, y, width, height in pixels.
+
+    Args:
+        values: the four numbers.
+        coordinates: "xywh", "xyxy" or "cxcywh" (centre).
+        size: width and height of the image where the numbers are fractions of it, else None.
+        where: file and line, for the error.
+
+    Raises:
+        DataError: a negative width or height.
+    """
+    a, b, c, d = values
+    if size is not None:
+        a, b, c, d = a * size[0], b * size[1], c * size[0], d * size[1]
+    if coordinates == "xyxy":
+        c, d = c - a, d - b
+    elif coordinates == "cxcywh":
+        a, b = a - c / 2, b - d / 2
+    if c < 0 or d < 0:
+        raise DataError(where, f"the box is {c:g} wide and {d:g} high", f"Are the numbers {coordinates}?")
+    return a, b, c, d
+
+
+def number(text: str, where: str) -> float:
+    """A number, or a `DataError` that names the place."""
+    try:
+        return float(text)
+    except ValueError:
+        raise DataError(where, f"{text!r} is not a number") from None

@@ -1,0 +1,90 @@
+"""One CSV file with a box a line, its columns found by their names."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+from striate.data.detection.rows import Box, Rows, number, to_pixels
+from striate.data.detection.text import TextLayout
+from striate.errors import DataError
+
+# What people call the columns; lower case, without spaces, dashes and underscores.
+NAMES = {
+    "image": ("image", "imageid", "filename", "file", "path", "img", "imagename"),
+    "label": ("class", "label", "category", "labelname", "classname", "name", "categoryid", "classid"),
+    "score": ("score", "confidence", "conf", "probability"),
+    "difficult": ("difficult",),
+}
+BOXES = {
+    "xyxy": (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom")),
+    "xywh": (("x", "y", "w", "h"), ("x", "y", "width", "height"), ("left", "top", "width", "height")),
+    "cxcywh": (("cx", "cy", "w", "h"), ("xcenter", "ycenter", "width", "height")),
+}
+
+
+def read_csv(path: str | os.PathLike[str], layout: TextLayout | None = None, *, scored: bool = False) -> Rows:
+    """All boxes of a CSV file with a header. Images go by their file name, without folder and suffix.
+
+    Args:
+        path: columns for the image, the class, the box (whose names say what its numbers are) and, for
+            detections, the score; an empty class stands for an image without boxes.
+        layout: whether coordinates are relative, and the names of classes given by number.
+        scored: whether there has to be a score.
+
+    Raises:
+        DataError: a missing column, or a malformed line, by file and number.
+    """
+    path, layout = Path(path), layout or TextLayout()
+    rows = Rows(labels=layout.labels)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            header = ["".join(c for c in name.lower() if c.isalnum()) for name in next(reader, [])]
+            columns, coordinates = _columns(path, header, scored)
+            for fields in reader:
+                if fields:
+                    _read(rows, f"{path}, line {reader.line_num}", fields, columns, coordinates, layout)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {path}", str(error)) from None
+    return rows
+
+
+def _columns(path: Path, header: list[str], scored: bool) -> tuple[dict[str, int], str]:
+    columns = {
+        key: header.index(name) for key, names in NAMES.items() for name in reversed(names) if name in header
+    }
+    for key in ("image", "label", *(["score"] if scored else [])):
+        if key not in columns:
+            raise DataError(
+                f"{path}, line 1", f"no column for the {key}", f"Known names: {', '.join(NAMES[key])}"
+            )
+    for coordinates, choices in BOXES.items():
+        for choice in choices:
+            if all(name in header for name in choice):
+                return columns | {f"box{i}": header.index(n) for i, n in enumerate(choice)}, coordinates
+    raise DataError(
+        f"{path}, line 1", "no columns for the box", "Name them xmin, ymin, xmax, ymax or x, y, w, h"
+    )
+
+
+def _read(
+    rows: Rows, where: str, fields: list[str], columns: dict[str, int], coordinates: str, layout: TextLayout
+) -> None:
+    if len(fields) <= max(columns.values()):
+        raise DataError(where, f"it has {len(fields)} fields, fewer than the header")
+    image = Path(fields[columns["image"]].strip()).stem
+    rows.images.add(image)
+    label = fields[columns["label"]].strip()
+    if not label:
+        return
+    values = [number(fields[columns[f"box{i}"]], where) for i in range(4)]
+    box: Box = to_pixels(values, coordinates, layout.size(image, where), where)
+    rows.image.append(image)
+    rows.label.append(layout.label(label, where))
+    rows.box.append(box)
+    if "score" in columns and fields[columns["score"]].strip():
+        rows.score.append(number(fields[columns["score"]], where))
+    if "difficult" in columns:
+        rows.difficult.append(fields[columns["difficult"]].strip().lower() in ("1", "true"))

@@ -1,0 +1,61 @@
+"""Pascal VOC's annotations: one XML file for each image.
+
+Everingham et al., "The PASCAL Visual Object Classes Challenge 2012 Development Kit", section 4.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from xml.etree import ElementTree
+
+from striate.data.detection.rows import Rows, number, to_pixels
+from striate.errors import DataError
+from striate.metrics.detection import GroundTruth
+
+LARGEST = 16 << 20  # bytes of one annotation file
+
+
+def read_voc(folder: str | os.PathLike[str]) -> GroundTruth:
+    """The ground truth in a folder of VOC XML files; images go by the name of their file, without `.xml`.
+
+    Boxes have the width xmax - xmin: VOC's pixels are inclusive, and `evaluate_voc` adds the 1.
+
+    Raises:
+        DataError: no XML file, or a malformed one, by file and line.
+    """
+    folder = Path(folder)
+    paths = sorted(folder.glob("*.xml"))
+    if not paths:
+        raise DataError(f"cannot read {folder}", "there is no .xml file in it")
+    rows = Rows()
+    for path in paths:
+        rows.images.add(path.stem)
+        for item in _parse(path).iter("object"):
+            label = (item.findtext("name") or "").strip()
+            corners = item.find("bndbox")
+            if not label or corners is None:
+                raise DataError(f"{path}", "an object without name or bndbox")
+            values = [number((corners.findtext(k) or "").strip(), f"{path}, {k}") for k in CORNERS]
+            rows.image.append(path.stem)
+            rows.label.append(label)
+            rows.box.append(to_pixels(values, "xyxy", None, f"{path}, {label}"))
+            rows.difficult.append((item.findtext("difficult") or "0").strip() == "1")
+    return rows.ground_truth(folder)
+
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}", error.strerror or str(error)) from None
+    # Annotations need no document type; one could expand to more text than there is memory.
+    if len(text) > LARGEST or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+        raise DataError(f"{path}", "it has a document type or more than 16 MiB, which no VOC annotation has")
+    try:
+        return ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise DataError(f"{path}, line {error.position[0]}", str(error).split(":")[0]) from None

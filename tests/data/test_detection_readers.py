@@ -1,0 +1,111 @@
+"""The readers: the same boxes from every format, and mistakes told by file and line."""
+
+import numpy as np
+import pytest
+
+from striate.data.detection import TextLayout, read_found, read_truth
+from striate.errors import DataError, UsageError
+from striate.metrics.detection import evaluate
+
+
+def sorted_boxes(side, truth):
+    names = np.array(truth.category_names)
+    images = [str(i) for i in truth.image_ids[side.image].tolist()]
+    rows = [(i, n, *np.round(b, 1)) for i, n, b in zip(images, names[side.category], side.box, strict=True)]
+    return sorted(rows)
+
+
+def test_one_data_set_in_three_formats(shared):
+    folder = shared / "data/detection/padilla_formats"
+    images = shared / "data/detection/voc_100/data/database/images"
+    voc = read_truth(folder / "pascalvoc_format")
+    yolo = TextLayout("cxcywh", relative=True, images=images, names=folder / "yolo_format/obj.names")
+    text = read_truth(folder / "yolo_format/obj_train_data", yolo)
+    coco = read_truth(folder / "coco_format_v2/instances_v2.json")
+    assert len(voc) == len(text) == len(coco) == 273
+    assert voc.image_ids.tolist() == text.image_ids.tolist()
+    ours, theirs = sorted_boxes(voc, voc), sorted_boxes(text, text)
+    assert [r[:2] for r in ours] == [r[:2] for r in theirs]
+    widest = np.abs(np.array([r[2:] for r in ours]) - np.array([r[2:] for r in theirs])).max()
+    assert widest <= 1.1  # some of the files were converted with the inclusive pixel and some without
+    np.testing.assert_allclose(np.sort(coco.box[:, 2]), np.sort(voc.box[:, 2]), atol=1.1)
+
+
+def test_detections_in_three_layouts_score_the_same(shared):
+    folder = shared / "data/detection/padilla_formats"
+    images = shared / "data/detection/voc_100/data/database/images"
+    names = shared / "data/detection/padilla_toy/voc.names"
+    truth = read_truth(folder / "pascalvoc_format")
+    layouts = {
+        "abs_xywh": TextLayout("xywh", names=names),
+        "abs_xyx2y2": TextLayout("xyxy", names=names),
+        "rel_xywh": TextLayout("cxcywh", relative=True, images=images, names=names),
+    }
+    scores = {
+        name: evaluate(truth, read_found(folder / "dets" / name, truth, layout), "voc12").map
+        for name, layout in layouts.items()
+    }
+    assert scores["abs_xywh"] == scores["abs_xyx2y2"] == pytest.approx(scores["rel_xywh"], abs=1e-3)
+    assert 0.3 < scores["abs_xywh"] < 0.9
+
+
+def test_csv(tmp_path):
+    gt, dt = tmp_path / "gt.csv", tmp_path / "dt.csv"
+    gt.write_text("file_name,xmin,ymin,xmax,ymax,class\na.jpg,1,2,11,22,cat\nb.jpg,,,,,\n")
+    dt.write_text("image,label,conf,x,y,w,h\nsome/a.jpg,cat,0.5,1,2,10,20\n")
+    truth = read_truth(gt)
+    assert truth.image_ids.tolist() == ["a", "b"]
+    assert truth.box.tolist() == [[1, 2, 10, 20]]
+    assert evaluate(truth, read_found(dt, truth)).stats[0] == pytest.approx(1)
+
+
+def test_score_after_the_box(tmp_path):
+    for name, line in (("gt", "cat 1 2 3 4\n"), ("dt", "cat 1 2 3 4 0.25\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(line)
+    truth = read_truth(tmp_path / "gt")
+    found = read_found(tmp_path / "dt", truth, TextLayout(score_last=True))
+    assert found.score.tolist() == [0.25]
+    assert found.box.tolist() == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("cat 1 2 3", r"a\.txt, line 2: it has 4 fields, not 5"),
+        ("cat 1 2 3 x", r"a\.txt, line 2: 'x' is not a number"),
+        ("cat 1 2 -3 4", r"a\.txt, line 2: the box is -3 wide"),
+    ],
+)
+def test_malformed_lines(line, message, tmp_path):
+    (tmp_path / "a.txt").write_text(f"cat 1 2 3 4\n{line}\n")
+    with pytest.raises(DataError, match=message):
+        read_truth(tmp_path)
+
+
+def test_malformed_xml(tmp_path):
+    (tmp_path / "a.xml").write_text("<annotation>\n<object></annotation>")
+    with pytest.raises(DataError, match=r"a\.xml, line 2: mismatched tag"):
+        read_truth(tmp_path)
+    (tmp_path / "a.xml").write_text("<!DOCTYPE x [<!ENTITY a 'b'>]><annotation/>")
+    with pytest.raises(DataError, match="document type"):
+        read_truth(tmp_path)
+
+
+def test_malformed_csv(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("image,class,x,y,w,h\na,cat,1,2,3,four\n")
+    with pytest.raises(DataError, match=r"line 2: 'four' is not a number"):
+        read_truth(path)
+    path.write_text("image,class,x,y\n")
+    with pytest.raises(DataError, match="no columns for the box"):
+        read_truth(path)
+
+
+def test_layouts_are_checked(tmp_path):
+    with pytest.raises(UsageError, match="coordinates 'yxyx'"):
+        TextLayout("yxyx")
+    with pytest.raises(UsageError, match="Give the folder of images"):
+        TextLayout(relative=True)
+    with pytest.raises(DataError, match="nothing of that name"):
+        read_truth(tmp_path / "none")
