@@ -15,17 +15,23 @@ from typing import Any
 
 from striate.errors import unknown_name
 from striate.metrics.detection.coco import CocoResult, CocoSettings, MatchRecord, evaluate_coco
+from striate.metrics.detection.coco_api import COCO
+from striate.metrics.detection.coco_eval import COCOeval
 from striate.metrics.detection.coco_json import read_detections, read_ground_truth
+from striate.metrics.detection.meter import MeanAveragePrecision
 from striate.metrics.detection.records import Detections, GroundTruth, detections, ground_truth
 from striate.metrics.detection.voc import EVALUATORS, VocResult, VocSettings, evaluate_voc
 
 __all__ = [
+    "COCO",
     "EVALUATORS",
+    "COCOeval",
     "CocoResult",
     "CocoSettings",
     "Detections",
     "GroundTruth",
     "MatchRecord",
+    "MeanAveragePrecision",
     "VocResult",
     "VocSettings",
     "detections",

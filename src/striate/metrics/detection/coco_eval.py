@@ -1,0 +1,286 @@
+"""`COCOeval`, for code written against pycocotools: boxes, masks and key points, equal to it bit for bit.
+
+`summarize` prints nothing: the table is `str(evaluator)`, and is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from striate.errors import UsageError
+from striate.metrics.detection.coco import CocoResult, CocoSettings, MatchRecord, result, run_kernel
+from striate.metrics.detection.coco_api import COCO
+from striate.metrics.detection.kernel import thread_count
+from striate.metrics.detection.overlaps import keypoint_overlaps, mask_overlaps
+from striate.metrics.detection.records import Floats
+from striate.metrics.detection.reference import Found, Truths, groups
+
+KINDS = ("bbox", "segm", "keypoints")
+SIGMAS = (
+    0.26,
+    0.25,
+    0.25,
+    0.35,
+    0.35,
+    0.79,
+    0.79,
+    0.72,
+    0.72,
+    0.62,
+    0.62,
+    1.07,
+    1.07,
+    0.87,
+    0.87,
+    0.89,
+    0.89,
+)
+
+
+class Params:
+    """What is measured, under pycocotools' names."""
+
+    def __init__(self, iouType: str = "segm") -> None:
+        if iouType not in KINDS:
+            raise UsageError(f"iouType {iouType!r}", f"it is {', '.join(KINDS)}")
+        defaults = CocoSettings()
+        areas = {k: list(v) for k, v in defaults.areas.items() if iouType != "keypoints" or k != "small"}
+        self.iouType = iouType
+        self.imgIds: Any = []
+        self.catIds: Any = []
+        self.iouThrs = np.array(defaults.thresholds)
+        self.recThrs = np.array(defaults.recalls)
+        self.maxDets = [20] if iouType == "keypoints" else list(defaults.limits)
+        self.areaRng = list(areas.values())
+        self.areaRngLbl = list(areas)
+        self.useCats = 1
+        self.kpt_oks_sigmas = np.array(SIGMAS) / 10.0
+
+
+class COCOeval:
+    """pycocotools' evaluator: `evaluate`, `accumulate`, `summarize`, then `stats`, `eval` and `evalImgs`.
+
+    Args:
+        cocoGt: the ground truth.
+        cocoDt: the detections, from `cocoGt.loadRes`.
+        iouType: "bbox", "segm" or "keypoints".
+    """
+
+    def __init__(self, cocoGt: COCO, cocoDt: COCO, iouType: str = "segm") -> None:
+        self.cocoGt, self.cocoDt = cocoGt, cocoDt
+        self.params = Params(iouType)
+        self.params.imgIds = sorted(cocoGt.getImgIds())
+        self.params.catIds = sorted(cocoGt.getCatIds())
+        self.eval: dict[str, Any] = {}
+        self.stats: Floats = np.zeros(0)
+        self._result: CocoResult | None = None
+        self._images: list[dict[str, Any] | None] | None = None
+
+    def evaluate(self) -> None:
+        """Gather the annotations that `params` asks for, and measure their overlaps."""
+        p = self.params
+        p.imgIds, p.maxDets = np.unique(p.imgIds).tolist(), sorted(p.maxDets)
+        if p.useCats:
+            p.catIds = np.unique(p.catIds).tolist()
+        self._gts, self._dts = self._annotations(self.cocoGt), self._annotations(self.cocoDt)
+        image = {id_: i for i, id_ in enumerate(p.imgIds)}
+        kind = {id_: i if p.useCats else 0 for i, id_ in enumerate(p.catIds)}
+
+        def columns(rows: list[Any]) -> tuple[Any, Any, Floats]:
+            return (
+                np.array([image.get(r["image_id"], -1) for r in rows], np.int32),
+                np.array([kind.get(r["category_id"], -1) for r in rows], np.int32),
+                np.array([r.get("bbox", [0] * 4) for r in rows], np.float64).reshape(-1, 4),
+            )
+
+        def flags(rows: list[Any], flag: Callable[[Any], Any]) -> Any:
+            return np.array([bool(flag(r)) for r in rows], np.bool_)
+
+        gts, dts, points = self._gts, self._dts, p.iouType == "keypoints"
+        self._truths = Truths(
+            *columns(gts),
+            np.array([g["area"] for g in gts], np.float64),
+            flags(gts, lambda g: g.get("iscrowd", 0)),
+            flags(gts, lambda g: g.get("iscrowd", 0) or (points and g["num_keypoints"] == 0)),
+            flags(gts, lambda g: g["id"] == 0),
+        )
+        self._found = Found(
+            *columns(dts),
+            np.array([d["score"] for d in dts], np.float64),
+            np.array([d["area"] for d in dts], np.float64),
+            flags(dts, lambda d: d["id"] <= 0),
+        )
+        self._overlaps = self._measure_overlaps()
+        self._result, self._images = None, None
+
+    def _annotations(self, data: COCO) -> list[Any]:
+        p = self.params
+        rows = data.loadAnns(data.getAnnIds(p.imgIds, p.catIds if p.useCats else ()))
+        if p.useCats:
+            return rows
+        place = {id_: i for i, id_ in enumerate(p.catIds)}
+        return sorted((r for r in rows if r["category_id"] in place), key=lambda r: place[r["category_id"]])
+
+    def _measure_overlaps(self) -> Floats | None:
+        p = self.params
+        if p.iouType == "bbox":
+            return None
+        parts = [np.zeros(0)]
+        if p.iouType == "segm":
+            truth_masks = [self.cocoGt.annToRLE(g) for g in self._gts]
+            found_masks = [self.cocoDt.annToRLE(d) for d in self._dts]
+        for _, g, d in groups(self._truths, self._found, p.maxDets[-1]):
+            if not g.size or not d.size:
+                continue
+            if p.iouType == "segm":
+                crowd = [int(self._gts[i].get("iscrowd", 0)) for i in g]
+                part = mask_overlaps([found_masks[i] for i in d], [truth_masks[i] for i in g], crowd)
+            else:
+                part = keypoint_overlaps(
+                    [self._dts[i] for i in d], [self._gts[i] for i in g], np.asarray(p.kpt_oks_sigmas)
+                )
+            parts.append(part.ravel())
+        return np.concatenate(parts)
+
+    def _run(self, matches: bool) -> CocoResult:
+        p = self.params
+        settings = CocoSettings(
+            thresholds=tuple(p.iouThrs),
+            recalls=tuple(p.recThrs),
+            areas={f"{i}": (float(low), float(high)) for i, (low, high) in enumerate(p.areaRng)},
+            limits=tuple(p.maxDets),
+            use_categories=bool(p.useCats),
+        )
+        classes = len(p.catIds) if p.useCats else 1
+        curves, record = run_kernel(
+            self._truths,
+            self._found,
+            self._overlaps,
+            settings,
+            len(p.imgIds),
+            classes,
+            matches,
+            thread_count(None),
+        )
+        return result(curves, settings, np.arange(classes), tuple(map(str, range(classes))), record, ())
+
+    def accumulate(self) -> None:
+        """Fill `eval` with precision and scores [T, R, K, A, M] and recall [T, K, A, M].
+
+        Raises:
+            UsageError: `evaluate` was not called.
+        """
+        if not hasattr(self, "_truths"):
+            raise UsageError("accumulate", "there is nothing to accumulate", "Call evaluate first")
+        self._result = self._run(matches=False)
+        self.eval = {
+            "params": self.params,
+            "counts": list(self._result.precision.shape),
+            "precision": np.ascontiguousarray(self._result.precision),
+            "recall": np.ascontiguousarray(self._result.recall),
+            "scores": np.ascontiguousarray(self._result.scores),
+        }
+
+    def summarize(self) -> None:
+        """Fill `stats` with twelve numbers, or with ten for key points.
+
+        Raises:
+            UsageError: `accumulate` was not called.
+        """
+        if not self.eval:
+            raise UsageError("summarize", "there is nothing to summarize", "Call accumulate first")
+        self.stats = np.array([self._stat(*row) for row in self._rows()])
+        logging.getLogger("striate").info("%s", self)
+
+    def _rows(self) -> list[tuple[bool, float | None, str, int]]:
+        """Whether it is precision, the IoU threshold, the area and the limit of each number."""
+        if self.params.iouType == "keypoints":
+            some: list[tuple[float | None, str]] = [(None, "all"), (0.5, "all"), (0.75, "all")]
+            some += [(None, "medium"), (None, "large")]
+            return [(ap, t, area, 20) for ap in (True, False) for t, area in some]
+        one, ten, last = (*self.params.maxDets, -1, -1, -1)[:3]
+        sizes = ("small", "medium", "large")
+        return [
+            (True, None, "all", 100),
+            (True, 0.5, "all", last),
+            (True, 0.75, "all", last),
+            *((True, None, size, last) for size in sizes),
+            *((False, None, "all", most) for most in (one, ten, last)),
+            *((False, None, size, last) for size in sizes),
+        ]
+
+    def _stat(self, precise: bool, threshold: float | None, area: str, limit: int) -> float:
+        p = self.params
+        values = self.eval["precision" if precise else "recall"]
+        if threshold is not None:
+            values = values[np.flatnonzero(threshold == np.asarray(p.iouThrs))]
+        a = [i for i, name in enumerate(p.areaRngLbl) if name == area]
+        m = [i for i, most in enumerate(p.maxDets) if most == limit]
+        kept = values[..., a, m]
+        kept = kept[kept > -1]
+        return float(np.mean(kept)) if kept.size else -1.0
+
+    def __str__(self) -> str:
+        lines = []
+        for (precise, threshold, area, limit), value in zip(self._rows(), self.stats, strict=False):
+            name = ("Average Precision", "(AP)") if precise else ("Average Recall", "(AR)")
+            p = self.params
+            at = f"{p.iouThrs[0]:0.2f}:{p.iouThrs[-1]:0.2f}" if threshold is None else f"{threshold:0.2f}"
+            where = f"IoU={at:<9} | area={area:>6s} | maxDets={limit:>3d}"
+            lines.append(f" {name[0]:<18} {name[1]} @[ {where} ] = {value:0.3f}")
+        return "\n".join(lines)
+
+    @property
+    def evalImgs(self) -> list[dict[str, Any] | None]:
+        """Pycocotools' record for each class, area range and image, in that order; None where it is empty."""
+        if self._images is None:
+            record = self._run(matches=True).matches
+            assert record is not None
+            self._images = self._records(record)
+        return self._images
+
+    def _records(self, record: MatchRecord) -> list[dict[str, Any] | None]:
+        p = self.params
+        by_place = {
+            (category, self._image_of(g, d)): (g, d)
+            for category, g, d in groups(self._truths, self._found, p.maxDets[-1])
+        }
+        return [
+            self._record(record, a, *by_place[k, i], p.imgIds[i], category) if (k, i) in by_place else None
+            for k, category in enumerate(p.catIds if p.useCats else [-1])
+            for a in range(len(p.areaRng))
+            for i in range(len(p.imgIds))
+        ]
+
+    def _image_of(self, g: Any, d: Any) -> int:
+        return int(self._truths.image[g[0]] if g.size else self._found.image[d[0]])
+
+    def _record(
+        self, record: MatchRecord, a: int, g: Any, d: Any, image: Any, category: Any
+    ) -> dict[str, Any]:
+        p = self.params
+        low, high = p.areaRng[a]
+        area = self._truths.area[g]
+        ignored = (self._truths.ignore[g] | (area < low) | (area > high)).astype(int)
+        order = np.argsort(ignored, kind="stable")
+        g, ignored = g[order], ignored[order]
+        gt_ids = np.array([x["id"] for x in self._gts], np.float64)
+        dt_ids = np.array([x["id"] for x in self._dts], np.float64)
+        took, taken = record.truth_of[a][:, d], record.detection_of[a][:, g]
+        return {
+            "image_id": image,
+            "category_id": category,
+            "aRng": p.areaRng[a],
+            "maxDet": p.maxDets[-1],
+            "dtIds": [self._dts[i]["id"] for i in d],
+            "gtIds": [self._gts[i]["id"] for i in g],
+            "dtMatches": np.where(took >= 0, gt_ids[took], 0.0) if gt_ids.size else np.zeros(took.shape),
+            "gtMatches": np.where(taken >= 0, dt_ids[taken], 0.0) if dt_ids.size else np.zeros(taken.shape),
+            "dtScores": [self._dts[i]["score"] for i in d],
+            "gtIgnore": ignored,
+            "dtIgnore": record.ignored[a][:, d],
+        }

@@ -1,0 +1,81 @@
+"""Overlaps that are not of boxes: masks, by pycocotools' own mask code, and key points.
+
+The formula for key points (OKS) is that of the COCO keypoint evaluation, in the reference evaluator's order
+of operations: exp(-d^2 / (2 area (2 sigma)^2)), averaged over the labelled key points.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from striate.errors import DataError, UsageError
+from striate.metrics.detection.records import Floats
+
+
+def mask_module() -> Any:
+    """Pycocotools' mask code.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        return importlib.import_module("pycocotools.mask")
+    except ImportError:
+        raise UsageError(
+            "masks", "pycocotools is not installed", "Install it with pip install 'striate[masks]'"
+        ) from None
+
+
+def to_rle(segmentation: Any, height: int, width: int) -> Any:
+    """A mask's run lengths, of polygons, run lengths in plain numbers, or run lengths."""
+    mask = mask_module()
+    if isinstance(segmentation, list):
+        return mask.merge(mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), list):
+        return mask.frPyObjects(segmentation, height, width)
+    if isinstance(segmentation, dict) and "counts" in segmentation:
+        return segmentation
+    raise DataError("a segmentation", "it is neither a list of polygons nor run lengths")
+
+
+def mask_overlaps(found: list[Any], truths: list[Any], crowd: list[int]) -> Floats:
+    """IoU [D, G] of run lengths; over a crowd, the share of the detection inside it."""
+    return np.asarray(mask_module().iou(found, truths, crowd), np.float64).reshape(len(found), len(truths))
+
+
+def keypoint_overlaps(found: list[Any], truths: list[Any], sigmas: Floats) -> Floats:
+    """Similarity of key points, [D, G].
+
+    Args:
+        found: D annotations with `keypoints` (x, y and anything, for each of the K key points).
+        truths: G annotations with `keypoints` (x, y, visibility), `bbox` and `area`.
+        sigmas: [K], how far annotators differ on each key point.
+    """
+    out = np.zeros((len(found), len(truths)))
+    variances = (sigmas * 2) ** 2
+    points = [np.array(d["keypoints"]) for d in found]
+    for j, truth in enumerate(truths):
+        g = np.array(truth["keypoints"])
+        x, y, seen = g[0::3], g[1::3], g[2::3] > 0
+        left, top, width, height = truth["bbox"]
+        x0, x1, y0, y1 = left - width, left + width * 2, top - height, top + height * 2
+        for i, d in enumerate(points):
+            if len(d) != len(g) or len(g) != 3 * len(sigmas):
+                raise DataError(
+                    f"{len(d) // 3} key points in a detection",
+                    f"there are {len(g) // 3} in the ground truth and {len(sigmas)} sigmas",
+                    "Set params.kpt_oks_sigmas to one for each key point",
+                )
+            if seen.any():
+                dx, dy = d[0::3] - x, d[1::3] - y
+            else:  # nothing is labelled: the distance to a box of twice the size
+                zero = np.zeros(len(sigmas))
+                dx = np.maximum(zero, x0 - d[0::3]) + np.maximum(zero, d[0::3] - x1)
+                dy = np.maximum(zero, y0 - d[1::3]) + np.maximum(zero, d[1::3] - y1)
+            e = (dx**2 + dy**2) / variances / (truth["area"] + np.spacing(1)) / 2
+            e = e[seen] if seen.any() else e
+            out[i, j] = np.sum(np.exp(-e)) / e.shape[0]
+    return out

@@ -1,0 +1,95 @@
+"""`striate detection`: what it prints, and its exit codes."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from striate.cli import run
+
+ROW = {"image_id": 1, "category_id": 3, "bbox": [10, 10, 40, 40]}
+
+
+@pytest.fixture
+def pair(tmp_path):
+    gt, dt = tmp_path / "gt.json", tmp_path / "dt.json"
+    truth = {
+        "images": [{"id": 1}, {"id": 2}],
+        "annotations": [
+            {**ROW, "id": 1, "area": 1600, "iscrowd": 0},
+            {**ROW, "image_id": 2, "id": 2, "area": 1600, "iscrowd": 0},
+        ],
+        "categories": [{"id": 3, "name": "cat"}],
+    }
+    gt.write_text(json.dumps(truth))
+    dt.write_text(json.dumps([{**ROW, "score": 0.9}, {**ROW, "category_id": 9, "score": 0.8}]))
+    return str(gt), str(dt)
+
+
+def test_coco_as_json(pair, capsys):
+    assert run(["detection", *pair, "--json"]) == 0
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    # One of two objects is found: precision is 1 up to recall 0.5, which is 51 of the 101 levels.
+    assert answer["stats"][:3] == pytest.approx([51 / 101] * 3)
+    assert answer["stats"][6:9] == [0.5] * 3
+    assert answer["per_class"][0]["class"] == "cat"
+    assert "1 detections of classes that the ground truth does not have (9) were dropped" in err
+
+
+def test_coco_as_pycocotools_prints_it(pair, capsys, tmp_path):
+    import contextlib
+    import io
+
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    assert run(["detection", *pair]) == 0
+    ours = capsys.readouterr().out
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        truth = COCO(pair[0])
+        judge = COCOeval(truth, truth.loadRes(pair[1]), "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        printed.truncate(0)
+        printed.seek(0)
+        judge.summarize()
+    assert ours == printed.getvalue()
+
+
+@pytest.mark.parametrize(("style", "expected"), [("voc07", 6 / 11), ("voc12", 0.5)])
+def test_voc_as_json(style, expected, pair, capsys):
+    assert run(["detection", *pair, "--style", style, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["map"] == pytest.approx(expected)
+    row = answer["per_class"][0]
+    assert (row["class"], row["positives"], row["tp"], row["fp"]) == ("cat", 2, 1, 0)
+
+
+def test_a_users_mistakes(pair, capsys, tmp_path):
+    assert run(["detection", *pair, "--style", "coca"]) == 2
+    assert "did you mean coco" in capsys.readouterr().err
+    assert run(["detection", pair[0], str(tmp_path / "none.json")]) == 3
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_neither_torch_nor_anything_heavy_is_loaded(pair):
+    code = (
+        "import sys; from striate.cli import run; run(sys.argv[1:]); "
+        "heavy = ('torch', 'matplotlib', 'PIL', 'sklearn', 'jinja2', 'pycocotools'); "
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "detection", *pair], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert np.char.find(done.stdout, "Average Precision") > 0
+
+
+def test_the_python_twin(pair):
+    code = "import sys, striate; print(striate.metrics.detection.evaluate(*sys.argv[1:]).stats[6])"
+    done = subprocess.run([sys.executable, "-c", code, *pair], capture_output=True, text=True, check=True)
+    assert done.stdout == "0.5\n"
