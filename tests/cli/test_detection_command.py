@@ -93,3 +93,60 @@ def test_the_python_twin(pair):
     code = "import sys, striate; print(striate.metrics.detection.evaluate(*sys.argv[1:]).stats[6])"
     done = subprocess.run([sys.executable, "-c", code, *pair], capture_output=True, text=True, check=True)
     assert done.stdout == "0.5\n"
+
+
+def test_operating_point_and_interval(pair, capsys):
+    assert run(["detection", *pair, "--json", "--score", "0.5", "--bootstrap", "20"]) == 0
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    point = answer["operating_point"]
+    assert (point["tp"], point["fp"], point["fn"], point["precision"], point["recall"]) == (1, 0, 1, 1, 0.5)
+    assert answer["interval"]["low"] <= answer["interval"]["value"] <= answer["interval"]["high"]
+    assert "bootstrap: 100 %" in err
+    assert run(["detection", *pair, "--score", "0.95"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "at IoU 0.5 and score 0.95: TP 0, FP 0, FN 2, precision -, recall 0.0000, f1 0.0000"
+
+
+def test_comparison(pair, capsys):
+    assert run(["detection", *pair, "--json", "--compare", pair[1], "--bootstrap", "20"]) == 0
+    answer = json.loads(capsys.readouterr().out)["comparison"]
+    assert answer["p"] == 1
+    assert answer["difference"] == {"value": 0, "low": 0, "high": 0}
+
+
+def test_report(pair, capsys, tmp_path):
+    from PIL import Image
+
+    gt = json.loads((tmp_path / "gt.json").read_text())
+    gt["images"][0]["file_name"] = "train/<a>.png"
+    gt["categories"][0]["name"] = "<b>cat"
+    (tmp_path / "gt.json").write_text(json.dumps(gt))
+    Image.new("RGB", (60, 60)).save(tmp_path / "<a>.png")
+    out = tmp_path / "report"
+    assert run(["detection", *pair, "--out", str(out), "--picture", str(tmp_path / "<a>.png")]) == 0
+    names = (
+        "per_class.csv",
+        "pr_curves.csv",
+        "confusion.csv",
+        "mistakes.csv",
+        "pr_curves.png",
+        "report.html",
+    )
+    assert sorted(p.name for p in out.iterdir()) == sorted(names)
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 5
+    assert "http" not in page
+    assert "&lt;b&gt;cat" in page
+    assert "<b>" not in page
+    rows = (out / "per_class.csv").read_text().splitlines()
+    assert rows[0] == "class,ap,ap50,ar,tp,fp,fn,precision,recall,f1,best_f1,best_score"
+    assert rows[1].endswith("1,0,1,1.0,0.5,0.6666666666666666,0.6666666666666666,0.9")
+    assert (out / "pr_curves.csv").read_text().splitlines()[1] == "<b>cat,0.9,1.0,0.5,0.6666666666666666"
+    assert (out / "confusion.csv").read_text().splitlines() == [
+        "really,<b>cat,background",
+        "<b>cat,1,1",
+        "background,0,0",
+    ]
+    assert run(["detection", *pair, "--picture", "a.png"]) == 2
+    assert run(["detection", *pair, "--out", str(out), "--picture", "b.png"]) == 3

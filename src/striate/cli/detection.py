@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from striate.errors import DataError, UsageError
+from striate.progress import Progress
 
 Styles = "coco, voc07, voc12, or a port of these: padilla, padilla-11, py-faster-rcnn, py-faster-rcnn-07"
 
@@ -18,7 +22,12 @@ def detection(
         Path, typer.Argument(help="Detections: COCO JSON, CSV, or a folder of text files.")
     ],
     style: Annotated[str, typer.Option(help=f"What is measured: {Styles}.")] = "coco",
-    iou: Annotated[float, typer.Option(help="IoU threshold of VOC's styles.")] = 0.5,
+    iou: Annotated[float, typer.Option(help="IoU threshold of VOC's styles and of the explanation.")] = 0.5,
+    score: Annotated[float | None, typer.Option(help="Print hits and misses at this score.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for an HTML report, figures and CSV.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="With --out: an image to draw the matches in.")] = None,
+    bootstrap: Annotated[int, typer.Option(help="Draws of images for the interval of AP; 0 for none.")] = 0,
+    compare: Annotated[Path | None, typer.Option(help="Another detector's detections, to compare.")] = None,
     mode: Annotated[str, typer.Option(help="COCO: strict (as pycocotools) or corrected.")] = "strict",
     coordinates: Annotated[str, typer.Option(help="Text files: xywh, xyxy or cxcywh.")] = "xywh",
     relative: Annotated[bool, typer.Option("--relative", help="Text, CSV: fractions of the image.")] = False,
@@ -31,32 +40,119 @@ def detection(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure detections against ground truth: COCO's twelve numbers, or Pascal VOC's mAP."""
-    from striate.metrics.detection import CocoResult, evaluate
+    from striate.metrics.detection import CocoResult, CocoSettings, evaluate
 
-    options: dict[str, Any] = {"mode": mode} if style == "coco" else {"iou": iou}
-    truth, found = _read(gt, detections, coordinates, relative, score_last, images, names, threads)
-    result = evaluate(truth, found, style, threads=threads, **options)
+    if picture is not None and out is None:
+        raise UsageError("--picture", "a picture needs a place to go", "Give --out FOLDER too")
+    layout = (coordinates, relative, score_last, images, names)
+    truth, found = _read(gt, detections, layout, threads)
+    coco: dict[str, Any] = {"mode": mode} if style == "coco" else {"iou": iou}
+    result = evaluate(truth, found, style, threads=threads, **coco)
     for note in result.notes:
         print(f"striate: {note}", file=sys.stderr)
     if isinstance(result, CocoResult):
-        answer = {"stats": result.stats.tolist(), "per_class": result.per_class()}
-        text = _coco_lines(result)
+        answer, lines = {"stats": result.stats.tolist(), "per_class": result.per_class()}, result.lines()
     else:
-        answer = {"map": result.map, "per_class": result.per_class()}
-        text = _voc_lines(result)
-    print(json.dumps(answer) if as_json else "\n".join(text))
+        answer, lines = {"map": result.map, "per_class": result.per_class()}, _voc_lines(result)
+    settings = None if style == "coco" else CocoSettings(thresholds=(iou,))
+    interval = comparison = None
+    if bootstrap:
+        from striate.metrics.detection.resampling import bootstrap as resample
+
+        interval = resample(truth, found, bootstrap, settings=settings, progress=_Percent())
+        answer["interval"] = asdict(interval)
+        lines.append(f"AP {_between(interval)}")
+    if compare is not None:
+        from striate.metrics.detection.resampling import compare as both
+
+        other = _read(gt, compare, layout, threads)[1]
+        comparison = both(truth, found, other, bootstrap or 200, settings=settings, progress=_Percent())
+        answer["comparison"] = asdict(comparison)
+        lines += [
+            f"this one    AP {_between(comparison.first)}",
+            f"the other   AP {_between(comparison.second)}",
+            f"difference     {_between(comparison.difference)}, p = {comparison.p:.3f}",
+        ]
+    if score is not None or out is not None:
+        more, written = _explained(gt, result, truth, found, iou, score, out, picture, interval, comparison)
+        answer |= more
+        lines += [_point_line(more["operating_point"]), *(f"wrote {path}" for path in written)]
+    print(json.dumps(answer) if as_json else "\n".join(lines))
 
 
-def _read(
+def _explained(
     gt: Path,
-    found: Path,
-    coordinates: str,
-    relative: bool,
-    score_last: bool,
-    images: Path | None,
-    names: Path | None,
-    threads: int | None,
-) -> tuple[Any, Any]:
+    result: Any,
+    truth: Any,
+    found: Any,
+    iou: float,
+    score: float | None,
+    out: Path | None,
+    picture: Path | None,
+    interval: Any,
+    comparison: Any,
+) -> tuple[dict[str, Any], list[Path]]:
+    """What lies behind the numbers: for the answer, and as files where there is a folder for them."""
+    from striate.metrics.detection.explain import match, operating_point
+
+    score = 0.5 if score is None else score
+    if out is None:
+        point = operating_point(match(truth, found, iou), score)
+        of = {"iou": iou, "score": score}
+        return {"operating_point": of | point.total(), "operating_point_per_class": point.per_class()}, []
+    from striate.report.detection import as_json, explain, write_report
+
+    e = explain(truth, found, iou, score)
+    drawn = _drawn(gt, picture, truth, e.matched, score) if picture is not None else None
+    files = write_report(out, result, e, interval=interval, comparison=comparison, picture=drawn)
+    return as_json(e), files
+
+
+def _drawn(gt: Path, picture: Path, truth: Any, matched: Any, score: float) -> bytes:
+    """PNG of one image with its matches; the image goes by its file name."""
+    import io
+
+    from striate.report.detection_figures import matches_picture
+
+    ids = {str(i): place for place, i in enumerate(truth.image_ids.tolist())}
+    if gt.suffix.lower() == ".json":
+        rows = json.loads(gt.read_text("utf-8-sig"))["images"]
+        by_name = {Path(str(row.get("file_name", ""))).name: str(row["id"]) for row in rows}
+        image = ids.get(by_name.get(picture.name, ""))
+    else:
+        image = ids.get(picture.stem)
+    if image is None:
+        raise DataError(f"{picture}", f"{gt} has no image of that name")
+    buffer = io.BytesIO()
+    matches_picture(picture, matched, image, score).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class _Percent(Progress):
+    """A line on standard error every tenth of the way."""
+
+    def begin(self, stage: str, total: int, unit: str = "images") -> None:
+        self.stage, self.total, self.done = stage, max(total, 1), 0
+
+    def advance(self, done: int, **figures: float) -> None:
+        before, self.done = self.done, self.done + done
+        if before * 10 // self.total < self.done * 10 // self.total:
+            print(f"{self.stage}: {self.done * 100 // self.total} %", file=sys.stderr)
+
+
+def _between(interval: Any) -> str:
+    return f"{interval.value:.4f} (95 % of the draws: {interval.low:.4f} to {interval.high:.4f})"
+
+
+def _point_line(point: dict[str, Any]) -> str:
+    rates = ", ".join(
+        f"{k} {'-' if point[k] is None else format(point[k], '.4f')}" for k in ("precision", "recall", "f1")
+    )
+    counts = ", ".join(f"{k.upper()} {point[k]}" for k in ("tp", "fp", "fn"))
+    return f"at IoU {point['iou']:g} and score {point['score']:g}: {counts}, {rates}"
+
+
+def _read(gt: Path, found: Path, options: tuple[Any, ...], threads: int | None) -> tuple[Any, Any]:
     if gt.suffix.lower() == found.suffix.lower() == ".json":  # the quickest way in: no image library
         from striate.metrics.detection import read_detections, read_ground_truth
 
@@ -64,25 +160,9 @@ def _read(
         return truth, read_detections(found, truth, threads)
     from striate.data.detection import TextLayout, read_found, read_truth
 
-    layout = TextLayout(coordinates, relative, score_last, images, names)
+    layout = TextLayout(*options)
     truth = read_truth(gt, layout)
     return truth, read_found(found, truth, layout)
-
-
-def _coco_lines(result: Any) -> list[str]:
-    """The twelve numbers, as pycocotools prints them."""
-    limits = result.settings.limits
-    sizes = ("all", "all", "all", "small", "medium", "large")
-    precision = zip(("0.50:0.95", "0.50", "0.75", *["0.50:0.95"] * 3), sizes, [limits[-1]] * 6, strict=True)
-    recall = zip(["0.50:0.95"] * 6, sizes, (*limits, *[limits[-1]] * 3), strict=True)
-    lines = []
-    for i, (at, area, most) in enumerate((*precision, *recall)):
-        name = ("Average Precision", "(AP)") if i < 6 else ("Average Recall", "(AR)")
-        lines.append(
-            f" {name[0]:<18} {name[1]} @[ IoU={at:<9} | area={area:>6s} | maxDets={most:>3d} ] "
-            f"= {result.stats[i]:0.3f}"
-        )
-    return lines
 
 
 def _voc_lines(result: Any) -> list[str]:

@@ -38,6 +38,7 @@ def assert_same(gt, rows, kind, **params):
     for name in ("precision", "recall", "scores"):
         np.testing.assert_array_equal(mine.eval[name], other.eval[name])
     assert mine.stats.tolist() == list(other.stats)
+    assert len(str(mine).splitlines()) == len(mine.stats)
     assert len(mine.evalImgs) == len(other.evalImgs)
     for a, b in zip(mine.evalImgs, other.evalImgs, strict=True):
         assert (a is None) == (b is None)

@@ -201,3 +201,11 @@ def test_mistakes_of_the_caller():
         match(truth, found, 0)
     with pytest.raises(UsageError, match="20 at least"):
         bootstrap(truth, found, draws=3)
+
+
+def test_difficult_objects_count_neither_way():
+    truth, found = one_of_each()
+    point = operating_point(
+        match(replace(truth, difficult=np.array([True, False, False, True])), found), 0.45
+    )
+    assert (point.tp.tolist(), point.fp.tolist(), point.fn.tolist()) == ([0, 0], [3, 1], [1, 1])

@@ -5,6 +5,7 @@ Lin et al., "Microsoft COCO: Common Objects in Context", 2014, and the reference
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -123,6 +124,10 @@ class CocoResult:
         """AR over classes, and over all thresholds unless one is given; -1 where empty."""
         return self._mean(self.recall, threshold, area, limit)
 
+    def lines(self) -> list[str]:
+        """The twelve numbers as pycocotools prints them."""
+        return stat_lines(twelve_rows(self.settings.limits), self.stats, self.settings.thresholds)
+
     def _mean(self, values: Floats, threshold: float | None, area: str, limit: int) -> float:
         a = [i for i, name in enumerate(self.settings.areas) if name == area]
         m = [i for i, most in enumerate(self.settings.limits) if most == limit]
@@ -165,7 +170,7 @@ def evaluate_coco(
     matches: bool = False,
     threads: int | None = None,
 ) -> CocoResult:
-    """COCO's evaluation of bounding boxes.
+    """COCO's evaluation of bounding boxes. Objects that are difficult (as VOC marks them) are ignored.
 
     Args:
         truth: G ground truths.
@@ -188,7 +193,8 @@ def evaluate_coco(
     if not settings.use_categories:
         truth, found = _one_class(truth, found)
         void = truth.id == 0 if settings.mode == "strict" else void
-    truths = Truths(truth.image, truth.category, truth.box, truth.area, truth.crowd, truth.crowd, void)
+    ignore = truth.crowd | truth.difficult
+    truths = Truths(truth.image, truth.category, truth.box, truth.area, truth.crowd, ignore, void)
     meek = None if found.id is None else found.id <= 0
     columns = Found(found.image, found.category, found.box, found.score, found.area, meek)
     classes = truth.category_ids.size if settings.use_categories else 1
@@ -274,26 +280,45 @@ def result(
     return replace(bare, stats=twelve(bare))
 
 
-def twelve(r: CocoResult) -> Floats:
-    """COCO's twelve numbers, in the order of `STAT_NAMES`.
+# Whether a number is a precision, its IoU threshold (None: the mean over all), area range and limit.
+Row = tuple[bool, float | None, str, int]
+
+
+def twelve_rows(limits: Sequence[int]) -> list[Row]:
+    """What COCO's twelve numbers are, in the order of `STAT_NAMES`.
 
     As in pycocotools, the first is over exactly 100 detections, and the others over the three limits.
     """
-    limits = (*r.settings.limits, *([-1] * 3))[:3]
-    one, ten, last = limits
+    one, ten, last = (*limits, -1, -1, -1)[:3]
     sizes = ("small", "medium", "large")
-    return np.array(
-        [
-            r.mean_precision(),
-            r.mean_precision(0.5, limit=last),
-            r.mean_precision(0.75, limit=last),
-            *(r.mean_precision(area=size, limit=last) for size in sizes),
-            r.mean_recall(limit=one),
-            r.mean_recall(limit=ten),
-            r.mean_recall(limit=last),
-            *(r.mean_recall(area=size, limit=last) for size in sizes),
-        ]
-    )
+    return [
+        (True, None, "all", 100),
+        (True, 0.5, "all", last),
+        (True, 0.75, "all", last),
+        *((True, None, size, last) for size in sizes),
+        *((False, None, "all", most) for most in (one, ten, last)),
+        *((False, None, size, last) for size in sizes),
+    ]
+
+
+def twelve(r: CocoResult) -> Floats:
+    """COCO's twelve numbers, in the order of `STAT_NAMES`."""
+    values = []
+    for precise, threshold, area, limit in twelve_rows(r.settings.limits):
+        mean = r.mean_precision if precise else r.mean_recall
+        values.append(mean(threshold, area, limit))
+    return np.array(values)
+
+
+def stat_lines(rows: Sequence[Row], stats: Floats, thresholds: Sequence[float]) -> list[str]:
+    """The numbers as pycocotools prints them."""
+    lines = []
+    for (precise, threshold, area, limit), value in zip(rows, stats, strict=True):
+        name = ("Average Precision", "(AP)") if precise else ("Average Recall", "(AR)")
+        at = f"{thresholds[0]:0.2f}:{thresholds[-1]:0.2f}" if threshold is None else f"{threshold:0.2f}"
+        where = f"IoU={at:<9} | area={area:>6s} | maxDets={limit:>3d}"
+        lines.append(f" {name[0]:<18} {name[1]} @[ {where} ] = {value:0.3f}")
+    return lines
 
 
 def _one_class(truth: GroundTruth, found: Detections) -> tuple[GroundTruth, Detections]:

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 
 from striate.errors import UsageError
-from striate.metrics.detection.coco import CocoResult, CocoSettings, MatchRecord, result, run_kernel
+from striate.metrics.detection.coco import (
+    CocoResult,
+    CocoSettings,
+    MatchRecord,
+    Row,
+    result,
+    run_kernel,
+    stat_lines,
+    twelve_rows,
+)
 from striate.metrics.detection.coco_api import COCO
 from striate.metrics.detection.kernel import thread_count
 from striate.metrics.detection.overlaps import keypoint_overlaps, mask_overlaps
@@ -196,22 +205,12 @@ class COCOeval:
         self.stats = np.array([self._stat(*row) for row in self._rows()])
         logging.getLogger("striate").info("%s", self)
 
-    def _rows(self) -> list[tuple[bool, float | None, str, int]]:
-        """Whether it is precision, the IoU threshold, the area and the limit of each number."""
+    def _rows(self) -> list[Row]:
         if self.params.iouType == "keypoints":
             some: list[tuple[float | None, str]] = [(None, "all"), (0.5, "all"), (0.75, "all")]
             some += [(None, "medium"), (None, "large")]
             return [(ap, t, area, 20) for ap in (True, False) for t, area in some]
-        one, ten, last = (*self.params.maxDets, -1, -1, -1)[:3]
-        sizes = ("small", "medium", "large")
-        return [
-            (True, None, "all", 100),
-            (True, 0.5, "all", last),
-            (True, 0.75, "all", last),
-            *((True, None, size, last) for size in sizes),
-            *((False, None, "all", most) for most in (one, ten, last)),
-            *((False, None, size, last) for size in sizes),
-        ]
+        return twelve_rows(self.params.maxDets)
 
     def _stat(self, precise: bool, threshold: float | None, area: str, limit: int) -> float:
         p = self.params
@@ -225,14 +224,11 @@ class COCOeval:
         return float(np.mean(kept)) if kept.size else -1.0
 
     def __str__(self) -> str:
-        lines = []
-        for (precise, threshold, area, limit), value in zip(self._rows(), self.stats, strict=False):
-            name = ("Average Precision", "(AP)") if precise else ("Average Recall", "(AR)")
-            p = self.params
-            at = f"{p.iouThrs[0]:0.2f}:{p.iouThrs[-1]:0.2f}" if threshold is None else f"{threshold:0.2f}"
-            where = f"IoU={at:<9} | area={area:>6s} | maxDets={limit:>3d}"
-            lines.append(f" {name[0]:<18} {name[1]} @[ {where} ] = {value:0.3f}")
-        return "\n".join(lines)
+        return (
+            "\n".join(stat_lines(self._rows(), self.stats, list(self.params.iouThrs)))
+            if len(self.stats)
+            else ""
+        )
 
     @property
     def evalImgs(self) -> list[dict[str, Any] | None]:

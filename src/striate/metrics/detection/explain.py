@@ -32,7 +32,7 @@ class Matched:
         taken: int32 [D], the ground truth's row that a detection took, or -1.
         right: bool [D], true positives.
         wrong: bool [D], false positives; neither right nor wrong are those that are ignored.
-        counts: bool [G], ground truths that count: known image and class, and no crowd.
+        counts: bool [G], ground truths that count: known image and class, no crowd, not difficult.
     """
 
     truth: GroundTruth
@@ -60,7 +60,7 @@ def match(truth: GroundTruth, found: Detections, iou: float = 0.5, *, threads: i
     assert record is not None
     taken, ignored = record.truth_of[0, 0], record.ignored[0, 0]
     seen = record.rank >= 0
-    counts = (truth.image >= 0) & (truth.category >= 0) & ~truth.crowd
+    counts = (truth.image >= 0) & (truth.category >= 0) & ~truth.crowd & ~truth.difficult
     return Matched(
         truth, found, iou, taken, seen & (taken >= 0) & ~ignored, seen & (taken < 0) & ~ignored, counts
     )

@@ -118,7 +118,7 @@ def _values(
     assert record is not None
     order = by_score(found)
     order = order[record.rank[order] >= 0]
-    counts = (truth.image >= 0) & ~truth.crowd
+    counts = (truth.image >= 0) & ~truth.crowd & ~truth.difficult
     total, measured = np.zeros(len(weights)), np.zeros(len(weights))
     progress.begin("bootstrap", truth.category_ids.size, "classes")
     for k in range(truth.category_ids.size):
