@@ -1,6 +1,7 @@
 """COCO's numbers against pycocotools 2.0.11, bit for bit, for the native kernel and for NumPy's."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -197,3 +198,21 @@ def test_text_ids(text_on, version, tmp_path):
     for row in (*gt["annotations"], *rows):
         row[key] = f"{row[key]:04d}"
     assert_same_bits(evaluate(*write(tmp_path, gt, rows)), reference(gt, rows))
+
+
+@pytest.mark.skipif(kernel._native is None, reason="the native kernel was not built here")
+def test_every_recall_level_at_every_number_of_objects(monkeypatch):
+    """Whether i of n objects reach a level depends on the last bit of i / n."""
+    levels = (
+        CocoSettings().recalls + tuple(i * 0.1 for i in range(11)) + tuple(1 - i * 0.01 for i in range(101))
+    )
+    settings = CocoSettings(recalls=tuple(sorted(levels)), thresholds=(0.5,))
+    for n in range(1, 400):
+        box = np.c_[np.arange(n) * 20.0, np.zeros(n), np.full((n, 2), 9.0)]
+        truth = ground_truth([1] * n, [1] * n, box)
+        # Scores tell which hit reached the level.
+        found = detections([1] * n, [1] * n, box, 1 / np.arange(1, n + 1), truth=truth)
+        settings = replace(settings, limits=(n, n, n))
+        native = evaluate_coco(truth, found, settings, threads=1).scores[0, :, 0, 0, 0]
+        reached = np.searchsorted(np.arange(1, n + 1) / n, settings.recalls, side="left")
+        np.testing.assert_array_equal(native, np.append(found.score, 0)[reached], err_msg=str(n))

@@ -200,3 +200,56 @@ def test_mistakes_are_told_with_their_place(tmp_path):
     dt.write_text("[]")
     with pytest.raises(DataError, match=r"ground truth should be an object|annotations should be an array"):
         read_ground_truth(dt)
+
+
+BAD = [
+    b'"\x01"',
+    b'"\\x"',
+    b'"\\u12g4"',
+    b'"\xff"',
+    b'"\xc0\x80"',
+    b'"\xed\xa0\x80"',
+    b'"\xf5\x80\x80\x80"',
+    b'"a',
+]
+BAD += [
+    b"01",
+    b"1.",
+    b".5",
+    b"+1",
+    b"1e",
+    b"1e+",
+    b"-",
+    b"--1",
+    b"0x1",
+    b"tru",
+    b"nulll",
+    b"Nan",
+    b"[1,]",
+    b"[,1]",
+    b"{1:2}",
+]
+BAD += [b'{"a" 1}', b'{"a":1,}', b"[1 2]", b"[}", b"'a'", b"", b"1" * 30 + b"."]
+GOOD = [
+    b'"\\u00e9\\n\\/"',
+    b'"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"',
+    b'"\x7f"',
+    b"-0",
+    b"1E5",
+    b"0.5e-3",
+    b"[ ]",
+    b"{ }",
+    b"NaN",
+]
+
+
+@needs_native
+@pytest.mark.parametrize("padding", [0, 9])  # at the end of the text, and with plenty of it to come
+def test_values_that_are_skipped_are_held_to_the_grammar(padding, tmp_path):
+    for values, accepted in ((BAD, False), (GOOD, True)):
+        for value in values:
+            text = b'[{"note":' + value + b"," + ROW[1:].encode() + b" " * padding + b"]"
+            ours, theirs = read_both(tmp_path, text, True)
+            assert ((ours is not None), (theirs is not None)) == (accepted, accepted), value
+            end = b"[" + ROW[:-1].encode() + b',"note":' + value + b"}]"
+            assert (read_both(tmp_path, end, True)[0] is not None) == accepted, value
