@@ -150,3 +150,18 @@ def test_report(pair, capsys, tmp_path):
     ]
     assert run(["detection", *pair, "--picture", "a.png"]) == 2
     assert run(["detection", *pair, "--out", str(out), "--picture", "b.png"]) == 3
+
+
+def test_masks(pair, capsys, tmp_path):
+    gt, rows = (json.loads((tmp_path / name).read_text()) for name in ("gt.json", "dt.json"))
+    square = [[10, 10, 50, 10, 50, 50, 10, 50]]
+    for row in (*gt["annotations"], *rows):
+        row["segmentation"] = square
+    for image in gt["images"]:
+        image.update(height=60, width=60)
+    (tmp_path / "gt.json").write_text(json.dumps(gt))
+    (tmp_path / "dt.json").write_text(json.dumps(rows[:1]))
+    assert run(["detection", *pair, "--iou-type", "segm", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stats"][0] == pytest.approx(51 / 101)
+    assert run(["detection", *pair, "--iou-type", "segm", "--style", "voc07"]) == 2
+    assert run(["detection", *pair, "--iou-type", "mask"]) == 2

@@ -28,6 +28,7 @@ def detection(
     picture: Annotated[Path | None, typer.Option(help="With --out: an image to draw the matches in.")] = None,
     bootstrap: Annotated[int, typer.Option(help="Draws of images for the interval of AP; 0 for none.")] = 0,
     compare: Annotated[Path | None, typer.Option(help="Another detector's detections, to compare.")] = None,
+    iou_type: Annotated[str, typer.Option(help="COCO JSON: bbox, segm or keypoints.")] = "bbox",
     mode: Annotated[str, typer.Option(help="COCO: strict (as pycocotools) or corrected.")] = "strict",
     coordinates: Annotated[str, typer.Option(help="Text files: xywh, xyxy or cxcywh.")] = "xywh",
     relative: Annotated[bool, typer.Option("--relative", help="Text, CSV: fractions of the image.")] = False,
@@ -44,6 +45,9 @@ def detection(
 
     if picture is not None and out is None:
         raise UsageError("--picture", "a picture needs a place to go", "Give --out FOLDER too")
+    if iou_type != "bbox":
+        _other_overlaps(gt, detections, iou_type, as_json, style, out or score or bootstrap or compare)
+        return
     layout = (coordinates, relative, score_last, images, names)
     truth, found = _read(gt, detections, layout, threads)
     coco: dict[str, Any] = {"mode": mode} if style == "coco" else {"iou": iou}
@@ -78,6 +82,20 @@ def detection(
         answer |= more
         lines += [_point_line(more["operating_point"]), *(f"wrote {path}" for path in written)]
     print(json.dumps(answer) if as_json else "\n".join(lines))
+
+
+def _other_overlaps(gt: Path, found: Path, kind: str, as_json: bool, style: str, more: Any) -> None:
+    """COCO's numbers of masks or key points: twelve, or ten for key points."""
+    from striate.metrics.detection import COCO, COCOeval
+
+    if style != "coco" or more:
+        raise UsageError(f"--iou-type {kind}", "only COCO's numbers can be had of it", "Leave the rest out")
+    truth = COCO(gt)
+    judge = COCOeval(truth, truth.loadRes(found), kind)
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    print(json.dumps({"stats": judge.stats.tolist()}) if as_json else judge)
 
 
 def _explained(
