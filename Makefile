@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SETUP := pyproject.toml constraints.txt
+SETUP := pyproject.toml constraints.txt setup.py $(wildcard native/*)
 
 .PHONY: demo test test-slow check format clean
 

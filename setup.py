@@ -19,7 +19,7 @@ setup(
         Extension(
             "striate.metrics.detection._native",
             sources=["native/json_columns.cpp", "native/matching.cpp", "native/module.cpp"],
-            depends=["native/json_columns.hpp", "native/matching.hpp"],
+            depends=[f"native/{name}.hpp" for name in ("json_columns", "json_reader", "matching", "sorting")],
             language="c++",
             extra_compile_args=FLAGS,
             extra_link_args=[] if sys.platform == "win32" else ["-pthread"],

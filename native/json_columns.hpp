@@ -7,14 +7,6 @@
 
 namespace striate {
 
-// Why a text cannot be read, and where; `general` where it may well be valid, but holds what the columns
-// cannot (an id that is no 64-bit integer), so that the general reader has to be asked.
-struct Refusal {
-    std::size_t at;
-    const char *why;
-    bool general;
-};
-
 struct Columns {
     std::vector<std::int64_t> id, image, category;
     std::vector<double> box;  // [n, 4]
@@ -33,7 +25,7 @@ struct Dataset {
 
 // `results`: rows are detections (image_id, category_id, bbox, score), in an array or under "annotations";
 // else the text is an object and its annotations are ground truth (id, area and iscrowd, and no score).
-// Throws Refusal.
+// Throws Refusal (json_reader.hpp).
 void read_json(const char *text, std::size_t size, bool results, int threads, Dataset &out);
 
 // For each id its place in `known`, or -1. Of equal known ids the last one counts.

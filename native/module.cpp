@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "json_columns.hpp"
+#include "json_reader.hpp"
 #include "matching.hpp"
 
 namespace {
