@@ -216,3 +216,20 @@ def test_every_recall_level_at_every_number_of_objects(monkeypatch):
         native = evaluate_coco(truth, found, settings, threads=1).scores[0, :, 0, 0, 0]
         reached = np.searchsorted(np.arange(1, n + 1) / n, settings.recalls, side="left")
         np.testing.assert_array_equal(native, np.append(found.score, 0)[reached], err_msg=str(n))
+
+
+@pytest.mark.parametrize("limits", [(1, 10, 50), (2, 100, 100), (100, 100, 100)])
+def test_the_twelve_numbers_at_other_limits(limits, tmp_path):
+    for seed in range(20):
+        gt, rows = awkward(seed)
+        ours = evaluate(*write(tmp_path, gt, rows), limits=limits)
+        assert ours.stats.tolist() == list(reference(gt, rows, maxDets=list(limits)).stats)
+
+
+def test_corrected_mode_without_classes(version):
+    """Where ids are in order and scores are numbers, the modes agree; rows of unknown classes fall out."""
+    truth = ground_truth([1, 1, 1], [1, 2, 9], [[0, 0, 50, 50]] * 3, categories={1: "a", 2: "b"})
+    found = detections([1, 1], [2, 9], [[0, 0, 50, 50]] * 2, [0.9, 0.8], truth=truth)
+    for mode in ("strict", "corrected"):
+        result = evaluate_coco(truth, found, CocoSettings(mode=mode, use_categories=False))
+        assert result.stats[8] == 0.5

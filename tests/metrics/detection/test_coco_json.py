@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 from coco_oracle import awkward
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.errors import DataError
@@ -52,18 +52,21 @@ def number_of(text):
 
 
 @needs_native
+@settings(deadline=None)
 @given(st.floats())
 def test_every_double_is_read_back(value):
     assert struct.pack("d", number_of(json.dumps(value))) == struct.pack("d", value) or np.isnan(value)
 
 
 @needs_native
+@settings(deadline=None)
 @given(st.from_regex(r"-?(0|[1-9][0-9]{0,24})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,4})?", fullmatch=True))
 def test_every_number_is_what_python_reads(text):
     assert number_of(text) == float(json.loads(text))
 
 
 @needs_native
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789+-.eE NaIfinty", max_size=12))
 def test_what_python_refuses_is_refused(text):
     try:
@@ -75,6 +78,7 @@ def test_what_python_refuses_is_refused(text):
 
 
 @needs_native
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text() | st.integers(),

@@ -133,9 +133,10 @@ class CocoResult:
         m = [i for i, most in enumerate(self.settings.limits) if most == limit]
         if threshold is not None:
             values = values[np.flatnonzero(np.array(self.settings.thresholds) == threshold)]
-        flat = values[
-            ..., a[:1], m[:1]
-        ].ravel()  # in the order [T, R, K], on which the sum's rounding depends
+        if not a or not m:
+            return -1.0
+        # In the order [T, R, K], on which the rounding of the sum depends; a limit given twice counts twice.
+        flat = values[..., a, m].ravel()
         kept = flat[flat > -1]
         return float(np.mean(kept)) if kept.size else -1.0
 
@@ -183,16 +184,14 @@ def evaluate_coco(
         DataError: scores that are no numbers, in mode "corrected".
     """
     settings = settings or CocoSettings()
-    if settings.mode == "strict":
+    strict = settings.mode == "strict"
+    if strict:
         truth = without_repeated_ids(truth)
-        void = truth.id == 0
-    else:
-        void = np.zeros(len(truth), np.bool_)
-        if np.isnan(found.score).any():
-            raise DataError(f"detection {int(np.argmax(np.isnan(found.score)))}", "its score is not a number")
+    elif np.isnan(found.score).any():
+        raise DataError(f"detection {int(np.argmax(np.isnan(found.score)))}", "its score is not a number")
     if not settings.use_categories:
         truth, found = _one_class(truth, found)
-        void = truth.id == 0 if settings.mode == "strict" else void
+    void = (truth.id == 0) & strict
     ignore = truth.crowd | truth.difficult
     truths = Truths(truth.image, truth.category, truth.box, truth.area, truth.crowd, ignore, void)
     meek = None if found.id is None else found.id <= 0
