@@ -209,3 +209,11 @@ def test_difficult_objects_count_neither_way():
         match(replace(truth, difficult=np.array([True, False, False, True])), found), 0.45
     )
     assert (point.tp.tolist(), point.fp.tolist(), point.fn.tolist()) == ([0, 0], [3, 1], [1, 1])
+
+
+def test_the_interval_is_of_the_corrected_ap():
+    truth, found = one_of_each()
+    truth = replace(truth, id=np.array([0, 5, 5, 7]))
+    expected = evaluate_coco(truth, found, CocoSettings(mode="corrected")).stats[0]
+    assert bootstrap(truth, found, draws=20).value == pytest.approx(expected)
+    assert evaluate_coco(truth, found).stats[0] < expected

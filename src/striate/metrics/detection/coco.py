@@ -77,6 +77,9 @@ class CocoSettings:
 class MatchRecord:
     """Who matched whom, for A area ranges, T thresholds, D detections and G ground truths.
 
+    In mode "strict", ground truths that share an id are replaced first (`without_repeated_ids`), and rows are
+    those of what comes of it.
+
     Args:
         truth_of: int32 [A, T, D], row of the ground truth that a detection took, or -1.
         detection_of: int32 [A, T, G], row of the detection that took a ground truth last, or -1.

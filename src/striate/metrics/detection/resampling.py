@@ -2,12 +2,12 @@
 
 Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 (percentile intervals) and 16
 (tests). Images are drawn with replacement; a detector's AP is computed anew on each draw, which counts an
-image as often as it was drawn.
+image as often as it was drawn. Matching is that of mode "corrected".
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +113,7 @@ def _values(
     progress: Progress,
 ) -> tuple[float, Floats]:
     """AP on all images, and on each draw."""
-    settings = settings or CocoSettings()
+    settings = replace(settings or CocoSettings(), mode="corrected")
     record = evaluate_coco(truth, found, settings, matches=True).matches
     assert record is not None
     order = by_score(found)
