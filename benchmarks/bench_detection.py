@@ -32,7 +32,7 @@ THREAD_VARIABLES = ("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "HOTCOCO_NUM_THREADS
 def striate(gt: str, dt: str, threads: int) -> list[float]:
     from striate.metrics.detection import evaluate
 
-    return evaluate(gt, dt, threads=threads).stats.tolist()
+    return [float(number) for number in evaluate(gt, dt, threads=threads).stats]
 
 
 def striate_arrays(gt: str, dt: str, threads: int) -> list[float]:
@@ -48,7 +48,7 @@ def striate_arrays(gt: str, dt: str, threads: int) -> list[float]:
     global START
     START = time.process_time(), time.perf_counter()
     again = detections(image, category, found.box, found.score, truth=truth)
-    return evaluate_coco(truth, again, threads=threads).stats.tolist()
+    return [float(number) for number in evaluate_coco(truth, again, threads=threads).stats]
 
 
 def _like_pycocotools(module: Any, gt: str, dt: str) -> list[float]:

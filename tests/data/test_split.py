@@ -31,10 +31,11 @@ def test_every_image_is_in_one_part_and_every_class_in_all(counts, test, val, se
     assert sorted(names) == sorted(data.splits["all"].names)
     for label, count in enumerate(counts):
         in_part = {name: int((part.labels == label).sum()) for name, part in parts.items()}
-        assert in_part["train"] >= (1 if test + val < 0.75 or count < 3 else 0)
-        for name, share in (("val", val), ("test", test)):
-            expected = 0 if count < 3 or share == 0 else max(1, round(count * share))
-            assert in_part.get(name, 0) == expected
+        wanted = {"val": val, "test": test}
+        shares = {k: 0 if count < 3 or not s else max(1, round(count * s)) for k, s in wanted.items()}
+        assert in_part["train"] >= 1
+        assert in_part.get("val", 0) == shares["val"]
+        assert in_part.get("test", 0) == max(0, min(shares["test"], count - shares["val"] - 1))
 
 
 def test_neither_order_nor_place_matters():

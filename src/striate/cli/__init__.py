@@ -32,7 +32,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "train": Command("striate.cli.train:train", "Train a network on a folder of images, and report."),
     "evaluate": Command("striate.cli.evaluate:evaluate", "Measure a model on labelled images."),
     "predict": Command("striate.cli.predict:predict", "Name what is in images."),
-    "detection": Command("striate.cli.detection:detection", "Measure a detector: COCO's twelve numbers, VOC's AP."),
+    "detection": Command("striate.cli.detection:detection", "Measure a detector as COCO and VOC do."),
     "weights": {
         "inspect": Command("striate.cli.weights:inspect", "Print what a model file says of itself."),
     },

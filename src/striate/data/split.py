@@ -69,7 +69,8 @@ def _cut(
     order = np.array(sorted(range(len(samples)), key=lambda i: keys[i]), np.int64)
     for label in range(len(data.classes)):
         mine = order[samples.labels[order] == label]
-        n_val, n_test = _count(len(mine), val), _count(len(mine), test)
+        n_val = _count(len(mine), val)
+        n_test = max(0, min(_count(len(mine), test), len(mine) - n_val - 1))  # one is left to train on
         parts[1].append(mine[:n_val])
         parts[2].append(mine[n_val : n_val + n_test])
         parts[0].append(mine[n_val + n_test :])
