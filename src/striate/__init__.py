@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from striate import data, metrics, models, transforms
+    from striate import anatomy, data, metrics, models, transforms
     from striate.evaluation import Evaluation, evaluate
     from striate.prediction import Classifier, Prediction, load
     from striate.runs import Run, train
@@ -28,7 +28,7 @@ _HOMES = {
     "load": "striate.prediction",
     "train": "striate.runs",
 }
-_MODULES = ("data", "metrics", "models", "transforms")
+_MODULES = ("anatomy", "data", "metrics", "models", "transforms")
 
 __all__ = [
     "Classifier",
@@ -37,6 +37,7 @@ __all__ = [
     "Preprocess",
     "Run",
     "__version__",
+    "anatomy",
     "data",
     "evaluate",
     "load",
