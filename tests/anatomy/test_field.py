@@ -47,7 +47,9 @@ class MaxPool(nn.MaxPool2d):
 @st.composite
 def layer(draw):
     """One convolution or pool over one channel."""
-    kind = draw(st.sampled_from(["conv", "conv", "avg", "max", "transposed", "nearest", "bilinear"]))
+    kind = draw(
+        st.sampled_from(["conv", "conv", "avg", "max", "transposed", "nearest", "bilinear", "bicubic"])
+    )
     stride = draw(st.integers(1, 3))
     if kind == "conv":
         kernel, dilation = draw(st.tuples(st.integers(1, 4), st.integers(1, 4))), draw(st.integers(1, 2))

@@ -165,11 +165,11 @@ def nearest(before: int, after: int, exact: bool = False) -> Taps:
     return Taps(advance, tuple(((2 * r + half) * advance // (2 * period),) for r in range(period)))
 
 
-def linear(before: int, after: int, align_corners: bool) -> Taps:
+def linear(before: int, after: int, align_corners: bool, beyond: int = 0) -> Taps:
     """The taps of linear resizing: the two input units beside the place of the output unit.
 
     The place is (o + 1/2) before / after - 1/2, or o (before - 1) / (after - 1) with aligned corners. A
-    place that falls on a unit reads that one only.
+    place that falls on a unit reads that one only. Cubic resizing reads one more `beyond` on either side.
     """
     if align_corners:
         period, advance = _ratio(before - 1, after - 1) if after > 1 and before > 1 else (1, 0)
@@ -180,7 +180,7 @@ def linear(before: int, after: int, align_corners: bool) -> Taps:
     units = []
     for place in places:
         low = place.numerator // place.denominator
-        units.append((low,) if place == low else (low, low + 1))
+        units.append((low,) if place == low else tuple(range(low - beyond, low + 2 + beyond)))
     return Taps(advance, tuple(units))
 
 

@@ -138,6 +138,12 @@ def resize_linear(call: Call) -> Sight | None:
     return _resized(call, lambda before, after: field.linear(before, after, align))
 
 
+def resize_cubic(call: Call) -> Sight | None:
+    """Bicubic interpolation."""
+    align = bool(call.args["align_corners"])
+    return _resized(call, lambda before, after: field.linear(before, after, align, beyond=1))
+
+
 def _resized(call: Call, taps: Callable[[int, int], Taps]) -> Sight | None:
     seen, x = call.main()
     for dim in range(2, x.ndim):
@@ -281,6 +287,12 @@ def mix(call: Call) -> Sight | None:
     return sight.mixed(call.main()[0], call.dims())
 
 
+def glu(call: Call) -> Sight | None:
+    """One half of a dimension gates the other."""
+    seen, _ = call.main()
+    return sight.unknown(seen) if any(axis.dim == call.dim() for axis in seen) else seen
+
+
 def layer_norm(call: Call) -> Sight | None:
     """Statistics over the last dimensions."""
     seen, x = call.main()
@@ -401,7 +413,9 @@ _NAMES: dict[Rule, str] = {
     same: "alias detach clone lift lift_fresh contiguous _to_copy lift_fresh_copy native_dropout "
     "alpha_dropout tril triu native_channel_shuffle channel_shuffle bernoulli",
     overwrite: "copy",
-    elementwise: "where masked_fill embedding lerp addcmul addcdiv index_put",
+    # torch does not mark these as elementwise:
+    elementwise: "hardswish threshold log_sigmoid_forward _prelu_kernel rrelu_with_noise "
+    "where masked_fill embedding lerp addcmul addcdiv index_put",
     window: "convolution convolution_overrideable mkldnn_convolution max_pool1d max_pool2d max_pool3d "
     "max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d",
     adaptive_pool: "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
@@ -409,6 +423,7 @@ _NAMES: dict[Rule, str] = {
     resize_nearest: "upsample_nearest1d upsample_nearest2d upsample_nearest3d",
     resize_nearest_exact: "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d",
     resize_linear: "upsample_linear1d upsample_bilinear2d upsample_trilinear3d",
+    resize_cubic: "upsample_bicubic2d",
     pad: "constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
     "replication_pad2d replication_pad3d",
     reshape: "view _unsafe_view reshape _reshape_alias squeeze unflatten",
@@ -426,6 +441,7 @@ _NAMES: dict[Rule, str] = {
     reduce: "mean sum amax amin max min prod var std var_mean std_mean logsumexp norm linalg_vector_norm "
     "argmax argmin any all",
     mix: "_softmax _log_softmax _safe_softmax softmax log_softmax cumsum cumprod sort topk",
+    glu: "glu",
     layer_norm: "native_layer_norm _fused_rms_norm rms_norm",
     group_norm: "native_group_norm",
     batch_norm: "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "

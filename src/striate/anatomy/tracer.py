@@ -107,7 +107,7 @@ class Operator(NamedTuple):
         """Look it up."""
         packet = func.overloadpacket.__name__
         schema = func._schema
-        mutates = schema.is_mutable
+        mutates = (packet.endswith("_") and schema.is_mutable) or func._overloadname.endswith("out")
         name = packet.removesuffix("_") if mutates else packet
         rule = rules.find(func)
         return cls(
