@@ -32,8 +32,9 @@ class Layer:
         macs: multiply-accumulates (`striate.anatomy.costs` has the conventions).
         activation: bytes of the tensors that it writes; views and in-place results take none.
         inputs: indices of the layers whose results it reads; -1 is the input of the network.
-        rule: how its size follows from that of its input, for the interactive page; a kind and numbers.
+        rule: how its size follows from that of its input: `kind`, and what goes with it (`tracing`).
         shared: whether its module or parameters had been used before.
+        image: size of the input on each axis of the image.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Layer:
     inputs: Numbers = ()
     rule: dict[str, Any] = field(default_factory=dict)
     shared: bool = False
+    image: Numbers = ()
 
     @property
     def rf(self) -> tuple[int | None, ...]:
@@ -78,8 +80,6 @@ class Layer:
             for reach in self.reach
         )
 
-    image: Numbers = ()
-
     def sees(self, unit: tuple[int, ...]) -> tuple[Interval | None, ...]:
         """First and last pixel, on each axis, of what one unit sees; beyond the image is padding.
 
@@ -99,7 +99,7 @@ class Anatomy:
         model: name of the network or class of the module.
         input: shapes of the tensors that it was given.
         layers: in the order in which they ran.
-        params: of the whole module, shared ones once.
+        total_params: of the whole module, shared ones once.
         trainable: those of them that require a gradient.
         unused: parameters that took no part, by the module that holds them.
         buffers: numbers in the module's buffers.
@@ -112,7 +112,7 @@ class Anatomy:
     model: str
     input: tuple[Numbers, ...]
     layers: tuple[Layer, ...]
-    params: int
+    total_params: int
     trainable: int
     unused: dict[str, int]
     buffers: int
@@ -120,6 +120,11 @@ class Anatomy:
     outputs: tuple[Numbers, ...]
     uncounted: dict[str, int]
     untracked: dict[str, int]
+
+    @property
+    def params(self) -> int:
+        """Parameters that take part, shared ones once: GoogLeNet's without its auxiliary heads."""
+        return sum(layer.params for layer in self.layers)
 
     @property
     def macs(self) -> int:

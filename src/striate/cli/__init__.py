@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "evaluate": Command("striate.cli.evaluate:evaluate", "Measure a model on labelled images."),
     "predict": Command("striate.cli.predict:predict", "Name what is in images."),
     "detection": Command("striate.cli.detection:detection", "Measure a detector as COCO and VOC do."),
+    "anatomy": Command("striate.cli.anatomy:anatomy", "Show what each layer does to size, sight and cost."),
     "weights": {
         "inspect": Command("striate.cli.weights:inspect", "Print what a model file says of itself."),
     },
