@@ -30,7 +30,8 @@ class Layer:
             the whole image.
         params: trainable and frozen parameters that first take part here; shared ones count once.
         macs: multiply-accumulates (`striate.anatomy.costs` has the conventions).
-        activation: bytes of the tensors that it writes; views and in-place results take none.
+        activation: bytes of its results; views and what is computed in place take none, nor do the indices
+            and statistics that some operators return beside.
         inputs: indices of the layers whose results it reads; -1 is the input of the network.
         rule: how its size follows from that of its input: `kind`, and what goes with it (`tracing`).
         shared: whether its module or parameters had been used before.

@@ -4,7 +4,8 @@ On meta tensors nothing is computed, yet torch's shape functions take most of th
 operators that networks are made of the shape is a formula; for all others torch answers once for each
 combination of argument shapes, and the answer is remembered.
 
-The formulas hold for contiguous arguments; the caller asks torch for others.
+The formulas hold for contiguous arguments, but for those of `ANY_LAYOUT`, whose results are always
+contiguous; the caller asks torch for others.
 """
 
 from __future__ import annotations
@@ -64,18 +65,42 @@ def _batch_norm(args: Arguments) -> list[Shape] | None:
 
 
 def _max_pool(args: Arguments) -> list[Shape] | None:
-    if len(args) < 3:
-        return None
-    rest: tuple[Any, ...] = ([0, 0], [1, 1], False)
-    x, kernel, stride, padding, dilation, ceil = (*args, *rest[len(args) - 3 :])
-    if x.ndim != 4 or any(len(value) != 2 for value in (kernel, stride, padding, dilation)) or 0 in x.shape:
+    rest: tuple[Any, ...] = ([], [0, 0], [1, 1], False)
+    x, kernel, stride, padding, dilation, ceil = (*args, *rest[len(args) - 2 :])
+    size = _pooled(x, kernel, stride or kernel, padding, dilation, ceil)
+    return None if size is None else [size, size]
+
+
+def _avg_pool(args: Arguments) -> list[Shape] | None:
+    kernel = args[1]
+    rest: tuple[Any, ...] = ([], [0] * len(kernel), False)
+    x, kernel, stride, padding, ceil = (*args, *rest[len(args) - 2 :])[:5]
+    size = _pooled(x, kernel, stride or kernel, padding, [1] * len(kernel), ceil)
+    return None if size is None else [size]
+
+
+def _pooled(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil: bool,
+) -> Shape | None:
+    count = x.ndim - 2
+    if any(len(value) != count for value in (kernel, stride, padding, dilation)) or 0 in x.shape:
         return None
     if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
         return None
     sizes = [
         window_size(*item, ceil) for item in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
     ]
-    return None if min(sizes) < 1 else [(*x.shape[:2], *sizes)] * 2
+    return None if min(sizes) < 1 else (*x.shape[:2], *sizes)
+
+
+def _adaptive_pool(args: Arguments) -> list[Shape] | None:
+    x, size = args
+    return [(*x.shape[:2], *size)] if x.ndim == 4 and 0 not in x.shape else None
 
 
 def _unary(args: Arguments) -> list[Shape] | None:
@@ -86,12 +111,15 @@ def _binary(args: Arguments) -> list[Shape] | None:
     a, b = args[0], args[1]
     if not isinstance(b, Tensor):
         return [a.shape]
+    if b.ndim == 0 and a.ndim > 0 and not b.is_complex():
+        return [a.shape]  # a number that Python code wrote: it takes the other's type
     if a.dtype != b.dtype:
         return None
     if a.shape == b.shape:
         return [a.shape]
-    # The scale of squeeze-and-excitation: the same but for sizes of 1, which the first has not.
-    if a.ndim == b.ndim and all(m in (n, 1) for n, m in zip(a.shape, b.shape, strict=True)):
+    # The scale of squeeze-and-excitation, a bias: the same but for sizes of 1 and for dimensions in front.
+    pairs = zip(reversed(a.shape), reversed(b.shape), strict=False)
+    if a.ndim >= b.ndim and all(m in (n, 1) for n, m in pairs):
         return [a.shape]
     return None
 
@@ -118,6 +146,24 @@ def _cat(args: Arguments) -> list[Shape] | None:
     return [shape]
 
 
+def _addmm(args: Arguments) -> list[Shape] | None:
+    bias, a, b = args
+    if (
+        a.shape[1] != b.shape[0]
+        or bias.dtype != a.dtype
+        or bias.shape not in (b.shape[1:], (1, *b.shape[1:]))
+    ):
+        return None
+    return [(a.shape[0], b.shape[1])]
+
+
+def _mm(args: Arguments) -> list[Shape] | None:
+    a, b = args
+    if a.ndim < 2 or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2] or a.dtype != b.dtype:
+        return None
+    return [(*a.shape[:-1], b.shape[-1])]
+
+
 UNARY = (
     "relu",
     "hardswish",
@@ -136,9 +182,16 @@ FORMULAS: dict[str, Callable[[Arguments], list[Shape] | None]] = {
     "convolution.default": _convolution,
     "native_batch_norm.default": _batch_norm,
     "max_pool2d_with_indices.default": _max_pool,
-    "add.Tensor": _binary,
-    "mul.Tensor": _binary,
+    "avg_pool2d.default": _avg_pool,
+    "avg_pool3d.default": _avg_pool,
+    "_adaptive_avg_pool2d.default": _adaptive_pool,
+    **{f"{name}.Tensor": _binary for name in ("add", "sub", "mul", "div")},
+    "pow.Tensor_Scalar": _unary,
     "mean.dim": _mean,
     "cat.default": _cat,
+    "addmm.default": _addmm,
+    "mm.default": _mm,
+    "bmm.default": _mm,
     **{f"{name}.default": _unary for name in UNARY},
 }
+ANY_LAYOUT = {_addmm, _mm}

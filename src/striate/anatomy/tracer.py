@@ -162,6 +162,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
         self.parameters: dict[int, Tensor] = {}
         self.memory: dict[Any, list[tuple[Any, Any, torch.dtype]]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would import its compiler, a second and 70 MB, to keep it off an operator."""
+        return False
+
     def trail(self, tensor: Any) -> Trail:
         """What is known of a tensor; nothing for one that was not made here."""
         return self.trails.get(id(tensor), NOWHERE)
@@ -266,7 +271,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
     ) -> list[shapes.Shape] | None:
         if operator.formula is None or kwargs:
             return None
-        if not (tensors[0].is_floating_point() and all(tensor.is_contiguous() for tensor in tensors)):
+        if not tensors[0].is_floating_point():
+            return None
+        if operator.formula not in shapes.ANY_LAYOUT and not all(t.is_contiguous() for t in tensors):
             return None
         return operator.formula(args)
 
@@ -349,7 +356,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
             self.constants.pop(id(tensors[0]), None)
         first = outputs[0]
         out = tuple(first.shape)
-        written = 0 if operator.view or operator.mutates else _bytes(outputs)
+        written = 0 if operator.view or operator.mutates else first.numel() * first.element_size()
         bound: dict[str, Any] | None = None
         sights: list[Sight | None] = [None]
         if seen:
@@ -464,10 +471,6 @@ def _with(values: dict[int, Tensor], argument: Any) -> Any:
     if isinstance(argument, (list, tuple)):
         return type(argument)([_with(values, item) for item in argument])
     return argument
-
-
-def _bytes(tensors: list[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _key(value: Any) -> Any:

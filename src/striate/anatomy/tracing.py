@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -106,9 +108,10 @@ def observe(module: nn.Module, name: str, arguments: Sequence[Any], compute: boo
         tracer.leave(output)
 
     with kept_as_it_is(module), contextlib.ExitStack() as stack:
+        on_meta = all(tensor.is_meta for tensor in itertools.chain(module.parameters(), module.buffers()))
         for part in module.modules():
             part.training = False
-            if not compute:
+            if not compute and not on_meta:
                 _without_weights(part, tracer)
         stack.callback(hooks.register_module_forward_pre_hook(enter).remove)
         stack.callback(hooks.register_module_forward_hook(leave, always_call=True).remove)
@@ -157,24 +160,32 @@ def _without_fused_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
+CONTAINERS = {dict, list, set, collections.OrderedDict}
+
+
 @contextlib.contextmanager
 def kept_as_it_is(module: nn.Module) -> Iterator[None]:
     """Undo whatever happens to the attributes of a module and its parts, and to the containers in them."""
     before = []
     for part in module.modules():
+        attributes = vars(part)
         inside = [
-            (value, value.copy()) for value in vars(part).values() if isinstance(value, (dict, list, set))
+            (value, value.copy() if value else None)
+            for value in attributes.values()
+            if type(value) in CONTAINERS
         ]
-        before.append((part, dict(vars(part)), inside))
+        before.append((attributes, attributes.copy(), inside))
     try:
         yield
     finally:
-        for part, attributes, inside in before:
-            vars(part).clear()
-            vars(part).update(attributes)
-            for container, content in inside:
-                container.clear()
-                (container.extend if isinstance(container, list) else container.update)(content)
+        for attributes, content, inside in before:
+            attributes.clear()
+            attributes.update(content)
+            for container, items in inside:
+                if container:
+                    container.clear()
+                if items:
+                    (container.extend if isinstance(container, list) else container.update)(items)
 
 
 def gather(module: nn.Module, name: str, arguments: Sequence[Any], outputs: Any, tracer: Tracer) -> Anatomy:
@@ -202,7 +213,7 @@ def gather(module: nn.Module, name: str, arguments: Sequence[Any], outputs: Any,
         layers=tuple(layers),
         total_params=sum(p.numel() for p in parameters.values()),
         trainable=sum(p.numel() for p in parameters.values() if p.requires_grad),
-        unused=_unused(module, counted),
+        unused={} if counted >= parameters.keys() else _unused(module, counted),
         buffers=sum(buffer.numel() for buffer in module.buffers()),
         modules={path: type(part).__name__ for path, part in module.named_modules()},
         outputs=tuple(tuple(tensor.shape) for tensor in tensors_in((outputs,))),
