@@ -57,7 +57,8 @@ def test_windows(batch, channels, height, width, kernel, other, stride, padding,
 def test_broadcast_arithmetic(shape, ones):
     other = [1 if one else n for n, one in zip(shape, ones, strict=True)]
     assert agree(aten.mul.Tensor, meta(*shape), meta(*other))
-    agree(aten.mul.Tensor, meta(*other), meta(*shape))
+    assert agree(aten.mul.Tensor, meta(*other), meta(*shape))
+    assert agree(aten.sub.Tensor, meta(other[0], 1, 4), meta(shape[1], 4))
     assert agree(aten.add.Tensor, meta(*shape), meta(*other[1:]))
     assert agree(aten.add.Tensor, meta(*shape), 2.0)
     assert agree(aten.div.Tensor, meta(*shape), torch.tensor(3.0, dtype=torch.float64, device="meta"))

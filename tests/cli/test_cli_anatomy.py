@@ -66,6 +66,54 @@ def test_comparison(capsys):
     assert "6,624,904 (0.0479x)" in out
 
 
+def test_an_interactive_page(capsys, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (300, 200), "red").save(tmp_path / "photo.png")
+    page = tmp_path / "page.html"
+    code, out, _ = striate(capsys, "resnet18", "--html", str(page), "--image", str(tmp_path / "photo.png"))
+    assert (code, out) == (0, f"wrote {page}\n")
+    assert "layer4.1.conv2" in page.read_text("utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "photo.png"]
+    code, _, err = striate(capsys, "resnet18", "--html", str(tmp_path / "no" / "page.html"))
+    assert code == 2
+    assert "cannot write" in err
+
+
+def test_fields_are_checked_by_gradients(capsys):
+    code, out, _ = striate(capsys, "lenet", "--check")
+    assert code == 0
+    assert out.startswith("24 of 24 fields agree with the gradients")
+    code, out, _ = striate(capsys, "lenet", "--check", "--json")
+    assert all(item["agrees"] for item in json.loads(out)["checks"])
+
+
+def test_effective_field_and_accuracy_plot(capsys, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (90, 70), "green").save(tmp_path / "photo.png")
+    picture = tmp_path / "erf.png"
+    argv = [
+        "resnet20",
+        "--erf",
+        str(tmp_path / "photo.png"),
+        "--layer",
+        "layer2.0.conv2",
+        "--out",
+        str(picture),
+    ]
+    code, out, _ = striate(capsys, *argv)
+    assert code == 0
+    assert out.startswith("layer2.0.conv2: ")
+    assert picture.stat().st_size > 10_000
+    code, _, err = striate(capsys, *argv[:-3], "layer9", "--out", str(picture))
+    assert code == 2
+    assert "unknown layer" in err
+    code, out, _ = striate(capsys, "vgg11", "resnet18", "--plot", str(tmp_path / "plot.svg"))
+    assert code == 0
+    assert (tmp_path / "plot.svg").read_text("utf-8").startswith("<?xml")
+
+
 def test_the_calculator_explains_the_first_layer_of_alexnet(capsys):
     code, out, _ = striate(
         capsys, "conv", "--input", "224", "--kernel", "11", "--stride", "4", "--padding", "2"

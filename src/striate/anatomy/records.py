@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -33,7 +33,8 @@ class Layer:
         activation: bytes of its results; views and what is computed in place take none, nor do the indices
             and statistics that some operators return beside.
         inputs: indices of the layers whose results it reads; -1 is the input of the network.
-        rule: how its size follows from that of its input: `kind`, and what goes with it (`tracing`).
+        rule: how its size follows from that of its input, one entry for each operator in it: `kind` (window,
+            fixed, scale, slice, pad, same, flat, product, other) and the numbers that go with it.
         shared: whether its module or parameters had been used before.
         image: size of the input on each axis of the image.
     """
@@ -53,7 +54,7 @@ class Layer:
     macs: int = 0
     activation: int = 0
     inputs: Numbers = ()
-    rule: dict[str, Any] = field(default_factory=dict)
+    rule: tuple[dict[str, Any], ...] = ()
     shared: bool = False
     image: Numbers = ()
 

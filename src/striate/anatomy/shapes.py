@@ -117,11 +117,14 @@ def _binary(args: Arguments) -> list[Shape] | None:
         return None
     if a.shape == b.shape:
         return [a.shape]
-    # The scale of squeeze-and-excitation, a bias: the same but for sizes of 1 and for dimensions in front.
-    pairs = zip(reversed(a.shape), reversed(b.shape), strict=False)
-    if a.ndim >= b.ndim and all(m in (n, 1) for n, m in pairs):
-        return [a.shape]
-    return None
+    long, short = (a.shape, b.shape) if a.ndim >= b.ndim else (b.shape, a.shape)
+    shape = list(long)
+    for place in range(1, len(short) + 1):
+        n, m = long[-place], short[-place]
+        if n != m and 1 not in (n, m):
+            return None
+        shape[-place] = m if n == 1 else n
+    return [shape]
 
 
 def _mean(args: Arguments) -> list[Shape] | None:

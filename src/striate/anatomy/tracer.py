@@ -354,6 +354,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
         if operator.mutates and tensors and len(outputs) == 1:
             outputs = tensors[:1]  # the user's own tensor, not its stand-in
             self.constants.pop(id(tensors[0]), None)
+            for step in self.steps if self.compute else ():
+                if step.tensor is tensors[0]:  # it no longer holds what that step wrote
+                    step.tensor = None
         first = outputs[0]
         out = tuple(first.shape)
         written = 0 if operator.view or operator.mutates else first.numel() * first.element_size()
@@ -496,4 +499,32 @@ def _geometry(operator: Operator, bound: dict[str, Any], out: tuple[int, ...]) -
         geometry["transposed"] = bool(bound.get("transposed"))
         geometry["ceil"] = bool(bound.get("ceil_mode"))
         return {"kind": "window", **geometry}
-    return {"kind": operator.name, "args": bound}
+    name = operator.name
+    if "adaptive" in name:
+        return {"kind": "fixed", "size": tuple(bound["output_size"])}
+    if "upsample" in name:
+        return {"kind": "scale", "before": tuple(bound["self"].shape[2:]), "after": out[2:]}
+    if name == "slice":
+        geometry = {key: bound[key] for key in ("start", "end", "step")}
+        return {"kind": "slice", "axis": bound["dim"] % len(out) - 2, **geometry}
+    if name.endswith(("_pad_nd", "_pad1d", "_pad2d", "_pad3d")):
+        amounts = list(bound["pad"] if "pad" in bound else bound["padding"])
+        amounts += [0] * (2 * len(out) - 4 - len(amounts))
+        before, after = amounts[0 : 2 * len(out) - 4 : 2][::-1], amounts[1 : 2 * len(out) - 4 : 2][::-1]
+        return {"kind": "pad", "before": tuple(before), "after": tuple(after)}
+    if operator.rule is rules.elementwise or operator.rule in SAME_SIZE:
+        return {"kind": "same"}
+    if operator.rule is rules.reduce and "keepdim" in bound:
+        return {"kind": "fixed", "size": out[2:]} if len(out) > 2 else {"kind": "flat"}
+    return {"kind": "product" if operator.cost else "other"}
+
+
+SAME_SIZE = {
+    rules.batch_norm,
+    rules.group_norm,
+    rules.layer_norm,
+    rules.same,
+    rules.cat,
+    rules.mix,
+    rules.glu,
+}

@@ -238,6 +238,12 @@ def _rows(tracer: Tracer) -> list[tuple[Frame | None, list[int]]]:
     return [(frame, steps) for _, frame, steps in placed]
 
 
+def result_of(tracer: Tracer, index: int) -> Tensor | None:
+    """The tensor that a layer of a computed pass gave; None where it was overwritten."""
+    frame, steps = _rows(tracer)[index]
+    return frame.tensor if frame is not None else tracer.steps[steps[-1]].tensor
+
+
 def _is_one(frame: Frame, steps: Sequence[Step]) -> bool:
     """Whether a module that calls no other is a layer of its own, rather than a page of functional calls."""
     if type(frame.module).__module__.startswith("torch.nn."):
@@ -296,7 +302,7 @@ def _layer(
         macs=sum(step.macs for step in steps),
         activation=sum(step.activation for step in steps) + (frame.activation if frame is not None else 0),
         inputs=tuple(sorted({place.get(source, -1) for source in sources} - {index})),
-        rule={},
+        rule=tuple(step.geometry for step in steps),
         shared=shared,
         image=tracer.size,
     )

@@ -21,9 +21,9 @@ CALCULATOR = "Calculator (striate anatomy conv)"
 
 def anatomy(
     models: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(help="A network's name, or package.module:factory; `conv` for the calculator."),
-    ],
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Several networks side by side.")] = False,
     imgsz: Annotated[
         str | None, typer.Option(help="Image size in pixels: 224, or 480x640 (height x width).")
@@ -37,6 +37,20 @@ def anatomy(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV, one line a layer.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write an interactive page here.")] = None,
+    image: Annotated[Path | None, typer.Option(help="The photograph of that page.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Measure every receptive field with gradients, and compare.")
+    ] = False,
+    erf: Annotated[
+        Path | None, typer.Option(help="Draw the effective receptive field over this photograph.")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Whose field --erf draws; the last map's.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw accuracy against size and cost, of all networks or those named.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where --erf puts its picture.")] = Path("erf.png"),
+    seed: Annotated[int, typer.Option(help="Of the random weights that --erf looks at.")] = 0,
     size: Annotated[
         int, typer.Option("--input", help="Pixels on one side.", rich_help_panel=CALCULATOR)
     ] = 224,
@@ -67,6 +81,13 @@ def anatomy(
     """
     if sum((as_json, as_csv, as_markdown)) > 1:
         raise UsageError("more than one of --json, --csv and --markdown", "there is one output", "Choose one")
+    if plot is not None:
+        _plot(models or [], plot)
+        return
+    if not models:
+        raise UsageError(
+            "no network", "there is nothing to look at", "Name one, as in `striate anatomy vgg16`"
+        )
     if models == ["conv"]:
         if stack:
             _stacks(stack, as_json)
@@ -75,8 +96,18 @@ def anatomy(
             options |= {"ceil": ceil, "transposed": transposed}
             _calculate(size, kernel, stride, padding, dilation, options, reduce, as_json)
         return
+    if (check or erf is not None) and len(models) > 1:
+        raise UsageError("--check or --erf of several networks", "each takes one", "Name one network")
+    if check:
+        _check(models[0], _size(imgsz), as_json)
+        return
+    if erf is not None:
+        _effective(models[0], _size(imgsz), erf, layer, out, seed)
+        return
     from striate.anatomy import table, trace
 
+    if html is not None and len(models) > 1:
+        raise UsageError("a page for several networks", "a page shows one", "Leave out --html")
     if len(models) > 1 and not compare:
         raise UsageError(
             f"{len(models)} networks: {', '.join(models)}", "one is shown at a time", "Add --compare"
@@ -85,6 +116,9 @@ def anatomy(
     for name in models:
         result = trace(_network(name), size=_size(imgsz), batch=batch)
         found.append(_named(result, name))
+    if html is not None:
+        _page(found[0], html, image)
+        return
     if compare:
         print(json.dumps(table.compare(found)) if as_json else table.compare_text(found))
     elif as_json:
@@ -95,6 +129,114 @@ def anatomy(
         print(table.to_markdown(found[0], depth))
     else:
         print(table.to_text(found[0], shutil.get_terminal_size((120, 24)).columns, depth))
+
+
+def _page(result: Any, path: Path, image: Path | None) -> None:
+    """Write the interactive page."""
+    from striate.report.anatomy_page import render
+    from striate.transforms.preprocess import Preprocess
+
+    pixels = None
+    if len(result.image) != 2:
+        raise UsageError(f"a page for {result.model}", "it reads no images", "Leave out --html")
+    if image is not None:
+        contract = Preprocess(result.image, shorter_side=max(result.image))
+        pixels = contract.fit(contract.decode(image))
+    _write(path, render(result, pixels).encode())
+    print(f"wrote {path}")
+
+
+def _check(name: str, size: tuple[int, int] | None, as_json: bool) -> None:
+    """Measure the receptive fields; exit code 1 where one is not what the closed form says."""
+    from dataclasses import asdict
+
+    from striate.anatomy.gradient import check
+
+    found = check(_network(name), size=size)
+    wrong = [item for item in found if not item.agrees]
+    if as_json:
+        print(
+            json.dumps({"model": name, "checks": [asdict(item) | {"agrees": item.agrees} for item in found]})
+        )
+    else:
+        for item in wrong:
+            print(
+                f"{item.layer}, {'rows' if item.axis == 0 else 'columns'}, unit {item.unit}: "
+                f"expected {item.expected}, measured {item.measured}"
+            )
+        layers = len({item.layer for item in found})
+        cut = sum(item.cut for item in found)
+        print(
+            f"{len(found) - len(wrong)} of {len(found)} fields agree with the gradients, in {layers} layers"
+        )
+        if cut:
+            print(f"{cut} of them reach beyond the image; a larger --imgsz shows more of them")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _effective(
+    name: str, size: tuple[int, int] | None, photograph: Path, layer: str | None, out: Path, seed: int
+) -> None:
+    """Draw the effective receptive field of a unit in the middle of a layer."""
+    import torch
+
+    from striate.anatomy.gradient import effective_field
+    from striate.anatomy.tracing import prepare
+    from striate.device import seed_everything
+    from striate.report import anatomy_figures
+    from striate.transforms.preprocess import Preprocess
+
+    seed_everything(seed)
+    module, _, (example,) = prepare(_network(name), None, size, 1, device="cpu")
+    channels, height, width = example.shape[1:]
+    contract = Preprocess.for_size(max(height, width), channels)
+    if height != width:
+        contract = Preprocess((height, width), shorter_side=max(height, width), channels=channels)
+    pixels = contract.fit(contract.decode(photograph))
+    batch = contract.normalize(torch.from_numpy(pixels.copy())[None])
+    heat, chosen, unit = effective_field(module, batch, layer)
+    rows, columns = chosen.sees(unit)
+    if rows is None or columns is None:
+        raise UsageError(
+            f"the field of {chosen.name}", "it is not known in closed form", "Choose another layer"
+        )
+    title = f"{name}, {chosen.name}, unit {unit[0]}, {unit[1]}; random weights, seed {seed}"
+    anatomy_figures.save(anatomy_figures.effective_field(pixels, heat, (rows, columns), title), out)
+    share = anatomy_figures.concentration(heat)
+    print(f"{chosen.name}: {share:.1%} of the pixels hold 95 % of the gradient; wrote {out}")
+
+
+def _plot(names: list[str], path: Path) -> None:
+    """Draw published accuracy against recounted parameters and MACs."""
+    from striate import facts
+    from striate.anatomy import trace
+    from striate.errors import unknown_name
+    from striate.models import MODELS
+    from striate.report import anatomy_figures
+
+    points = []
+    for name in names or [name for name in facts.TORCHVISION if name in MODELS]:
+        if name not in facts.TORCHVISION or facts.V1 not in facts.TORCHVISION[name][2]:
+            raise unknown_name("network with a published accuracy", name, facts.TORCHVISION)
+        found = trace(name)
+        points.append((name, facts.TORCHVISION[name][2][facts.V1][0], found.params, found.macs))
+    anatomy_figures.save(anatomy_figures.accuracy_against_cost(points), path)
+    print(f"wrote {path}")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file aside, then put it in place."""
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path}", error.strerror or str(error), "Choose another place"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _named(result: Any, name: str) -> Any:
