@@ -91,7 +91,7 @@ def test_pointing_at_a_layer_shows_its_field_over_the_image(tmp_path):
     open_page(tmp_path, page, f"layer={index}", f"--screenshot={shot}", "--window-size=1300,700")
     pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
     blue = (pixels[..., 2] > 200) & (pixels[..., 0] < 60) & (pixels[..., 1] < 60)
-    border = (abs(pixels - [194, 65, 12]).max(axis=2) < 25) & (np.arange(pixels.shape[1]) > 900)
+    border = (abs(pixels - [209, 0, 87]).max(axis=2) < 25) & (np.arange(pixels.shape[1]) > 900)
     assert blue.sum() > 5000  # the photograph
     assert border.sum() > 200  # the box
     ys, xs = np.nonzero(border)

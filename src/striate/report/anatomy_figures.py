@@ -73,13 +73,25 @@ def accuracy_against_cost(points: list[tuple[str, float, int, int]]) -> Figure:
         figure.subplots(1, 2, sharey=True), (2, 3), ("parameters", "multiply-accumulates"), strict=True
     ):
         for point in points:
+            # Of two neighbours the left one has its label on the left.
+            right = any(
+                abs(other[1] - point[1]) < 0.6 and point[column] < other[column] < 4 * point[column]
+                for other in points
+            )
             family = point[0].split("_")[0].rstrip("0123456789")
             color = f"C{sorted({p[0].split('_')[0].rstrip('0123456789') for p in points}).index(family) % 10}"
             axes.plot(point[column], point[1], "o", color=color)
             axes.annotate(
-                point[0], (point[column], point[1]), xytext=(4, 3), textcoords="offset points", fontsize=7
+                point[0],
+                (point[column], point[1]),
+                xytext=(-6 if right else 6, 0),
+                textcoords="offset points",
+                fontsize=7,
+                ha="right" if right else "left",
+                va="center",
             )
         axes.set_xscale("log")
+        axes.margins(x=0.2)
         axes.set_xlabel(label)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("ImageNet top-1 accuracy, percent (torchvision's V1 weights)")
