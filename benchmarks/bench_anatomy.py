@@ -66,21 +66,21 @@ def flop_counter(net: nn.Module, x: torch.Tensor) -> None:
         net(x)
 
 
-def measure(name: str, repeats: int) -> dict[str, float | None]:
+def measure(name: str, repeats: int) -> dict[str, float]:
     """Seconds of each tool, the first run's, and megabytes that the first run added."""
     with torch.device("meta"):
         net = build(name).eval()
     side = MODELS[name].input_size
     x = torch.empty(1, MODELS[name].channels, side, side, device="meta")
-    row: dict[str, float | None] = {"striate": fastest(lambda: trace(net, x), repeats)}
+    row: dict[str, float] = {"striate": fastest(lambda: trace(net, x), repeats)}
     try:
-        import torchinfo
+        import torchinfo  # type: ignore[import-not-found]  # optional
 
         row["torchinfo"] = fastest(
             lambda: torchinfo.summary(net, input_data=x, device="meta", verbose=0), repeats
         )
     except ImportError:
-        row["torchinfo"] = None
+        row["torchinfo"] = float("nan")
     row["flop_counter"] = fastest(lambda: flop_counter(net, x), repeats)
     done = subprocess.run(
         [sys.executable, "-c", FRESH.format(name=name)], capture_output=True, text=True, check=True
@@ -99,10 +99,9 @@ def main() -> None:
     rows = {}
     for name in options.networks:
         row = rows[name] = measure(name, options.repeats)
-        other = row["torchinfo"]
-        ratio = f"{row['striate'] / other:.2f}" if other else "-"
+        ratio = row["striate"] / row["torchinfo"]
         print(
-            f"{name:22}{row['striate']:10.4f}{other or float('nan'):11.4f}{ratio:>7}"
+            f"{name:22}{row['striate']:10.4f}{row['torchinfo']:11.4f}{ratio:7.2f}"
             f"{row['flop_counter']:9.4f}{row['first_run']:11.4f}{row['resident_mb']:7.1f}"
         )
     if options.out:

@@ -75,8 +75,8 @@ def test_an_interactive_page(capsys, tmp_path):
     assert (code, out) == (0, f"wrote {page}\n")
     assert "layer4.1.conv2" in page.read_text("utf-8")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "photo.png"]
-    code, _, err = striate(capsys, "resnet18", "--html", str(tmp_path / "no" / "page.html"))
-    assert code == 2
+    code, _, err = striate(capsys, "resnet18", "--html", str(tmp_path / "photo.png" / "page.html"))
+    assert code == 3
     assert "cannot write" in err
 
 
@@ -148,3 +148,32 @@ def test_mistakes_are_one_line_and_exit_2(capsys, argv, words):
     assert (code, out) == (2, "")
     assert words in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_bundle_is_shown_with_its_own_weights_and_size(capsys, tmp_path):
+    import torch
+    from PIL import Image
+
+    from striate import bundle
+    from striate.models import build
+    from striate.transforms.preprocess import Preprocess
+
+    path = tmp_path / "model.safetensors"
+    arguments = {"num_classes": 3, "input_size": 48}
+    contract = Preprocess.for_size(48)
+    torch.manual_seed(0)
+    bundle.write(
+        path,
+        build("lenet", **arguments),
+        bundle.Description("classification", "lenet", arguments, ("a", "b", "c"), contract),
+    )
+    code, out, _ = striate(capsys, str(path), "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["input"] == [[1, 3, 48, 48]]
+    assert found["layers"][-1]["output"] == [1, 3]
+    assert found["layers"][0]["macs"] == 6 * 44 * 44 * 75
+    Image.new("RGB", (90, 70), "green").save(tmp_path / "photo.png")
+    argv = ["--erf", str(tmp_path / "photo.png"), "--layer", "conv2", "--out", str(tmp_path / "erf.png")]
+    assert striate(capsys, str(path), *argv)[0] == 0
+    assert (tmp_path / "erf.png").exists()

@@ -6,8 +6,9 @@ import importlib
 import json
 import shutil
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,13 +17,18 @@ from striate.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from striate.anatomy import Anatomy
+    from striate.transforms.preprocess import Preprocess
+
 CALCULATOR = "Calculator (striate anatomy conv)"
 
 
 def anatomy(
     models: Annotated[
         list[str] | None,
-        typer.Argument(help="A network's name, or package.module:factory; `conv` for the calculator."),
+        typer.Argument(
+            help="A network's name, a bundle, or package.module:factory; `conv` for the calculator."
+        ),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Several networks side by side.")] = False,
     imgsz: Annotated[
@@ -89,20 +95,22 @@ def anatomy(
             "no network", "there is nothing to look at", "Name one, as in `striate anatomy vgg16`"
         )
     if models == ["conv"]:
+        from striate.cli.anatomy_conv import calculate, stacks
+
         if stack:
-            _stacks(stack, as_json)
+            stacks(stack, as_json)
         else:
             options = {"channels": channels, "filters": filters, "groups": groups}
             options |= {"ceil": ceil, "transposed": transposed}
-            _calculate(size, kernel, stride, padding, dilation, options, reduce, as_json)
+            calculate(size, kernel, stride, padding, dilation, options, reduce, as_json)
         return
     if (check or erf is not None) and len(models) > 1:
         raise UsageError("--check or --erf of several networks", "each takes one", "Name one network")
     if check:
-        _check(models[0], _size(imgsz), as_json)
+        _check(models[0], imgsz, as_json)
         return
     if erf is not None:
-        _effective(models[0], _size(imgsz), erf, layer, out, seed)
+        _effective(models[0], imgsz, erf, layer, out, seed)
         return
     from striate.anatomy import table, trace
 
@@ -114,8 +122,8 @@ def anatomy(
         )
     found = []
     for name in models:
-        result = trace(_network(name), size=_size(imgsz), batch=batch)
-        found.append(_named(result, name))
+        subject = _subject(name, imgsz)
+        found.append(replace(trace(subject.network, size=subject.size, batch=batch), model=name))
     if html is not None:
         _page(found[0], html, image)
         return
@@ -131,8 +139,9 @@ def anatomy(
         print(table.to_text(found[0], shutil.get_terminal_size((120, 24)).columns, depth))
 
 
-def _page(result: Any, path: Path, image: Path | None) -> None:
+def _page(result: Anatomy, path: Path, image: Path | None) -> None:
     """Write the interactive page."""
+    from striate.files import write_aside
     from striate.report.anatomy_page import render
     from striate.transforms.preprocess import Preprocess
 
@@ -142,17 +151,20 @@ def _page(result: Any, path: Path, image: Path | None) -> None:
     if image is not None:
         contract = Preprocess(result.image, shorter_side=max(result.image))
         pixels = contract.fit(contract.decode(image))
-    _write(path, render(result, pixels).encode())
+    write_aside(path, render(result, pixels).encode())
     print(f"wrote {path}")
 
 
-def _check(name: str, size: tuple[int, int] | None, as_json: bool) -> None:
+def _check(name: str, imgsz: str | None, as_json: bool) -> None:
     """Measure the receptive fields; exit code 1 where one is not what the closed form says."""
     from dataclasses import asdict
 
-    from striate.anatomy.gradient import check
+    from striate.anatomy import check
+    from striate.cli.console import watching
 
-    found = check(_network(name), size=size)
+    subject = _subject(name, imgsz)
+    with watching() as progress:
+        found = check(subject.network, size=subject.size, progress=progress)
     wrong = [item for item in found if not item.agrees]
     if as_json:
         print(
@@ -176,23 +188,23 @@ def _check(name: str, size: tuple[int, int] | None, as_json: bool) -> None:
 
 
 def _effective(
-    name: str, size: tuple[int, int] | None, photograph: Path, layer: str | None, out: Path, seed: int
+    name: str, imgsz: str | None, photograph: Path, layer: str | None, out: Path, seed: int
 ) -> None:
     """Draw the effective receptive field of a unit in the middle of a layer."""
     import torch
 
-    from striate.anatomy.gradient import effective_field
+    from striate.anatomy import effective_field
     from striate.anatomy.tracing import prepare
     from striate.device import seed_everything
     from striate.report import anatomy_figures
     from striate.transforms.preprocess import Preprocess
 
     seed_everything(seed)
-    module, _, (example,) = prepare(_network(name), None, size, 1, device="cpu")
-    channels, height, width = example.shape[1:]
-    contract = Preprocess.for_size(max(height, width), channels)
-    if height != width:
-        contract = Preprocess((height, width), shorter_side=max(height, width), channels=channels)
+    subject = _subject(name, imgsz)
+    module, _, (example,) = prepare(subject.network, None, subject.size, 1, device="cpu")
+    contract = subject.preprocess or Preprocess.for_size(224, example.shape[1])
+    height, width = example.shape[2:]
+    contract = replace(contract, size=(height, width), shorter_side=max(height, width))
     pixels = contract.fit(contract.decode(photograph))
     batch = contract.normalize(torch.from_numpy(pixels.copy())[None])
     heat, chosen, unit = effective_field(module, batch, layer)
@@ -201,7 +213,8 @@ def _effective(
         raise UsageError(
             f"the field of {chosen.name}", "it is not known in closed form", "Choose another layer"
         )
-    title = f"{name}, {chosen.name}, unit {unit[0]}, {unit[1]}; random weights, seed {seed}"
+    weights = "trained weights" if subject.preprocess else f"weights of seed {seed}"
+    title = f"{Path(name).name}, {chosen.name}, unit {unit[0]}, {unit[1]}; {weights}"
     anatomy_figures.save(anatomy_figures.effective_field(pixels, heat, (rows, columns), title), out)
     share = anatomy_figures.concentration(heat)
     print(f"{chosen.name}: {share:.1%} of the pixels hold 95 % of the gradient; wrote {out}")
@@ -225,36 +238,33 @@ def _plot(names: list[str], path: Path) -> None:
     print(f"wrote {path}")
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file aside, then put it in place."""
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {path}", error.strerror or str(error), "Choose another place"
-        ) from error
-    finally:
-        aside.unlink(missing_ok=True)
+@dataclass(frozen=True)
+class _Subject:
+    """What an argument stands for: a name or a module, its image size, and a bundle's preprocessing."""
+
+    network: str | nn.Module
+    size: tuple[int, int] | None
+    preprocess: Preprocess | None = None
 
 
-def _named(result: Any, name: str) -> Any:
-    """The record under the name that the user gave."""
-    from dataclasses import replace
-
-    return replace(result, model=name)
-
-
-def _network(name: str) -> str | nn.Module:
-    """The network that an argument stands for.
+def _subject(name: str, imgsz: str | None) -> _Subject:
+    """The network that an argument stands for: a name, a bundle or run's folder, or a factory.
 
     Raises:
         UsageError: there is none.
+        BundleError: a file that is no bundle.
     """
+    from striate.models import MODELS
+
+    size = _size(imgsz)
+    if name not in MODELS and (name.endswith(".safetensors") or Path(name).is_dir()):
+        from striate.prediction import load
+
+        classifier = load(name, "cpu")
+        return _Subject(classifier.network, size or classifier.preprocess.size, classifier.preprocess)
     if ":" in name:
-        return _made(*name.rsplit(":", 1))
-    return name  # `trace` knows the names, and near ones
+        return _Subject(_made(*name.rsplit(":", 1)), size)
+    return _Subject(name, size)  # `trace` knows the names, and near ones
 
 
 def _made(module: str, factory: str) -> nn.Module:
@@ -300,65 +310,3 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise UsageError(f"image size {text!r}", "it is not a number of pixels", "Use 224, or 480x640")
     return int(parts[0]), int(parts[-1])
-
-
-def _calculate(
-    size: int,
-    kernel: int,
-    stride: int,
-    padding: int,
-    dilation: int,
-    options: dict[str, Any],
-    bottleneck: int | None,
-    as_json: bool,
-) -> None:
-    """One layer, step by step."""
-    from striate.anatomy import explain, receptive_field, reduction
-
-    step = explain(size, kernel, stride, padding, dilation, **options)
-    sight = receptive_field([(kernel, stride, padding, dilation)])
-    saved = None
-    if bottleneck is not None:
-        saved = reduction(step.output, options["channels"], options["filters"], kernel, bottleneck)
-    if as_json:
-        out = {"output": step.output, "params": step.params, "macs": step.macs, "steps": step.lines}
-        if saved is not None:
-            out["reduction"] = {"macs": saved.plain, "reduced_macs": saved.reduced}
-        print(json.dumps(out))
-        return
-    print("\n".join(step.lines))
-    if not options["transposed"]:
-        lo, hi = sight.at(0)
-        print(f"a unit sees {sight.size} pixels; the first one {lo} to {hi}, the next {stride} further on")
-    if saved is not None:
-        print(
-            f"with a 1x1 to {bottleneck} channels in front, on {step.output} x {step.output}: "
-            f"{saved.reduced:,} MACs instead of {saved.plain:,} ({saved.reduced / saved.plain:.3g}x)"
-        )
-
-
-def _stacks(texts: list[str], as_json: bool) -> None:
-    """Stacks of kernels against each other."""
-    from striate.anatomy import stack
-
-    stacks = []
-    for text in texts:
-        kernels = [part.strip().lower().split("x") for part in text.split(",")]
-        if not all(len(set(pair)) == 1 and len(pair) <= 2 and pair[0].isdecimal() for pair in kernels):
-            raise UsageError(f"stack {text!r}", "it is not a list of square kernels", "Write 3x3,3x3")
-        stacks.append(stack([int(pair[0]) for pair in kernels]))
-    if as_json:
-        print(
-            json.dumps([{"kernels": s.kernels, "rf": s.sight, "weights_per_c2": s.weights} for s in stacks])
-        )
-        return
-    for one in stacks:
-        terms = " + ".join(f"{kernel}²" for kernel in one.kernels)
-        print(
-            f"{one.name}: sees {one.sight} x {one.sight}, {one.weights} C² parameters ({terms}, C in and out)"
-        )
-    first = stacks[0]
-    for other in stacks[1:]:
-        relation = "the same" if other.sight == first.sight else f"{first.sight} instead of {other.sight}"
-        ratio = first.weights / other.weights
-        print(f"{first.name} against {other.name}: sight {relation}, {ratio:.2f}x the parameters")

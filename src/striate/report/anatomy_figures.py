@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from striate.anatomy.field import Interval
+from striate.errors import UsageError
+from striate.files import write_aside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,21 +72,23 @@ def accuracy_against_cost(points: list[tuple[str, float, int, int]]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 5), layout="constrained")
-    for axes, column, label in zip(
-        figure.subplots(1, 2, sharey=True), (2, 3), ("parameters", "multiply-accumulates"), strict=True
+    families = sorted({_family(name) for name, *_ in points})
+    for axes, costs, label in zip(
+        figure.subplots(1, 2, sharey=True),
+        ([params for _, _, params, _ in points], [macs for *_, macs in points]),
+        ("parameters", "multiply-accumulates"),
+        strict=True,
     ):
-        for point in points:
+        for (name, accuracy, *_), cost in zip(points, costs, strict=True):
             # Of two neighbours the left one has its label on the left.
             right = any(
-                abs(other[1] - point[1]) < 0.6 and point[column] < other[column] < 4 * point[column]
-                for other in points
+                abs(other[1] - accuracy) < 0.6 and cost < further < 4 * cost
+                for other, further in zip(points, costs, strict=True)
             )
-            family = point[0].split("_")[0].rstrip("0123456789")
-            color = f"C{sorted({p[0].split('_')[0].rstrip('0123456789') for p in points}).index(family) % 10}"
-            axes.plot(point[column], point[1], "o", color=color)
+            axes.plot(cost, accuracy, "o", color=f"C{families.index(_family(name)) % 10}")
             axes.annotate(
-                point[0],
-                (point[column], point[1]),
+                name,
+                (cost, accuracy),
                 xytext=(-6 if right else 6, 0),
                 textcoords="offset points",
                 fontsize=7,
@@ -98,11 +103,22 @@ def accuracy_against_cost(points: list[tuple[str, float, int, int]]) -> Figure:
     return figure
 
 
+def _family(name: str) -> str:
+    return name.split("_")[0].rstrip("0123456789")
+
+
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure aside, then put it in place; the suffix says the format."""
-    aside = path.with_name(f".{path.stem}.part{path.suffix}")
+    """Write a figure, whole or not at all; the suffix says the format.
+
+    Raises:
+        UsageError: a suffix of no format.
+        DataError: no room or no permission.
+    """
+    content = io.BytesIO()
     try:
-        figure.savefig(aside, dpi=130)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+        figure.savefig(content, dpi=130, format=path.suffix.lstrip(".") or "png")
+    except ValueError as error:
+        raise UsageError(
+            f"cannot write {path}", str(error).split("(")[0].strip(), "Use .png or .svg"
+        ) from error
+    write_aside(path, content.getvalue())
