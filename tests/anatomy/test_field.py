@@ -216,6 +216,14 @@ def test_pieces_written_into_a_tensor_are_followed():
     assert trace(Net(), size=16).layers[-1].rf == (5, 5)
 
 
+def test_a_part_of_the_map_that_is_written_is_reported_and_not_guessed():
+    # Torch pads in a circle by writing the map and its two edges into a larger one.
+    circular = nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")
+    anatomy = trace(circular, size=9)
+    assert anatomy.layers[-1].rf == (None, None)
+    assert "copy" in anatomy.untracked
+
+
 def test_squeeze_and_excitation_is_noted_beside_the_field():
     class Net(nn.Module):
         def __init__(self):

@@ -276,6 +276,11 @@ def test_an_unknown_operator_is_reported_and_not_guessed():
     assert anatomy.layers[-1].rf == (None, None)
 
 
+def test_lazy_layers_are_refused():
+    with pytest.raises(UsageError, match="lazy"):
+        trace(nn.LazyLinear(4), torch.empty(2, 3))
+
+
 def test_parameters_that_take_no_part_are_named():
     class Net(nn.Module):
         def __init__(self):

@@ -43,7 +43,7 @@ def attention(args: Arguments, out: Sequence[int]) -> int:
 COSTS = {
     "convolution": convolution,
     "convolution_overrideable": convolution,
-    **dict.fromkeys(["mm", "addmm", "bmm", "baddbmm", "mv", "dot", "linear"], matrix_product),
+    **dict.fromkeys(["mm", "addmm", "bmm", "baddbmm", "mv", "dot", "vdot", "linear"], matrix_product),
     **dict.fromkeys(
         [
             "scaled_dot_product_attention",

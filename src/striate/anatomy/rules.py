@@ -415,7 +415,7 @@ _NAMES: dict[Rule, str] = {
     overwrite: "copy",
     # torch does not mark these as elementwise:
     elementwise: "hardswish threshold log_sigmoid_forward _prelu_kernel rrelu_with_noise "
-    "where masked_fill embedding lerp addcmul addcdiv index_put",
+    "where masked_fill embedding _embedding_bag lerp addcmul addcdiv index_put",
     window: "convolution convolution_overrideable mkldnn_convolution max_pool1d max_pool2d max_pool3d "
     "max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d",
     adaptive_pool: "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
@@ -446,7 +446,7 @@ _NAMES: dict[Rule, str] = {
     group_norm: "native_group_norm",
     batch_norm: "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
     "cudnn_batch_norm _batch_norm_with_update _batch_norm_no_update",
-    product: "mm addmm bmm baddbmm mv dot linear",
+    product: "mm addmm bmm baddbmm mv dot vdot linear",
     attention: "scaled_dot_product_attention _scaled_dot_product_flash_attention "
     "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_efficient_attention "
     "_scaled_dot_product_cudnn_attention _scaled_dot_product_fused_attention_overrideable",

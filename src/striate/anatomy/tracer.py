@@ -338,7 +338,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
                 self.bases[id(tensor)] = base
                 self.alive.append(tensor)
         elif operator.mutates and id(first) in self.bases:
-            self._write_through(first)
+            self._write_through(operator.name, first)
 
     def _sights(
         self, operator: Operator, tensors: list[Tensor], bound: dict[str, Any], out: tuple[int, ...]
@@ -366,14 +366,24 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
             return crops or (seen is not None and seen != before)
         return operator.name not in SILENT
 
-    def _write_through(self, view: Tensor) -> None:
+    def _write_through(self, name: str, view: Tensor) -> None:
         """A view was written to: what it was cut from now holds that, too."""
         base, trail = self.bases[id(view)], self.trail(view)
         before = self.trail(base)
-        combined = trail.sight
-        if before.sight is not None and trail.sight is not None:
+        combined = before.sight if trail.sight is None else trail.sight
+        if trail.sight is not None and not self._aligned(trail.sight, view, base):
+            combined = sight.unknown(trail.sight)
+            self.untracked[name] = self.untracked.get(name, 0) + 1
+        elif before.sight is not None and trail.sight is not None:
             combined = sight.combined([(before.sight, base.shape), (trail.sight, base.shape)], self.size)
         self.mark(base, Trail(combined, before.sources | trail.sources))
+
+    @staticmethod
+    def _aligned(seen: Sight, view: Tensor, base: Tensor) -> bool:
+        """Whether a view covers what it was cut from along all axes of the image."""
+        if view.ndim != base.ndim:
+            return False
+        return all(axis.dim is None or view.shape[axis.dim] == base.shape[axis.dim] for axis in seen)
 
     # Which module runs.
 

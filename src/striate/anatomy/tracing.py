@@ -90,6 +90,12 @@ def observe(module: nn.Module, name: str, arguments: Sequence[Any], compute: boo
         arguments: of its call.
         compute: whether the operators run on true tensors, with gradients.
     """
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in module.parameters()):
+        raise UsageError(
+            f"{name} has layers without a shape",
+            "they are lazy and have not run",
+            "Call it once with real data",
+        )
     given = list(tensors_in(arguments))
     image = sight.image(given[0].ndim) if given and given[0].is_floating_point() else None
     if given and given[0].ndim == 3 and not any(isinstance(part, nn.Conv1d) for part in module.modules()):
