@@ -241,6 +241,15 @@ def test_squeeze_and_excitation_is_noted_beside_the_field():
     assert (layers["after"].rf, layers["after"].rf_strict) == ((5, 5), (20, 20))
 
 
+def test_a_pool_as_large_as_the_map_is_a_global_path_too():
+    class Net(nn.Module):
+        def forward(self, x):
+            return x * torch.sigmoid(F.avg_pool2d(x, x.shape[2:]))
+
+    last = trace(Net(), size=(9, 12)).layers[-1]
+    assert (last.rf, last.whole, last.rf_strict) == ((1, 1), True, (9, 12))
+
+
 def test_attention_over_patches_keeps_the_patch_and_sees_the_image():
     class Vision(nn.Module):
         def __init__(self):

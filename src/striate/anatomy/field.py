@@ -11,6 +11,7 @@ joined to one sequence of patches. A `Reach` is therefore one interval for each 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -135,6 +136,7 @@ def join(spans: Sequence[Interval]) -> Interval:
     return (min(lo for lo, _ in seen), max(hi for _, hi in seen))
 
 
+@functools.lru_cache(maxsize=256)
 def window(kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> Taps:
     """The taps of a convolution or pool."""
     return Taps(stride, (tuple(range(-padding, -padding + (kernel - 1) * dilation + 1, dilation)),))
