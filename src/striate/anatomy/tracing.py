@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -90,7 +90,10 @@ def observe(module: nn.Module, name: str, arguments: Sequence[Any], compute: boo
         arguments: of its call.
         compute: whether the operators run on true tensors, with gradients.
     """
-    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in module.parameters()):
+    parts = dict(module.named_modules())  # walking a large network takes a while; once is enough
+    parameters = _distinct(part._parameters for part in parts.values())
+    buffers = _distinct(part._buffers for part in parts.values())
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in parameters.values()):
         raise UsageError(
             f"{name} has layers without a shape",
             "they are lazy and have not run",
@@ -104,8 +107,8 @@ def observe(module: nn.Module, name: str, arguments: Sequence[Any], compute: boo
     tracer = Tracer(size, compute)
     for index, tensor in enumerate(given):
         tracer.mark(tensor, Trail(image if index == 0 else None, frozenset((-1,))))
-    tracer.parameters = {id(parameter): parameter for parameter in module.parameters()}
-    paths = {id(part): path for path, part in module.named_modules()}
+    tracer.parameters = dict(parameters)
+    paths = {id(part): path for path, part in parts.items()}
 
     def enter(part: nn.Module, _: Any) -> None:
         tracer.enter(paths.get(id(part), type(part).__name__), part)
@@ -113,9 +116,9 @@ def observe(module: nn.Module, name: str, arguments: Sequence[Any], compute: boo
     def leave(part: nn.Module, _: Any, output: Any) -> None:
         tracer.leave(output)
 
-    with kept_as_it_is(module), contextlib.ExitStack() as stack:
-        on_meta = all(tensor.is_meta for tensor in itertools.chain(module.parameters(), module.buffers()))
-        for part in module.modules():
+    with kept_as_it_is(parts.values()), contextlib.ExitStack() as stack:
+        on_meta = all(tensor.is_meta for tensor in itertools.chain(parameters.values(), buffers.values()))
+        for part in parts.values():
             part.training = False
             if not compute and not on_meta:
                 _without_weights(part, tracer)
@@ -139,6 +142,11 @@ def observe(module: nn.Module, name: str, arguments: Sequence[Any], compute: boo
                 "Give it an input that it reads, as `example` or with --imgsz",
             ) from error
     return tracer, outputs
+
+
+def _distinct(holders: Iterable[Mapping[str, Tensor | None]]) -> dict[int, Tensor]:
+    """Tensors by their ids, each once however many modules hold it."""
+    return {id(tensor): tensor for holder in holders for tensor in holder.values() if tensor is not None}
 
 
 def _without_weights(part: nn.Module, tracer: Tracer) -> None:
@@ -170,10 +178,10 @@ CONTAINERS = {dict, list, set, collections.OrderedDict}
 
 
 @contextlib.contextmanager
-def kept_as_it_is(module: nn.Module) -> Iterator[None]:
-    """Undo whatever happens to the attributes of a module and its parts, and to the containers in them."""
+def kept_as_it_is(parts: Iterable[nn.Module]) -> Iterator[None]:
+    """Undo whatever happens to the attributes of modules, and to the containers in them."""
     before = []
-    for part in module.modules():
+    for part in parts:
         attributes = vars(part)
         inside = [
             (value, value.copy() if value else None)
@@ -212,7 +220,9 @@ def gather(module: nn.Module, name: str, arguments: Sequence[Any], outputs: Any,
         layers.append(
             _layer(whole, [tracer.steps[i] for i in steps], tracer, place, index, counted, ran, names)
         )
-    parameters = {id(p): p for p in module.parameters()}
+    parts = dict(module.named_modules())
+    parameters = _distinct(part._parameters for part in parts.values())
+    buffers = _distinct(part._buffers for part in parts.values())
     return Anatomy(
         model=name,
         input=tuple(tuple(tensor.shape) for tensor in tensors_in(arguments)),
@@ -220,8 +230,8 @@ def gather(module: nn.Module, name: str, arguments: Sequence[Any], outputs: Any,
         total_params=sum(p.numel() for p in parameters.values()),
         trainable=sum(p.numel() for p in parameters.values() if p.requires_grad),
         unused={} if counted >= parameters.keys() else _unused(module, counted),
-        buffers=sum(buffer.numel() for buffer in module.buffers()),
-        modules={path: type(part).__name__ for path, part in module.named_modules()},
+        buffers=sum(buffer.numel() for buffer in buffers.values()),
+        modules={path: type(part).__name__ for path, part in parts.items()},
         outputs=tuple(tuple(tensor.shape) for tensor in tensors_in((outputs,))),
         uncounted=dict(tracer.uncounted),
         untracked=dict(tracer.untracked),
