@@ -75,6 +75,11 @@ def test_products(n, m, k):
     assert agree(aten.cat.default, [meta(2, n, 3), meta(2, m, 3)], 1)
 
 
+@pytest.mark.parametrize("name", shapes.UNARY)
+def test_functions_of_one_tensor(name):
+    assert agree(getattr(aten, name).default, meta(2, 3, 4))
+
+
 @pytest.mark.parametrize("name", ["googlenet", "mobilenet_v3_small", "resnet50", "vit_ti_16"])
 def test_a_trace_with_formulas_is_a_trace_without(name, monkeypatch):
     from striate.anatomy import trace

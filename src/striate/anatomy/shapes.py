@@ -178,6 +178,11 @@ UNARY = (
     "hardtanh",
     "leaky_relu",
     "elu",
+    "neg",
+    "abs",
+    "exp",
+    "sqrt",
+    "rsqrt",
 )
 
 # Every result has the type of the first tensor, but for the indices of a max-pool.
