@@ -25,7 +25,7 @@ def evaluation(names, n=60, seed=0):
 def test_the_page_of_a_run(run):
     text = run.report.read_text("utf-8")
     assert text.count("data:image/png;base64,") >= 3
-    assert f"{100 * run.evaluation.top1:.1f} %" in text
+    assert f"{100 * run.evaluation.top1:.1f}\N{NO-BREAK SPACE}%" in text
     assert str(run.best) in text
     for name in ("curves", "confusion", "calibration"):
         with Image.open(run.training.folder / f"{name}.png") as image:

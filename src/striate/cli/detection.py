@@ -40,7 +40,10 @@ def detection(
     threads: Annotated[int | None, typer.Option(help="Threads; all there are by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure detections against ground truth: COCO's twelve numbers, or Pascal VOC's mAP."""
+    """Measure detections against ground truth: COCO's twelve numbers, or Pascal VOC's mAP.
+
+    Python: striate.metrics.detection.evaluate("gt.json", "detections.json", style="coco")
+    """
     from striate.metrics.detection import CocoResult, CocoSettings, evaluate
 
     if picture is not None and out is None:

@@ -64,7 +64,7 @@ def render(evaluation: Evaluation, images: dict[str, bytes], model: str, run: Tr
         run=run,
         config=yaml.safe_dump(run.config.to_json(), sort_keys=False, allow_unicode=True) if run else "",
         version=striate.__version__,
-        percent=lambda share: f"{100 * share:.1f} %",
+        percent=lambda share: f"{100 * share:.1f}\N{NO-BREAK SPACE}%",
     )
 
 
