@@ -146,6 +146,14 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     )
 
 
+def is_bundle(path: str | os.PathLike[str]) -> bool:
+    """Whether this is a whole safetensors file with a description of ours, however old or new."""
+    try:
+        return _KEY in (_header(Path(path))[0].get("__metadata__") or {})
+    except BundleError:
+        return False
+
+
 def path_of(place: str | os.PathLike[str]) -> Path:
     """The bundle at a path: the file itself, or the best one of a run's folder."""
     path = Path(place)
@@ -170,7 +178,9 @@ def add_metrics(path: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
 
 
 _AGAIN = "Copy or train it again"
-_IMPORT = "Give a .safetensors file that `striate train` wrote"
+_IMPORT = (
+    "Give a .safetensors file that `striate train` wrote, or import a .pth with `striate weights import`"
+)
 
 
 def _text(description: Description) -> str:

@@ -35,10 +35,16 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "detection": Command("striate.cli.detection:detection", "Measure a detector as COCO and VOC do."),
     "anatomy": Command("striate.cli.anatomy:anatomy", "Show what each layer does to size, sight and cost."),
     "weights": {
+        "list": Command("striate.cli.weights:list_", "List the official ImageNet weights."),
+        "get": Command("striate.cli.weights:get", "Download official weights into torch's cache."),
+        "import": Command(
+            "striate.cli.weights:import_", "Make a bundle of a .pth or .safetensors of others."
+        ),
         "inspect": Command("striate.cli.weights:inspect", "Print what a model file says of itself."),
+        "export": Command("striate.cli.weights:export", "Write a bundle's weights as a plain .pth."),
     },
 }
-GROUPS = {"weights": "Look into model files."}
+GROUPS = {"weights": "Get, import, look into and export weights."}
 
 
 def run(argv: Sequence[str]) -> int:
