@@ -80,7 +80,8 @@ def open_weights(
         return _downloaded(entry, progress)
     path = bundle.path_of(source)
     if not path.exists():
-        near = unknown_name("weights", source, ["imagenet", *CATALOG], "").why
+        names = [name for name, weights in CATALOG.items() if weights.architecture == architecture]
+        near = unknown_name("weights", source, ["imagenet", *names]).why
         why = f"no such file; {near}" if near.startswith("did you") else "no such file"
         raise UsageError(
             f"cannot start from {source!r}",

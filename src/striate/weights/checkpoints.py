@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -143,7 +144,7 @@ def _unpickled(path: Path) -> Any:
             ) from error
         if "legacy .tar format" in message:
             why, fix = "it is of a format that torch wrote before 2017", "Save it again with a newer torch"
-        elif isinstance(error, EOFError) or "unexpected EOF" in message or "Ran out of input" in message:
+        elif isinstance(error, (EOFError, IndexError, struct.error)) or "unexpected EOF" in message:
             why, fix = f"it is cut short at {path.stat().st_size:,} bytes", _COPY
         else:
             why, fix = f"it is damaged or no checkpoint ({message[:200] or type(error).__name__})", _COPY

@@ -223,7 +223,8 @@ def _listed(word: str, names: Iterable[str], most: int = 4) -> str:
 def _likely_cause(fit: Fit, near: Fit | None, state: Mapping[str, Tensor]) -> str:
     classifier = _ENDS[models.describe(fit.architecture).file][1]
     if near is not None and near.share > max(0.5, fit.share):
-        return f"This looks most like {near.architecture}, of which {near.share:.0%} of the tensors fit"
+        own = near.matching + len(near.missing) + len(near.misshaped)
+        return f"This looks most like {near.architecture}, of which {near.matching} of {own} tensors fit"
     if "dist_token" in state:
         return "This is a distilled DeiT, with a second head that the network here does not have"
     if classifier in fit.missing:

@@ -120,5 +120,6 @@ def _other_epsilon(state: dict[str, Tensor]) -> dict[str, Tensor]:
         layer = name.removesuffix(".running_var")
         if layer != name and f"{layer}.weight" in state:
             factor = torch.sqrt((variance.double() + _OUR_EPSILON) / (variance.double() + _TIMM_EPSILON))
-            changed[f"{layer}.weight"] = (state[f"{layer}.weight"].double() * factor).float()
+            gain = state[f"{layer}.weight"]
+            changed[f"{layer}.weight"] = (gain.double() * factor).to(gain.dtype)
     return changed
