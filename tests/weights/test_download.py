@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -225,6 +226,15 @@ def test_offline_says_where_to_put_the_file_and_then_takes_it(server, weights):
     assert f"put it at {str(path)!r}" in str(caught.value)
     path.write_bytes(CONTENT)
     assert get(weights) == path
+
+
+def test_several_at_once_download_it_once(server, weights):
+    server.pause = 0.02
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: get(weights), range(4)))
+    assert {path.read_bytes() == CONTENT for path in paths} == {True}
+    assert server.asked == [None]
+    assert [p.name for p in paths[0].parent.iterdir()] == [weights.file]
 
 
 def test_no_room(weights, monkeypatch):

@@ -7,6 +7,8 @@ import os
 import shutil
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +16,11 @@ from typing import BinaryIO
 from striate.errors import DataError
 from striate.progress import SILENT, Progress
 from striate.weights.catalog import Weights
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _CHUNK = 1 << 18
 _ATTEMPTS = 4  # connections for one file; each goes on where the last one broke off
@@ -50,20 +57,9 @@ def get(weights: Weights, progress: Progress = SILENT, seconds: float = _SECONDS
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        resumed = part.exists()
-        _fetch(weights, part, path, progress, seconds)
-        if resumed and not sha256(part).startswith(weights.sha256_prefix):
-            part.unlink()  # what was left from an earlier call was no beginning of this file
-            _fetch(weights, part, path, progress, seconds)
-        found = sha256(part)
-        if not found.startswith(weights.sha256_prefix):
-            part.unlink()
-            raise DataError(
-                f"{weights.url} is not what it should be",
-                f"its SHA-256 begins with {found[:8]} and not with {weights.sha256_prefix}",
-                "Something on the way has changed it (a proxy, a login page); try another connection",
-            )
-        part.replace(path)
+        with _alone(part):
+            if not (path.exists() and sha256(path).startswith(weights.sha256_prefix)):
+                _complete(weights, part, path, progress, seconds)
     except OSError as error:
         raise DataError(
             f"cannot write {str(path)!r}",
@@ -80,6 +76,42 @@ def sha256(path: str | os.PathLike[str]) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+@contextmanager
+def _alone(part: Path) -> Iterator[None]:
+    """Wait while another process downloads the same file, as each process of a distributed run would.
+
+    Windows has no such locks: there the SHA-256 tells that two have written into one another.
+    """
+    if fcntl is None:
+        yield
+        return
+    with part.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            if part.exists() and not part.stat().st_size:
+                part.unlink()
+
+
+def _complete(weights: Weights, part: Path, path: Path, progress: Progress, seconds: float) -> None:
+    """Download what is missing of `part`, check it, and make it `path`."""
+    resumed = part.exists() and part.stat().st_size > 0
+    _fetch(weights, part, path, progress, seconds)
+    if resumed and not sha256(part).startswith(weights.sha256_prefix):
+        part.unlink()  # what was left from an earlier call was no beginning of this file
+        _fetch(weights, part, path, progress, seconds)
+    found = sha256(part)
+    if not found.startswith(weights.sha256_prefix):
+        part.unlink()
+        raise DataError(
+            f"{weights.url} is not what it should be",
+            f"its SHA-256 begins with {found[:8]} and not with {weights.sha256_prefix}",
+            "Something on the way has changed it (a proxy, a login page); try another connection",
+        )
+    part.replace(path)
 
 
 def _fetch(weights: Weights, part: Path, path: Path, progress: Progress, seconds: float) -> None:
