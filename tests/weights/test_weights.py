@@ -267,7 +267,7 @@ def test_a_vits_positions_follow_the_size(tmp_path):
     assert torch.equal(own, interpolate_positions(state["encoder.pos_embedding"], (3, 3)))
     prediction.load(path, "cpu")
     with pytest.raises(UsageError, match="patches of 16x16"):
-        weights.import_weights(file, imgsz=50)
+        weights.import_weights(file, tmp_path / "other.safetensors", imgsz=50)
 
 
 @pytest.fixture
@@ -342,6 +342,17 @@ def test_import_onto_the_file_itself(tmp_path):
     path, _ = weights.import_weights(file, tmp_path / "b.safetensors")
     assert bundle.is_bundle(path)
     assert not bundle.is_bundle(file)
+
+
+def test_a_bundle_is_not_replaced_unasked(tmp_path):
+    file = saved(tmp_path / "best.pth", random_state("lenet"))
+    there = tmp_path / "best.safetensors"
+    there.write_bytes(b"a model that took days")
+    with pytest.raises(UsageError, match=r"best\.safetensors' is there already"):
+        weights.import_weights(file)
+    assert there.read_bytes() == b"a model that took days"
+    weights.import_weights(file, there)
+    assert bundle.is_bundle(there)
 
 
 def test_export_of_a_bundle_that_does_not_fit(tmp_path):

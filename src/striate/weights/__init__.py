@@ -137,6 +137,10 @@ def import_weights(
     target = Path(out) if out is not None else path.with_suffix(".safetensors")
     if target.exists() and path.exists() and target.samefile(path):
         raise UsageError(f"cannot import {str(path)!r} onto itself", "the file would be lost", "Give --out")
+    if out is None and target.exists():
+        raise UsageError(
+            f"{str(target)!r} is there already", "an import does not replace it unasked", "Give --out"
+        )
     overrides = Overrides(
         classes=None if classes is None else tuple(classes),
         mean=None if mean is None else tuple(mean),
