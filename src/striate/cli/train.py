@@ -51,7 +51,7 @@ def train(
         str, typer.Option("--model", "-m", help="Network, by name.", rich_help_panel=_NETWORK)
     ] = _DEFAULT.model,
     weights: Annotated[
-        str, typer.Option(help="`none`, or a bundle to start from.", rich_help_panel=_NETWORK)
+        str, typer.Option(help="none, imagenet, an official name, or a file.", rich_help_panel=_NETWORK)
     ] = _DEFAULT.weights,
     transfer: Annotated[
         str,

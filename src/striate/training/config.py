@@ -29,7 +29,8 @@ class TrainConfig:
     Attributes:
         data: as for `striate.data.open_data`.
         model: a key of `striate.models.MODELS`.
-        weights: where the weights come from: `none` for fresh ones, or a bundle to start from.
+        weights: where the weights come from: `none` for fresh ones; `imagenet`, or a name of `striate weights
+            list`, for official ones; a bundle, a `.pth` or a `.safetensors` file.
         transfer: what trains: all of it; the last stages or blocks; the head, a new classifier; append, one
             more layer on top of the whole network. The rest is frozen, buffers too.
         last_layers: how many stages or blocks `last` trains, the classifier among them.

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import striate
-from striate import bundle, models
+from striate import models
 from striate.bundle import Description
 from striate.data import DataSet, Loaded, Problem, SplitPlan, load, open_data, split
 from striate.device import choose, cpu_count, seed_everything
@@ -25,6 +25,7 @@ from striate.training.config import TrainConfig
 from striate.training.folder import TrainedRun, reserve, writable, write_down
 from striate.training.loop import EpochResult, fit
 from striate.transforms.preprocess import Preprocess
+from striate.weights import open_weights
 
 Start = tuple[Description, dict[str, torch.Tensor]]  # the weights a run starts from, and what they say
 
@@ -57,7 +58,7 @@ def train(config: TrainConfig, progress: Progress = SILENT) -> TrainedRun:
     dataset, notes = _divided(config)
     place = choose(config.device)
     out = writable(config.out)
-    start = _start(config)
+    start = _start(config, progress)
     preprocess = _preprocess(config, dataset, start, notes)
     for note in notes:
         progress.warn(note)
@@ -216,23 +217,11 @@ def _require_enough(dataset: DataSet, train: Loaded, val: Loaded, notes: list[st
     ]
 
 
-def _start(config: TrainConfig) -> Start | None:
-    """The bundle to start from, None for fresh weights."""
+def _start(config: TrainConfig, progress: Progress) -> Start | None:
+    """The weights to start from, None for fresh ones."""
     if config.weights == "none":
         return None
-    if not Path(config.weights).exists():
-        raise UsageError(
-            f"cannot start from {config.weights!r}",
-            "no such file",
-            "Give a bundle that `striate train` wrote, or --weights none",
-        )
-    description, state = bundle.read(config.weights)
-    if description.architecture != config.model:
-        raise UsageError(
-            f"cannot start {config.model} from {config.weights!r}",
-            f"it holds a {description.architecture}",
-            f"Use --model {description.architecture}",
-        )
+    description, state = open_weights(config.weights, config.model, progress)
     if config.transfer == "append" and "append" in description.arguments:
         raise UsageError(
             f"cannot append to {config.weights!r}", "it has an appended layer already", "Use --transfer head"
