@@ -75,6 +75,16 @@ def test_a_run_s_own_data_are_divided_as_in_training(run, colors):
     assert striate.evaluate(run.best, colors, split="train").n == run.training.train
 
 
+def test_held_out_images_that_are_gone_are_said(tmp_path):
+    for name, color in COLORS.items():
+        make_images(tmp_path / "data" / name, 10, color)
+    run = striate.train(tmp_path / "data", model="lenet", epochs=1, out=str(tmp_path / "runs"))
+    (tmp_path / run.evaluation.names[0]).unlink()
+    evaluation = striate.evaluate(run.training.folder)
+    assert evaluation.n == run.evaluation.n - 1
+    assert any(note.startswith("1 of 3 test images") for note in evaluation.notes)
+
+
 def test_images_in_memory_are_divided_as_in_training(tmp_path):
     run = striate.train("digits", model="lenet", epochs=1, out=str(tmp_path))
     evaluation = striate.evaluate(run.training.folder)

@@ -29,6 +29,11 @@ def test_a_file_and_its_pixels_give_the_same(model, files):
     by_array = model.predict(np.asarray(Image.open(files[0])))
     assert np.array_equal(by_file.probabilities, by_array.probabilities)
     assert by_file.path == files[0]
+    with Image.open(files[0]) as image:
+        assert np.array_equal(model.predict(image).probabilities, by_file.probabilities)
+    with pytest.raises(LayoutError, match="a list is no image"):
+        model.predict([files[0]])
+    assert len(repr(model)) < 2000
     assert by_file.probabilities.sum() == pytest.approx(1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -63,15 +63,20 @@ class Evaluation:
     ece: float
     classes: tuple[str, ...]
     per_class: tuple[ClassScore, ...]
-    confusion: npt.NDArray[np.int64]
+    confusion: npt.NDArray[np.int64] = field(repr=False)
     missing_classes: tuple[str, ...]
     extra_classes: dict[str, int]
     problems: tuple[Problem, ...]
-    names: tuple[str, ...]
-    labels: npt.NDArray[np.int64]
-    probabilities: npt.NDArray[np.float64]
-    images: npt.NDArray[np.uint8]
+    names: tuple[str, ...] = field(repr=False)
+    labels: npt.NDArray[np.int64] = field(repr=False)
+    probabilities: npt.NDArray[np.float64] = field(repr=False)
+    images: npt.NDArray[np.uint8] = field(repr=False)
     notes: tuple[str, ...] = ()
+
+    @property
+    def what(self) -> str:
+        """The images in words: `test images`, or `images` of data that are not divided."""
+        return "images" if self.split == UNSPLIT else f"{self.split} images"
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
@@ -205,7 +210,14 @@ def _find(classifier: Classifier, data: str | os.PathLike[str] | None) -> tuple[
     if UNSPLIT not in dataset.splits:
         return dataset, ()
     if own is not None and table.is_file() and _same(own, data):
-        return divide_as(dataset, open_data(table)), (f"divided as in training, by {table}",) if told else ()
+        written = open_data(table)
+        divided = divide_as(dataset, written)
+        notes: tuple[str, ...] = (f"divided as in training, by {table}",) if told else ()
+        for name, samples in written.splits.items():
+            gone = len(samples) - len(divided.splits[name])
+            if gone:
+                notes += (f"{gone} of {len(samples)} {name} images that {table} names are no longer there",)
+        return divided, notes
     return dataset, ("the data are not divided: all images are measured, any the model was trained on too",)
 
 

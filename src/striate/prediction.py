@@ -5,24 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import nn
 
 from striate import bundle, models
 from striate.bundle import Description
 from striate.device import choose as choose_device
-from striate.errors import BundleError, DecodeError
+from striate.errors import BundleError, DecodeError, LayoutError
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Pixels
 from striate.transforms.preprocess import Preprocess
 
-Source = str | os.PathLike[str] | Pixels
+Source = str | os.PathLike[str] | Pixels | Image.Image
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Classifier:
         path: the file it came from, empty if from none.
     """
 
-    network: nn.Module
+    network: nn.Module = field(repr=False)
     description: Description
     device: torch.device
     path: str = ""
@@ -90,11 +91,12 @@ class Classifier:
         """Predict one image.
 
         Args:
-            source: a path, or uint8 pixels `[height, width]` or `[height, width, 1 or 3]` of any size.
+            source: a path, a PIL image, or uint8 pixels `[height, width]` or `[height, width, 1 or 3]` of any
+                size.
 
         Raises:
             DecodeError: the file cannot be read. (`predict_many` returns such errors instead.)
-            LayoutError: the array is not laid out like that.
+            LayoutError: the array is not laid out like that, or is no image at all.
         """
         prediction = next(self.predict_many([source], workers=1))
         if prediction.error is not None:
@@ -138,8 +140,16 @@ class Classifier:
         return softmax(logits(self.network, self.preprocess, images, self.device, batch, progress))
 
     def _prepare(self, source: Source) -> tuple[str, Pixels | DecodeError]:
+        if isinstance(source, Image.Image):
+            source = np.asarray(source.convert("RGB"))
         if isinstance(source, np.ndarray):
             return "array", self.preprocess.fit(source)
+        if not isinstance(source, (str, os.PathLike)):
+            raise LayoutError(
+                f"a {type(source).__name__} is no image",
+                "an image is a path, a PIL image or a uint8 array",
+                "For many, use predict_many",
+            )
         path = os.fspath(source)
         try:
             return path, self.preprocess.fit(self.preprocess.decode(path))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from striate import bundle
+from striate.errors import unknown_name
 from striate.evaluation import Evaluation, evaluate
 from striate.progress import SILENT, Progress
 from striate.report.page import write_report
@@ -70,6 +72,10 @@ def train(data: str | os.PathLike[str], progress: Progress = SILENT, **options: 
         DataError, UsageError, TrainingError: as `striate.training.session.train`.
         TrainingInterrupted: Ctrl-C; the run's folder is complete up to there, with its report.
     """
+    fields = [field.name for field in dataclasses.fields(TrainConfig)]
+    for name in options:
+        if name not in fields:
+            raise unknown_name("option", name, fields)
     try:
         run = train_network(TrainConfig(data=os.fspath(data), **options), progress)
     except TrainingInterrupted as interrupted:

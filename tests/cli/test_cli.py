@@ -49,6 +49,13 @@ def test_every_command_has_help(striate):
             assert "Python:" in out, f"{path} has no one-line Python twin"
 
 
+def test_no_arguments_show_the_help(striate):
+    for argv in ([], ["weights"]):
+        code, out, err = striate(*argv)
+        assert (code, err) == (0, "")
+        assert "Usage: striate" in out
+
+
 def test_version(striate):
     assert striate("--version") == (0, "striate 0.1.0\n", "")
 

@@ -177,6 +177,26 @@ def test_damaged_idx_files_are_refused(tmp_path, images, labels, reason):
         open_data(tmp_path)
 
 
+def test_semicolons_of_a_spreadsheet(tmp_path):
+    (tmp_path / "t.csv").write_text("path;label\na, b.png;cat\n")
+    assert open_data(tmp_path / "t.csv").splits["all"].names == (str(tmp_path / "a, b.png"),)
+
+
+def test_a_class_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        make_images(tmp_path / name, 1, RED)
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)  # the superuser may read anything, so permissions are no test
+    with pytest.raises(DataError, match=r"no permission for .*/b"):
+        open_data(tmp_path)
+
+
 def test_digits_are_scikit_learns():
     data = open_data("digits")
     bunch = load_digits()

@@ -52,9 +52,7 @@ def test_no_mistakes_no_picture(tmp_path):
     record = evaluation("ab")
     perfect = dataclasses.replace(record, probabilities=np.eye(2)[record.labels])
     assert figures.worst_mistakes(perfect) is None
-    assert "every image of the test split is right" in write_report(perfect, tmp_path, model="m").read_text(
-        "utf-8"
-    )
+    assert "all 60 test images are right" in write_report(perfect, tmp_path, model="m").read_text("utf-8")
 
 
 @pytest.mark.parametrize("classes", [2, 41])

@@ -30,6 +30,9 @@ from striate.training.config import TrainConfig
         ({"test": 0.9}, "test = 0.9"),
         ({"model": "lenet5", "imgsz": 28}, "reads 32x32 only"),
         ({"weight_decay": -0.1}, "--weight-decay"),
+        ({"epochs": "2"}, "it must be a number"),
+        ({"imgsz": 32.5}, "it must be a whole number"),
+        ({"name": "../x"}, "the name of one folder"),
     ],
     ids=str,
 )

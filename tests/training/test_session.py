@@ -15,6 +15,7 @@ import torch
 import yaml
 from conftest import COLORS, make_images
 
+import striate
 from striate import bundle
 from striate.errors import DataError, UsageError
 from striate.progress import Progress
@@ -124,6 +125,11 @@ def test_the_folder_of_a_run(colors, tmp_path):
     assert says.provenance["data"] == colors.name  # no path of the user's machine
     assert says.metrics["epoch"] == done.best_epoch
     assert run(colors, tmp_path, name="first").folder.name == "first-2"
+
+
+def test_an_unknown_option_has_its_near_names(colors):
+    with pytest.raises(UsageError, match="unknown option 'modl': did you mean model"):
+        striate.train(colors, modl="lenet")
 
 
 def test_early_stopping(colors, tmp_path):

@@ -239,6 +239,14 @@ def test_more_layers_than_there_are(data, tmp_path):
         striate.train(data, transfer="last", last_layers=9, **options)
 
 
+def test_what_did_not_fit_is_not_frozen_as_noise(data, tmp_path):
+    source = pretrained(tmp_path, "lenet")
+    options = {"model": "lenet", "weights": source, "imgsz": 48, "out": str(tmp_path / "runs")}
+    with pytest.raises(UsageError, match=r"fc1\.weight did not fit and would be frozen as noise"):
+        striate.train(data, transfer="head", **options)
+    assert striate.train(data, transfer="all", epochs=1, **options).evaluation.n
+
+
 def test_an_appended_network_goes_on_but_is_not_appended_to(data, tmp_path):
     source = pretrained(tmp_path, "resnet20")
     options = {"model": "resnet20", "epochs": 1, "out": str(tmp_path / "runs")}

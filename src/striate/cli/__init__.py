@@ -53,6 +53,8 @@ def run(argv: Sequence[str]) -> int:
     A user's mistake is one line on standard error. Anything unforeseen is one line too, and a traceback
     where the environment variable STRIATE_DEBUG is set.
     """
+    if not argv or (len(argv) == 1 and argv[0] in GROUPS):
+        argv = [*argv, "--help"]
     try:
         if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
             raise unknown_name("command", argv[0], COMMANDS, "`striate --help` lists them")

@@ -75,7 +75,7 @@ def print_evaluation(evaluation: Evaluation, most: int = 30) -> None:
     out = Console(highlight=False)
     low, high = evaluation.top1_ci
     out.print(
-        f"[bold]top-1 {percent(evaluation.top1)}[/bold] of {evaluation.n:,} {evaluation.split} images "
+        f"[bold]top-1 {percent(evaluation.top1)}[/bold] of {evaluation.n:,} {evaluation.what} "
         f"(95 % interval {percent(low)} to {percent(high)})"
     )
     if len(evaluation.classes) > 5:

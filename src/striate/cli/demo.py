@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,9 +26,15 @@ def demo(
 
     Python: striate.train("digits", model="lenet", epochs=30, batch=32, augment="shift", test=0.2)
     """
+    import torch
+
     import striate
     from striate.cli.console import print_evaluation, print_json, watching
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(
+        1
+    )  # so small a network gains little from more, and waits for them on a busy machine
     with watching() as progress:
         progress.say("Training LeNet on scikit-learn's 1,797 handwritten digits of 8x8 pixels")
         run = striate.train(
@@ -36,6 +43,7 @@ def demo(
         )  # fmt: skip
         samples = _save_samples(run.evaluation, run.training.folder / "samples")
         predictions = list(striate.load(run.best, device).predict_many(samples))
+    torch.set_num_threads(threads)
     if as_json:
         print_json(run.to_json())
         return
@@ -45,7 +53,7 @@ def demo(
     said = [f"{p.label} ({p.top(1)[0].probability:.0%})" for p in predictions]
     print("".join(f"{text:^16}" for text in said))
     print("\nThese are image files; ask again:")
-    print(f"  striate predict {run.best} {samples[0].parent}")
+    print(f"  striate predict {quote(str(run.best))} {quote(str(samples[0].parent))}")
     print(f"\naccuracy  {100 * run.evaluation.top1:.1f} % of {run.evaluation.n} images it had never seen")
     print(f"report    {run.report}")
     print(f"model     {run.best}")

@@ -41,6 +41,11 @@ def evaluate(
 
     bundle.inspect(bundle.path_of(model))  # a wrong file is told before torch is loaded
 
+    if out is not None:
+        from striate.training.folder import writable
+
+        writable(out)
+
     import striate
     from striate.cli.console import print_evaluation, print_json, watching
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Literal
 
 import typer
@@ -158,5 +159,5 @@ def train(
         print_evaluation(run.evaluation)
         print(f"model   {run.best}")
         print(f"report  {run.report}")
-        print(f"next    striate predict {run.best} PHOTO.jpg")
+        print(f"next    striate predict {shlex.quote(str(run.best))} PHOTO.jpg")
     return INTERRUPTED_EXIT_CODE if interrupted else 0

@@ -105,7 +105,7 @@ def _folders(folder: Path) -> list[Path]:
 def _images(folder: Path) -> list[str]:
     """All image files below a folder, in a fixed order; links to folders are followed, once each."""
     images, seen = [], set()
-    for place, below, names in os.walk(folder, followlinks=True):
+    for place, below, names in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(place)
         below[:] = sorted(name for name in below if not name.startswith("."))
         if real in seen:  # a link that leads back up
@@ -114,6 +114,11 @@ def _images(folder: Path) -> list[str]:
         seen.add(real)
         images += [str(Path(place) / name) for name in sorted(names) if is_image_name(name)]
     return images
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be read is an error: its images would be missing without a word."""
+    raise error
 
 
 def _list(names: list[str], most: int = 5) -> str:

@@ -24,9 +24,9 @@ class Samples:
             memory; None where `names` are files.
     """
 
-    names: tuple[str, ...]
-    labels: npt.NDArray[np.int64]
-    pixels: Pixels | None = None
+    names: tuple[str, ...] = field(repr=False)
+    labels: npt.NDArray[np.int64] = field(repr=False)
+    pixels: Pixels | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.names)

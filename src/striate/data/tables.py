@@ -25,6 +25,8 @@ def read(table: Path) -> DataSet:
         text = table.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {str(table)!r}", str(error), "Save it as UTF-8 text") from error
+    if delimiter == "," and ";" in text.split("\n", 1)[0]:
+        delimiter = ";"  # as spreadsheets write it where the comma is the decimal point
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     columns = [name.strip().lower() for name in rows.fieldnames or []]
     if not {"path", "label"} <= set(columns):

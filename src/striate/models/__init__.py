@@ -94,6 +94,9 @@ def build(name: str, *, append: int | None = None, **arguments: Any) -> nn.Modul
     Raises:
         UsageError: unknown name or argument.
     """
+    for argument in ("num_classes", "in_channels"):
+        if arguments.get(argument, 1) < 1:
+            raise UsageError(f"{argument} = {arguments[argument]}", "it must be at least 1")
     module = importlib.import_module(f"striate.models.{describe(name).file}")
     function = getattr(module, name)
     try:

@@ -51,9 +51,13 @@ def curves(epochs: Sequence[EpochResult], best_epoch: int) -> Figure:
                 axes.plot(x, y, color=color, marker=marker, label=part)
             axes.axvline(best_epoch, color=ORANGE, lw=1, ls=":", label=f"best: epoch {best_epoch}")
             axes.set(title=title, xlabel="epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            axes.margins(y=0.1)
             axes.grid(axis="y", alpha=0.25)
-        right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        right.yaxis.set_major_formatter(PercentFormatter(1))
+        if len(x) == 1:  # a range to stand in
+            left.set_xlim(0, 2)
+            right.set(xlim=(0, 2), ylim=(0, 1.02))
         left.set_ylim(bottom=0)
         right.legend(frameon=False, loc="best")
     return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 
 import yaml
 from jinja2 import Environment, StrictUndefined
@@ -54,7 +55,7 @@ def render(evaluation: Evaluation, images: dict[str, bytes], model: str, run: Tr
     known = {"curves": None, "confusion": None, "calibration": None, "mistakes": None}
     return template.render(
         title=run.folder.name if run else f"{Path(model).name} on {evaluation.data}",
-        subtitle=_subtitle(run) if run else f"Measured on the {evaluation.split} split of {evaluation.data}",
+        subtitle=_subtitle(run) if run else f"Measured on {evaluation.what} of {evaluation.data}",
         e=evaluation,
         cards=_cards(run) if run else [],
         notes=_notes(evaluation, run),
@@ -87,7 +88,7 @@ def _cards(run: TrainedRun) -> list[tuple[str, str]]:
 def _notes(evaluation: Evaluation, run: TrainedRun | None) -> list[str]:
     notes = [*(run.notes if run else ()), *evaluation.notes]
     if evaluation.missing_classes:
-        notes.append(f"No {evaluation.split} images of: {', '.join(evaluation.missing_classes)}")
+        notes.append(f"No {evaluation.what} of: {', '.join(evaluation.missing_classes)}")
     for name, count in evaluation.extra_classes.items():
         notes.append(f"The model does not know the class {name!r}: its {count} images were not measured")
     return list(dict.fromkeys(notes))
@@ -95,7 +96,7 @@ def _notes(evaluation: Evaluation, run: TrainedRun | None) -> list[str]:
 
 def _commands(model: str, evaluation: Evaluation) -> list[str]:
     return [
-        f"striate predict {model} PHOTO.jpg",
-        f"striate evaluate {model} --data {evaluation.data}",
-        f"striate weights inspect {model}",
+        f"striate predict {quote(model)} PHOTO.jpg",
+        f"striate evaluate {quote(model)} --data {quote(evaluation.data)}",
+        f"striate weights inspect {quote(model)}",
     ]

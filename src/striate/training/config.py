@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import PurePath
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -134,6 +135,10 @@ class TrainConfig:
             )
         if self.val == 0:
             raise UsageError("val = 0", "without held-out images there is no best epoch", "Use 0.1")
+        if self.name is not None and (self.name in ("", ".", "..") or PurePath(self.name).name != self.name):
+            raise UsageError(
+                f"--name {self.name!r}", "it is the name of one folder", "Use --out for its place"
+            )
         one = models.MODELS[self.model].input_size
         if models.MODELS[self.model].sizes == "one" and self.imgsz not in (None, one):
             raise UsageError(
@@ -204,6 +209,10 @@ class TrainConfig:
 def _at_least(config: TrainConfig, least: int, *fields: str) -> None:
     for field in fields:
         value = getattr(config, field)
+        if value is not None and not isinstance(value, (int, float)):
+            raise UsageError(f"{field} = {value!r}", "it must be a number")
+        if isinstance(value, float) and field in ("epochs", "batch", "imgsz", "workers", "seed", "patience"):
+            raise UsageError(f"{field} = {value!r}", "it must be a whole number")
         if value is not None and not value >= least:
             raise UsageError(
                 f"--{field.replace('_', '-')} {value}",

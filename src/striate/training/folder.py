@@ -96,6 +96,8 @@ def writable(out: str) -> Path:
     folder = Path(out).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise DataError(f"cannot write to {out!r}", "it is a file", "Choose another --out") from error
     except OSError as error:
         raise DataError(
             f"cannot write to {out!r}", error.strerror or str(error), "Choose another --out"

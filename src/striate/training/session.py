@@ -24,6 +24,7 @@ from striate.training import transfer
 from striate.training.config import TrainConfig
 from striate.training.folder import TrainedRun, reserve, writable, write_down
 from striate.training.loop import EpochResult, fit
+from striate.training.schedule import batches
 from striate.transforms.preprocess import Preprocess
 from striate.weights import open_weights
 
@@ -94,6 +95,11 @@ def train(config: TrainConfig, progress: Progress = SILENT) -> TrainedRun:
     write_down(run)
     _introduce(run, network, images["val"], place, progress)
 
+    steps = config.epochs * len(batches(run.train, config.batch, seed=config.seed, epoch=0))
+    if steps < 50:
+        run.notes.append(f"{steps} steps in all are few to learn from (more --epochs, or a smaller --batch)")
+        progress.warn(run.notes[-1])
+
     def after_epoch(result: EpochResult, measured: nn.Module) -> bool:
         better = run.record(result, measured)
         progress.say(_line(result, config, better, run))
@@ -134,7 +140,7 @@ def _divided(config: TrainConfig) -> tuple[DataSet, list[str]]:
     if len(dataset.classes) < 2:
         raise DataError(
             f"cannot train on {config.data!r}",
-            f"it has one class, {dataset.classes[0]!r}",
+            "; ".join((f"it has one class, {dataset.classes[0]!r}", *notes)),
             "A classifier needs two: add a folder with images of what it is not",
         )
     return dataset, notes
@@ -189,8 +195,16 @@ def _network(
         state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
         told.append(f"{head}, for {len(description.classes)} classes, is replaced by one for {len(classes)}")
     network = models.build(config.model, **arguments)
-    told += transfer.load(network, state, Path(config.weights).name).sentences
+    loading = transfer.load(network, state, Path(config.weights).name)
+    told += loading.sentences
     trained = transfer.freeze(network, config.transfer, config.last_layers, head)
+    noise = set(loading.fresh) & set(transfer.frozen_state(network))
+    if noise:
+        raise UsageError(
+            f"--transfer {config.transfer} with {config.weights!r}",
+            f"{', '.join(sorted(noise))} did not fit and would be frozen as noise",
+            "Leave out what changes their shapes (--imgsz), or use --transfer all",
+        )
     training, frozen = transfer.count(network)
     told.append(f"{training:,} parameters train ({', '.join(trained)}), {frozen:,} are frozen")
     return network, arguments, told
@@ -265,9 +279,9 @@ def _introduce(
     config, preprocess = run.config, run.description.preprocess
     count = sum(p.numel() for p in network.parameters())
     height, width = preprocess.size
-    test = f", {len(run.dataset.splits['test'])} to test" if "test" in run.dataset.splits else ""
+    test = f", {len(run.dataset.splits['test']):,} to test" if "test" in run.dataset.splits else ""
     progress.say(
-        f"{run.train} images to train, {len(val)} to validate{test}; {len(run.dataset.classes)} classes"
+        f"{run.train:,} images to train, {len(val):,} to validate{test}; {len(run.dataset.classes)} classes"
     )
     progress.say(
         f"{config.model}: {count:,} parameters, input {preprocess.channels}x{height}x{width}, {config.opt}, "

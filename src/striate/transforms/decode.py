@@ -17,6 +17,7 @@ import io
 import os
 import stat
 import struct
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +54,14 @@ _UPRIGHT = {
 }
 
 
+class _NoKnownWhiteError(ValueError):
+    """Values whose range does not tell which of them is white."""
+
+
+# A damaged EXIF block is passed over, and Pillow's remark on it helps nobody.
+warnings.filterwarnings("ignore", message="Corrupt EXIF data", category=UserWarning)
+
+
 def decode(source: str | os.PathLike[str] | bytes, channels: Literal[1, 3] = 3) -> Pixels:
     """Decode one image.
 
@@ -78,6 +87,8 @@ def decode(source: str | os.PathLike[str] | bytes, channels: Literal[1, 3] = 3) 
             return _eight_bit(_upright(image), channels)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _refuse(name, f"it has more than {MAX_PIXELS:,} pixels") from error
+    except _NoKnownWhiteError as error:
+        raise _refuse(name, str(error)) from error
     except Exception as error:  # on hostile bytes decoders raise anything at all; this is the boundary
         raise _refuse(name, _reason(data, error)) from error
 
@@ -138,7 +149,7 @@ def _scaled(image: Image.Image) -> Image.Image:
     float_top = 1.0 if high <= 1.0 else 255.0
     top = float_top if image.mode == "F" else 65535.0
     if not (low >= 0 and high <= top):  # also true of NaN
-        raise ValueError(
+        raise _NoKnownWhiteError(
             f"its {image.mode!r} values run from {low:g} to {high:g}, a range with no known white"
         )
     scaled = np.rint(values * (255.0 / top)).astype(np.uint8)

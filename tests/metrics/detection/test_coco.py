@@ -108,7 +108,9 @@ def test_a_perfect_detector_scores_one(version):
 def test_corrected_mode_matches_ground_truth_of_id_0(version):
     truth = ground_truth([1], [1], [[0, 0, 50, 50]], id=[0])
     found = detections([1], [1], [[0, 0, 50, 50]], [0.9], truth=truth)
-    assert evaluate_coco(truth, found).stats[0] == 0
+    strict = evaluate_coco(truth, found)
+    assert strict.stats[0] == 0
+    assert "1 ground truths have id 0" in strict.notes[-1]
     assert evaluate_coco(truth, found, CocoSettings(mode="corrected")).stats[0] == pytest.approx(1)
 
 

@@ -205,7 +205,13 @@ def evaluate_coco(
     )
     names = truth.category_names if settings.use_categories else ("all",)
     ids = truth.category_ids if settings.use_categories else np.array([-1])
-    return result(curves, settings, ids, names, record, (*truth.notes, *found.notes))
+    notes = (*truth.notes, *found.notes)
+    if void.any():
+        notes += (
+            f"{int(void.sum())} ground truths have id 0, which pycocotools takes for no match: they count as "
+            "missed, though not in what explains the numbers; mode corrected matches them",
+        )
+    return result(curves, settings, ids, names, record, notes)
 
 
 def run_kernel(
