@@ -69,10 +69,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
         kind: what the name stands for, such as "model".
         name: what was given.
         known: all names that would have been right.
-        where: how to see all names; the names themselves are listed where this is empty.
+        where: how to see all names; where this is empty, and none is near, all are listed.
     """
     names = list(known)
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     why = f"did you mean {' or '.join(near)}?" if near else f"there is no {kind} of that name"
-    fix = where or f"Known: {', '.join(names)}"
+    fix = where or ("" if near else f"Known: {', '.join(names)}")
     return UsageError(f"unknown {kind} {name!r}", why, fix)
