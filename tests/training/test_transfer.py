@@ -41,10 +41,15 @@ def build(name, size, **arguments):
     if models.MODELS[name].sizes == "argument":
         arguments["input_size"] = [size, size]
     network = models.build(name, **arguments)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
+    # Statistics of some images: random ones would let the signal of a thousand frozen layers overflow.
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    if norms:
+        with torch.no_grad():
+            network.train()(torch.randn(4, arguments.get("in_channels", 3), size, size))
+    for norm in norms:
+        norm.momentum = 0.1
     return network, arguments
 
 
