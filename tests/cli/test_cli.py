@@ -199,6 +199,17 @@ def test_a_closed_pipe_is_no_traceback(run, colors):
     assert "internal" not in done.stderr
 
 
+@pytest.fixture
+def _threads_restored():
+    """The demo is a whole process's work and keeps to one thread; the tests after it have two."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_threads_restored")
 def test_demo(striate, tmp_path):
     started = time.monotonic()
     code, out, err = striate("demo", "--out", tmp_path)

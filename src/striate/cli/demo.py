@@ -31,10 +31,8 @@ def demo(
     import striate
     from striate.cli.console import print_evaluation, print_json, watching
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # so small a network gains little from more, and waits for them on a busy machine
+    # So small a network gains little from more threads, and on a busy machine waits for them.
+    torch.set_num_threads(1)
     with watching() as progress:
         progress.say("Training LeNet on scikit-learn's 1,797 handwritten digits of 8x8 pixels")
         run = striate.train(
@@ -43,7 +41,6 @@ def demo(
         )  # fmt: skip
         samples = _save_samples(run.evaluation, run.training.folder / "samples")
         predictions = list(striate.load(run.best, device).predict_many(samples))
-    torch.set_num_threads(threads)
     if as_json:
         print_json(run.to_json())
         return

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from striate.cli.console import watching
 from striate.errors import DataError, UsageError
-from striate.progress import Progress
 
 Styles = "coco, voc07, voc12, or a port of these: padilla, padilla-11, py-faster-rcnn, py-faster-rcnn-07"
 
@@ -66,14 +66,16 @@ def detection(
     if bootstrap:
         from striate.metrics.detection.resampling import bootstrap as resample
 
-        interval = resample(truth, found, bootstrap, settings=settings, progress=_Percent())
+        with watching() as progress:
+            interval = resample(truth, found, bootstrap, settings=settings, progress=progress)
         answer["interval"] = asdict(interval)
         lines.append(f"AP {_between(interval)}")
     if compare is not None:
         from striate.metrics.detection.resampling import compare as both
 
         other = _read(gt, compare, layout, threads)[1]
-        comparison = both(truth, found, other, bootstrap or 200, settings=settings, progress=_Percent())
+        with watching() as progress:
+            comparison = both(truth, found, other, bootstrap or 200, settings=settings, progress=progress)
         answer["comparison"] = asdict(comparison)
         lines += [
             f"this one    AP {_between(comparison.first)}",
@@ -147,18 +149,6 @@ def _drawn(gt: Path, picture: Path, truth: Any, matched: Any, score: float) -> b
     buffer = io.BytesIO()
     matches_picture(picture, matched, image, score).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-class _Percent(Progress):
-    """A line on standard error every tenth of the way."""
-
-    def begin(self, stage: str, total: int, unit: str = "images") -> None:
-        self.stage, self.total, self.done = stage, max(total, 1), 0
-
-    def advance(self, done: int, **figures: float) -> None:
-        before, self.done = self.done, self.done + done
-        if before * 10 // self.total < self.done * 10 // self.total:
-            print(f"{self.stage}: {self.done * 100 // self.total} %", file=sys.stderr)
 
 
 def _between(interval: Any) -> str:
