@@ -49,6 +49,22 @@ class Loaded:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of each image."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
+    @property
+    def in_memory(self) -> bool:
+        """Reading is no more than a copy."""
+        return True
+
+    def read(self, which: npt.NDArray[np.int64], out: Pixels) -> npt.NDArray[np.bool_]:
+        """Write the images at `which` into `out`; all of them can be read."""
+        np.take(self.images, which, axis=0, out=out, mode="clip")  # "raise" would copy once more
+        return np.ones(len(which), np.bool_)
+
 
 def load(
     samples: Samples,

@@ -13,7 +13,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from striate.data import Loaded
-from striate.device import autocast, mixed_precision
+from striate.data.loader import Source, stream
+from striate.device import autocast, cpu_count, mixed_precision
 from striate.errors import TrainingError
 from striate.metrics.classification import top_k_accuracy
 from striate.models.googlenet import AUXILIARY_WEIGHT, GoogLeNetOutput
@@ -56,7 +57,7 @@ class EpochResult:
 def fit(
     network: nn.Module,
     preprocess: Preprocess,
-    train: Loaded,
+    train: Source,
     val: Loaded,
     config: TrainConfig,
     device: torch.device,
@@ -87,7 +88,7 @@ def fit(
     precision = mixed_precision(device, config.amp)
     scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
     average = moving_average(network, config.ema) if config.ema else None
-    labels = torch.from_numpy(train.labels)
+    workers = config.workers or cpu_count()
     total = config.epochs * len(batches(len(train), config.batch, seed=config.seed, epoch=0))
     step, rate = 0, 0.0
 
@@ -95,17 +96,22 @@ def fit(
         training_mode(network)
         tally = Tally(device)
         progress.begin(f"epoch {epoch + 1}/{config.epochs}", len(train))
-        for which in batches(len(train), config.batch, seed=config.seed, epoch=epoch):
+        order = batches(len(train), config.batch, seed=config.seed, epoch=epoch)
+        for batch in stream(train, order, device, workers=workers):
             rate = learning_rate(
                 step, total=total, peak=config.peak_rate, kind=config.sched, warmup=config.warmup
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
-            pixels = torch.from_numpy(train.images[which]).to(device)
-            pixels = augment(pixels, preprocess.size, recipe, seed=config.seed, epoch=epoch, samples=which)
-            truth = labels[which].to(device)
+            if not len(batch):  # none of its files can be read; it counts, so that the schedule is the same
+                step += 1
+                continue
+            pixels = augment(
+                batch.pixels, preprocess.size, recipe, seed=config.seed, epoch=epoch, samples=batch.samples
+            )
             with autocast(device, precision):
-                loss, scores = loss_of(network(preprocess.normalize(pixels)), truth, config.label_smoothing)
+                scores = network(preprocess.normalize(pixels))
+                loss, scores = loss_of(scores, batch.labels, config.label_smoothing)
             torch.autograd.backward(scaler.scale(loss))
             if config.grad_clip:
                 scaler.unscale_(optimizer)
@@ -116,8 +122,8 @@ def fit(
             if average is not None:
                 average.update_parameters(network)
             step += 1
-            tally.add(loss, scores, truth)
-            progress.advance(len(which), **tally.shown(step))
+            tally.add(loss, scores, batch.labels)
+            progress.advance(batch.asked, **tally.shown(step))
             tally.require_finite(step, epoch, rate)
         progress.end()
 
