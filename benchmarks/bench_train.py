@@ -26,9 +26,11 @@ from torch import nn
 from striate import models
 from striate.data import Loaded
 from striate.device import choose
-from striate.progress import SILENT
 from striate.training.config import TrainConfig
-from striate.training.loop import EpochResult, fit, make_optimizer
+from striate.training.loop import Job, fit
+from striate.training.optimizer import make_optimizer
+from striate.training.schedule import Epochs
+from striate.training.state import TrainState
 from striate.transforms.preprocess import Preprocess
 
 
@@ -61,16 +63,11 @@ def noise(preprocess: Preprocess, count: int, *, canvas: bool) -> Loaded:
 
 
 def our_rate(config: TrainConfig, preprocess: Preprocess, device: torch.device, images: int) -> list[float]:
-    rates: list[float] = []
-
-    def after_epoch(result: EpochResult, network: nn.Module) -> bool:
-        rates.append(result.images_per_second)
-        return True
-
     train = noise(preprocess, images, canvas=config.augmentation(preprocess) != "none")
     val = noise(preprocess, 2, canvas=False)
-    fit(build(config, preprocess, device), preprocess, train, val, config, device, SILENT, after_epoch)
-    return rates[1:]
+    state = TrainState.fresh(build(config, preprocess, device), config, device)
+    fit(state, Job(preprocess, train, val, config, device, Epochs(config, images)))
+    return [row.images_per_second for row in state.rows[1:]]
 
 
 def bare_rate(config: TrainConfig, preprocess: Preprocess, device: torch.device, images: int) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import random
 
@@ -47,6 +48,21 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def seed_step(device: torch.device, seed: int, step: int) -> None:
+    """Make what torch draws next, such as dropout, a function of the seed and the step alone.
+
+    A run that is resumed draws as one that was never stopped, whatever was drawn before.
+    """
+    digest = hashlib.blake2b(f"{seed} {step}".encode(), digest_size=8).digest()
+    value = int.from_bytes(digest, "little")
+    torch.default_generator.manual_seed(value)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(value)
+    elif device.type == "mps":
+        torch.mps.manual_seed(value)
 
 
 def mixed_precision(device: torch.device, wanted: bool | None) -> torch.dtype | None:

@@ -14,10 +14,12 @@ from striate.bundle import Description
 from striate.data import Loaded
 from striate.errors import UsageError
 from striate.models.vit import interpolate_positions
-from striate.progress import SILENT
 from striate.training import transfer
 from striate.training.config import TrainConfig
-from striate.training.loop import fit, make_optimizer
+from striate.training.loop import Job, fit
+from striate.training.optimizer import make_optimizer
+from striate.training.schedule import Epochs
+from striate.training.state import TrainState
 from striate.transforms.preprocess import NORMALIZATIONS, Preprocess
 
 MODES = ("all", "last", "head", "append")
@@ -92,7 +94,8 @@ def test_frozen_means_parameters_and_buffers(name, mode):
         data="x", model=name, epochs=1, batch=3, opt="sgd", lr=0.05, augment="none", warmup=0.0
     )
     pre = Preprocess.for_size(size, channels)
-    fit(network, pre, samples, samples, config, torch.device("cpu"), SILENT, lambda r, n: True, head)
+    state = TrainState.fresh(network, config, torch.device("cpu"), head)
+    fit(state, Job(pre, samples, samples, config, torch.device("cpu"), Epochs(config, len(samples))))
 
     after = network.state_dict()
     for key, value in frozen.items():

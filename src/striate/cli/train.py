@@ -94,6 +94,10 @@ def train(
     grad_clip: Annotated[
         float, typer.Option(help="Largest gradient norm; 0 for no limit.", rich_help_panel=_LEARNING)
     ] = _DEFAULT.grad_clip,
+    accumulate: Annotated[
+        int,
+        typer.Option(help="Parts that a batch is cut into to save memory.", rich_help_panel=_LEARNING),
+    ] = _DEFAULT.accumulate,
     ema: Annotated[
         float,
         typer.Option(help="Decay of the weights' moving average; 0 for none.", rich_help_panel=_LEARNING),
@@ -131,7 +135,8 @@ def train(
         "transfer": transfer, "last_layers": last_layers, "normalize": normalize, "backbone_lr": backbone_lr,
         "epochs": epochs, "batch": batch, "lr": lr,
         "opt": opt, "sched": sched, "warmup": warmup, "weight_decay": weight_decay,
-        "label_smoothing": label_smoothing, "grad_clip": grad_clip, "ema": ema, "amp": amp,
+        "label_smoothing": label_smoothing, "grad_clip": grad_clip, "accumulate": accumulate,
+        "ema": ema, "amp": amp,
         "patience": patience, "seed": seed, "device": device, "name": name, "out": out,
     }  # fmt: skip
     config = TrainConfig(data=data or data_flag or "", **options)  # type: ignore[arg-type]  # checked there

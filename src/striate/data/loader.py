@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -77,7 +77,7 @@ class Batch:
 
 def stream(
     source: Source, order: Sequence[Indices], device: torch.device, *, workers: int = 2
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Read batch after batch, the next ones in the background.
 
     An image that cannot be read is left out of its batch. A batch of several of which only one is left is

@@ -16,7 +16,7 @@ from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from striate.evaluation import Evaluation
-from striate.training.loop import EpochResult
+from striate.training.tally import EpochResult
 
 BLUE, ORANGE, GRAY, INK = "#2563eb", "#ea580c", "#6b7280", "#1f2937"
 MOST_CLASSES = 40  # a confusion matrix of more has no room for names

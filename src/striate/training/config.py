@@ -54,6 +54,8 @@ class TrainConfig:
         weight_decay: not applied to biases and norms; None for 0.01 (adamw) or 0.0001 (sgd).
         label_smoothing: share of the label spread over all classes (Szegedy et al. 2016), 0 to under 1.
         grad_clip: largest norm of the gradient; 0 for no limit.
+        accumulate: parts in which a step's batch goes through the network, their gradients summed, where the
+            memory does not take it at once.
         ema: decay of the moving average of the weights that is measured and kept; 0 for none.
         amp: mixed precision; None where the device has it.
         patience: epochs without a better one before the run stops; 0 for never.
@@ -86,6 +88,7 @@ class TrainConfig:
     weight_decay: float | None = None
     label_smoothing: float = 0.0
     grad_clip: float = 0.0
+    accumulate: int = 1
     ema: float = 0.0
     amp: bool | None = None
     patience: int = 0
@@ -106,7 +109,7 @@ class TrainConfig:
         ):  # fmt: skip
             if getattr(self, field) not in known:
                 raise unknown_name(field, str(getattr(self, field)), known)
-        _at_least(self, 1, "epochs", "batch", "imgsz", "workers", "last_layers")
+        _at_least(self, 1, "epochs", "batch", "imgsz", "workers", "last_layers", "accumulate")
         _at_least(self, 0, "patience", "seed", "grad_clip", "weight_decay")
         if self.channels not in (None, 1, 3):
             raise UsageError(f"{self.channels} channels", "images are grayscale (1) or RGB (3)")
@@ -206,12 +209,15 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
+_WHOLE = ("epochs", "batch", "imgsz", "workers", "seed", "patience", "accumulate")
+
+
 def _at_least(config: TrainConfig, least: int, *fields: str) -> None:
     for field in fields:
         value = getattr(config, field)
         if value is not None and not isinstance(value, (int, float)):
             raise UsageError(f"{field} = {value!r}", "it must be a number")
-        if isinstance(value, float) and field in ("epochs", "batch", "imgsz", "workers", "seed", "patience"):
+        if isinstance(value, float) and field in _WHOLE:
             raise UsageError(f"{field} = {value!r}", "it must be a whole number")
         if value is not None and not value >= least:
             raise UsageError(

@@ -27,7 +27,7 @@ from striate.data.tables import render
 from striate.errors import DataError
 from striate.files import write_aside
 from striate.training.config import TrainConfig
-from striate.training.loop import EpochResult
+from striate.training.tally import EpochResult
 
 
 @dataclass

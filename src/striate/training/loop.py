@@ -2,148 +2,256 @@
 
 from __future__ import annotations
 
-import math
-import time
+import gc
+import itertools
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from striate.data import Loaded
-from striate.data.loader import Source, stream
-from striate.device import autocast, cpu_count, mixed_precision
+from striate.data.loader import Batch, Indices, Source, stream
+from striate.device import autocast, cpu_count, mixed_precision, seed_step
 from striate.errors import TrainingError
 from striate.metrics.classification import top_k_accuracy
 from striate.models.googlenet import AUXILIARY_WEIGHT, GoogLeNetOutput
 from striate.prediction import logits
-from striate.progress import Progress
+from striate.progress import SILENT, Progress
 from striate.training.config import TrainConfig
-from striate.training.schedule import batches, learning_rate
+from striate.training.profile import UNWATCHED, Stopwatch
+from striate.training.schedule import Pace, batches
+from striate.training.state import TrainState
+from striate.training.tally import EpochResult
 from striate.training.transfer import training_mode
 from striate.transforms.augment import augment
 from striate.transforms.preprocess import Preprocess
 
 
-@dataclass(frozen=True)
-class EpochResult:
-    """One row of `results.csv`.
+class LossNotFiniteError(TrainingError):
+    """The loss, or a weight, is infinite or not a number; what was saved before is sound.
 
     Attributes:
-        epoch: counts from 1.
-        step: optimizer steps so far.
-        lr: learning rate of the last step.
-        train_loss: mean over the epoch's images, as they were augmented.
-        train_top1: share that was right, before the step that learnt from it.
-        val_loss: cross-entropy on the validation images, in nats.
-        val_top1: share of them that is right.
-        seconds: the epoch took, validation included.
-        images_per_second: training images, validation not included.
+        samples: int64, positions in the training images of the batch that it happened with.
     """
 
-    epoch: int
-    step: int
-    lr: float
-    train_loss: float
-    train_top1: float
-    val_loss: float
-    val_top1: float
-    seconds: float
-    images_per_second: float
+    def __init__(self, what: str, why: str, fix: str, samples: Indices) -> None:
+        super().__init__(what, why, fix)
+        self.samples = samples
 
 
-def fit(
-    network: nn.Module,
-    preprocess: Preprocess,
-    train: Source,
-    val: Loaded,
-    config: TrainConfig,
-    device: torch.device,
-    progress: Progress,
-    after_epoch: Callable[[EpochResult, nn.Module], bool],
-    head: str | None = None,
-) -> None:
-    """Train in place.
+@dataclass(frozen=True)
+class Job:
+    """What stays as it is while a run goes on.
 
-    Args:
-        network: on `device`.
+    Attributes:
         preprocess: the contract; `train` holds its canvases, `val` its final size.
         train: at least two images.
         val: what measures each epoch.
-        config: how.
+        config: how to train.
         device: where.
+        pace: how large the steps are, and when it is over.
+        watch: told what the time goes into.
+    """
+
+    preprocess: Preprocess
+    train: Source
+    val: Loaded
+    config: TrainConfig
+    device: torch.device
+    pace: Pace
+    watch: Stopwatch = UNWATCHED
+
+    @property
+    def precision(self) -> torch.dtype | None:
+        """The type for mixed precision, None for plain float32."""
+        return mixed_precision(self.device, self.config.amp)
+
+    def order(self, epoch: int) -> list[Indices]:
+        """The images of each batch of an epoch, which counts from 0."""
+        return batches(len(self.train), self.config.batch, seed=self.config.seed, epoch=epoch)
+
+
+def fit(
+    state: TrainState,
+    job: Job,
+    progress: Progress = SILENT,
+    after_step: Callable[[], None] = lambda: None,
+    after_epoch: Callable[[EpochResult], None] = lambda row: None,
+) -> None:
+    """Advance a run from where it stands to its end.
+
+    Args:
+        state: fresh, or restored; changed in place.
+        job: what to do.
         progress: is told of each batch.
-        after_epoch: is given each epoch's figures and the network that earned them (the moving average
-            where there is one); answers whether to go on.
-        head: name of the module that trains at the full rate, where the rest has weights that are worth
-            keeping and trains at the backbone's; None where all is fresh.
+        after_step: is called after each step but the last of an epoch; the state can be saved there.
+        after_epoch: is called after each epoch, with its row; so can it there.
 
     Raises:
-        TrainingError: the loss is no longer finite.
+        LossNotFiniteError: with the step, the learning rate and the batch.
+        TrainingError: there is not enough memory for even two images.
     """
+    while not state.finished:
+        whole = _learn_epoch(state, job, progress, after_step)
+        require_sound(state, job)
+        over = job.pace.ended(state)
+        row = _measure(state, job) if over or job.pace.measures(state) else None
+        if whole:
+            state.epoch, state.position = state.epoch + 1, 0
+        if row is not None:
+            state.record(row)
+            patience = job.config.patience
+            state.finished = over or 0 < patience <= row.epoch - state.best_epoch
+            after_epoch(row)
+
+
+def _learn_epoch(state: TrainState, job: Job, progress: Progress, after_step: Callable[[], None]) -> bool:
+    """Learn from what is left of an epoch; answers whether there was time for all of it."""
+    order = job.order(state.epoch)
+    left = order[state.position :]
+    training_mode(state.network)
+    of = f"/{job.pace.epochs}" if job.pace.epochs else ""
+    progress.begin(f"epoch {state.epoch + 1}{of}", sum(map(len, left)))
+    workers = job.config.workers or cpu_count()
+    with closing(stream(job.train, left, job.device, workers=workers)) as loading:
+        for batch in job.watch.each("waiting for data", loading):
+            state.rate = state.rate_share * job.pace.rate(state)
+            if len(batch):
+                learn(state, job, batch, progress)
+            state.position += 1
+            state.step += 1
+            progress.advance(batch.asked, **state.tally.shown(state.step))
+            _require_finite(state, job, state.tally.astray(state.step))
+            if state.position == len(order) or job.pace.ended(state):
+                break
+            after_step()
+    progress.end()
+    return state.position == len(order)
+
+
+def learn(state: TrainState, job: Job, batch: Batch, progress: Progress = SILENT) -> None:
+    """One step of the optimizer on one batch, in as many parts as the memory wants."""
+    while not _gradients(state, job, batch):
+        _halve(state, job, len(batch), progress)
+    with job.watch.phase("optimizer"):
+        for group in state.optimizer.param_groups:
+            group["lr"] = state.rate * group["share"]
+        if job.config.grad_clip:
+            state.scaler.unscale_(state.optimizer)
+            nn.utils.clip_grad_norm_(state.network.parameters(), job.config.grad_clip)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad(set_to_none=True)
+        if state.average is not None:
+            state.average.update_parameters(state.network)
+
+
+def _gradients(state: TrainState, job: Job, batch: Batch) -> bool:
+    """The gradients of a batch's mean loss, summed over its parts; answers whether the memory sufficed."""
+    config, preprocess = job.config, job.preprocess
     recipe = config.augmentation(preprocess)
-    optimizer = make_optimizer(network, config, head)
-    precision = mixed_precision(device, config.amp)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
-    average = moving_average(network, config.ema) if config.ema else None
-    workers = config.workers or cpu_count()
-    total = config.epochs * len(batches(len(train), config.batch, seed=config.seed, epoch=0))
-    step, rate = 0, 0.0
+    seed_step(job.device, config.seed, state.step)  # dropout draws from torch's generator
+    counted = []
+    try:
+        for part in _parts(len(batch), state.parts):
+            samples, truth = batch.samples[part], batch.labels[part]
+            with job.watch.phase("augmentation"):
+                pixels = augment(
+                    batch.pixels[part], preprocess.size, recipe,
+                    seed=config.seed, epoch=state.epoch, samples=samples,
+                )  # fmt: skip
+                inputs = preprocess.normalize(pixels)
+            with job.watch.phase("forward"), autocast(job.device, job.precision):
+                loss, scores = loss_of(state.network(inputs), truth, config.label_smoothing)
+            with job.watch.phase("backward"):
+                torch.autograd.backward(state.scaler.scale(loss * (len(samples) / len(batch))))
+            counted.append((loss.detach(), scores.detach(), truth))
+    except (RuntimeError, MemoryError) as error:
+        if not _memory_ran_out(error):
+            raise
+        return False
+    for loss, scores, truth in counted:
+        state.tally.add(loss, scores, truth, state.step)
+    return True
 
-    for epoch in range(config.epochs):
-        training_mode(network)
-        tally = Tally(device)
-        progress.begin(f"epoch {epoch + 1}/{config.epochs}", len(train))
-        order = batches(len(train), config.batch, seed=config.seed, epoch=epoch)
-        for batch in stream(train, order, device, workers=workers):
-            rate = learning_rate(
-                step, total=total, peak=config.peak_rate, kind=config.sched, warmup=config.warmup
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["share"]
-            if not len(batch):  # none of its files can be read; it counts, so that the schedule is the same
-                step += 1
-                continue
-            pixels = augment(
-                batch.pixels, preprocess.size, recipe, seed=config.seed, epoch=epoch, samples=batch.samples
-            )
-            with autocast(device, precision):
-                scores = network(preprocess.normalize(pixels))
-                loss, scores = loss_of(scores, batch.labels, config.label_smoothing)
-            torch.autograd.backward(scaler.scale(loss))
-            if config.grad_clip:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(network.parameters(), config.grad_clip)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
-            if average is not None:
-                average.update_parameters(network)
-            step += 1
-            tally.add(loss, scores, batch.labels)
-            progress.advance(batch.asked, **tally.shown(step))
-            tally.require_finite(step, epoch, rate)
-        progress.end()
 
-        tally.require_finite(step, epoch, rate, now=True)
-        seconds = time.perf_counter() - tally.started
-        measured = network if average is None else average.module
-        val_loss, val_top1 = validate(measured, preprocess, val, config.batch, device)
-        result = EpochResult(
-            epoch=epoch + 1,
-            step=step,
-            lr=rate,
-            train_loss=tally.loss,
-            train_top1=tally.top1,
-            val_loss=val_loss,
-            val_top1=val_top1,
-            seconds=time.perf_counter() - tally.started,
-            images_per_second=len(train) / seconds,
+def _parts(count: int, parts: int) -> list[slice]:
+    """Cut `count` images into so many parts of nearly one size, each of two images at least."""
+    parts = max(1, min(parts, count // 2))
+    cuts = [count * i // parts for i in range(parts + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
+
+
+def _halve(state: TrainState, job: Job, count: int, progress: Progress) -> None:
+    """Cut batches into twice as many parts, after the memory did not suffice."""
+    state.optimizer.zero_grad(set_to_none=True)
+    parts = len(_parts(count, state.parts))
+    if parts == len(_parts(count, 2 * parts)):
+        raise TrainingError(
+            f"the memory of {job.device} does not suffice",
+            f"not even for {-(-count // parts)} images at a time",
+            "Use a smaller --imgsz or a smaller --model, or end what else uses that memory",
         )
-        if not after_epoch(result, measured):
-            return
+    state.parts = 2 * parts
+    gc.collect()
+    if job.device.type == "cuda":
+        torch.cuda.empty_cache()
+    progress.warn(
+        f"the memory of {job.device} does not suffice: from step {state.step + 1} each batch of "
+        f"{job.config.batch} goes through the network in {state.parts} parts, whose gradients are summed; "
+        "BatchNorm's statistics are of a part"
+    )
+
+
+def _memory_ran_out(error: BaseException) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)  # torch has no class of its own for the CPU's memory
+    return any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))
+
+
+def _measure(state: TrainState, job: Job) -> EpochResult:
+    """The row of what was learnt since the last one."""
+    seconds = state.tally.seconds
+    with job.watch.phase("validation"):
+        val_loss, val_top1 = validate(state.measured, job.preprocess, job.val, job.config.batch, job.device)
+    return EpochResult(
+        epoch=state.epoch + 1,
+        step=state.step,
+        lr=state.rate,
+        train_loss=state.tally.loss,
+        train_top1=state.tally.top1,
+        val_loss=val_loss,
+        val_top1=val_top1,
+        seconds=state.tally.seconds,
+        images_per_second=state.tally.count / seconds,
+    )
+
+
+def require_sound(state: TrainState, job: Job) -> None:
+    """Refuse a state that is not worth keeping.
+
+    Raises:
+        LossNotFiniteError: a loss since the last row, or a weight, is infinite or not a number.
+    """
+    _require_finite(state, job, state.tally.astray(state.step, now=True))
+    if not state.sound:
+        _require_finite(state, job, state.step - 1)
+
+
+def _require_finite(state: TrainState, job: Job, astray: int | None) -> None:
+    if astray is None:
+        return
+    batch = astray - (state.step - state.position)  # of this epoch: the one before it was looked at
+    raise LossNotFiniteError(
+        f"the loss is not finite at step {astray + 1}, batch {batch + 1} of epoch {state.epoch + 1}",
+        f"the learning rate {state.rate:.2g} is probably too high",
+        f"Try --lr {state.rate_share * job.config.peak_rate / 10:.2g}, or --grad-clip 1",
+        job.order(state.epoch)[batch],
+    )
 
 
 def validate(
@@ -169,85 +277,3 @@ def loss_of(
     for scores in (output.aux1, output.aux2):
         loss = loss + AUXILIARY_WEIGHT * F.cross_entropy(scores, truth, label_smoothing=smoothing)
     return loss, output.logits
-
-
-def make_optimizer(network: nn.Module, config: TrainConfig, head: str | None = None) -> torch.optim.Optimizer:
-    """SGD or AdamW over what trains, with weight decay on matrices and kernels only.
-
-    Biases and the scales of norms are vectors; decaying them does not regularise (Goyal et al. 2017,
-    section 5.1; He et al. 2019, "Bag of Tricks", section 3.1).
-    """
-    backbone = config.backbone_rate / config.peak_rate if head is not None else 1.0
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            share = 1.0 if head is not None and name.startswith(f"{head}.") else backbone
-            decay = config.decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((share, decay), []).append(parameter)
-    groups_of = [
-        {"params": parameters, "weight_decay": decay, "share": share}
-        for (share, decay), parameters in groups.items()
-    ]
-    if config.opt == "sgd":
-        return torch.optim.SGD(groups_of, lr=config.peak_rate, momentum=0.9)
-    return torch.optim.AdamW(groups_of, lr=config.peak_rate)
-
-
-def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of weights and buffers, whose memory grows with the run.
-
-    The decay of update t is min(decay, (1 + t) / (10 + t)), so that the random start is forgotten soon
-    (as TensorFlow's ExponentialMovingAverage has it). Counters are copied.
-    """
-
-    def mix(old: torch.Tensor, new: torch.Tensor, updates: torch.Tensor | int) -> torch.Tensor:
-        if not old.is_floating_point():
-            return new
-        kept = min(decay, (1 + int(updates)) / (10 + int(updates)))
-        return torch.lerp(new, old, kept)
-
-    return AveragedModel(network, avg_fn=mix, use_buffers=True)
-
-
-class Tally:
-    """Loss and hits of an epoch, summed on the device so that the host need not wait for each step."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.started = time.perf_counter()
-        self._every = 1 if device.type == "cpu" else 50  # steps between two looks; each one waits for a GPU
-        self._loss = torch.zeros((), device=device, dtype=torch.float64)
-        self._hits = torch.zeros((), device=device, dtype=torch.int64)
-        self._count = 0
-
-    def add(self, loss: torch.Tensor, scores: torch.Tensor, truth: torch.Tensor) -> None:
-        """Count one batch."""
-        self._loss += loss.detach().double() * len(truth)
-        self._hits += (scores.detach().argmax(dim=1) == truth).sum()
-        self._count += len(truth)
-
-    @property
-    def loss(self) -> float:
-        """Mean over the images so far."""
-        return float(self._loss) / self._count
-
-    @property
-    def top1(self) -> float:
-        """Share of the images so far that was right."""
-        return float(self._hits) / self._count
-
-    def shown(self, step: int) -> dict[str, float]:
-        """What stands beside the progress bar."""
-        return {"loss": self.loss, "top1": self.top1} if step % (10 * self._every) == 0 else {}
-
-    def require_finite(self, step: int, epoch: int, rate: float, *, now: bool = False) -> None:
-        """Stop a run that has gone astray.
-
-        Raises:
-            TrainingError: the loss is infinite or not a number.
-        """
-        if (now or step % self._every == 0) and not math.isfinite(float(self._loss)):
-            raise TrainingError(
-                f"the loss is {self.loss:g} at step {step} of epoch {epoch + 1}",
-                f"the learning rate {rate:g} is probably too high",
-                f"Try --lr {rate / 10:.2g}, or --grad-clip 1",
-            )

@@ -1,14 +1,21 @@
-"""The learning rate as a pure function of the step."""
+"""The learning rate as a pure function of the step, the order of the images, and when a run is over."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from striate.training.config import TrainConfig
+    from striate.training.state import TrainState
 
-def learning_rate(step: int, *, total: int, peak: float, kind: str = "cosine", warmup: float = 0.0) -> float:
+
+def learning_rate(
+    step: float, *, total: float, peak: float, kind: str = "cosine", warmup: float = 0.0
+) -> float:
     """The learning rate of one step.
 
     Args:
@@ -50,3 +57,51 @@ def batches(count: int, size: int, *, seed: int, epoch: int) -> list[npt.NDArray
     if cuts and count - cuts[-1] == 1:
         cuts.pop()
     return np.split(order, cuts)
+
+
+class Pace(Protocol):
+    """How large each step is, and when a run is over.
+
+    Attributes:
+        epochs: how many there will be, where that is known.
+    """
+
+    epochs: int | None
+
+    def rate(self, state: TrainState) -> float:
+        """The learning rate of the next step."""
+
+    def ended(self, state: TrainState) -> bool:
+        """Whether there is no next step."""
+
+    def measures(self, state: TrainState) -> bool:
+        """Whether the validation images measure the epoch that has just ended."""
+
+
+class Epochs:
+    """So many passes over the images, each of them measured.
+
+    Args:
+        config: says how many, and which schedule.
+        count: of training images.
+    """
+
+    def __init__(self, config: TrainConfig, count: int) -> None:
+        self._config = config
+        self.epochs: int | None = config.epochs
+        self.steps = config.epochs * len(batches(count, config.batch, seed=config.seed, epoch=0))
+
+    def rate(self, state: TrainState) -> float:
+        """The schedule at this step."""
+        config = self._config
+        return learning_rate(
+            state.step, total=self.steps, peak=config.peak_rate, kind=config.sched, warmup=config.warmup
+        )
+
+    def ended(self, state: TrainState) -> bool:
+        """Whether all steps are made."""
+        return state.step >= self.steps
+
+    def measures(self, state: TrainState) -> bool:
+        """Always."""
+        return True

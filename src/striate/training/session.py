@@ -23,8 +23,10 @@ from striate.progress import SILENT, Progress
 from striate.training import transfer
 from striate.training.config import TrainConfig
 from striate.training.folder import TrainedRun, reserve, writable, write_down
-from striate.training.loop import EpochResult, fit
-from striate.training.schedule import batches
+from striate.training.loop import Job, fit
+from striate.training.schedule import Epochs
+from striate.training.state import TrainState
+from striate.training.tally import EpochResult
 from striate.transforms.preprocess import Preprocess
 from striate.weights import open_weights
 
@@ -95,21 +97,22 @@ def train(config: TrainConfig, progress: Progress = SILENT) -> TrainedRun:
     write_down(run)
     _introduce(run, network, images["val"], place, progress)
 
-    steps = config.epochs * len(batches(run.train, config.batch, seed=config.seed, epoch=0))
-    if steps < 50:
-        run.notes.append(f"{steps} steps in all are few to learn from (more --epochs, or a smaller --batch)")
+    pace = Epochs(config, run.train)
+    if pace.steps < 50:
+        run.notes.append(
+            f"{pace.steps} steps in all are few to learn from (more --epochs, or a smaller --batch)"
+        )
         progress.warn(run.notes[-1])
 
-    def after_epoch(result: EpochResult, measured: nn.Module) -> bool:
-        better = run.record(result, measured)
-        progress.say(_line(result, config, better, run))
-        return not config.patience or result.epoch - run.best_epoch < config.patience
+    state = TrainState.fresh(network, config, place, head=None if start is None else _head(config, arguments))
+    job = Job(preprocess, images["train"], images["val"], config, place, pace)
+
+    def after_epoch(row: EpochResult) -> None:
+        better = run.record(row, state.measured)
+        progress.say(_line(row, config, better, run))
 
     try:
-        fit(
-            network, preprocess, images["train"], images["val"], config, place, progress, after_epoch,
-            head=None if start is None else _head(config, arguments),
-        )  # fmt: skip
+        fit(state, job, progress, after_epoch=after_epoch)
     except KeyboardInterrupt:
         run.write_bundle(run.last, network)
         if not run.best_epoch:

@@ -1,0 +1,47 @@
+"""What moves the weights, and their moving average."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from striate.training.config import TrainConfig
+
+
+def make_optimizer(network: nn.Module, config: TrainConfig, head: str | None = None) -> torch.optim.Optimizer:
+    """SGD or AdamW over what trains, with weight decay on matrices and kernels only.
+
+    Biases and the scales of norms are vectors; decaying them does not regularise (Goyal et al. 2017,
+    section 5.1; He et al. 2019, "Bag of Tricks", section 3.1).
+    """
+    backbone = config.backbone_rate / config.peak_rate if head is not None else 1.0
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            share = 1.0 if head is not None and name.startswith(f"{head}.") else backbone
+            decay = config.decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((share, decay), []).append(parameter)
+    groups_of = [
+        {"params": parameters, "weight_decay": decay, "share": share}
+        for (share, decay), parameters in groups.items()
+    ]
+    if config.opt == "sgd":
+        return torch.optim.SGD(groups_of, lr=config.peak_rate, momentum=0.9)
+    return torch.optim.AdamW(groups_of, lr=config.peak_rate)
+
+
+def moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of weights and buffers, whose memory grows with the run.
+
+    The decay of update t is min(decay, (1 + t) / (10 + t)), so that the random start is forgotten soon
+    (as TensorFlow's ExponentialMovingAverage has it). Counters are copied.
+    """
+
+    def mix(old: torch.Tensor, new: torch.Tensor, updates: torch.Tensor | int) -> torch.Tensor:
+        if not old.is_floating_point():
+            return new
+        kept = min(decay, (1 + int(updates)) / (10 + int(updates)))
+        return torch.lerp(new, old, kept)
+
+    return AveragedModel(network, avg_fn=mix, use_buffers=True)
