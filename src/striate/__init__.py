@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from striate import anatomy, data, metrics, models, transforms
     from striate.evaluation import Evaluation, evaluate
     from striate.prediction import Classifier, Prediction, load
-    from striate.runs import Run, train
+    from striate.runs import Run, resume, train
     from striate.transforms.preprocess import Preprocess
 
 __version__ = "0.1.0"
@@ -26,6 +26,7 @@ _HOMES = {
     "Run": "striate.runs",
     "evaluate": "striate.evaluation",
     "load": "striate.prediction",
+    "resume": "striate.runs",
     "train": "striate.runs",
 }
 _MODULES = ("anatomy", "data", "metrics", "models", "transforms")
@@ -43,6 +44,7 @@ __all__ = [
     "load",
     "metrics",
     "models",
+    "resume",
     "train",
     "transforms",
 ]

@@ -88,8 +88,15 @@ class Inspection:
         return sum(math.prod(shape) for _, shape in self.tensors.values())
 
 
-def write(path: str | os.PathLike[str], network: nn.Module, description: Description) -> None:
+def write(
+    path: str | os.PathLike[str], network: nn.Module | Mapping[str, torch.Tensor], description: Description
+) -> None:
     """Write a bundle: aside, then renamed, so that no reader ever sees half of one.
+
+    Args:
+        path: of the file.
+        network: the network, or its weights by name.
+        description: what it says of itself.
 
     Raises:
         DataError: the file cannot be written (no room, no permission).
@@ -97,10 +104,8 @@ def write(path: str | os.PathLike[str], network: nn.Module, description: Descrip
     from safetensors.torch import save
 
     # One owner for each tensor (safetensors refuses views of one another), on the CPU, no wrapper's prefix.
-    state = {
-        _unwrapped(name): tensor.detach().cpu().contiguous().clone()
-        for name, tensor in network.state_dict().items()
-    }
+    weights = network if isinstance(network, Mapping) else network.state_dict()
+    state = {_unwrapped(name): tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     write_aside(Path(path), save(state, metadata={"format": "pt", _KEY: _text(description)}))
 
 

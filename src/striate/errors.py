@@ -44,6 +44,10 @@ class DataError(StriateError):
     exit_code = 3
 
 
+class WriteError(DataError):
+    """A file that cannot be written; what stood there before still stands."""
+
+
 class DecodeError(DataError):
     """An image file that cannot be decoded; `why` is the one-line reason."""
 
@@ -59,6 +63,7 @@ class TrainingError(StriateError):
 
 
 INTERNAL_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: a bug of Striate, not a mistake of the user
+TERMINATED_EXIT_CODE = 143  # 128 + SIGTERM
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells report it
 
 

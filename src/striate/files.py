@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from striate.errors import DataError
+from striate.errors import WriteError
 
 
-def write_aside(path: Path, content: bytes) -> None:
+def write_aside(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
     """Write under another name in the same folder, flush to the disk, then rename into place.
 
+    Args:
+        path: its folder is made if need be.
+        content: at once, or in pieces.
+
     Raises:
-        DataError: no room, no permission; what stood there before still stands.
+        WriteError: no room, no permission; what stood there before still stands.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with aside.open("wb") as file:
-                file.write(content)
+                for piece in [content] if isinstance(content, bytes) else content:
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
@@ -27,8 +33,14 @@ def write_aside(path: Path, content: bytes) -> None:
             aside.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise DataError(
+        raise WriteError(
             f"cannot write {str(path)!r}",
             error.strerror or str(error),
             "Make room there or choose another --out",
         ) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what `write_aside` left in a folder when its process was killed while it wrote."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)

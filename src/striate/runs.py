@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from striate.report.page import write_report
 from striate.training.config import TrainConfig
 from striate.training.folder import TrainedRun
 from striate.training.session import TrainingInterrupted
+from striate.training.session import resume as resume_training
 from striate.training.session import train as train_network
 
 
@@ -41,7 +43,7 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """What `striate train --json` prints."""
         training, evaluation = self.training, self.evaluation
-        best = training.epochs[training.best_epoch - 1] if training.best_epoch else None
+        best = next((row for row in training.epochs if row.epoch == training.best_epoch), None)
         return {
             "run": str(training.folder),
             "best": str(training.best),
@@ -76,12 +78,34 @@ def train(data: str | os.PathLike[str], progress: Progress = SILENT, **options: 
     for name in options:
         if name not in fields:
             raise unknown_name("option", name, fields)
+    config = TrainConfig(data=os.fspath(data), **options)
+    return _finished(lambda: train_network(config, progress), progress)
+
+
+def _finished(training: Callable[[], TrainedRun], progress: Progress) -> Run:
     try:
-        run = train_network(TrainConfig(data=os.fspath(data), **options), progress)
+        run = training()
     except TrainingInterrupted as interrupted:
-        finish(interrupted.run, progress)
+        if not interrupted.terminated:
+            finish(interrupted.run, progress)
         raise
     return finish(run, progress)
+
+
+def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **options: Any) -> Run:
+    """Go on with a run that was stopped or killed; on the CPU it ends with the weights of one that never was.
+
+    Args:
+        folder: `runs/<name>`.
+        progress: is told of each stage.
+        options: fields of `TrainConfig` that may be others than before: `device`, `workers`, `save_every`,
+            `rollbacks`, and `data`, where the images lie elsewhere now.
+
+    Raises:
+        DataError, UsageError, TrainingError: as `striate.training.session.resume`.
+        TrainingInterrupted: as `train`.
+    """
+    return _finished(lambda: resume_training(folder, progress, **options), progress)
 
 
 def finish(run: TrainedRun, progress: Progress = SILENT) -> Run:

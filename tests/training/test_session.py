@@ -107,7 +107,8 @@ def test_too_little_to_train_on_ends_with_an_error(tmp_path):
 def test_the_folder_of_a_run(colors, tmp_path):
     done = run(colors, tmp_path, epochs=2, name="first")
     assert sorted(p.name for p in done.folder.iterdir()) == [
-        "best.safetensors", "config.yaml", "last.safetensors", "problems.csv", "results.csv", "split.csv"
+        "best.safetensors", "config.yaml", "last.safetensors", "problems.csv", "results.csv", "split.csv",
+        "state",
     ]  # fmt: skip
     config = yaml.safe_load((done.folder / "config.yaml").read_text("utf-8"))
     assert TrainConfig(**config) == done.config

@@ -30,6 +30,7 @@ class Command:
 COMMANDS: dict[str, Command | dict[str, Command]] = {
     "demo": Command("striate.cli.demo:demo", "Train on handwritten digits, in a minute, as a first look."),
     "train": Command("striate.cli.train:train", "Train a network on a folder of images, and report."),
+    "resume": Command("striate.cli.resume:resume", "Go on with a run that was stopped or killed."),
     "evaluate": Command("striate.cli.evaluate:evaluate", "Measure a model on labelled images."),
     "predict": Command("striate.cli.predict:predict", "Name what is in images."),
     "detection": Command("striate.cli.detection:detection", "Measure a detector as COCO and VOC do."),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Annotated, Literal
 
 import typer
 
+from striate.cli.resume import go_on, show
 from striate.training.config import TrainConfig
 
 _DEFAULT = TrainConfig(data="")
@@ -14,6 +14,7 @@ _DATA, _NETWORK, _LEARNING, _RUN = "Data", "Network", "Learning", "Run"
 
 
 def train(
+    context: typer.Context,
     data: Annotated[
         str | None,
         typer.Argument(
@@ -113,6 +114,19 @@ def train(
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_RUN)
     ] = _DEFAULT.device,
+    save_every: Annotated[
+        int,
+        typer.Option(help="Steps from one saved state to the next; 0 for a minute.", rich_help_panel=_RUN),
+    ] = _DEFAULT.save_every,
+    rollbacks: Annotated[
+        int,
+        typer.Option(
+            help="Times to go back, with half the rate, when the loss is not finite.", rich_help_panel=_RUN
+        ),
+    ] = _DEFAULT.rollbacks,
+    resume: Annotated[
+        str | None, typer.Option("--resume", help="A run's folder to go on with.", rich_help_panel=_RUN)
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder.", rich_help_panel=_RUN)] = None,
     out: Annotated[
         str, typer.Option(help="Folder that the run's folder is put into.", rich_help_panel=_RUN)
@@ -125,10 +139,8 @@ def train(
 
     Python: striate.train("flowers/", model="resnet18", epochs=20)
     """
-    from striate.errors import INTERRUPTED_EXIT_CODE, UsageError
+    from striate.errors import UsageError
 
-    if (data is None) == (data_flag is None):
-        raise UsageError("no data to train on" if data is None else "two data sets", "", "Give one folder")
     options = {
         "imgsz": imgsz, "channels": channels, "resize": resize, "augment": augment, "val": val, "test": test,
         "workers": workers, "model": model, "weights": weights,
@@ -137,32 +149,25 @@ def train(
         "opt": opt, "sched": sched, "warmup": warmup, "weight_decay": weight_decay,
         "label_smoothing": label_smoothing, "grad_clip": grad_clip, "accumulate": accumulate,
         "ema": ema, "amp": amp,
-        "patience": patience, "seed": seed, "device": device, "name": name, "out": out,
+        "patience": patience, "seed": seed, "device": device, "save_every": save_every,
+        "rollbacks": rollbacks, "name": name, "out": out,
     }  # fmt: skip
+    if resume is not None:
+        given = {name: value for name, value in options.items() if _was_given(context, name)}
+        return go_on(resume, {"data": data or data_flag, **given}, as_json)
+    if (data is None) == (data_flag is None):
+        raise UsageError("no data to train on" if data is None else "two data sets", "", "Give one folder")
     config = TrainConfig(data=data or data_flag or "", **options)  # type: ignore[arg-type]  # checked there
 
     from striate.data import open_data
 
     open_data(config.data)  # a wrong path is told before torch is loaded
 
-    from striate.cli.console import print_evaluation, print_json, watching
-    from striate.runs import finish
-    from striate.training.session import TrainingInterrupted
     from striate.training.session import train as train_network
 
-    interrupted = False
-    with watching() as progress:
-        try:
-            training = train_network(config, progress)
-        except TrainingInterrupted as stop:
-            training, interrupted = stop.run, True
-            progress.warn("interrupted; measuring and reporting what was reached (Ctrl-C again to leave it)")
-        run = finish(training, progress)
-    if as_json:
-        print_json(run.to_json())
-    else:
-        print_evaluation(run.evaluation)
-        print(f"model   {run.best}")
-        print(f"report  {run.report}")
-        print(f"next    striate predict {shlex.quote(str(run.best))} PHOTO.jpg")
-    return INTERRUPTED_EXIT_CODE if interrupted else 0
+    return show(lambda progress: train_network(config, progress), as_json)
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

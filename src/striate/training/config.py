@@ -64,6 +64,10 @@ class TrainConfig:
         seed: of weights, order, augmentation and division.
         device: auto, cpu, cuda, cuda:1, mps.
         workers: threads that decode; None for as many as there are processors.
+        save_every: steps from one saved state to the next; 0 for one every minute and at the ends of epochs.
+        rollbacks: how often a loss that is not finite sets the run back to its last saved state, with half
+            the learning rate, before it stops the run.
+        profile: measure where the time goes.
         name: of the run's folder; None for data and model.
         out: folder that the run's folder is put into.
     """
@@ -97,6 +101,9 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
+    save_every: int = 0
+    rollbacks: int = 0
+    profile: bool = False
     name: str | None = None
     out: str = "runs"
 
@@ -110,7 +117,7 @@ class TrainConfig:
             if getattr(self, field) not in known:
                 raise unknown_name(field, str(getattr(self, field)), known)
         _at_least(self, 1, "epochs", "batch", "imgsz", "workers", "last_layers", "accumulate")
-        _at_least(self, 0, "patience", "seed", "grad_clip", "weight_decay")
+        _at_least(self, 0, "patience", "seed", "grad_clip", "weight_decay", "save_every", "rollbacks")
         if self.channels not in (None, 1, 3):
             raise UsageError(f"{self.channels} channels", "images are grayscale (1) or RGB (3)")
         for field in ("lr", "backbone_lr"):
@@ -209,7 +216,7 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
-_WHOLE = ("epochs", "batch", "imgsz", "workers", "seed", "patience", "accumulate")
+_WHOLE = ("epochs", "batch", "imgsz", "workers", "seed", "patience", "accumulate", "save_every", "rollbacks")
 
 
 def _at_least(config: TrainConfig, least: int, *fields: str) -> None:

@@ -1,8 +1,8 @@
 """A run's folder and what is written into it.
 
 `runs/<name>/` holds `config.yaml`, `split.csv`, `problems.csv`, `results.csv` and the bundles
-`best.safetensors` and `last.safetensors`. Each file is written aside and renamed; after every epoch the
-folder is complete.
+`best.safetensors` and `last.safetensors`; in `state/` is what a resumed run goes on from. Each file is
+written aside and renamed. The folder is complete after the first epoch and each later one that is saved.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import dataclasses
 import io
 import os
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import nn
 
@@ -73,21 +74,16 @@ class TrainedRun:
         """Training images a second, the median of the epochs; 0 before the first is finished."""
         return statistics.median([row.images_per_second for row in self.epochs] or [0.0])
 
-    def record(self, result: EpochResult, network: nn.Module) -> bool:
-        """Write down an epoch; answers whether it is the best so far."""
-        self.epochs.append(result)
+    def write_results(self, rows: Sequence[EpochResult], best_epoch: int) -> None:
+        """Write down the rows so far."""
+        self.epochs, self.best_epoch = list(rows), best_epoch
         write_aside(self.folder / "results.csv", _csv(EpochResult, self.epochs))
-        self.write_bundle(self.last, network)
-        best = self.epochs[self.best_epoch - 1] if self.best_epoch else None
-        better = best is None or (result.val_top1, -result.val_loss) > (best.val_top1, -best.val_loss)
-        if better:
-            self.best_epoch = result.epoch
-            self.write_bundle(self.best, network)
-        return better
 
-    def write_bundle(self, path: Path, network: nn.Module) -> None:
-        """Write the network with the figures of the last finished epoch."""
-        metrics = dataclasses.asdict(self.epochs[-1]) if self.epochs else {}
+    def write_bundle(
+        self, path: Path, network: nn.Module | Mapping[str, torch.Tensor], row: EpochResult | None
+    ) -> None:
+        """Write a network, or its weights, with the figures of an epoch."""
+        metrics = {} if row is None else dataclasses.asdict(row)
         bundle.write(path, network, dataclasses.replace(self.description, metrics=metrics))
 
 

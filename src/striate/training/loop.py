@@ -87,8 +87,8 @@ def fit(
         state: fresh, or restored; changed in place.
         job: what to do.
         progress: is told of each batch.
-        after_step: is called after each step but the last of an epoch; the state can be saved there.
-        after_epoch: is called after each epoch, with its row; so can it there.
+        after_step: is called after each step, when the state is whole.
+        after_epoch: is called after each epoch that was measured, with its row; the state is whole there too.
 
     Raises:
         LossNotFiniteError: with the step, the learning rate and the batch.
@@ -99,6 +99,7 @@ def fit(
         require_sound(state, job)
         over = job.pace.ended(state)
         row = _measure(state, job) if over or job.pace.measures(state) else None
+        state.busy = True
         if whole:
             state.epoch, state.position = state.epoch + 1, 0
         if row is not None:
@@ -106,6 +107,7 @@ def fit(
             patience = job.config.patience
             state.finished = over or 0 < patience <= row.epoch - state.best_epoch
             after_epoch(row)
+        state.busy = False
 
 
 def _learn_epoch(state: TrainState, job: Job, progress: Progress, after_step: Callable[[], None]) -> bool:
@@ -119,15 +121,17 @@ def _learn_epoch(state: TrainState, job: Job, progress: Progress, after_step: Ca
     with closing(stream(job.train, left, job.device, workers=workers)) as loading:
         for batch in job.watch.each("waiting for data", loading):
             state.rate = state.rate_share * job.pace.rate(state)
+            state.busy = True
             if len(batch):
                 learn(state, job, batch, progress)
             state.position += 1
             state.step += 1
+            state.busy = False
             progress.advance(batch.asked, **state.tally.shown(state.step))
             _require_finite(state, job, state.tally.astray(state.step))
-            if state.position == len(order) or job.pace.ended(state):
-                break
             after_step()
+            if job.pace.ended(state):
+                break
     progress.end()
     return state.position == len(order)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import time
 from pathlib import Path
 from statistics import fmean
@@ -21,32 +22,55 @@ from striate.device import choose, cpu_count, seed_everything
 from striate.errors import DataError, UsageError
 from striate.progress import SILENT, Progress
 from striate.training import transfer
+from striate.training.advance import TrainingInterrupted, advance
+from striate.training.changes import note_data
 from striate.training.config import TrainConfig
 from striate.training.folder import TrainedRun, reserve, writable, write_down
-from striate.training.loop import Job, fit
+from striate.training.keeper import Keeper, alone
+from striate.training.loop import Job
+from striate.training.resumption import Stopped, circumstances, reopen
 from striate.training.schedule import Epochs
 from striate.training.state import TrainState
-from striate.training.tally import EpochResult
 from striate.transforms.preprocess import Preprocess
 from striate.weights import open_weights
+
+__all__ = ["TrainingInterrupted", "resume", "train"]
 
 Start = tuple[Description, dict[str, torch.Tensor]]  # the weights a run starts from, and what they say
 
 
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C during training; what was reached is in the run's folder."""
+def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **options: Any) -> TrainedRun:
+    """Go on with a run that was stopped, to the end that it would have come to.
 
-    def __init__(self, run: TrainedRun) -> None:
-        super().__init__(f"training was interrupted; what it reached is in {run.folder}")
-        self.run = run
+    Args:
+        folder: `runs/<name>`.
+        progress: is told of each stage and batch.
+        options: fields of `TrainConfig`; those that decide the weights must be what they were.
+
+    Raises:
+        UsageError: it is no run, its configuration is another now, or a process is training in it.
+        DataError: its data have changed, or no saved state is whole.
+        TrainingError, TrainingInterrupted: as `train`.
+    """
+    stopped = reopen(Path(folder).expanduser(), **options)
+    for note in stopped.notes:
+        progress.warn(note)
+    kept = stopped.saved.values
+    progress.say(
+        f"{stopped.folder} is finished: nothing is left to train"
+        if kept["finished"]
+        else f"going on with {stopped.folder} at step {kept['step']:,}, in epoch {kept['epoch'] + 1}"
+    )
+    return train(stopped.config, progress, stopped)
 
 
-def train(config: TrainConfig, progress: Progress = SILENT) -> TrainedRun:
+def train(config: TrainConfig, progress: Progress = SILENT, stopped: Stopped | None = None) -> TrainedRun:
     """Train a network as `config` says, on the CPU the same to the bit for the same seed.
 
     Args:
         config: everything about the run.
         progress: is told of each stage and batch.
+        stopped: a run to go on with, rather than a new one.
 
     Returns:
         The finished run.
@@ -58,11 +82,16 @@ def train(config: TrainConfig, progress: Progress = SILENT) -> TrainedRun:
         TrainingInterrupted: Ctrl-C, once there was something to keep.
     """
     started = time.perf_counter()
+    known = None if stopped is None else stopped.description
+    if stopped is not None and known is None:
+        config = stopped.given  # it has made no step yet
     dataset, notes = _divided(config)
+    if stopped is not None:
+        stopped.require_same(dataset)
     place = choose(config.device)
-    out = writable(config.out)
-    start = _start(config, progress)
-    preprocess = _preprocess(config, dataset, start, notes)
+    out = writable(config.out) if stopped is None else stopped.folder
+    start = _start(config, progress) if known is None else None
+    preprocess = _preprocess(config, dataset, start, notes) if known is None else known.preprocess
     for note in notes:
         progress.warn(note)
     margin = config.augmentation(preprocess) != "none"  # room for random crops
@@ -80,46 +109,54 @@ def train(config: TrainConfig, progress: Progress = SILENT) -> TrainedRun:
         progress.warn(f"{len(problems)} images cannot be read and are left out: {_first(problems)}")
 
     seed_everything(config.seed)
-    network, arguments, told = _network(config, preprocess, dataset.classes, start)
+    if known is None:
+        network, arguments, told = _network(config, preprocess, dataset.classes, start)
+        head = None if start is None else _head(config, arguments)
+        known = _describe(config, arguments, dataset, preprocess, len(images["train"]))
+    else:
+        assert stopped is not None
+        head, told = stopped.saved.facts["head"], []
+        network = models.build(known.architecture, **known.arguments)
+        if head is not None:
+            transfer.freeze(network, config.transfer, config.last_layers, head)
     notes += told
     for line in told:
         progress.say(line)
     network.to(place)
     run = TrainedRun(
-        folder=reserve(out, config),
+        folder=reserve(out, config) if stopped is None else stopped.folder,
         config=_filled_in(config, preprocess),
         dataset=dataset,
-        description=_describe(config, arguments, dataset, preprocess, len(images["train"])),
+        description=known,
         train=len(images["train"]),
         problems=problems,
         notes=notes,
     )
-    write_down(run)
-    _introduce(run, network, images["val"], place, progress)
-
     pace = Epochs(config, run.train)
     if pace.steps < 50:
         run.notes.append(
             f"{pace.steps} steps in all are few to learn from (more --epochs, or a smaller --batch)"
         )
         progress.warn(run.notes[-1])
-
-    state = TrainState.fresh(network, config, place, head=None if start is None else _head(config, arguments))
+    state = TrainState.fresh(network, config, place, head)
     job = Job(preprocess, images["train"], images["val"], config, place, pace)
-
-    def after_epoch(row: EpochResult) -> None:
-        better = run.record(row, state.measured)
-        progress.say(_line(row, config, better, run))
-
-    try:
-        fit(state, job, progress, after_epoch=after_epoch)
-    except KeyboardInterrupt:
-        run.write_bundle(run.last, network)
-        if not run.best_epoch:
-            run.write_bundle(run.best, network)
-        raise TrainingInterrupted(run) from None
-    finally:
-        run.seconds = time.perf_counter() - started
+    facts = {
+        "given": _anywhere(config).to_json(),
+        "config": run.config.to_json(),
+        "head": head,
+        "circumstances": circumstances(place),
+    }
+    keeper = Keeper(run, state, job, facts, started)
+    with alone(run.folder):
+        if stopped is None:
+            write_down(run)
+            note_data(run.folder, dataset)
+            keeper.begin()
+        else:
+            keeper.go_on_from(stopped.saved)
+            run.notes += stopped.notes
+        _introduce(run, network, images["val"], place, progress)
+        advance(run, state, job, keeper, images["train"].names, progress)
     return run
 
 
@@ -255,6 +292,15 @@ def _filled_in(config: TrainConfig, preprocess: Preprocess) -> TrainConfig:
     )  # fmt: skip
 
 
+def _anywhere(config: TrainConfig) -> TrainConfig:
+    """The same, with paths that hold from any folder."""
+    data, weights = (
+        str(Path(place).absolute()) if Path(place).exists() else place
+        for place in (config.data, config.weights)
+    )
+    return dataclasses.replace(config, data=data, weights=weights)
+
+
 def _describe(
     config: TrainConfig, arguments: dict[str, Any], dataset: DataSet, preprocess: Preprocess, count: int
 ) -> Description:
@@ -290,23 +336,6 @@ def _introduce(
         f"{config.model}: {count:,} parameters, input {preprocess.channels}x{height}x{width}, {config.opt}, "
         f"learning rate {config.lr:g}, augmentation {config.augment}, on {place}"
     )
-
-
-def _line(result: EpochResult, config: TrainConfig, better: bool, run: TrainedRun) -> str:
-    """An epoch in one line, the time left with it."""
-    left = sum(row.seconds for row in run.epochs) / result.epoch * (config.epochs - result.epoch)
-    return (
-        f"epoch {result.epoch:{len(str(config.epochs))}}/{config.epochs}  "
-        f"loss {result.train_loss:.4f}  top1 {result.train_top1:.4f}  "
-        f"val loss {result.val_loss:.4f}  val top1 {result.val_top1:.4f}{' *' if better else '  '}  "
-        f"{result.images_per_second:,.0f} images/s  {_clock(left)} left"
-    )
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _first(problems: tuple[Problem, ...], most: int = 3) -> str:

@@ -40,8 +40,10 @@ class TrainState:
         rows: a row for each finished epoch.
         best_epoch: the one of the best row, 0 before there is one.
         best: weights of the best epoch while no bundle holds them; None otherwise.
-        seconds: of training before this process took over.
+        rollbacks: how often the run was set back to a saved state with a lower rate.
+        seconds: that the run had taken when it was last saved.
         finished: nothing is left to do.
+        busy: a step is being made, so that this is not whole; never saved.
     """
 
     network: nn.Module
@@ -58,8 +60,10 @@ class TrainState:
     rows: list[EpochResult] = field(default_factory=list)
     best_epoch: int = 0
     best: dict[str, torch.Tensor] | None = None
+    rollbacks: int = 0
     seconds: float = 0.0
     finished: bool = False
+    busy: bool = False
 
     @classmethod
     def fresh(
@@ -133,15 +137,26 @@ class TrainState:
         }
 
     def restore(self, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
-        """Become what `tensors()` and `to_json()` were of, in place.
+        """Become what `tensors()` and `to_json()` were of, in place; without tensors, in all other respects.
 
         Raises:
             KeyError, RuntimeError: they are of another network or optimizer.
         """
+        self.busy = False
+        self.best = _below("best.", tensors) or None
+        if tensors:
+            self._restore_tensors(tensors)
+        for name in _PLAIN:
+            setattr(self, name, values[name])
+        self.rows[:] = [EpochResult(**row) for row in values["rows"]]
+        self.tally.from_json(values["tally"])
+        if values["scaler"]:
+            self.scaler.load_state_dict(values["scaler"])
+
+    def _restore_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self.network.load_state_dict(_below("network.", tensors))
         if self.average is not None:
             self.average.load_state_dict(_below("average.", tensors))
-        self.best = _below("best.", tensors) or None
         self.optimizer.state.clear()
         index = 0
         for group in self.optimizer.param_groups:
@@ -150,19 +165,14 @@ class TrainState:
                 for name, value in _below(f"optimizer.{index}.", tensors).items():
                     self.optimizer.state[parameter][name] = _placed(value, parameter, on_device)
                 index += 1
-        for name in _PLAIN:
-            setattr(self, name, values[name])
-        self.rows[:] = [EpochResult(**row) for row in values["rows"]]
-        self.tally.from_json(values["tally"])
-        if values["scaler"]:
-            self.scaler.load_state_dict(values["scaler"])
 
     def _trained(self) -> list[torch.Tensor]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
 
 _PLAIN = (
-    "epoch", "position", "step", "rate", "rate_share", "parts", "best_epoch", "seconds", "finished",
+    "epoch", "position", "step", "rate", "rate_share", "parts", "best_epoch", "rollbacks", "seconds",
+    "finished",
 )  # fmt: skip
 
 

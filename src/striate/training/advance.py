@@ -1,0 +1,128 @@
+"""A run from where it stands to its end: epochs are told, states are saved, mishaps are met."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from shlex import quote
+
+from striate.errors import WriteError
+from striate.files import write_aside
+from striate.progress import Progress
+from striate.training.folder import TrainedRun
+from striate.training.interrupts import Interrupts
+from striate.training.keeper import Keeper
+from striate.training.loop import Job, LossNotFiniteError, fit
+from striate.training.state import TrainState
+from striate.training.tally import EpochResult
+
+_NAMED = 3  # files of a batch in a message
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM during training; what was reached is in the run's folder, to be resumed.
+
+    Attributes:
+        run: what was reached.
+        terminated: SIGTERM asked for it, which leaves little time.
+    """
+
+    def __init__(self, run: TrainedRun, terminated: bool = False) -> None:
+        super().__init__(f"training was interrupted; what it reached is in {run.folder}")
+        self.run, self.terminated = run, terminated
+
+
+def advance(
+    run: TrainedRun, state: TrainState, job: Job, keeper: Keeper, names: Sequence[str], progress: Progress
+) -> None:
+    """Train to the end.
+
+    Args:
+        run: whose folder is written to; its rows are filled in.
+        state: where it stands.
+        job: what to do.
+        keeper: saves it.
+        names: of the training images.
+        progress: is told of each epoch and mishap.
+
+    Raises:
+        TrainingInterrupted: once the state is saved.
+        LossNotFiniteError: with the names of the batch's files.
+        WriteError: the disk is full; says how to go on.
+    """
+
+    def after_step() -> None:
+        interrupts.check()
+        keeper.after_step()
+
+    def after_epoch(row: EpochResult) -> None:
+        keeper.after_epoch(row)
+        progress.say(_line(row, state, job))
+
+    interrupts = Interrupts(state, progress)
+    try:
+        with interrupts:
+            while not state.finished:
+                try:
+                    fit(state, job, progress, after_step, after_epoch)
+                except LossNotFiniteError as error:
+                    told = _with_files(error, run, names)
+                    if not keeper.roll_back():
+                        raise told from None
+                    rate = f"{state.rate_share:g} of the learning rate"
+                    progress.warn(f"{told.what}; going on from step {state.step + 1} with {rate}")
+            keeper.close()
+    except KeyboardInterrupt:
+        if state.busy and not run.best.exists():
+            raise  # a second signal, before there was anything to keep
+        if not state.busy:
+            keeper.save()
+            _leave_bundles(run, state)
+        raise TrainingInterrupted(run, interrupts.heard == signal.SIGTERM) from None
+    except WriteError as error:
+        fix = f"Make room, then go on where it was: striate resume {quote(str(run.folder))}"
+        raise WriteError(error.what, error.why, fix) from error
+    finally:
+        run.epochs, run.best_epoch, run.seconds = state.rows, state.best_epoch, keeper.seconds
+
+
+def _leave_bundles(run: TrainedRun, state: TrainState) -> None:
+    """Bundles of the moment of the interruption; a resumed run writes its own over them."""
+    row = state.rows[-1] if state.rows else None
+    run.write_bundle(run.last, state.measured, row)
+    if row is None:
+        run.write_bundle(run.best, state.measured, None)
+
+
+def _with_files(error: LossNotFiniteError, run: TrainedRun, names: Sequence[str]) -> LossNotFiniteError:
+    """The same error with the files of its batch: some in the message, all of them in the run's folder."""
+    files = [names[i] for i in error.samples]
+    listed = run.folder / "not-finite.txt"
+    write_aside(listed, "".join(f"{name}\n" for name in files).encode("utf-8", "surrogateescape"))
+    some = ", ".join(files[:_NAMED])
+    more = f" and {len(files) - _NAMED} more, all in {listed}" if len(files) > _NAMED else ""
+    return LossNotFiniteError(
+        error.what, f"{error.why}, or an image is odd: {some}{more}", error.fix, error.samples
+    )
+
+
+def _line(row: EpochResult, state: TrainState, job: Job) -> str:
+    """An epoch in one line, the time left with it."""
+    of, left = "", ""
+    better = " *" if state.best_epoch == row.epoch else "  "
+    if job.pace.epochs:
+        of = f"/{job.pace.epochs}"
+        seconds = sum(row.seconds for row in state.rows) / len(state.rows) * (job.pace.epochs - row.epoch)
+        left = f"  {_clock(seconds)} left"
+    return (
+        f"epoch {row.epoch:{max(1, len(of) - 1)}}{of}  "
+        f"loss {row.train_loss:.4f}  top1 {row.train_top1:.4f}  "
+        f"val loss {row.val_loss:.4f}  val top1 {row.val_top1:.4f}{better}  "
+        f"{row.images_per_second:,.0f} images/s{left}"
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
