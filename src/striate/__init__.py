@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from striate import anatomy, data, metrics, models, transforms
+    from striate.data.check import Checkup, check
     from striate.evaluation import Evaluation, evaluate
     from striate.prediction import Classifier, Prediction, load
     from striate.runs import Run, resume, train
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Checkup": "striate.data.check",
     "Classifier": "striate.prediction",
     "Evaluation": "striate.evaluation",
     "Prediction": "striate.prediction",
     "Preprocess": "striate.transforms.preprocess",
     "Run": "striate.runs",
+    "check": "striate.data.check",
     "evaluate": "striate.evaluation",
     "load": "striate.prediction",
     "resume": "striate.runs",
@@ -32,6 +35,7 @@ _HOMES = {
 _MODULES = ("anatomy", "data", "metrics", "models", "transforms")
 
 __all__ = [
+    "Checkup",
     "Classifier",
     "Evaluation",
     "Prediction",
@@ -39,6 +43,7 @@ __all__ = [
     "Run",
     "__version__",
     "anatomy",
+    "check",
     "data",
     "evaluate",
     "load",

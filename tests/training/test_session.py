@@ -71,7 +71,8 @@ def test_bad_files_are_named_and_the_data_folder_is_not_touched(tmp_path):
     bad = [str(data / p) for p in ("train/red/000.png", "train/red/001.png", "val/blue/002.jpg")]
     assert [p.path for p in done.problems] == bad
     assert done.train == 14
-    assert "3 images cannot be read" in words.warned[0]
+    assert "images of one split in another: 'train/blue/000.png' and 'val/blue/000.png'" in words.warned[0]
+    assert "3 images cannot be read" in words.warned[1]
     with (done.folder / "problems.csv").open() as file:
         assert [row["path"] for row in csv.DictReader(file)] == bad
     assert fingerprint(data) == before

@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "resume": Command("striate.cli.resume:resume", "Go on with a run that was stopped or killed."),
     "evaluate": Command("striate.cli.evaluate:evaluate", "Measure a model on labelled images."),
     "predict": Command("striate.cli.predict:predict", "Name what is in images."),
+    "check": Command("striate.cli.check:check", "Find what is wrong with a data set, before training."),
     "detection": Command("striate.cli.detection:detection", "Measure a detector as COCO and VOC do."),
     "anatomy": Command("striate.cli.anatomy:anatomy", "Show what each layer does to size, sight and cost."),
     "weights": {

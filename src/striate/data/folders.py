@@ -104,7 +104,8 @@ def _folders(folder: Path) -> list[Path]:
 
 def _images(folder: Path) -> list[str]:
     """All image files below a folder, in a fixed order; links to folders are followed, once each."""
-    images, seen = [], set()
+    images = []
+    seen = {str(above) for above in folder.resolve().parents}  # a link up would bring in the other classes
     for place, below, names in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(place)
         below[:] = sorted(name for name in below if not name.startswith("."))

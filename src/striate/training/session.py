@@ -18,6 +18,7 @@ import striate
 from striate import models
 from striate.bundle import Description
 from striate.data import DataSet, Loaded, Problem, SplitPlan, load, open_data, split
+from striate.data.check import quick
 from striate.device import choose, cpu_count, seed_everything
 from striate.errors import DataError, UsageError
 from striate.progress import SILENT, Progress
@@ -86,6 +87,7 @@ def train(config: TrainConfig, progress: Progress = SILENT, stopped: Stopped | N
     if stopped is not None and known is None:
         config = stopped.given  # it has made no step yet
     dataset, notes = _divided(config)
+    notes += quick(dataset) if stopped is None else []
     if stopped is not None:
         stopped.require_same(dataset)
     place = choose(config.device)

@@ -18,6 +18,8 @@ import os
 import stat
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -42,7 +44,9 @@ SUFFIXES = frozenset({
     ".tif", ".tiff", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".tga", ".heic", ".heif",
 })  # fmt: skip
 
-_ORIENTATION_TAG = 0x0112
+CUT_SHORT = "the image is cut short"  # how the reason of every truncated file begins
+
+ORIENTATION_TAG = 0x0112  # of EXIF
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -75,16 +79,32 @@ def decode(source: str | os.PathLike[str] | bytes, channels: Literal[1, 3] = 3) 
     Raises:
         DecodeError: the file is missing, empty, damaged, truncated, too large or of no readable format.
     """
-    name = "image bytes" if isinstance(source, bytes) else os.fspath(source)
-    data = source if isinstance(source, bytes) else _read(Path(source))
+    if isinstance(source, bytes):
+        name, data = "image bytes", source
+    else:
+        name, data = os.fspath(source), read_file(source)
+    with opened(data, name) as image:
+        return to_pixels(image, channels)
+
+
+@contextmanager
+def opened(data: bytes, name: str = "image bytes") -> Iterator[Image.Image]:
+    """An image whose header is read and whose pixels are not; what fails inside `with` is told as here.
+
+    Args:
+        data: the bytes of a file.
+        name: what to call it in an error.
+
+    Raises:
+        DecodeError: the bytes are empty, damaged, truncated, too large or of no readable format.
+    """
     if not data:
         raise _refuse(name, "the file is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            image.load()
-            return _eight_bit(_upright(image), channels)
+            yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _refuse(name, f"it has more than {MAX_PIXELS:,} pixels") from error
     except _NoKnownWhiteError as error:
@@ -93,12 +113,20 @@ def decode(source: str | os.PathLike[str] | bytes, channels: Literal[1, 3] = 3) 
         raise _refuse(name, _reason(data, error)) from error
 
 
+def to_pixels(image: Image.Image, channels: Literal[1, 3] = 3) -> Pixels:
+    """Decode an opened image: uint8 `[height, width, channels]`, upright; raises what Pillow raises."""
+    image.load()
+    return _eight_bit(_upright(image), channels)
+
+
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is taken for an image: by its suffix, hidden files excepted."""
     return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
 
 
-def _read(path: Path) -> bytes:
+def read_file(source: str | os.PathLike[str]) -> bytes:
+    """The bytes of a regular file; raises DecodeError where there is none, or it cannot be read."""
+    path = Path(source)
     try:
         # Opening a named pipe or a terminal would wait for ever.
         if not stat.S_ISREG(path.stat().st_mode):
@@ -123,7 +151,7 @@ def _formats() -> tuple[str, ...]:
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation (Pillow has already applied a TIFF's own)."""
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
+        orientation = image.getexif().get(ORIENTATION_TAG)
     except Exception:  # a damaged EXIF block is no reason to lose the picture
         return image
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
@@ -178,5 +206,5 @@ def _reason(data: bytes, error: Exception) -> str:
         return "its bytes are of no image format that Striate reads"
     text = " ".join(str(error).split())
     if "truncated" in text.lower() or isinstance(error, (EOFError, struct.error)):
-        return f"the image is cut short ({text or 'the file ends too early'})"
+        return f"{CUT_SHORT} ({text or 'the file ends too early'})"
     return f"the image is damaged ({text or type(error).__name__})"

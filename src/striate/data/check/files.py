@@ -1,0 +1,86 @@
+"""What lies in a folder beside the images that are used: nothing may be passed over without a word."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from striate.data.check.records import Item
+from striate.transforms.decode import is_image_name
+
+Found = dict[str, list[tuple[Item, ...]]]
+
+# How files of the usual formats begin; enough to know an image that is named as something else.
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"BM")
+
+
+def survey(root: Path, used: frozenset[str], found: Found) -> list[str]:
+    """Walk the whole tree and note what is passed over, hidden, locked or looped.
+
+    Args:
+        root: the folder.
+        used: paths of the images that are taken.
+        found: the groups of each kind, added to.
+
+    Returns:
+        All files with the suffix of an image outside hidden folders.
+    """
+    images, seen = [], {os.path.realpath(root)}
+
+    def denied(error: OSError) -> None:
+        found["denied"].append((Item(str(error.filename), detail=error.strerror or str(error)),))
+
+    for place, below, names in os.walk(root, onerror=denied, followlinks=True):
+        kept = []
+        for name in sorted(below):
+            path = os.path.join(place, name)  # noqa: PTH118 - one of perhaps a million
+            real = os.path.realpath(path)
+            if real in seen and os.path.islink(path):  # noqa: PTH114
+                found["loops"].append((Item(path, detail=f"leads to {real}"),))
+            elif name.startswith((".", "__")):
+                _hidden_folder(path, found)
+            else:
+                seen.add(real)
+                kept.append(name)
+        below[:] = kept
+        for name in sorted(names):
+            path = os.path.join(place, name)  # noqa: PTH118
+            if is_image_name(name):
+                images.append(path)
+                if path not in used and os.path.exists(path):  # noqa: PTH110
+                    found["passed-over-images"].append((Item(path, detail="in no class folder"),))
+            if path not in used:
+                _other(path, name, found)
+    return images
+
+
+def _hidden_folder(path: str, found: Found) -> None:
+    """A folder that is passed over is worth a word if images are in it."""
+    count = sum(is_image_name(n.lstrip(".")) for _, _, names in os.walk(path) for n in names)
+    if count:
+        found["hidden"].append((Item(path, detail=f"{count} images below it"),))
+
+
+def _other(path: str, name: str, found: Found) -> None:
+    """A file that is not used: a broken link, a hidden image, an image by content only, or no image."""
+    if not os.path.exists(path):  # noqa: PTH110
+        found["loops"].append((Item(path, detail="a link that leads nowhere"),))
+    elif is_image_name(name):
+        return
+    elif is_image_name(name.lstrip(".")) and not name.startswith("._"):
+        found["hidden"].append((Item(path, detail="hidden by its dot"),))
+    elif _is_image(path):
+        found["passed-over-images"].append((Item(path, detail="an image without the suffix of one"),))
+    else:
+        found["other-files"].append((Item(path),))
+
+
+def _is_image(path: str) -> bool:
+    if not os.path.isfile(path):  # noqa: PTH113 - a pipe would wait for ever
+        return False
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            start = file.read(16)
+    except OSError:
+        return False
+    return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")

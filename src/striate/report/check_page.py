@@ -1,0 +1,99 @@
+"""A check-up as one HTML page: findings by seriousness, with the pictures that they are about."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+import striate
+from striate.data import open_data
+from striate.data.check import Checkup, Finding
+from striate.device import cpu_count
+from striate.errors import DataError, DecodeError
+from striate.transforms.decode import Pixels, opened, read_file, to_pixels
+
+SIDE = 128  # pixels of the longer side of a picture
+MOST_GROUPS, MOST_IN_GROUP = 24, 6  # pictures of each finding; all names are listed in JSON
+
+
+def render(checkup: Checkup) -> str:
+    """The page; it refers to nothing outside itself. Pictures that cannot be read are named without one."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("striate", "report"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    in_memory = _in_memory(checkup)
+    shown = {
+        item.path: None
+        for finding in checkup.findings
+        if finding.pictured
+        for group in finding.groups[:MOST_GROUPS]
+        for item in group[:MOST_IN_GROUP]
+    }
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        urls = dict(zip(shown, pool.map(partial(_thumbnail, in_memory=in_memory), shown), strict=True))
+    return environment.get_template("check.html").render(
+        c=checkup,
+        findings=[_section(finding, urls) for finding in checkup.findings],
+        counts={s: sum(f.severity == s for f in checkup.findings) for s in ("serious", "warning", "note")},
+        classes=sorted(checkup.classes.items(), key=lambda pair: -pair[1]),
+        version=striate.__version__,
+    )
+
+
+def _section(finding: Finding, urls: dict[str, str | None]) -> dict[str, Any]:
+    return {
+        "finding": finding,
+        "groups": [
+            {
+                "items": [(item, urls.get(item.path)) for item in group[:MOST_IN_GROUP]],
+                "left": max(0, len(group) - MOST_IN_GROUP),
+            }
+            for group in finding.groups[:MOST_GROUPS]
+        ],
+        "left": max(0, len(finding.groups) - MOST_GROUPS),
+    }
+
+
+def _in_memory(checkup: Checkup) -> dict[str, Pixels]:
+    """The pixels of images that are no files, by name."""
+    try:
+        data = open_data(checkup.source)
+    except DataError:
+        return {}
+    return {
+        name: pixels
+        for samples in data.splits.values()
+        if samples.pixels is not None
+        for name, pixels in zip(samples.names, samples.pixels, strict=True)
+    }
+
+
+def _thumbnail(path: str, in_memory: dict[str, Pixels]) -> str | None:
+    try:
+        if path in in_memory:
+            pixels: Pixels = np.ascontiguousarray(in_memory[path])
+        else:
+            with opened(read_file(path), path) as image:
+                image.draft(None, (SIDE, SIDE))
+                pixels = to_pixels(image)
+    except DecodeError:
+        return None
+    return _data_url(Image.fromarray(pixels).convert("RGB"))
+
+
+def _data_url(image: Image.Image) -> str:
+    scale = SIDE / max(image.size)
+    if scale < 1:
+        size: Sequence[int] = [max(1, round(side * scale)) for side in image.size]
+        image = image.resize((size[0], size[1]), Image.Resampling.BILINEAR)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()

@@ -1,0 +1,79 @@
+"""`striate check`: what it prints, its exit codes, and its page."""
+
+import json
+import re
+
+import pytest
+from conftest import COLORS, make_images
+
+from striate import cli
+from striate.data.check import KINDS
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Two classes; one file of one stands in the other too, under a name that is markup."""
+    for name in ("blue", "red"):
+        make_images(tmp_path / "data" / name, 25, COLORS[name], size=(64, 48))
+    picture = (tmp_path / "data" / "red" / "000.png").read_bytes()
+    (tmp_path / "data" / "blue" / "[b]<script>'.png").write_bytes(picture)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "data"
+
+
+def test_what_is_printed(data, capfd):
+    assert cli.run(["check", "data"]) == 1
+    out, _ = capfd.readouterr()
+    assert out.startswith("51 images, 2 classes")
+    assert "serious The same image under two classes: 1 group, 2 images" in out
+    assert "data/blue/[b]<script>'.png [blue]  (equal to the byte)" in out
+    assert f"-> {KINDS['conflicting-labels'].advice}" in out
+    assert "page    runs/check-data.html" in out
+
+
+def test_json_has_every_item(data, capfd):
+    assert cli.run(["check", "data", "--json", "--no-page"]) == 1
+    told = json.loads(capfd.readouterr().out)
+    assert (told["n"], told["serious"], told["report"]) == (51, True, None)
+    (finding,) = told["findings"]
+    assert {"kind", "severity", "title", "advice", "count", "groups", "items"} == set(finding)
+    assert [(i["path"], i["class"], i["split"], i["group"]) for i in finding["items"]] == [
+        ("data/blue/[b]<script>'.png", "blue", None, 0),
+        ("data/red/000.png", "red", None, 0),
+    ]
+    assert not (data.parent / "runs").exists()
+
+
+def test_nothing_serious_is_zero(data, capfd):
+    (data / "blue" / "[b]<script>'.png").unlink()
+    before = sorted(data.rglob("*"))
+    assert cli.run(["check", "data", "--out", "page.html"]) == 0
+    assert "nothing found" in capfd.readouterr().out
+    assert "Nothing was found" in (data.parent / "page.html").read_text("utf-8")
+    assert sorted(data.rglob("*")) == before
+
+
+def test_the_page_is_whole_and_names_are_no_markup(data, capfd):
+    (data / "red" / "x.png").write_bytes(b"")
+    cli.run(["check", "data"])
+    page = (data.parent / "runs" / "check-data.html").read_text("utf-8")
+    assert page.count('src="data:image/jpeg;base64,') == 2
+    assert "no picture" in page
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)
+    assert "<script>" not in page
+    assert "[b]&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "says"),
+    [
+        (["check"], 2, "argument 'data'"),
+        (["check", "absent"], 3, "no such folder or file"),
+        (["check", "data", "--out", "data/red/000.png/x.html"], 3, "cannot write"),
+    ],
+)
+def test_mistakes(data, capfd, argv, code, says):
+    assert cli.run(argv) == code
+    err = capfd.readouterr().err
+    assert says in err
+    assert err.count("\n") == 1

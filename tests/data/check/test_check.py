@@ -1,0 +1,224 @@
+"""Each kind of trouble is planted, and found under its name."""
+
+import io
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_images
+from PIL import Image, ImageFilter
+
+import striate
+from striate.data import SplitPlan, open_data, split
+from striate.data.check import check, quick
+from striate.errors import DataError
+
+
+def photo(seed, size=(120, 90)):
+    """A made-up photograph: patches of colour with edges and grain."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (8, 9, 3), dtype=np.uint8))
+    image = np.asarray(coarse.resize(size, Image.Resampling.NEAREST), np.float64)
+    return Image.fromarray(np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8))
+
+
+def encoded(image, kind="JPEG", **options):
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two classes of sixty sound photographs."""
+    for c, name in enumerate(("cat", "dog")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(60):
+            photo(100 * c + i).save(tmp_path / "data" / name / f"{i:02}.jpg", quality=92)
+    return tmp_path / "data"
+
+
+def found(root):
+    """Kind -> the names of its files, group by group."""
+    return {
+        finding.kind: [[os.path.relpath(i.path, root) for i in group] for group in finding.groups]
+        for finding in check(root, workers=2).findings
+    }
+
+
+def test_sound_photographs_have_no_findings(root):
+    report = striate.check(root)
+    assert (report.n, report.findings, report.serious) == (120, (), False)
+    assert report.classes == {"cat": 60, "dog": 60}
+
+
+def png_header(width, height):
+    body = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\0\0\0"
+    return (
+        b"\x89PNG\r\n\x1a\n\0\0\0\r" + body + zlib.crc32(body).to_bytes(4, "big") + b"\0\0\0\x01IDATx\0\0\0\0"
+    )
+
+
+def exif(orientation):
+    made = Image.Exif()
+    made[0x0112] = orientation
+    return made
+
+
+FILES = {
+    "empty": ("x.jpg", b""),
+    "truncated": ("x.jpg", encoded(photo(7))[:-400]),
+    "unreadable": ("x.png", b"a text that is no picture"),
+    "bomb": ("x.png", png_header(60_000, 60_000)),
+    "wrong-name": ("x.png", encoded(photo(7))),
+    "animated": (
+        "x.gif",
+        encoded(photo(7), "GIF", save_all=True, append_images=[photo(8)]),
+    ),
+    "not-rgb": ("x.jpg", encoded(photo(7).convert("CMYK"))),
+    "deep": ("x.png", encoded(Image.fromarray(np.asarray(photo(7).convert("L")) * np.uint16(257)), "PNG")),
+    "turned": ("x.jpg", encoded(photo(7), exif=exif(6))),
+    "odd-one-out": ("x.jpg", encoded(Image.new("RGB", (120, 90), "white"))),
+    "dark": ("x.jpg", encoded(photo(7).point(lambda v: v // 8))),
+    "overexposed": ("x.jpg", encoded(photo(7).point(lambda v: 225 + v // 9))),
+    "blurred": ("x.jpg", encoded(photo(7, (320, 240)).filter(ImageFilter.GaussianBlur(9)))),
+    "tiny": ("x.jpg", encoded(photo(7, (20, 15)))),
+    "odd-shape": ("x.jpg", encoded(photo(7, (400, 100)))),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("kind", FILES)
+def test_a_planted_file_is_found(root, kind):
+    name, data = FILES[kind]
+    for beside in root.glob("*/07.jpg"):
+        beside.unlink()  # the planted file is made of the same picture
+    (root / "cat" / name).write_bytes(data)
+    assert [f"cat/{name}"] in found(root)[kind]
+
+
+def test_16_bit_rgb_is_deep(root):
+    values = np.asarray(photo(7)).astype(">u2") * 257
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    head = b"IHDR" + (120).to_bytes(4, "big") + (90).to_bytes(4, "big") + b"\x10\x02\0\0\0"
+    chunks = [head, b"IDAT" + zlib.compress(rows), b"IEND"]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        (len(c) - 4).to_bytes(4, "big") + c + zlib.crc32(c).to_bytes(4, "big") for c in chunks
+    )
+    (root / "cat" / "x.png").write_bytes(data)
+    assert found(root)["deep"] == [["cat/x.png"]]
+
+
+def test_copies_are_told_by_what_they_spoil(root, tmp_path):
+    divided = tmp_path / "divided"
+    for name in ("train", "val"):
+        (divided / name).parent.mkdir(exist_ok=True)
+    root.rename(divided / "train")
+    for name in ("cat", "dog"):
+        (divided / "val" / name).mkdir(parents=True)
+        for i in range(3):
+            photo(7000 + 10 * (name == "dog") + i).save(divided / "val" / name / f"v{i}.jpg")
+    train, val = divided / "train", divided / "val"
+    (train / "dog" / "same.jpg").write_bytes((train / "cat" / "00.jpg").read_bytes())
+    small = Image.open(train / "cat" / "01.jpg").resize((96, 72), Image.Resampling.LANCZOS)
+    small.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(val / "cat" / "leak.jpg", quality=70)
+    Image.open(train / "dog" / "02.jpg").save(train / "dog" / "again.jpg", quality=70)
+    (train / "dog" / "twice.jpg").write_bytes((train / "dog" / "03.jpg").read_bytes())
+    assert found(divided) == {
+        "conflicting-labels": [["train/cat/00.jpg", "train/dog/same.jpg"]],
+        "leakage": [["train/cat/01.jpg", "val/cat/leak.jpg"]],
+        "duplicates": [["train/dog/03.jpg", "train/dog/twice.jpg"]],
+        "near-duplicates": [["train/dog/02.jpg", "train/dog/again.jpg"]],
+    }
+
+
+def test_classes(tmp_path):
+    for name, count in {"Red": 45, "red ": 3, "one": 1, "blue": 40}.items():
+        make_images(tmp_path / "train" / name, count, (count, 80, 90))
+    make_images(tmp_path / "val" / "Red", 2, (1, 2, 90))
+    make_images(tmp_path / "val" / "green", 2, (3, 2, 90))
+    told = {finding.kind: finding for finding in check(tmp_path).findings}
+    assert [i.path for i in told["similar-classes"].items] == ["Red", "red "]
+    assert [i.path for i in told["missing-class"].items] == ["green"]
+    assert [i.path for i in told["scarce-class"].items] == ["one"]
+    assert [i.path for i in told["few-images"].items] == ["red "]
+    assert [i.path for i in told["imbalance"].items] == ["Red", "one"]
+    assert {i.path for i in told["not-held-out"].items} == {"blue", "one", "red "}
+
+
+def test_what_is_passed_over_is_told(root):
+    (root / ".ipynb_checkpoints").mkdir()
+    (root / "__MACOSX").mkdir()
+    data = (root / "cat" / "00.jpg").read_bytes()
+    for name in (
+        ".ipynb_checkpoints/a.jpg",
+        "__MACOSX/._b.jpg",
+        "cat/.c.jpg",
+        "loose.jpg",
+        "cat/d.jpg_large",
+    ):
+        (root / name).write_bytes(data)
+    (root / "cat" / "Thumbs.db").write_bytes(b"\xd0\xcf")
+    (root / "cat" / "loop").symlink_to(root, target_is_directory=True)
+    (root / "dog" / "gone.jpg").symlink_to(root / "nowhere.jpg")
+    told = found(root)
+    assert told["hidden"] == [[".ipynb_checkpoints"], ["__MACOSX"], ["cat/.c.jpg"]]
+    assert told["passed-over-images"] == [["loose.jpg"], ["cat/d.jpg_large"]]
+    assert told["other-files"] == [["cat/Thumbs.db"]]
+    assert told["loops"] == [["cat/loop"]]
+    assert told["unreadable"] == [["dog/gone.jpg"]]
+
+
+def test_what_many_share_is_their_nature(root):
+    for path in root.glob("*/*.jpg"):
+        Image.open(path).point(lambda v: v // 8).save(path)
+    told = check(root)
+    assert [(f.kind, f.severity) for f in told.findings] == [("style", "note")]
+    assert "120 of 120: dark" in told.findings[0].items[0].detail
+
+
+def test_a_folder_without_classes_is_checked_all_the_same(root):
+    (root / "cat" / "x.jpg").write_bytes(b"")
+    told = found(root / "cat")
+    assert list(told) == ["layout", "empty"]
+
+
+def test_images_in_memory():
+    report = check("digits")
+    assert report.n == 1797
+    assert not report.serious
+
+
+def test_nothing_to_check(tmp_path):
+    with pytest.raises(DataError, match="no image in it"):
+        check(tmp_path)
+    with pytest.raises(DataError, match="no such folder"):
+        check(tmp_path / "absent")
+
+
+def test_the_quick_form_sees_equal_files_across_a_division(root):
+    assert quick(open_data(root)) == []
+    data = (root / "cat" / "00.jpg").read_bytes()
+    (root / "dog" / "same.jpg").write_bytes(data)
+    (line,) = quick(open_data(root))
+    assert "two classes: 'cat/00.jpg' and 'dog/same.jpg'" in line
+    (root / "dog" / "same.jpg").unlink()
+    for i in range(8):
+        (root / "cat" / f"copy{i}.jpg").write_bytes(data)
+    (line,) = quick(split(open_data(root), SplitPlan(val=0.4, test=0.2)))
+    assert "one split in another" in line
+
+
+def test_the_real_trouble_of_real_data(shared):
+    told = {f.kind: f for f in check(shared / "data" / "flowers").findings}
+    (pair,) = told["conflicting-labels"].groups
+    assert [(i.label, Path(i.path).name) for i in pair] == [
+        ("rose", "17291930305_79deae6a90_n.jpg"),
+        ("tulip", "17291930305_79deae6a90_n.jpg"),
+    ]
+    told = {f.kind: f for f in check(shared / "data" / "hymenoptera_data").findings}
+    (item,) = told["odd-one-out"].items
+    assert item.path.endswith("imageNotFound.gif")
+    assert item.detail == "GIF among 397 JPEG; 94 % of it one shade"
