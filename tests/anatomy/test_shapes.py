@@ -83,12 +83,12 @@ def test_functions_of_one_tensor(name):
 @pytest.mark.parametrize("name", ["googlenet", "mobilenet_v3_small", "resnet50", "vit_ti_16"])
 def test_a_trace_with_formulas_is_a_trace_without(name, monkeypatch):
     from striate.anatomy import trace
-    from striate.anatomy.tracer import Tracer
+    from striate.anatomy.imitation import Imitation
 
     with torch.device("meta"):
         net = build(name)
     x = meta(2, 3, MODELS[name].input_size, MODELS[name].input_size)
     quick_way = trace(net, x)
-    monkeypatch.setattr(Tracer, "_formula", staticmethod(lambda *_: None))
-    monkeypatch.setattr(Tracer, "_remembered", lambda _, func, args, kwargs: func(*args, **kwargs))
+    monkeypatch.setattr(Imitation, "_formula", lambda *_: None)
+    monkeypatch.setattr(Imitation, "_remembered", lambda _, func, args, kwargs: func(*args, **kwargs))
     assert trace(net, x) == quick_way

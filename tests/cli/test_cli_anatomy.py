@@ -125,7 +125,7 @@ def test_the_calculator_explains_the_first_layer_of_alexnet(capsys):
 
 def test_the_calculator_compares_stacks_and_reductions(capsys):
     _, out, _ = striate(capsys, "conv", "--stack", "3x3,3x3,3x3", "--stack", "7x7", "--json")
-    three, one = json.loads(out)
+    three, one = json.loads(out)["stacks"]
     assert (three["rf"], three["weights_per_c2"], one["rf"], one["weights_per_c2"]) == (7, 27, 7, 49)
     args = ["--input", "28", "--kernel", "5", "--padding", "2", "--channels", "192", "--filters", "32"]
     _, out, _ = striate(capsys, "conv", *args, "--reduce", "16")

@@ -36,6 +36,9 @@ class Taps:
     units: tuple[tuple[int, ...], ...]
 
 
+ITSELF = Taps(1, ((0,),))
+
+
 @dataclass(frozen=True, slots=True)
 class Reach:
     """The pixels that each unit of a feature map depends on, along one axis.
@@ -76,6 +79,8 @@ class Reach:
     def through(self, taps: Taps) -> Reach:
         """What the output of an operator sees that reads a map of this reach through `taps`."""
         phases, period = len(taps.units), len(self.spans)
+        if taps == ITSELF:
+            return self
         if phases == period == 1 and taps.units[0] and self.spans[0] != NOTHING and self.advance >= 0:
             return Reach(  # as in nearly every network: what the outermost taps see
                 self.advance * taps.advance,

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from striate.anatomy import rules, shapes
 from striate.anatomy.costs import COSTS
+from striate.anatomy.rules import layout, values, windows
+from striate.anatomy.rules.call import Rule, per_axis
 
 Overload = torch._ops.OpOverload
 
-# These return numbers to Python, which a tensor without data has not.
-READS_VALUES = {
-    "_local_scalar_dense",
-    "nonzero",
-    "is_nonzero",
-    "equal",
-    "masked_select",
-    "unique2",
-    "_unique2",
-}
-# Small results of these are computed for real, as code may go by their values: range(torch.arange(3)[-1]).
-FACTORIES = {"arange", "zeros", "ones", "full", "linspace", "eye", "scalar_tensor", "lift_fresh"}
-SMALL = 4096
 # These neither compute nor move anything that a reader of a table would call a step.
 SILENT = {
     "_reshape_alias", "_to_copy", "_unsafe_view", "alias", "clone", "contiguous", "copy", "detach", "empty",
@@ -39,14 +29,16 @@ class Operator(NamedTuple):
     """What is known of an operator, looked up once."""
 
     name: str
-    rule: rules.Rule | None
+    rule: Rule | None
     cost: Callable[[dict[str, Any], Sequence[int]], int] | None
     formula: Callable[[Sequence[Any]], list[shapes.Shape] | None] | None
     names: tuple[str, ...]
+    places: tuple[int, ...]
     defaults: dict[str, Any]
     mutates: bool
     view: bool
     pointwise: bool
+    same_size: bool
 
     @classmethod
     def of(cls, func: Overload) -> Operator:
@@ -62,32 +54,66 @@ class Operator(NamedTuple):
             COSTS.get(name),
             shapes.FORMULAS.get(f"{packet}.{func._overloadname}"),
             tuple(argument.name for argument in schema.arguments),
+            tuple(place for place, a in enumerate(schema.arguments) if "Tensor" in str(a.type)),
             {a.name: a.default_value for a in schema.arguments if a.has_default_value()},
             mutates,
             func.is_view,
-            rule is rules.elementwise,
+            rule is values.elementwise,
+            rule is values.elementwise or rule in SAME_SIZE,
         )
 
     def bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by their names, defaults included."""
-        given = dict(zip(self.names, args, strict=False))
-        return {
-            name: given.get(name, kwargs.get(name, self.defaults.get(name)))
-            for name in self.names
-            if name in given or name in kwargs or name in self.defaults
-        }
+        bound = dict(zip(self.names, args, strict=False))
+        for name in self.names[len(args) :]:
+            if name in kwargs:
+                bound[name] = kwargs[name]
+            elif name in self.defaults:
+                bound[name] = self.defaults[name]
+        return bound
+
+    def tensors(self, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
+        """All tensors among the arguments, those in lists, too."""
+        found: list[Tensor] = []
+        count = len(args)
+        for place in self.places:
+            if place < count:
+                value = args[place]
+                if isinstance(value, Tensor):
+                    found.append(value)
+                elif isinstance(value, (list, tuple)):
+                    found += [item for item in value if isinstance(item, Tensor)]
+        if kwargs:
+            found += tensors_in(kwargs.values())
+        return found
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """All tensors in a structure of lists, tuples, dicts and dataclass-like objects."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from tensors_in(value)
+        elif isinstance(value, dict):
+            yield from tensors_in(value.values())
+        elif value is not None and hasattr(value, "__dataclass_fields__"):
+            yield from tensors_in(vars(value).values())
+
+
+UNCHANGED: dict[str, Any] = {"kind": "same"}
 
 
 def geometry_of(operator: Operator, bound: dict[str, Any], out: tuple[int, ...]) -> dict[str, Any]:
-    """Kernel, stride, padding and the like, for the operators that have them."""
-    if operator.rule is rules.window:
+    """Kernel, stride, padding and the like, for the operators that have them; `UNCHANGED` for `same_size`."""
+    if operator.rule is windows.window:
         kernel = list(bound["weight"].shape[2:]) if "weight" in bound else bound["kernel_size"]
         count = len(kernel)
         names = {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}
         geometry: dict[str, Any] = {"kernel": tuple(kernel)}
         for name, default in names.items():
             value = bound.get(name) or (kernel if name == "stride" else None)
-            geometry[name] = tuple(rules.per_axis(value, count, default))
+            geometry[name] = tuple(per_axis(value, count, default))
         geometry["groups"] = bound.get("groups")
         geometry["transposed"] = bool(bound.get("transposed"))
         geometry["ceil"] = bool(bound.get("ceil_mode"))
@@ -105,19 +131,17 @@ def geometry_of(operator: Operator, bound: dict[str, Any], out: tuple[int, ...])
         amounts += [0] * (2 * len(out) - 4 - len(amounts))
         before, after = amounts[0 : 2 * len(out) - 4 : 2][::-1], amounts[1 : 2 * len(out) - 4 : 2][::-1]
         return {"kind": "pad", "before": tuple(before), "after": tuple(after)}
-    if operator.rule is rules.elementwise or operator.rule in SAME_SIZE:
-        return {"kind": "same"}
-    if operator.rule is rules.reduce and "keepdim" in bound:
+    if operator.rule is values.reduce and "keepdim" in bound:
         return {"kind": "fixed", "size": out[2:]} if len(out) > 2 else {"kind": "flat"}
     return {"kind": "product" if operator.cost else "other"}
 
 
 SAME_SIZE = {
-    rules.batch_norm,
-    rules.group_norm,
-    rules.layer_norm,
-    rules.same,
-    rules.cat,
-    rules.mix,
-    rules.glu,
+    values.batch_norm,
+    values.group_norm,
+    values.layer_norm,
+    values.same,
+    layout.cat,
+    values.mix,
+    values.glu,
 }

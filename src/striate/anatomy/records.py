@@ -11,7 +11,7 @@ from striate.anatomy.field import Interval, Reach
 Numbers = tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Layer:
     """One step: a module without modules inside, or an operator that a larger module calls by itself.
 

@@ -54,12 +54,31 @@ def moved(sight: Sight, places: dict[int, int | None]) -> Sight:
     )
 
 
+def dropped(sight: Sight, dims: Sequence[int], ndim: int) -> Sight:
+    """The sight of a tensor of `ndim` dimensions once `dims`, along which nothing runs any more, are gone."""
+    return moved(sight, {d: d - sum(gone < d for gone in dims) for d in range(ndim)})
+
+
 def through(sight: Sight, dim: int, taps: Taps) -> Sight:
     """The sight after an operator that reads the axis along `dim` through `taps`."""
     return tuple(
         axis._replace(reach=axis.reach.through(taps)) if axis.dim == dim and axis.reach else axis
         for axis in sight
     )
+
+
+def through_each(sight: Sight, taps: dict[int, Taps]) -> Sight:
+    """`through` for several dimensions at once."""
+    out: list[Axis] = []
+    last: tuple[Reach, Taps, Reach] | None = None  # the axes of square kernels have one reach
+    for axis in sight:
+        read = taps.get(axis.dim) if axis.dim is not None else None
+        if read is not None and axis.reach is not None:
+            if last is None or last[0] is not axis.reach or last[1] is not read:
+                last = axis.reach, read, axis.reach.through(read)
+            axis = Axis(axis.dim, last[2], axis.whole)
+        out.append(axis)
+    return tuple(out)
 
 
 def picked(sight: Sight, dim: int, unit: int) -> Sight:

@@ -136,6 +136,16 @@ def short(number: float) -> str:
     return f"{number:g}"
 
 
+def size_in_bytes(count: int) -> str:
+    """Bytes in three or four digits: 480 B, 98.1 MB."""
+    return f"{short(count)}B" if count >= 1000 else f"{count} B"
+
+
+def times(ratio: float) -> str:
+    """A ratio in three digits or more: 0.0478x, 2,136x."""
+    return f"{ratio:,.0f}x" if ratio >= 1000 else f"{ratio:.3g}x"
+
+
 def _field(layer: Layer) -> str:
     if not layer.reach:
         return ""
@@ -158,7 +168,7 @@ COLUMNS: tuple[Column, ...] = (
     ("start", lambda layer: _each(plain(layer.start)), 2),
     ("params", lambda layer: "shared" if layer.shared and not layer.params else f"{layer.params:,}", 11),
     ("MACs", lambda layer: f"{layer.macs:,}" if layer.macs else "", 8),
-    ("memory", lambda layer: f"{short(layer.activation)}B" if layer.activation else "", 1),
+    ("memory", lambda layer: size_in_bytes(layer.activation) if layer.activation else "", 1),
 )
 LEFT = {"layer", "type"}
 
@@ -209,9 +219,9 @@ def totals(anatomy: Anatomy) -> list[str]:
         f"{anatomy.model}, input {shape}",
         f"parameters {anatomy.params:,}"
         + ("" if anatomy.trainable == anatomy.total_params else f", {anatomy.trainable:,} of them train")
-        + f" ({short(anatomy.params * 4)}B as float32)",
+        + f" ({size_in_bytes(anatomy.params * 4)} as float32)",
         f"MACs {anatomy.macs:,} ({short(anatomy.macs)}): {CONVENTION}",
-        f"activations {short(anatomy.activation)}B written in one forward pass",
+        f"activations {size_in_bytes(anatomy.activation)} written in one forward pass",
     ]
     if any(layer.whole for layer in anatomy.layers):
         lines.append("* a global path (pooling, attention, squeeze-and-excitation) sees the whole image")
@@ -286,7 +296,7 @@ def compare_text(networks: Sequence[Anatomy]) -> str:
     for key, label in names.items():
         pairs = zip(found[key]["values"], found[key]["ratios"], strict=True)
         cells = [
-            f"{value:,}" + (f" ({ratio:.3g}x)" if index and ratio is not None else "")
+            f"{value:,}" + (f" ({times(ratio)})" if index and ratio is not None else "")
             for index, (value, ratio) in enumerate(pairs)
         ]
         rows.append([label, *cells])

@@ -9,27 +9,17 @@ exception.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from striate.anatomy import rules, shapes, sight
-from striate.anatomy.operators import (
-    FACTORIES,
-    READS_VALUES,
-    SILENT,
-    SMALL,
-    SPATIAL,
-    Operator,
-    Overload,
-    geometry_of,
-)
+from striate.anatomy import sight
+from striate.anatomy.imitation import Imitation
+from striate.anatomy.operators import SILENT, SPATIAL, UNCHANGED, Operator, Overload, geometry_of, tensors_in
+from striate.anatomy.rules.call import Call
 from striate.anatomy.sight import Sight
-from striate.errors import UsageError
 
 
 class Trail(NamedTuple):
@@ -79,15 +69,20 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
 
     Args:
         size: of the image, one number for each axis; empty where there is none.
+        parameters: of the network, by their ids.
         compute: run the operators on their true tensors instead of on shapes, and keep each step's result.
     """
 
     operators: dict[Overload, Operator] = {}  # noqa: RUF012  (what torch has does not change)
 
-    def __init__(self, size: tuple[int, ...], compute: bool = False) -> None:
+    def __init__(
+        self, size: tuple[int, ...], parameters: dict[int, Tensor] | None = None, compute: bool = False
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.size = size
         self.compute = compute
+        self.parameters = parameters if parameters is not None else {}
+        self.imitation = Imitation(self.parameters)
         self.bug: Exception | None = None  # what failed was this file, not the module
         self.failed: str | None = None  # the first module that came to no result
         self.steps: list[Step] = []
@@ -97,12 +92,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
         self.uncounted: dict[str, int] = {}
         self.untracked: dict[str, int] = {}
         self.trails: dict[int, Trail] = {}
-        self.alive: list[Tensor] = []
-        self.stand_ins: dict[int, Tensor] = {}
-        self.constants: dict[int, Tensor] = {}  # values of tensors that follow from the code alone
-        self.bases: dict[int, Tensor] = {}
-        self.parameters: dict[int, Tensor] = {}
-        self.memory: dict[Any, list[tuple[Any, Any, torch.dtype]]] = {}
+        self.alive: list[Tensor] = []  # whose ids must not be given to others
+        self.bases: dict[int, Tensor] = {}  # what a view was cut from
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -115,30 +106,19 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
 
     def see(self, tensor: Any) -> Sight | None:
         """What a tensor sees."""
-        return self.trail(tensor).sight
-
-    def stand_in(self, tensor: Tensor) -> Tensor:
-        """A tensor without data that takes the place of one of the user's; always the same for the same."""
-        if tensor.is_meta:
-            return tensor
-        stand_in = self.stand_ins.get(id(tensor))
-        if stand_in is None:
-            stand_in = torch.empty_strided(
-                tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta", layout=torch.strided
-            )
-            if isinstance(tensor, nn.Parameter):
-                stand_in = nn.Parameter(stand_in, requires_grad=tensor.requires_grad)
-            self.stand_ins[id(tensor)] = stand_in
-            self.alive += [tensor, stand_in]
-            if id(tensor) in self.parameters:
-                self.parameters[id(stand_in)] = tensor
-        return stand_in
+        return self.trails.get(id(tensor), NOWHERE).sight
 
     def mark(self, tensor: Tensor, trail: Trail) -> None:
         """Keep what is known of a tensor, and the tensor, whose id must not be given to another."""
         if id(tensor) not in self.trails:
             self.alive.append(tensor)
         self.trails[id(tensor)] = trail
+
+    def forget(self) -> None:
+        """Let go of the tensors, once the pass is over; steps and frames stay."""
+        self.trails.clear()
+        self.alive.clear()
+        self.bases.clear()
 
     def __torch_dispatch__(
         self, func: Overload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -148,127 +128,18 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
         operator = self.operators.get(func)
         if operator is None:
             operator = self.operators[func] = Operator.of(func)
-        tensors = list(tensors_in(args)) + (list(tensors_in(kwargs.values())) if kwargs else [])
-        result = self._run(func, operator, tensors, args, kwargs)
-        try:
-            self._record(operator, tensors, args, kwargs, result)
-        except Exception as error:
-            self.bug = error
-            raise
-        return result
-
-    # What comes out: the operator on stand-ins, with its shapes from a formula or from memory.
-
-    def _run(
-        self,
-        func: Overload,
-        operator: Operator,
-        tensors: list[Tensor],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
+        tensors = operator.tensors(args, kwargs)
         if self.compute:
-            return func(*args, **kwargs)
-        if operator.name == "lift_fresh" or all(id(tensor) in self.constants for tensor in tensors):
-            constant = self._constant(func, operator, tensors, args, kwargs)
-            if isinstance(constant, Tensor):
-                result = torch.empty_strided(
-                    constant.shape, constant.stride(), dtype=constant.dtype, device="meta"
-                )
-                self.constants[id(result)] = constant
-                self.alive.append(result)
-                return result
-            if constant is not None and not list(tensors_in((constant,))):
-                return constant
-        if operator.name in READS_VALUES:
-            raise UsageError(
-                f"the network reads values of its tensors ({operator.name})",
-                "the anatomy is taken from shapes alone, and which way it would go is not known",
-                "Give it a module whose forward does not depend on values",
-            )
-        if any(not tensor.is_meta for tensor in tensors):
-            args, kwargs = self._replaced(args), {key: self._replaced(value) for key, value in kwargs.items()}
-        if "device" in kwargs or (operator.name in FACTORIES and "device" in operator.names):
-            kwargs = {**kwargs, "device": torch.device("meta")}
-        if operator.mutates:
-            return self._in_place(func, operator, args, kwargs)
-        shaped = self._formula(operator, tensors, args, kwargs)
-        if shaped is not None:
-            dtype = tensors[0].dtype
-            out = [torch.empty(shape, dtype=dtype, device="meta") for shape in shaped]
-            if operator.name == "max_pool2d_with_indices":
-                out[1] = torch.empty(shaped[1], dtype=torch.int64, device="meta")
-            return out[0] if len(out) == 1 else tuple(out)
-        return self._remembered(func, args, kwargs)
-
-    def _in_place(self, func: Overload, operator: Operator, args: tuple[Any, ...], kwargs: Any) -> Any:
-        """An operator that writes into an argument and returns that."""
-        if operator.pointwise and args and "out" not in kwargs:
-            return args[0]
-        return func(*args, **kwargs)
-
-    @staticmethod
-    def _formula(
-        operator: Operator, tensors: list[Tensor], args: tuple[Any, ...], kwargs: Any
-    ) -> list[shapes.Shape] | None:
-        if operator.formula is None or kwargs:
-            return None
-        if not tensors[0].is_floating_point():
-            return None
-        if operator.formula not in shapes.ANY_LAYOUT and not all(t.is_contiguous() for t in tensors):
-            return None
-        return operator.formula(args)
-
-    def _remembered(self, func: Overload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of an operator, from memory where it ran on such shapes before."""
-        key = (func, _key(args), _key(tuple(kwargs.items())))
-        try:
-            known = self.memory.get(key)
-        except TypeError:  # an argument that cannot be a key, such as a list inside an unknown object
-            return func(*args, **kwargs)
-        if known is not None:
-            made = [
-                torch.empty_strided(size, stride, dtype=dtype, device="meta") for size, stride, dtype in known
-            ]
-            return made[0] if len(made) == 1 else tuple(made)
-        result = func(*args, **kwargs)
-        out = [result] if isinstance(result, Tensor) else result
-        if isinstance(result, (Tensor, tuple)) and all(isinstance(item, Tensor) for item in out):
-            self.memory[key] = [(tuple(item.shape), item.stride(), item.dtype) for item in out]
-        return result
-
-    def _constant(
-        self,
-        func: Overload,
-        operator: Operator,
-        tensors: list[Tensor],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        """The value of small arithmetic that begins with a factory; None where it is none."""
-        if operator.mutates or not (tensors or operator.name in FACTORIES):
-            return None
-        values = {id(tensor): self.constants.get(id(tensor), tensor) for tensor in tensors}
-        args, kwargs = _with(values, args), {key: _with(values, value) for key, value in kwargs.items()}
-        if operator.name in FACTORIES and not tensors:
-            shape = func(*args, **{**kwargs, "device": "meta"})
+            result = func(*args, **kwargs)
         else:
-            shape = tensors[0]
-        if shape.numel() > SMALL:
-            return None
-        if "device" in operator.names:
-            kwargs = {**kwargs, "device": torch.device("cpu")}
-        return func(*args, **kwargs)
-
-    def _replaced(self, value: Any) -> Any:
-        """The argument with every tensor that has data replaced by one that has not."""
-        if isinstance(value, Tensor):
-            if value.is_meta:
-                return value
-            return self.stand_in(value)
-        if isinstance(value, (list, tuple)):
-            return type(value)([self._replaced(item) for item in value])
-        return value
+            result = self.imitation.run(func, operator, tensors, args, kwargs)
+        if tensors:
+            try:
+                self._record(operator, tensors, args, kwargs, result)
+            except Exception as error:
+                self.bug = error
+                raise
+        return result
 
     # What is written down.
 
@@ -281,35 +152,28 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
         result: Any,
     ) -> None:
         frame = self.frames[-1]
-        sources: frozenset[int] = frozenset()
-        seen = False
-        for tensor in tensors:
-            if id(tensor) in self.parameters:
-                frame.params.append(self.parameters[id(tensor)])
-            trail = self.trail(tensor)
-            seen = seen or trail.sight is not None
-            if trail.sources:
-                sources = sources | trail.sources if sources else trail.sources
+        parameters = [p for t in tensors if (p := self.parameters.get(id(t))) is not None]
+        frame.params += parameters
+        trails = [trail for t in tensors if (trail := self.trails.get(id(t))) is not None]
         outputs = [result] if isinstance(result, Tensor) else list(tensors_in((result,)))
         if not outputs:
             return
-        if operator.mutates and tensors and len(outputs) == 1:
-            outputs = tensors[:1]  # the user's own tensor, not its stand-in
-            self.constants.pop(id(tensors[0]), None)
-            for step in self.steps if self.compute else ():
-                if step.tensor is tensors[0]:  # it no longer holds what that step wrote
-                    step.tensor = None
+        if operator.mutates and len(outputs) == 1:
+            outputs = self._overwritten(tensors[0])
         first = outputs[0]
         out = tuple(first.shape)
         written = 0 if operator.view or operator.mutates else first.numel() * first.element_size()
-        bound: dict[str, Any] | None = None
+        sources = trails[0].sources if trails else NOWHERE.sources
+        for trail in trails[1:]:
+            sources = sources | trail.sources
+        bound = None
         sights: list[Sight | None] = [None]
-        if seen:
+        if any(trail.sight is not None for trail in trails):
             if operator.pointwise and len(tensors) == 1:
-                sights = [self.trail(first if operator.mutates else tensors[0]).sight]
+                sights = [trails[0].sight]
             else:
                 bound = operator.bind(args, kwargs)
-                sights = self._sights(operator, tensors, bound, out)
+                sights = self._sights(operator, trails, bound, out)
         macs = 0
         if operator.cost is not None:
             bound = bound or operator.bind(args, kwargs)
@@ -317,7 +181,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
         elif operator.rule is None and sources:
             self.uncounted[operator.name] = self.uncounted.get(operator.name, 0) + 1
         if (sources or macs) and self._is_step(operator, sights[0], tensors[0], macs, out):
-            geometry = geometry_of(operator, bound if bound is not None else operator.bind(args, kwargs), out)
+            if operator.same_size:
+                geometry = UNCHANGED
+            else:
+                geometry = geometry_of(operator, bound or operator.bind(args, kwargs), out)
             kept = first if self.compute else None
             step = Step(
                 frame, operator.name, out, sights[0], sources, macs, written, geometry, frame.params, kept
@@ -326,13 +193,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
             self.last_steps[id(frame)] = step
             sources = frozenset((len(self.steps),))
             self.steps.append(step)
-        else:
-            frame.activation += written if sources else 0
-        if sources or seen:
+        elif sources:
+            frame.activation += written
+        if sources or trails:
             for index, tensor in enumerate(outputs):
                 each = sights[index] if len(sights) == len(outputs) else sights[0]
                 self.mark(tensor, Trail(each, sources))
-        if operator.view and tensors:
+        if operator.view:
             base = self.bases.get(id(tensors[0]), tensors[0])
             for tensor in outputs:
                 self.bases[id(tensor)] = base
@@ -340,18 +207,27 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
         elif operator.mutates and id(first) in self.bases:
             self._write_through(operator.name, first)
 
+    def _overwritten(self, tensor: Tensor) -> list[Tensor]:
+        """The result of an operator that writes into its first argument: the user's own tensor."""
+        self.imitation.constants.pop(id(tensor), None)
+        for step in self.steps if self.compute else ():
+            if step.tensor is tensor:  # it no longer holds what that step wrote
+                step.tensor = None
+        return [tensor]
+
     def _sights(
-        self, operator: Operator, tensors: list[Tensor], bound: dict[str, Any], out: tuple[int, ...]
+        self, operator: Operator, trails: list[Trail], bound: dict[str, Any], out: tuple[int, ...]
     ) -> list[Sight | None]:
-        known = next(s for tensor in tensors if (s := self.see(tensor)) is not None)
+        seeing = [trail.sight for trail in trails if trail.sight is not None]
+        known = all(sight.is_known(each) for each in seeing)
         sights: list[Sight | None] | None = None
-        if operator.rule is not None and all(sight.is_known(self.see(tensor)) for tensor in tensors):
-            answer = operator.rule(rules.Call(bound, self.see, out, self.size))
+        if operator.rule is not None and known:
+            answer = operator.rule(Call(bound, self.see, out, self.size))
             sights = answer if isinstance(answer, list) else [answer]
         if sights is None or not all(sight.is_known(each) for each in sights):
             if sights is None:
-                sights = [sight.unknown(known)]
-            if all(sight.is_known(self.see(tensor)) for tensor in tensors):
+                sights = [sight.unknown(seeing[0])]
+            if known:
                 self.untracked[operator.name] = self.untracked.get(operator.name, 0) + 1
         return sights
 
@@ -404,34 +280,3 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's bas
             frame.output, frame.trail = tuple(tensors[0].shape), self.trail(tensors[0])
             frame.tensor = tensors[0] if self.compute else None
         self.finished.append(frame)
-
-
-def tensors_in(values: Any) -> Iterator[Tensor]:
-    """All tensors in a structure of lists, tuples, dicts and dataclass-like objects."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from tensors_in(value)
-        elif isinstance(value, dict):
-            yield from tensors_in(value.values())
-        elif value is not None and hasattr(value, "__dataclass_fields__"):
-            yield from tensors_in(vars(value).values())
-
-
-def _with(values: dict[int, Tensor], argument: Any) -> Any:
-    """The argument with its tensors replaced by those that `values` has for their ids."""
-    if isinstance(argument, Tensor):
-        return values[id(argument)]
-    if isinstance(argument, (list, tuple)):
-        return type(argument)([_with(values, item) for item in argument])
-    return argument
-
-
-def _key(value: Any) -> Any:
-    """Something hashable that is equal where an argument leads to the same shapes."""
-    if isinstance(value, Tensor):
-        return (value.shape, value.stride(), value.dtype)
-    if isinstance(value, (list, tuple)):
-        return tuple(map(_key, value))
-    return (type(value), value)  # 1, 1.0 and True are equal, but not the same argument

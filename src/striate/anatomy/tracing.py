@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
 from striate.anatomy import sight
+from striate.anatomy.imitation import Imitation
+from striate.anatomy.operators import tensors_in
 from striate.anatomy.records import Anatomy, Layer
-from striate.anatomy.tracer import Frame, Step, Tracer, Trail, tensors_in
+from striate.anatomy.tracer import Frame, Step, Tracer, Trail
 from striate.errors import StriateError, UsageError
 from striate.models import build, describe
 
@@ -104,10 +106,9 @@ def observe(module: nn.Module, name: str, arguments: Sequence[Any], compute: boo
     if given and given[0].ndim == 3 and not any(isinstance(part, nn.Conv1d) for part in module.modules()):
         image = None  # a sequence of vectors; with convolutions along it, it is a signal
     size = tuple(given[0].shape[2:]) if image is not None else ()
-    tracer = Tracer(size, compute)
+    tracer = Tracer(size, dict(parameters), compute)
     for index, tensor in enumerate(given):
         tracer.mark(tensor, Trail(image if index == 0 else None, frozenset((-1,))))
-    tracer.parameters = dict(parameters)
     paths = {id(part): path for path, part in parts.items()}
 
     def enter(part: nn.Module, _: Any) -> None:
@@ -119,9 +120,10 @@ def observe(module: nn.Module, name: str, arguments: Sequence[Any], compute: boo
     with kept_as_it_is(parts.values()), contextlib.ExitStack() as stack:
         on_meta = all(tensor.is_meta for tensor in itertools.chain(parameters.values(), buffers.values()))
         for part in parts.values():
-            part.training = False
+            if part.training:
+                part.training = False
             if not compute and not on_meta:
-                _without_weights(part, tracer)
+                _without_weights(part, tracer.imitation)
         stack.callback(hooks.register_module_forward_pre_hook(enter).remove)
         stack.callback(hooks.register_module_forward_hook(leave, always_call=True).remove)
         stack.enter_context(torch.enable_grad() if compute else torch.no_grad())
@@ -129,6 +131,7 @@ def observe(module: nn.Module, name: str, arguments: Sequence[Any], compute: boo
         try:
             with tracer:
                 outputs = module(*arguments)
+            tracer.forget()
         except StriateError:
             raise
         except Exception as error:
@@ -149,18 +152,18 @@ def _distinct(holders: Iterable[Mapping[str, Tensor | None]]) -> dict[int, Tenso
     return {id(tensor): tensor for holder in holders for tensor in holder.values() if tensor is not None}
 
 
-def _without_weights(part: nn.Module, tracer: Tracer) -> None:
+def _without_weights(part: nn.Module, imitation: Imitation) -> None:
     """Put stand-ins where a module keeps tensors, for code that compares devices or looks into lists."""
     attributes = vars(part)
     for name, value in attributes.items():
         if isinstance(value, Tensor):
-            attributes[name] = tracer.stand_in(value)
+            attributes[name] = imitation.stand_in(value)
         elif isinstance(value, dict) and name in ("_parameters", "_buffers"):
             for key, tensor in value.items():
                 if tensor is not None and not tensor.is_meta:
-                    value[key] = tracer.stand_in(tensor)
+                    value[key] = imitation.stand_in(tensor)
         elif isinstance(value, list) and value and isinstance(value[0], Tensor):
-            value[:] = [tracer.stand_in(item) if isinstance(item, Tensor) else item for item in value]
+            value[:] = [imitation.stand_in(item) if isinstance(item, Tensor) else item for item in value]
 
 
 @contextlib.contextmanager
@@ -180,26 +183,30 @@ CONTAINERS = {dict, list, set, collections.OrderedDict}
 @contextlib.contextmanager
 def kept_as_it_is(parts: Iterable[nn.Module]) -> Iterator[None]:
     """Undo whatever happens to the attributes of modules, and to the containers in them."""
-    before = []
+    before: list[tuple[Any, Any]] = []
     for part in parts:
         attributes = vars(part)
-        inside = [
-            (value, value.copy() if value else None)
-            for value in attributes.values()
-            if type(value) in CONTAINERS
-        ]
-        before.append((attributes, attributes.copy(), inside))
+        before.append((attributes, attributes.copy()))
+        inside = [item for item in attributes.values() if type(item) in CONTAINERS]
+        before += [(item, item.copy() if item else ()) for item in inside]
     try:
         yield
     finally:
-        for attributes, content, inside in before:
-            attributes.clear()
-            attributes.update(content)
-            for container, items in inside:
-                if container:
-                    container.clear()
-                if items:
-                    (container.extend if isinstance(container, list) else container.update)(items)
+        for container, content in before:
+            if _differs(container, content):  # a dict that is written to grows, even if by what it had
+                container.clear()
+                (container.extend if isinstance(container, list) else container.update)(content)
+
+
+def _differs(container: Any, content: Any) -> bool:
+    """Whether a container holds others than the very same items in the same order."""
+    if len(container) != len(content):
+        return True
+    if content and isinstance(container, dict):
+        pairs = zip(container.values(), content.values(), strict=True)
+        if any(now is not then for now, then in pairs):
+            return True
+    return any(now is not then for now, then in zip(container, content, strict=True))
 
 
 def gather(module: nn.Module, name: str, arguments: Sequence[Any], outputs: Any, tracer: Tracer) -> Anatomy:

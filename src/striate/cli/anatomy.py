@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import shutil
 import sys
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from striate.cli.console import print_json, watching
 from striate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -127,10 +127,10 @@ def anatomy(
     if html is not None:
         _page(found[0], html, image)
         return
-    if compare:
-        print(json.dumps(table.compare(found)) if as_json else table.compare_text(found))
-    elif as_json:
-        print(json.dumps(table.to_dict(found[0], depth)))
+    if as_json:
+        print_json(table.compare(found) if compare else table.to_dict(found[0], depth))
+    elif compare:
+        print(table.compare_text(found))
     elif as_csv:
         print(table.to_csv(found[0], depth), end="")
     elif as_markdown:
@@ -160,16 +160,13 @@ def _check(name: str, imgsz: str | None, as_json: bool) -> None:
     from dataclasses import asdict
 
     from striate.anatomy import check
-    from striate.cli.console import watching
 
     subject = _subject(name, imgsz)
     with watching() as progress:
         found = check(subject.network, size=subject.size, progress=progress)
     wrong = [item for item in found if not item.agrees]
     if as_json:
-        print(
-            json.dumps({"model": name, "checks": [asdict(item) | {"agrees": item.agrees} for item in found]})
-        )
+        print_json({"model": name, "checks": [asdict(item) | {"agrees": item.agrees} for item in found]})
     else:
         for item in wrong:
             print(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from striate.cli.console import print_json
 from striate.errors import UsageError
 
 
@@ -20,6 +20,7 @@ def calculate(
 ) -> None:
     """One layer, step by step."""
     from striate.anatomy import explain, receptive_field, reduction
+    from striate.anatomy.table import times
 
     step = explain(size, kernel, stride, padding, dilation, **options)
     sight = receptive_field([(kernel, stride, padding, dilation)])
@@ -30,7 +31,7 @@ def calculate(
         out = {"output": step.output, "params": step.params, "macs": step.macs, "steps": step.lines}
         if saved is not None:
             out["reduction"] = {"macs": saved.plain, "reduced_macs": saved.reduced}
-        print(json.dumps(out))
+        print_json(out)
         return
     print("\n".join(step.lines))
     if not options["transposed"]:
@@ -39,7 +40,7 @@ def calculate(
     if saved is not None:
         print(
             f"with a 1x1 to {bottleneck} channels in front, on {step.output} x {step.output}: "
-            f"{saved.reduced:,} MACs instead of {saved.plain:,} ({saved.reduced / saved.plain:.3g}x)"
+            f"{saved.reduced:,} MACs instead of {saved.plain:,} ({times(saved.reduced / saved.plain)})"
         )
 
 
@@ -54,7 +55,8 @@ def stacks(texts: list[str], as_json: bool) -> None:
             raise UsageError(f"stack {text!r}", "it is not a list of square kernels", "Write 3x3,3x3")
         found.append(stack([int(pair[0]) for pair in kernels]))
     if as_json:
-        print(json.dumps([{"kernels": s.kernels, "rf": s.sight, "weights_per_c2": s.weights} for s in found]))
+        rows = [{"kernels": s.kernels, "rf": s.sight, "weights_per_c2": s.weights} for s in found]
+        print_json({"stacks": rows})
         return
     for one in found:
         terms = " + ".join(f"{kernel}²" for kernel in one.kernels)

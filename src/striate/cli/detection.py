@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from striate.cli.console import watching
+from striate.cli.console import print_json, watching
 from striate.errors import DataError, UsageError
 
 Styles = "coco, voc07, voc12, or a port of these: padilla, padilla-11, py-faster-rcnn, py-faster-rcnn-07"
@@ -86,7 +86,10 @@ def detection(
         more, written = _explained(gt, result, truth, found, iou, score, out, picture, interval, comparison)
         answer |= more
         lines += [_point_line(more["operating_point"]), *(f"wrote {path}" for path in written)]
-    print(json.dumps(answer) if as_json else "\n".join(lines))
+    if as_json:
+        print_json(answer)
+    else:
+        print("\n".join(lines))
 
 
 def _other_overlaps(gt: Path, found: Path, kind: str, as_json: bool, style: str, more: Any) -> None:
@@ -100,7 +103,10 @@ def _other_overlaps(gt: Path, found: Path, kind: str, as_json: bool, style: str,
     judge.evaluate()
     judge.accumulate()
     judge.summarize()
-    print(json.dumps({"stats": judge.stats.tolist()}) if as_json else judge)
+    if as_json:
+        print_json({"stats": judge.stats.tolist()})
+    else:
+        print(judge)
 
 
 def _explained(
