@@ -88,8 +88,11 @@ def print_evaluation(evaluation: Evaluation, most: int = 30) -> None:
     table.add_column("class", overflow="fold")
     for title in ("images", "precision", "recall", "F1"):
         table.add_column(title, justify="right")
+    called = dict(zip(evaluation.classes, evaluation.confusion.sum(axis=0).tolist(), strict=True))
     for s in scores:
-        shares = (percent(share) for share in (s.precision, s.recall, s.f1))
+        shares = [percent(share) for share in (s.precision, s.recall, s.f1)]
+        if not called[s.name]:  # a precision of nothing
+            shares[0] = "–"
         table.add_row(_plain(s.name), f"{s.support:,}", *shares)
     out.print(table)
     if len(scores) < len(evaluation.per_class):

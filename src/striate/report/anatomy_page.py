@@ -7,11 +7,11 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
 from striate.anatomy import Anatomy, Layer, table
+from striate.report.templates import template
 
 # What the page can work out again for another input size; behind anything else sizes stay as they are.
 FOLLOWED = {"window", "fixed", "scale", "slice", "pad", "same"}
@@ -27,16 +27,13 @@ def render(anatomy: Anatomy, image: np.ndarray[Any, Any] | None = None) -> str:
     Returns:
         The HTML, which refers to nothing outside itself.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("striate", "report"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     data = {
         "image": list(anatomy.image),
         "layers": [_layer(layer) for layer in anatomy.layers],
         "lanes": lanes(anatomy.layers),
         "resizable": resizable(anatomy),
     }
-    return environment.get_template("anatomy.html").render(
+    return template("anatomy.html").render(
         anatomy=anatomy,
         totals=table.totals(anatomy),
         data=data,

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-
+from striate.files import write_aside
 from striate.metrics.detection import CocoResult, Detections, GroundTruth, VocResult
 from striate.metrics.detection.breakdown import KINDS, Breakdown, breakdown
 from striate.metrics.detection.coco import STAT_NAMES
@@ -21,6 +20,7 @@ from striate.metrics.detection.explain import (
     Curve,
     Matched,
     OperatingPoint,
+    by_size,
     calibration,
     confusion,
     curves,
@@ -29,6 +29,7 @@ from striate.metrics.detection.explain import (
 )
 from striate.metrics.detection.resampling import Comparison, Interval
 from striate.report import detection_figures as figures
+from striate.report.templates import template
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +42,20 @@ class Explanation:
     confusion: Counts
     breakdown: Breakdown
     calibration: dict[str, Any]
+    sizes: list[dict[str, Any]]
 
 
 def explain(truth: GroundTruth, found: Detections, iou: float, score: float) -> Explanation:
     """Everything that the report shows about a detector."""
     m = match(truth, found, iou)
     return Explanation(
-        m, operating_point(m, score), curves(m), confusion(m, score), breakdown(m), calibration(m)
+        m,
+        operating_point(m, score),
+        curves(m),
+        confusion(m, score),
+        breakdown(m),
+        calibration(m),
+        by_size(m, score),
     )
 
 
@@ -74,7 +82,6 @@ def write_report(
         The files.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     curve_png = figures.precision_recall(e.curves)
     classes = class_rows(result, e)
     pages = {
@@ -92,23 +99,28 @@ def write_report(
         "mistakes": figures.mistakes(e.breakdown),
         "reliability": figures.reliability(e.calibration),
     } | ({"picture": picture} if picture else {})
-    page = Environment(loader=PackageLoader("striate", "report"), autoescape=True).get_template(
-        "detection.html"
+    pages["report.html"] = (
+        template("detection.html")
+        .render(
+            headline=_headline(result),
+            rules=_rules(result),
+            sizes=e.sizes,
+            notes=result.notes,
+            point=e.point,
+            total=e.point.total(),
+            classes=classes,
+            breakdown=e.breakdown,
+            kinds=KINDS,
+            ece=e.calibration["ece"],
+            interval=interval,
+            comparison=comparison,
+            images={name: base64.b64encode(data).decode() for name, data in images.items()},
+        )
+        .encode()
     )
-    pages["report.html"] = page.render(
-        headline=_headline(result),
-        notes=result.notes,
-        point=e.point,
-        total=e.point.total(),
-        classes=classes,
-        breakdown=e.breakdown,
-        kinds=KINDS,
-        ece=e.calibration["ece"],
-        interval=interval,
-        comparison=comparison,
-        images={name: base64.b64encode(data).decode() for name, data in images.items()},
-    ).encode()
-    return [_write(folder / name, data) for name, data in pages.items()]
+    for name, data in pages.items():
+        write_aside(folder / name, data)
+    return [folder / name for name in pages]
 
 
 def class_rows(result: CocoResult | VocResult, e: Explanation) -> list[dict[str, Any]]:
@@ -127,6 +139,7 @@ def as_json(e: Explanation) -> dict[str, Any]:
     return {
         "operating_point": {"iou": e.point.iou, "score": e.point.score} | e.point.total(),
         "operating_point_per_class": e.point.per_class(),
+        "operating_point_by_size": e.sizes,
         "best_f1": [curve.best() for curve in e.curves],
         "mistakes": {k: {"count": e.breakdown.count[k], "gain": e.breakdown.gain[k]} for k in KINDS},
         "calibration": e.calibration,
@@ -135,8 +148,18 @@ def as_json(e: Explanation) -> dict[str, Any]:
 
 def _headline(result: CocoResult | VocResult) -> list[tuple[str, float | None]]:
     if isinstance(result, CocoResult):
-        return list(zip(STAT_NAMES, result.stats.tolist(), strict=True))
+        values = result.stats.tolist()
+        return [(n, None if v == -1 else v) for n, v in zip(STAT_NAMES, values, strict=True)]
     return [(f"mAP at IoU {result.settings.iou:g}", result.map)]
+
+
+def _rules(result: CocoResult | VocResult) -> str:
+    """By which rules the headline counts; everything else in a report goes by COCO's, corrected."""
+    if isinstance(result, VocResult):
+        return "Pascal VOC's rules: pixels are inclusive, and a second detection of an object is wrong"
+    if result.settings.mode == "strict":
+        return "pycocotools' rules, to the bit (strict mode)"
+    return "COCO's rules (corrected mode)"
 
 
 def _curve_rows(curves: Sequence[Curve]) -> Iterable[tuple[Any, ...]]:
@@ -156,10 +179,3 @@ def _csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> bytes:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue().encode()
-
-
-def _write(path: Path, data: bytes) -> Path:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(data)
-    aside.replace(path)
-    return path

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import base64
-from importlib.resources import files
 from pathlib import Path
 from shlex import quote
 
 import yaml
-from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 import striate
 from striate.evaluation import Evaluation
 from striate.files import write_aside
 from striate.report import figures
+from striate.report.templates import template
 from striate.training.folder import TrainedRun
 
 
@@ -49,11 +48,9 @@ def write_report(evaluation: Evaluation, folder: Path, *, model: str, run: Train
 
 def render(evaluation: Evaluation, images: dict[str, bytes], model: str, run: TrainedRun | None) -> str:
     """The text of the page."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.from_string((files("striate.report") / "page.html").read_text("utf-8"))
     urls = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in images.items()}
     known = {"curves": None, "confusion": None, "calibration": None, "mistakes": None}
-    return template.render(
+    return template("page.html").render(
         title=run.folder.name if run else f"{Path(model).name} on {evaluation.data}",
         subtitle=_subtitle(run) if run else f"Measured on {evaluation.what} of {evaluation.data}",
         e=evaluation,

@@ -8,7 +8,7 @@ import pytest
 from striate.errors import UsageError
 from striate.metrics.detection import CocoSettings, detections, evaluate_coco, ground_truth
 from striate.metrics.detection.breakdown import KINDS, breakdown
-from striate.metrics.detection.explain import calibration, confusion, curves, match, operating_point
+from striate.metrics.detection.explain import by_size, calibration, confusion, curves, match, operating_point
 from striate.metrics.detection.resampling import _weighted_ap, bootstrap, compare
 
 AT = np.array([[0, 0, 10, 10], [100, 0, 10, 10], [200, 0, 10, 10], [300, 0, 10, 10]], float)
@@ -69,6 +69,27 @@ def test_operating_point_is_the_matching_of_the_sure_detections(seed):
         settings = CocoSettings(thresholds=(iou,), areas={"all": (0, 1e10)}, limits=(1000,))
         recall = evaluate_coco(truth, sure, settings).recall[0, :, 0, 0]
         np.testing.assert_allclose(point.tp / (point.tp + point.fn), recall)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sizes_add_up_to_the_operating_point(seed):
+    m = match(*random_case(seed))
+    sizes = by_size(m, 0.4)
+    for key, value in operating_point(m, 0.4).total().items():
+        if key in ("tp", "fp", "fn"):
+            assert sum(row[key] for row in sizes) == value
+    assert sum(row["objects"] for row in sizes) == m.counts.sum()
+    assert sum(row["objects"] > 0 for row in sizes) == 2  # boxes of 8 to 38 pixels
+
+
+def test_a_detection_goes_by_the_size_of_what_it_found():
+    truth = ground_truth(
+        [0, 0], [0, 0], [[0, 0, 30, 30], [200, 0, 100, 100]], image_ids=[0], categories={0: "a"}
+    )
+    boxes = [[0, 0, 33, 33], [0, 300, 40, 40]]  # found: small, in a medium box; wrong: medium
+    rows = by_size(match(truth, detections([0, 0], [0, 0], boxes, [0.9, 0.8], truth=truth)), 0.5)
+    counts = [[row[k] for k in ("size", "objects", "tp", "fp", "fn")] for row in rows]
+    assert counts == [["small", 1, 1, 0, 0], ["medium", 0, 0, 1, 0], ["large", 1, 0, 0, 1]]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -116,6 +116,30 @@ def operating_point(m: Matched, score: float) -> OperatingPoint:
     return OperatingPoint(m.iou, score, m.truth.category_names, tp, fp, positives - tp)
 
 
+def by_size(m: Matched, score: float) -> list[dict[str, Any]]:
+    """The operating point of COCO's small, medium and large objects.
+
+    An object goes by the area of its annotation, and so does the detection that found it; a detection that
+    is wrong goes by the area of its box.
+
+    Returns:
+        `size`, `objects`, TP, FP, FN, precision, recall and F1 for each size.
+    """
+    sure = m.found.score >= score
+    found_area = m.truth.area[m.taken[m.right & sure]]
+    wrong_area = m.found.box[m.wrong & sure, 2:].prod(axis=1)
+    rows = []
+    for name, (least, most) in CocoSettings().areas.items():
+        if name != "all":
+            # A square of 32 pixels is both small and medium for COCO; here it is medium, so that sums agree.
+            objects, tp, fp = (
+                int(((area >= least) & (area < most)).sum())
+                for area in (m.truth.area[m.counts], found_area, wrong_area)
+            )
+            rows.append({"size": name, "objects": objects} | _rates(tp, fp, objects - tp))
+    return rows
+
+
 @dataclass(frozen=True, eq=False)
 class Curve:
     """One class from its surest detection down; a point after each run of equal scores.
