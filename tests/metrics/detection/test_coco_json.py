@@ -110,6 +110,15 @@ def test_of_a_repeated_key_the_last_one_counts():
 
 
 @needs_native
+@pytest.mark.parametrize("wrong", ['"bbox":7', '"image_id":{}', '"score":"high"', '"category_id":1.5'])
+def test_a_wrong_value_does_not_count_where_its_key_is_repeated(wrong, tmp_path):
+    ours, theirs = read_both(tmp_path, b"[" + ROW.replace("{", "{" + wrong + ",", 1).encode() + b"]", True)
+    assert ours is not None
+    assert theirs is not None
+    assert_same_columns(ours, theirs, True)
+
+
+@needs_native
 @pytest.mark.parametrize("results", [True, False])
 @pytest.mark.parametrize("block", range(4))
 def test_damaged_texts(block, results, tmp_path):

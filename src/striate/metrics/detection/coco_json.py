@@ -124,9 +124,18 @@ def _columns(path: Path, results: bool, threads: int | None) -> Columns:
             if isinstance(read, dict):
                 return _native_columns(path, text, read, results)
             offset, why, general = read
-            if not general:
+            if not general and not _readable(path, bytes(text), results):
                 _refuse(path, text, offset, why)
         return _general_columns(path, bytes(text), results)
+
+
+def _readable(path: Path, text: bytes, results: bool) -> bool:
+    """Whether Python's reader takes it: a wrong value whose key is given again later does not count."""
+    try:
+        _general_columns(path, text, results)
+    except DataError:
+        return False
+    return True
 
 
 def _refuse(path: Path, text: Any, offset: int, why: str) -> NoReturn:
