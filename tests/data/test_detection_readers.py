@@ -31,6 +31,27 @@ def test_one_data_set_in_three_formats(shared):
     np.testing.assert_allclose(np.sort(coco.box[:, 2]), np.sort(voc.box[:, 2]), atol=1.1)
 
 
+def test_annotations_state_the_sizes_that_fractions_need(shared):
+    folder = shared / "data/detection/padilla_formats"
+    images = shared / "data/detection/voc_100/data/database/images"
+    names = shared / "data/detection/padilla_toy/voc.names"
+    truth = read_truth(folder / "pascalvoc_format")
+    by_image, by_annotation = (
+        read_found(folder / "dets/rel_xywh", truth, TextLayout("cxcywh", relative=True, names=names, **where))
+        for where in ({"images": images}, {"annotations": folder / "pascalvoc_format"})
+    )
+    np.testing.assert_array_equal(by_image.box, by_annotation.box)
+
+
+def test_an_annotation_without_a_size_is_named(tmp_path):
+    (tmp_path / "a.xml").write_text("<annotation><object/></annotation>")
+    layout = TextLayout("cxcywh", relative=True, annotations=tmp_path)
+    with pytest.raises(DataError, match=r"a\.xml, width"):
+        layout.size("a", "a.txt, line 1")
+    with pytest.raises(DataError, match=r"a\.txt, line 2.*no b\.xml"):
+        layout.size("b", "a.txt, line 2")
+
+
 def test_detections_in_three_layouts_score_the_same(shared):
     folder = shared / "data/detection/padilla_formats"
     images = shared / "data/detection/voc_100/data/database/images"

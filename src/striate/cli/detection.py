@@ -177,7 +177,8 @@ def _read(gt: Path, found: Path, options: tuple[Any, ...], threads: int | None) 
         return truth, read_detections(found, truth, threads)
     from striate.data.detection import TextLayout, read_found, read_truth
 
-    layout = TextLayout(*options)
+    states_sizes = gt.is_dir() and any(gt.glob("*.xml"))
+    layout = TextLayout(*options, gt if states_sizes else None)
     truth = read_truth(gt, layout)
     return truth, read_found(found, truth, layout)
 

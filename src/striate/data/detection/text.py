@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from striate.data.detection.rows import COORDINATES, Rows, number, to_pixels
+from striate.data.detection.voc import image_size
 from striate.errors import DataError, UsageError
 
 
@@ -26,6 +27,7 @@ class TextLayout:
         relative: they are fractions of the image's width and height.
         score_last: the score comes after the box.
         images: the folder of images, to which relative coordinates are scaled.
+        annotations: where there is none, a folder of VOC XML files, which state the sizes of images.
         names: a file with a class name on each line, for classes given by their number.
     """
 
@@ -34,11 +36,12 @@ class TextLayout:
     score_last: bool = False
     images: str | os.PathLike[str] | None = None
     names: str | os.PathLike[str] | None = None
+    annotations: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.coordinates not in COORDINATES:
             raise UsageError(f"coordinates {self.coordinates!r}", f"they are {', '.join(COORDINATES)}")
-        if self.relative and self.images is None:
+        if self.relative and self.images is None and self.annotations is None:
             raise UsageError(
                 "relative coordinates", "the sizes of the images are not known", "Give the folder of images"
             )
@@ -69,6 +72,8 @@ class TextLayout:
         """Width and height of an image where coordinates are relative, else None."""
         if not self.relative:
             return None
+        if self.images is None and self.annotations is not None:
+            return image_size(self.annotations, image, where)
         if image not in self._files:
             raise DataError(where, f"there is no image {image} in {self.images}")
         try:

@@ -44,6 +44,24 @@ def read_voc(folder: str | os.PathLike[str]) -> GroundTruth:
     return rows.ground_truth(folder)
 
 
+def image_size(folder: str | os.PathLike[str], image: str, where: str) -> tuple[int, int]:
+    """Width and height of an image as its XML file in that folder states them.
+
+    Raises:
+        DataError: no such file, or it states no size; `where` is what asked.
+    """
+    path = Path(folder) / f"{image}.xml"
+    if not path.is_file():
+        raise DataError(where, f"there is no {path.name} in {folder}, which would state the image's size")
+    width, height = (
+        number((_parse(path).findtext(f"size/{side}") or "").strip(), f"{path}, {side}")
+        for side in ("width", "height")
+    )
+    if min(width, height) < 1:
+        raise DataError(f"{path}", f"it states a size of {width:g} x {height:g}", "Give the folder of images")
+    return int(width), int(height)
+
+
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
