@@ -51,7 +51,8 @@ def detection(
     if iou_type != "bbox":
         _other_overlaps(gt, detections, iou_type, as_json, style, out or score or bootstrap or compare)
         return
-    layout = (coordinates, relative, score_last, images, names)
+    states_sizes = gt.is_dir() and any(gt.glob("*.xml"))  # VOC's annotations do
+    layout = (coordinates, relative, score_last, images, names, gt if states_sizes else None)
     truth, found = _read(gt, detections, layout, threads)
     coco: dict[str, Any] = {"mode": mode} if style == "coco" else {"iou": iou}
     result = evaluate(truth, found, style, threads=threads, **coco)
@@ -177,8 +178,7 @@ def _read(gt: Path, found: Path, options: tuple[Any, ...], threads: int | None) 
         return truth, read_detections(found, truth, threads)
     from striate.data.detection import TextLayout, read_found, read_truth
 
-    states_sizes = gt.is_dir() and any(gt.glob("*.xml"))
-    layout = TextLayout(*options, gt if states_sizes else None)
+    layout = TextLayout(*options)
     truth = read_truth(gt, layout)
     return truth, read_found(found, truth, layout)
 
