@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from striate.data import DataSet, Loaded, Problem, Samples, load, open_data
+from striate.data import DataSet, Decoded, Problem, Samples, open_data
+from striate.data.decoded import View
 from striate.data.samples import UNSPLIT
 from striate.device import cpu_count
 from striate.errors import DataError, UsageError
@@ -27,6 +28,7 @@ from striate.metrics.classification import (
 from striate.prediction import Classifier
 from striate.prediction import load as load_classifier
 from striate.progress import SILENT, Progress
+from striate.transforms.decode import Pixels
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Evaluation:
         names: `[n]`, the path of each image.
         labels: int64 `[n]`, the truth.
         probabilities: float64 `[n, classes]`.
-        images: uint8 `[n, height, width, channels]`, as the network saw them.
+        images: uint8 `[n, height, width, channels]`, as the network saw them; read as they are looked at.
         notes: what else should be known.
     """
 
@@ -70,7 +72,7 @@ class Evaluation:
     names: tuple[str, ...] = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
     probabilities: npt.NDArray[np.float64] = field(repr=False)
-    images: npt.NDArray[np.uint8] = field(repr=False)
+    images: Pixels | View = field(repr=False)
     notes: tuple[str, ...] = ()
 
     @property
@@ -111,6 +113,7 @@ def evaluate(
     batch: int = 64,
     device: str = "auto",
     workers: int | None = None,
+    cache: bool = True,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Measure a model.
@@ -122,6 +125,7 @@ def evaluate(
         batch: images that go through the network at once.
         device: where to run; of no effect if a classifier is given.
         workers: threads that decode; None for as many as there are processors.
+        cache: keep the decoded images in the user's cache folder for the next time.
         progress: is told of each stage.
 
     Raises:
@@ -140,55 +144,57 @@ def evaluate(
             f"its classes are {', '.join(extra)}; the model knows {', '.join(classifier.classes)}",
             "Name the class folders as they were in training",
         )
-    loaded = load(
-        samples,
-        classifier.preprocess,
-        workers=workers or cpu_count(),
-        progress=progress,
-        stage=f"reading {name}",
+    images = Decoded(samples, classifier.preprocess, cache=cache, root=dataset.root, progress=progress)
+    progress.begin(f"measuring {name}", len(images))
+    probabilities, which = classifier.measure(
+        images, batch=batch, workers=workers or cpu_count(), progress=progress
     )
-    if not len(loaded):
+    progress.end()
+    if not len(which):
         raise DataError(
             f"cannot measure on {dataset.source!r}",
-            f"none of its {len(samples)} images can be read, the first since {loaded.problems[0].reason}",
+            f"none of its {len(samples)} images can be read, the first since {images.problems[0].reason}",
         )
-    progress.begin(f"measuring {name}", len(loaded))
-    probabilities = classifier.probabilities(loaded.images, batch=batch, progress=progress)
-    progress.end()
-    record = measure(loaded, probabilities, classifier.classes, data=dataset.source, split=name)
+    record = measure(
+        tuple(images.names[i] for i in which), images.labels[which], probabilities, classifier.classes,
+        images=View(images, which), problems=images.problems, data=dataset.source, split=name,
+    )  # fmt: skip
     return replace(record, extra_classes=extra, notes=(*notes, *dataset.notes))
 
 
 def measure(
-    loaded: Loaded,
+    names: tuple[str, ...],
+    labels: npt.NDArray[np.int64],
     probabilities: npt.NDArray[np.float64],
     classes: tuple[str, ...],
     *,
+    images: Pixels | View,
+    problems: tuple[Problem, ...] = (),
     data: str,
     split: str,
 ) -> Evaluation:
-    """All figures from probabilities `[n, classes]` and the labels of the images they are for."""
-    confusion = confusion_matrix(loaded.labels, probabilities.argmax(axis=1), len(classes))
+    """All figures from probabilities `[n, classes]` and the labels `[n]` of the images they are for."""
+    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
     per_class = class_scores(confusion, classes)
-    top1 = top_k_accuracy(probabilities, loaded.labels, 1)
+    top1 = top_k_accuracy(probabilities, labels, 1)
     return Evaluation(
         data=data,
         split=split,
-        n=len(loaded),
+        n=len(labels),
         top1=top1,
-        top5=top_k_accuracy(probabilities, loaded.labels, 5),
-        top1_ci=wilson_interval(top1, len(loaded)),
-        ece=expected_calibration_error(probabilities, loaded.labels),
+        top5=top_k_accuracy(probabilities, labels, 5),
+        top1_ci=wilson_interval(top1, len(labels)),
+        ece=expected_calibration_error(probabilities, labels),
         classes=classes,
         per_class=per_class,
         confusion=confusion,
         missing_classes=tuple(score.name for score in per_class if not score.support),
         extra_classes={},
-        problems=loaded.problems,
-        names=loaded.names,
-        labels=loaded.labels,
+        problems=problems,
+        names=names,
+        labels=labels,
         probabilities=probabilities,
-        images=loaded.images,
+        images=images,
     )
 
 

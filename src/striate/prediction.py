@@ -17,13 +17,16 @@ from torch import nn
 
 from striate import bundle, models
 from striate.bundle import Description
+from striate.data import Loaded, Source
+from striate.data.loader import stream
+from striate.data.source import Indices
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DecodeError, LayoutError
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Pixels
 from striate.transforms.preprocess import Preprocess
 
-Source = str | os.PathLike[str] | Pixels | Image.Image
+Picture = str | os.PathLike[str] | Pixels | Image.Image
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Classifier:
         """How an image becomes the network's input."""
         return self.description.preprocess
 
-    def predict(self, source: Source) -> Prediction:
+    def predict(self, source: Picture) -> Prediction:
         """Predict one image.
 
         Args:
@@ -104,7 +107,7 @@ class Classifier:
         return prediction
 
     def predict_many(
-        self, sources: Iterable[Source], *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
+        self, sources: Iterable[Picture], *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
     ) -> Iterator[Prediction]:
         """Predict images in batches, in their order; one that cannot be read does not stop the rest.
 
@@ -137,9 +140,29 @@ class Classifier:
         Returns:
             float64 `[n, classes]`.
         """
-        return softmax(logits(self.network, self.preprocess, images, self.device, batch, progress))
+        source = Loaded(images, np.zeros(len(images), np.int64), ("array",) * len(images), ())
+        return self.measure(source, batch=batch, progress=progress)[0]
 
-    def _prepare(self, source: Source) -> tuple[str, Pixels | DecodeError]:
+    def measure(
+        self, source: Source, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
+    ) -> tuple[npt.NDArray[np.float64], Indices]:
+        """Class probabilities for a source of images of the network's size.
+
+        Args:
+            source: the images.
+            batch: images that go through the network at once.
+            workers: threads that read.
+            progress: is told of each batch; whoever calls begins and ends the stage.
+
+        Returns:
+            float64 `[n, classes]`, and int64 `[n]`, the image of each row: those that can be read.
+        """
+        scores, which = logits(
+            self.network, self.preprocess, source, self.device, batch, workers=workers, progress=progress
+        )
+        return softmax(scores) if len(scores) else scores.astype(np.float64), which
+
+    def _prepare(self, source: Picture) -> tuple[str, Pixels | DecodeError]:
         if isinstance(source, Image.Image):
             source = np.asarray(source.convert("RGB"))
         if isinstance(source, np.ndarray):
@@ -152,7 +175,7 @@ class Classifier:
             )
         path = os.fspath(source)
         try:
-            return path, self.preprocess.fit(self.preprocess.decode(path))
+            return path, self.preprocess.read(path)
         except DecodeError as error:
             return path, error
 
@@ -204,31 +227,38 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Classifier:
 def logits(
     network: nn.Module,
     preprocess: Preprocess,
-    images: Pixels,
+    source: Source,
     place: torch.device,
     batch: int,
+    *,
+    workers: int = 2,
     progress: Progress = SILENT,
-) -> npt.NDArray[np.float32]:
+) -> tuple[npt.NDArray[np.float32], Indices]:
     """A network's scores for images of its size: the one way from pixels to scores, in training too.
 
     Args:
         network: in evaluation mode, on `place`.
         preprocess: its contract.
-        images: uint8 `[n, height, width, channels]`.
+        source: the images.
         place: the device.
         batch: images at once.
+        workers: threads that read.
         progress: is told of each batch.
 
     Returns:
-        float32 `[n, classes]`.
+        float32 `[n, classes]`, and int64 `[n]`, which image of the source each row is of: all of those that
+        can be read, in their order.
     """
-    scores = []
-    for start in range(0, len(images), batch):
-        # A copy, since the array may be a read-only mapping, which torch does not take.
-        pixels = torch.from_numpy(np.array(images[start : start + batch])).to(place)
-        scores.append(network(preprocess.normalize(pixels)).float().cpu().numpy())
-        progress.advance(len(pixels))
-    return cast(npt.NDArray[np.float32], np.concatenate(scores))
+    scores, which = [], []
+    order = np.split(np.arange(len(source)), range(batch, len(source), batch))
+    for images in stream(source, order, place, workers=workers):
+        if len(images):
+            scores.append(network(preprocess.normalize(images.pixels)).float().cpu().numpy())
+            which.append(images.samples)
+        progress.advance(images.asked)
+    if not scores:
+        return np.empty((0, 0), np.float32), np.empty(0, np.int64)
+    return np.concatenate(scores), np.concatenate(which)
 
 
 def softmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from striate.data import Loaded, Problem
+from striate.data import Problem
 from striate.evaluation import measure
 from striate.report import figures
 from striate.report.page import write_report
@@ -18,8 +18,9 @@ def evaluation(names, n=60, seed=0):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, len(names), n)
     images = rng.integers(0, 256, (n, 8, 8, 3), np.uint8)
-    loaded = Loaded(images, labels, tuple(f"{i}.png" for i in range(n)), ())
-    return measure(loaded, rng.dirichlet(np.ones(len(names)), n), tuple(names), data="data", split="test")
+    files = tuple(f"{i}.png" for i in range(n))
+    chances = rng.dirichlet(np.ones(len(names)), n)
+    return measure(files, labels, chances, tuple(names), images=images, data="data", split="test")
 
 
 def test_the_page_of_a_run(run):

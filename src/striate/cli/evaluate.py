@@ -25,6 +25,9 @@ def evaluate(
     batch: Annotated[int, typer.Option("--batch", "--batch-size", "-b", help="Images at once.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     workers: Annotated[int | None, typer.Option("--workers", "-j", help="Threads that decode.")] = None,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep decoded images for the next time.")
+    ] = True,
     out: Annotated[str | None, typer.Option(help="Folder for a report page and its figures.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -52,7 +55,7 @@ def evaluate(
     with watching() as progress:
         evaluation = striate.evaluate(
             model, data or data_argument, split=split, batch=batch, device=device, workers=workers,
-            progress=progress,
+            cache=cache, progress=progress,
         )  # fmt: skip
     report = None
     if out is not None:

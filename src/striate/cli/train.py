@@ -49,6 +49,12 @@ def train(
     workers: Annotated[
         int | None, typer.Option("--workers", "-j", help="Threads that decode.", rich_help_panel=_DATA)
     ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            "--cache/--no-cache", help="Keep decoded images for the next run.", rich_help_panel=_DATA
+        ),
+    ] = _DEFAULT.cache,
     model: Annotated[
         str, typer.Option("--model", "-m", help="Network, by name.", rich_help_panel=_NETWORK)
     ] = _DEFAULT.model,
@@ -143,7 +149,7 @@ def train(
 
     options = {
         "imgsz": imgsz, "channels": channels, "resize": resize, "augment": augment, "val": val, "test": test,
-        "workers": workers, "model": model, "weights": weights,
+        "workers": workers, "cache": cache, "model": model, "weights": weights,
         "transfer": transfer, "last_layers": last_layers, "normalize": normalize, "backbone_lr": backbone_lr,
         "epochs": epochs, "batch": batch, "lr": lr,
         "opt": opt, "sched": sched, "warmup": warmup, "weight_decay": weight_decay,

@@ -7,12 +7,15 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from striate.data import arrays, folders, tables
+from striate.data.decoded import Decoded
 from striate.data.samples import DataSet, Samples
+from striate.data.source import Loaded, Problem, Source
 from striate.data.split import SplitPlan, split
-from striate.data.store import Loaded, Problem, load
 from striate.errors import DataError, UsageError
 
-__all__ = ["DataSet", "Loaded", "Problem", "Samples", "SplitPlan", "load", "open_data", "split"]
+__all__ = [
+    "DataSet", "Decoded", "Loaded", "Problem", "Samples", "Source", "SplitPlan", "open_data", "split"
+]  # fmt: skip
 
 
 def open_data(source: str | os.PathLike[str]) -> DataSet:

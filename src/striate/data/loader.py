@@ -10,49 +10,17 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from striate.transforms.decode import Pixels
-
-Indices = npt.NDArray[np.int64]
+from striate.data.source import Indices, Source
 
 _PIECE = 16  # images that one thread reads at a time
 _INLINE = 1 << 20  # bytes of a batch in memory, below which a copy is quicker than a word to another thread
-
-
-class Source(Protocol):
-    """Images of one size with labels, which can be read by index and by several threads at once.
-
-    Attributes:
-        shape: height, width and channels of each image.
-        labels: int64 `[n]`.
-        in_memory: whether reading is no more than a copy.
-    """
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width, channels."""
-
-    @property
-    def labels(self) -> Indices:
-        """int64 `[n]`."""
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether reading is no more than a copy."""
-
-    def __len__(self) -> int:
-        """How many images there are, those that cannot be read among them."""
-
-    def read(self, which: Indices, out: Pixels) -> npt.NDArray[np.bool_]:
-        """Write the images at `which` into `out` `[len(which), *shape]`; answers which could be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +48,8 @@ def stream(
 ) -> Generator[Batch, None, None]:
     """Read batch after batch, the next ones in the background.
 
-    An image that cannot be read is left out of its batch. A batch of several of which only one is left is
-    empty: one image has no batch statistics. An empty batch is still yielded, so that steps can be counted.
+    An image that cannot be read is left out of its batch; a batch of which none is left is still yielded, so
+    that steps can be counted.
 
     Args:
         source: what to read from.
@@ -89,14 +57,21 @@ def stream(
         device: where the batches are to be.
         workers: threads that read; they do not change what is read.
     """
-    largest = math.prod(source.shape) * max(map(len, order), default=0)
-    if source.in_memory and largest <= _INLINE:
-        for which in order:
-            buffer = _Buffer(source, which, device)
-            buffer.read(0, len(which))
-            yield buffer.batch()
-        return
-    pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="read")
+    with source.reading():
+        largest = math.prod(source.shape) * max(map(len, order), default=0)
+        if source.in_memory and largest <= _INLINE:
+            for which in order:
+                buffer = _Buffer(source, which, device)
+                buffer.read(0, len(which))
+                yield buffer.batch()
+        else:
+            yield from _threaded(source, order, device, max(1, workers))
+
+
+def _threaded(
+    source: Source, order: Sequence[Indices], device: torch.device, workers: int
+) -> Iterator[Batch]:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
     try:
         remaining, waiting = deque(order), deque[tuple[_Buffer, list[Future[None]]]]()
         while remaining or waiting:
@@ -136,7 +111,6 @@ class _Buffer:
         pixels, samples = self._pixels, self._which
         if not self._readable.all():
             kept = np.flatnonzero(self._readable)
-            kept = kept[: 0 if len(kept) == 1 < len(samples) else None]
             pixels, samples = pixels[torch.from_numpy(kept)], samples[kept]
             pixels = pixels.pin_memory() if self._pinned else pixels
         labels = torch.from_numpy(self._source.labels[samples])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,23 @@ import numpy.typing as npt
 from striate.transforms.decode import Pixels
 
 UNSPLIT = "all"  # the one split of data that comes undivided
+
+
+class Stamp(NamedTuple):
+    """What a file was when it was looked at.
+
+    Attributes:
+        path: absolute.
+        size: in bytes.
+        modified_ns: when its content changed, as programs may set it.
+        changed_ns: when anything of it changed, which no program can set: it tells a file from another one
+            of the same size and modification time that took its place.
+    """
+
+    path: str
+    size: int
+    modified_ns: int
+    changed_ns: int
 
 
 @dataclass(frozen=True)
@@ -30,6 +49,19 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def fetch(self, i: int) -> str | bytes | Pixels:
+        """What to decode for one image: the path of its file, or its pixels."""
+        return self.names[i] if self.pixels is None else self.pixels[i]
+
+    def stamp(self, i: int) -> Stamp | None:
+        """All that changes when the file of an image does; None where there is no file."""
+        path = os.path.abspath(self.names[i])  # noqa: PTH100 - Path.absolute keeps `..`
+        try:
+            stat = os.stat(path)  # noqa: PTH116 - half the time, and there may be a million
+        except OSError:
+            return None
+        return Stamp(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
     def take(self, which: npt.NDArray[np.int64]) -> Samples:
         """The samples at these positions, in this order."""

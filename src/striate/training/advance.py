@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from shlex import quote
 
 from striate.errors import WriteError
@@ -33,7 +33,13 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 def advance(
-    run: TrainedRun, state: TrainState, job: Job, keeper: Keeper, names: Sequence[str], progress: Progress
+    run: TrainedRun,
+    state: TrainState,
+    job: Job,
+    keeper: Keeper,
+    names: Sequence[str],
+    progress: Progress,
+    note_unreadable: Callable[[], None],
 ) -> None:
     """Train to the end.
 
@@ -44,6 +50,7 @@ def advance(
         keeper: saves it.
         names: of the training images.
         progress: is told of each epoch and mishap.
+        note_unreadable: writes down the files that turned out to be unreadable so far.
 
     Raises:
         TrainingInterrupted: once the state is saved.
@@ -56,6 +63,7 @@ def advance(
         keeper.after_step()
 
     def after_epoch(row: EpochResult) -> None:
+        note_unreadable()
         keeper.after_epoch(row)
         progress.say(_line(row, state, job))
 
@@ -75,6 +83,7 @@ def advance(
     except KeyboardInterrupt:
         if state.busy and not run.best.exists():
             raise  # a second signal, before there was anything to keep
+        note_unreadable()
         if not state.busy:
             keeper.save()
             _leave_bundles(run, state)

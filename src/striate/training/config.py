@@ -68,6 +68,7 @@ class TrainConfig:
         rollbacks: how often a loss that is not finite sets the run back to its last saved state, with half
             the learning rate, before it stops the run.
         profile: measure where the time goes.
+        cache: keep the decoded images in the user's cache folder for the next run.
         name: of the run's folder; None for data and model.
         out: folder that the run's folder is put into.
     """
@@ -104,6 +105,7 @@ class TrainConfig:
     save_every: int = 0
     rollbacks: int = 0
     profile: bool = False
+    cache: bool = True
     name: str | None = None
     out: str = "runs"
 

@@ -43,7 +43,7 @@ class TrainedRun:
         epochs: a row for each finished epoch.
         best_epoch: the one that `best.safetensors` is of; 0 before the first is finished.
         train: how many images trained.
-        problems: images that could not be read.
+        problems: images that could not be read, as far as they were asked for.
         notes: what else should be known.
         seconds: from start to end.
     """
@@ -78,6 +78,13 @@ class TrainedRun:
         """Write down the rows so far."""
         self.epochs, self.best_epoch = list(rows), best_epoch
         write_aside(self.folder / "results.csv", _csv(EpochResult, self.epochs))
+
+    def left_out(self, problems: tuple[Problem, ...], train: int) -> None:
+        """Write down which images could not be read, and that `train` others did train."""
+        self.problems, self.train = problems, train
+        provenance = {**self.description.provenance, "training_images": train}
+        self.description = dataclasses.replace(self.description, provenance=provenance)
+        write_aside(self.folder / "problems.csv", _csv(Problem, problems))
 
     def write_bundle(
         self, path: Path, network: nn.Module | Mapping[str, torch.Tensor], row: EpochResult | None
@@ -124,6 +131,15 @@ def write_down(run: TrainedRun) -> None:
     write_aside(run.folder / "config.yaml", text.encode())
     write_aside(run.folder / "split.csv", render(_rows(run.dataset)))
     write_aside(run.folder / "problems.csv", _csv(Problem, run.problems))
+
+
+def read_problems(folder: Path) -> tuple[Problem, ...]:
+    """The unreadable images that a run has noted."""
+    try:
+        text = (folder / "problems.csv").read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return ()
+    return tuple(Problem(row["path"], row["reason"]) for row in csv.DictReader(io.StringIO(text, newline="")))
 
 
 def _rows(dataset: DataSet) -> Iterable[tuple[str, str, str]]:

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from striate.data import Loaded
-from striate.data.loader import Batch, Indices, Source, stream
+from striate.data import Source
+from striate.data.loader import Batch, stream
+from striate.data.source import Indices
 from striate.device import autocast, cpu_count, mixed_precision, seed_step
 from striate.errors import TrainingError
 from striate.metrics.classification import top_k_accuracy
@@ -48,8 +49,8 @@ class Job:
 
     Attributes:
         preprocess: the contract; `train` holds its canvases, `val` its final size.
-        train: at least two images.
-        val: what measures each epoch.
+        train: at least two images that can be read; the others are left out of their batches.
+        val: what measures each epoch; at least one image that can be read.
         config: how to train.
         device: where.
         pace: how large the steps are, and when it is over.
@@ -58,7 +59,7 @@ class Job:
 
     preprocess: Preprocess
     train: Source
-    val: Loaded
+    val: Source
     config: TrainConfig
     device: torch.device
     pace: Pace
@@ -122,7 +123,7 @@ def _learn_epoch(state: TrainState, job: Job, progress: Progress, after_step: Ca
         for batch in job.watch.each("waiting for data", loading):
             state.rate = state.rate_share * job.pace.rate(state)
             state.busy = True
-            if len(batch):
+            if len(batch) >= min(2, batch.asked):  # one image has no batch statistics
                 learn(state, job, batch, progress)
             state.position += 1
             state.step += 1
@@ -221,7 +222,10 @@ def _measure(state: TrainState, job: Job) -> EpochResult:
     """The row of what was learnt since the last one."""
     seconds = state.tally.seconds
     with job.watch.phase("validation"):
-        val_loss, val_top1 = validate(state.measured, job.preprocess, job.val, job.config.batch, job.device)
+        val_loss, val_top1 = validate(
+            state.measured, job.preprocess, job.val, job.config.batch, job.device,
+            job.config.workers or cpu_count(),
+        )  # fmt: skip
     return EpochResult(
         epoch=state.epoch + 1,
         step=state.step,
@@ -259,13 +263,19 @@ def _require_finite(state: TrainState, job: Job, astray: int | None) -> None:
 
 
 def validate(
-    network: nn.Module, preprocess: Preprocess, val: Loaded, batch: int, device: torch.device
+    network: nn.Module,
+    preprocess: Preprocess,
+    val: Source,
+    batch: int,
+    device: torch.device,
+    workers: int = 2,
 ) -> tuple[float, float]:
-    """Cross-entropy in nats and top-1 accuracy on held-out images."""
+    """Cross-entropy in nats and top-1 accuracy on those held-out images that can be read."""
     network.eval()
-    scores = logits(network, preprocess, val.images, device, batch)
-    loss = F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(val.labels))
-    return float(loss), top_k_accuracy(scores, val.labels, 1)
+    scores, which = logits(network, preprocess, val, device, batch, workers=workers)
+    labels = val.labels[which]
+    loss = F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels))
+    return float(loss), top_k_accuracy(scores, labels, 1)
 
 
 def loss_of(

@@ -17,16 +17,16 @@ from torch import nn
 import striate
 from striate import models
 from striate.bundle import Description
-from striate.data import DataSet, Loaded, Problem, SplitPlan, load, open_data, split
+from striate.data import DataSet, Decoded, Problem, SplitPlan, open_data, split
 from striate.data.check import quick
-from striate.device import choose, cpu_count, seed_everything
+from striate.device import choose, seed_everything
 from striate.errors import DataError, UsageError
 from striate.progress import SILENT, Progress
 from striate.training import transfer
 from striate.training.advance import TrainingInterrupted, advance
 from striate.training.changes import note_data
 from striate.training.config import TrainConfig
-from striate.training.folder import TrainedRun, reserve, writable, write_down
+from striate.training.folder import TrainedRun, read_problems, reserve, writable, write_down
 from striate.training.keeper import Keeper, alone
 from striate.training.loop import Job
 from striate.training.resumption import Stopped, circumstances, reopen
@@ -97,24 +97,20 @@ def train(config: TrainConfig, progress: Progress = SILENT, stopped: Stopped | N
     for note in notes:
         progress.warn(note)
     margin = config.augmentation(preprocess) != "none"  # room for random crops
-    workers = config.workers or cpu_count()
-    images = {
-        name: load(
-            dataset.splits[name], preprocess, canvas=margin and name == "train", workers=workers,
-            progress=progress, stage=f"reading {name}",
+    train, val = (
+        Decoded(
+            dataset.splits[name], preprocess, canvas=margin and name == "train", cache=config.cache,
+            root=dataset.root, progress=progress,
         )
         for name in ("train", "val")
-    }  # fmt: skip
-    problems = images["train"].problems + images["val"].problems
-    _require_enough(dataset, images["train"], images["val"], notes)
-    if problems:
-        progress.warn(f"{len(problems)} images cannot be read and are left out: {_first(problems)}")
+    )  # fmt: skip
+    _require_enough(dataset, train, val)
 
     seed_everything(config.seed)
     if known is None:
         network, arguments, told = _network(config, preprocess, dataset.classes, start)
         head = None if start is None else _head(config, arguments)
-        known = _describe(config, arguments, dataset, preprocess, len(images["train"]))
+        known = _describe(config, arguments, dataset, preprocess, len(train))
     else:
         assert stopped is not None
         head, told = stopped.saved.facts["head"], []
@@ -130,8 +126,8 @@ def train(config: TrainConfig, progress: Progress = SILENT, stopped: Stopped | N
         config=_filled_in(config, preprocess),
         dataset=dataset,
         description=known,
-        train=len(images["train"]),
-        problems=problems,
+        train=len(train),
+        problems=() if stopped is None else read_problems(stopped.folder),
         notes=notes,
     )
     pace = Epochs(config, run.train)
@@ -141,7 +137,7 @@ def train(config: TrainConfig, progress: Progress = SILENT, stopped: Stopped | N
         )
         progress.warn(run.notes[-1])
     state = TrainState.fresh(network, config, place, head)
-    job = Job(preprocess, images["train"], images["val"], config, place, pace)
+    job = Job(preprocess, train, val, config, place, pace)
     facts = {
         "given": _anywhere(config).to_json(),
         "config": run.config.to_json(),
@@ -149,6 +145,10 @@ def train(config: TrainConfig, progress: Progress = SILENT, stopped: Stopped | N
         "circumstances": circumstances(place),
     }
     keeper = Keeper(run, state, job, facts, started)
+
+    def note_unreadable() -> None:
+        _note_unreadable(run, train, val, progress)
+
     with alone(run.folder):
         if stopped is None:
             write_down(run)
@@ -157,8 +157,8 @@ def train(config: TrainConfig, progress: Progress = SILENT, stopped: Stopped | N
         else:
             keeper.go_on_from(stopped.saved)
             run.notes += stopped.notes
-        _introduce(run, network, images["val"], place, progress)
-        advance(run, state, job, keeper, images["train"].names, progress)
+        _introduce(run, network, len(val), place, progress)
+        advance(run, state, job, keeper, train.names, progress, note_unreadable)
     return run
 
 
@@ -256,21 +256,39 @@ def _head(config: TrainConfig, arguments: dict[str, Any]) -> str:
     return "head" if "append" in arguments else models.MODELS[config.model].classifier
 
 
-def _require_enough(dataset: DataSet, train: Loaded, val: Loaded, notes: list[str]) -> None:
-    left = {dataset.classes[i] for i in np.unique(train.labels)}
-    if len(left) < 2 or not len(val):
-        what = "val has no image" if len(left) >= 2 else f"only {len(left)} classes have training images"
+def _require_enough(dataset: DataSet, train: Decoded, val: Decoded) -> None:
+    """Refuse data of which too little can be read; tries no more files than it takes to be sure."""
+    left = 0
+    for label in range(len(dataset.classes)):
+        left += train.any_readable(np.flatnonzero(train.labels == label))
+        if left == 2:
+            break
+    if left < 2 or not val.any_readable(np.arange(len(val))):
+        what = "val has no image" if left == 2 else f"only {left} classes have training images"
         problems = train.problems + val.problems
         raise DataError(
             f"cannot train on {dataset.source!r}",
             f"{len(problems)} images cannot be read, and {what} left: {_first(problems)}",
             "Mend or replace them",
         )
-    notes += [
-        f"class {name!r} has no training image that can be read"
-        for name in dataset.classes
-        if name not in left
-    ]
+
+
+def _note_unreadable(run: TrainedRun, train: Decoded, val: Decoded, progress: Progress) -> None:
+    """Write down the files that turned out to be unreadable: most do in the first epoch."""
+    known = {problem.path: problem for problem in run.problems}
+    problems = known | {problem.path: problem for problem in train.problems + val.problems}
+    if len(problems) == len(known):
+        return
+    found = tuple(problems.values())
+    progress.warn(f"{len(found)} images cannot be read and are left out: {_first(found)}")
+    readable = np.array([name not in problems for name in train.names])
+    run.left_out(found, int(readable.sum()))
+    left = np.unique(train.labels[readable])
+    for label in set(range(len(run.dataset.classes))) - set(left.tolist()):
+        note = f"class {run.dataset.classes[label]!r} has no training image that can be read"
+        if note not in run.notes:
+            run.notes.append(note)
+            progress.warn(note)
 
 
 def _start(config: TrainConfig, progress: Progress) -> Start | None:
@@ -325,14 +343,14 @@ def _describe(
 
 
 def _introduce(
-    run: TrainedRun, network: nn.Module, val: Loaded, place: torch.device, progress: Progress
+    run: TrainedRun, network: nn.Module, val: int, place: torch.device, progress: Progress
 ) -> None:
     config, preprocess = run.config, run.description.preprocess
     count = sum(p.numel() for p in network.parameters())
     height, width = preprocess.size
     test = f", {len(run.dataset.splits['test']):,} to test" if "test" in run.dataset.splits else ""
     progress.say(
-        f"{run.train:,} images to train, {len(val):,} to validate{test}; {len(run.dataset.classes)} classes"
+        f"{run.train:,} images to train, {val:,} to validate{test}; {len(run.dataset.classes)} classes"
     )
     progress.say(
         f"{config.model}: {count:,} parameters, input {preprocess.channels}x{height}x{width}, {config.opt}, "

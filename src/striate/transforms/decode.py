@@ -31,6 +31,9 @@ from striate.errors import DecodeError
 
 Pixels = npt.NDArray[np.uint8]
 
+# Raised whenever the same file would decode to other pixels, so that no cache keeps the old ones.
+DECODER_VERSION = 1
+
 # Twice Pillow's default warning threshold, where Pillow itself starts to refuse: 512 MiB of RGB.
 MAX_PIXELS = 178_956_970
 
@@ -79,12 +82,33 @@ def decode(source: str | os.PathLike[str] | bytes, channels: Literal[1, 3] = 3) 
     Raises:
         DecodeError: the file is missing, empty, damaged, truncated, too large or of no readable format.
     """
+    image = open_image(source, channels)
+    return np.array(image, dtype=np.uint8).reshape(image.height, image.width, channels)
+
+
+def open_image(
+    source: str | os.PathLike[str] | bytes, channels: Literal[1, 3] = 3, *, at_least: int | None = None
+) -> Image.Image:
+    """Decode one image to Pillow's mode `RGB` or `L`; like `decode` otherwise.
+
+    Args:
+        source: path of a file, or the bytes of one.
+        channels: 3 for `RGB`, 1 for `L`.
+        at_least: pixels that both sides must keep. A JPEG that is much larger is decoded at 1/2, 1/4 or 1/8
+            of its size, which takes a fraction of the time; None for every pixel.
+
+    Raises:
+        DecodeError: as `decode`.
+    """
     if isinstance(source, bytes):
         name, data = "image bytes", source
     else:
         name, data = os.fspath(source), read_file(source)
     with opened(data, name) as image:
-        return to_pixels(image, channels)
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
+        image.load()
+        return _eight_bit(_upright(image), channels)
 
 
 @contextmanager
@@ -116,7 +140,8 @@ def opened(data: bytes, name: str = "image bytes") -> Iterator[Image.Image]:
 def to_pixels(image: Image.Image, channels: Literal[1, 3] = 3) -> Pixels:
     """Decode an opened image: uint8 `[height, width, channels]`, upright; raises what Pillow raises."""
     image.load()
-    return _eight_bit(_upright(image), channels)
+    upright = _eight_bit(_upright(image), channels)
+    return np.array(upright, dtype=np.uint8).reshape(upright.height, upright.width, channels)
 
 
 def is_image_name(name: str) -> bool:
@@ -157,8 +182,8 @@ def _upright(image: Image.Image) -> Image.Image:
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
-def _eight_bit(image: Image.Image, channels: int) -> Pixels:
-    """Convert any of Pillow's modes to uint8 `[height, width, channels]`."""
+def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
+    """Convert any of Pillow's modes to `RGB` or `L`."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         image = _scaled(image)
     if image.mode == "LAB":
@@ -166,8 +191,7 @@ def _eight_bit(image: Image.Image, channels: int) -> Pixels:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    image = image.convert("RGB" if channels == 3 else "L")
-    return np.array(image, dtype=np.uint8).reshape(image.height, image.width, channels)
+    return image.convert("RGB" if channels == 3 else "L")
 
 
 def _scaled(image: Image.Image) -> Image.Image:

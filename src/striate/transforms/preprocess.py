@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from striate.errors import LayoutError, UsageError
-from striate.transforms.decode import Pixels, decode
+from striate.transforms.decode import Pixels, decode, open_image
 
 if TYPE_CHECKING:
     import torch
@@ -118,11 +118,27 @@ class Preprocess:
         Raises:
             LayoutError: the array is not laid out like that.
         """
-        return self._place(image, self.size)
+        return self._place(self._picture(image), self.size)
 
     def canvas(self, image: Pixels) -> Pixels:
         """Like `fit`, with the margin that training cuts its random crops from: `canvas_size`."""
-        return self._place(image, self.canvas_size)
+        return self._place(self._picture(image), self.canvas_size)
+
+    def read(self, source: str | os.PathLike[str] | bytes, *, canvas: bool = False) -> Pixels:
+        """Decode a file and bring it to the network's size: `fit(decode(source))`, or `canvas` of it.
+
+        For a canvas, a JPEG of at least twice its size is decoded at 1/2, 1/4 or 1/8 of the size; what is
+        then scaled down differs from all pixels scaled down by half a level of 255 on average, far less than
+        the random crop that follows. `fit` reads every pixel.
+
+        Raises:
+            DecodeError: the file cannot be decoded.
+        """
+        if not canvas:
+            return self._place(open_image(source, self.channels), self.size)
+        # A letterbox fits the longer side; the shorter one may be of any size.
+        enough = None if self.resize == "letterbox" else 2 * max(self.canvas_size)
+        return self._place(open_image(source, self.channels, at_least=enough), self.canvas_size)
 
     def normalize(self, batch: torch.Tensor) -> torch.Tensor:
         """Turn pixels into the network's input: scale to 0-1, subtract the mean, divide by the std.
@@ -167,8 +183,7 @@ class Preprocess:
         except TypeError as error:
             raise _bad("preprocess", values, str(error)) from error
 
-    def _place(self, image: Pixels, size: tuple[int, int]) -> Pixels:
-        picture = self._picture(image)
+    def _place(self, picture: Image.Image, size: tuple[int, int]) -> Pixels:
         height, width = size
         if self.resize == "squash":
             return self._pixels(self._scale(picture, height, width))
