@@ -1,19 +1,24 @@
 """The loop: what is decayed, what is averaged, what stops it."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from striate.data import Loaded
+from striate.data.loader import stream
 from striate.errors import TrainingError
 from striate.progress import SILENT, Progress
 from striate.training.config import TrainConfig
-from striate.training.loop import Job, LossNotFiniteError, fit, validate
+from striate.training.loop import Job, LossNotFiniteError, fit, learn, validate
+from striate.training.optimizer import make_optimizer
 from striate.training.schedule import Epochs, learning_rate
 from striate.training.state import TrainState
+from striate.transforms.mixing import mix_batch
 from striate.transforms.preprocess import Preprocess
 
 PRE = Preprocess.for_size(32)
@@ -200,3 +205,29 @@ def test_a_device_that_takes_no_two_images_ends_the_run():
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         train(nn.Sequential(nn.Flatten(), nn.Linear(5, 2)))
+
+
+@pytest.mark.parametrize("options", [{"mixup": 0.4}, {"cutmix": 1.0}])
+def test_mixed_images_have_the_loss_of_their_mixed_labels(options):
+    network, work = small(), job(batch=8, n=8, augment="none", opt="sgd", label_smoothing=0.1, **options)
+    twin = copy.deepcopy(network)
+    state = TrainState.fresh(network, work.config, CPU)
+    state.rate = 0.05
+    batch = next(stream(work.train, work.order(0), CPU))
+    learn(state, work, batch)
+
+    alphas = {"mixup": 0.0, "cutmix": 0.0, **options}
+    inputs, own = mix_batch(PRE.normalize(batch.pixels), **alphas, seed=0, step=0)
+    shares = own * F.one_hot(batch.labels, 2) + (1 - own) * F.one_hot(batch.labels.roll(1), 2)
+    assert 0 < own < 1
+    expected = F.cross_entropy(
+        twin(inputs), shares.float(), label_smoothing=0.1
+    )  # torch's own, of soft labels
+    assert math.isclose(state.tally.loss, expected.item(), rel_tol=1e-5)
+    expected.backward()
+    optimizer = make_optimizer(twin, work.config)
+    for group in optimizer.param_groups:
+        group["lr"] = state.rate * group["share"]
+    optimizer.step()
+    for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)

@@ -1,12 +1,16 @@
 """Augmentation is a function of (seed, epoch, sample), and each recipe does what it says."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import stats
 
+from striate.errors import UsageError
 from striate.transforms.augment import RECIPES, augment, uniform
 
 
@@ -88,3 +92,73 @@ def test_draws_are_uniform():
     for column in draws.T:
         assert stats.kstest(column, "uniform").pvalue > 1e-3
     assert np.abs(np.corrcoef(draws.T) - np.eye(5)).max() < 0.03
+
+
+def test_strong_changes_values_and_keeps_the_stream_of_light():
+    batch = torch.randint(0, 256, (400, 32, 32, 3), dtype=torch.uint8)
+    samples = np.arange(400)
+    light, strong = (
+        augment(batch, (32, 32), recipe, seed=0, epoch=0, samples=samples) for recipe in ("light", "strong")
+    )
+    assert strong.dtype == torch.uint8
+    same = (light == strong).flatten(1).all(1).float().mean()
+    # One change in 14 is Identity, signed ones of strength 0 are few; a tenth of those is erased.
+    assert 1 / 14 * 0.8 < same < 0.25
+
+
+def spin(image):
+    """A user's own augmentation: random by all three generators."""
+    assert isinstance(image, Image.Image)
+    turn = random.choice((0, 90)) + 90 * int(np.random.randint(2)) + 90 * int(torch.randint(2, ()))
+    return image.rotate(turn).crop((2, 2, 18, 18))
+
+
+def test_ones_own_transform_depends_on_the_sample_alone():
+    batch = torch.randint(0, 256, (12, 20, 20, 3), dtype=torch.uint8)
+    samples = np.arange(12)
+    torch.manual_seed(9)
+    before = torch.get_rng_state()
+    whole = augment(batch, (16, 16), spin, seed=3, epoch=2, samples=samples)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert whole.shape == (12, 16, 16, 3)
+    assert torch.equal(augment(batch[5:], (16, 16), spin, seed=3, epoch=2, samples=samples[5:]), whole[5:])
+    turned = {
+        next(k for k in range(4) if torch.equal(torch.rot90(canvas, k)[2:18, 2:18], image))
+        for canvas, image in zip(batch, whole, strict=True)
+    }
+    assert len(turned) > 1
+
+
+class Albumentation:
+    """Has the interface of albumentations' transforms: arrays by keyword, and a generator of its own."""
+
+    def set_random_seed(self, seed):
+        self.generator = np.random.default_rng(seed)
+
+    def __call__(self, *, image):
+        return {"image": np.full((16, 16, image.shape[2]), self.generator.integers(256), np.uint8)}
+
+
+Albumentation.__module__ = "albumentations.core"
+
+
+def test_albumentations_are_called_as_they_expect():
+    batch = torch.zeros(5, 20, 20, 1, dtype=torch.uint8)
+    outs = [
+        augment(batch, (16, 16), Albumentation(), seed=1, epoch=0, samples=np.arange(5)) for _ in range(2)
+    ]
+    assert torch.equal(*outs)
+    assert outs[0].unique().numel() == 5
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        (lambda image: torch.zeros(3, 16, 16), "Leave ToTensor and Normalize out"),
+        (lambda image: image.crop((0, 0, 9, 9)), "Let it end with a crop"),
+    ],
+)
+def test_what_ones_own_transform_must_give_is_said(own, words):
+    batch = torch.zeros(2, 20, 20, 3, dtype=torch.uint8)
+    with pytest.raises(UsageError, match=words):
+        augment(batch, (16, 16), own, seed=0, epoch=0, samples=np.arange(2))

@@ -38,8 +38,16 @@ def train(
     ] = "crop",
     augment: Annotated[
         str,
-        typer.Option(help="Random changes: auto, none, shift, light, standard.", rich_help_panel=_DATA),
-    ] = _DEFAULT.augment,
+        typer.Option(
+            help="Random changes: auto, none, shift, light, standard, strong.", rich_help_panel=_DATA
+        ),
+    ] = str(_DEFAULT.augment),
+    mixup: Annotated[
+        float, typer.Option(help="Blend images of a batch: alpha, 0 for none.", rich_help_panel=_DATA)
+    ] = _DEFAULT.mixup,
+    cutmix: Annotated[
+        float, typer.Option(help="Paste rectangles of them: alpha, 0 for none.", rich_help_panel=_DATA)
+    ] = _DEFAULT.cutmix,
     val: Annotated[
         float, typer.Option(help="Share held out to choose the best epoch.", rich_help_panel=_DATA)
     ] = _DEFAULT.val,
@@ -148,8 +156,9 @@ def train(
     from striate.errors import UsageError
 
     options = {
-        "imgsz": imgsz, "channels": channels, "resize": resize, "augment": augment, "val": val, "test": test,
-        "workers": workers, "cache": cache, "model": model, "weights": weights,
+        "imgsz": imgsz, "channels": channels, "resize": resize, "augment": augment, "mixup": mixup,
+        "cutmix": cutmix, "val": val, "test": test, "workers": workers, "cache": cache,
+        "model": model, "weights": weights,
         "transfer": transfer, "last_layers": last_layers, "normalize": normalize, "backbone_lr": backbone_lr,
         "epochs": epochs, "batch": batch, "lr": lr,
         "opt": opt, "sched": sched, "warmup": warmup, "weight_decay": weight_decay,

@@ -13,6 +13,7 @@ import striate
 from striate.evaluation import Evaluation
 from striate.files import write_aside
 from striate.report import figures
+from striate.report.augmented import augmented
 from striate.report.templates import template
 from striate.training.folder import TrainedRun
 
@@ -37,6 +38,7 @@ def write_report(evaluation: Evaluation, folder: Path, *, model: str, run: Train
         "confusion": figures.confusion(evaluation),
         "calibration": figures.calibration(evaluation),
         "mistakes": figures.worst_mistakes(evaluation),
+        "augmented": augmented(run) if run is not None else None,
     }
     images = {name: figures.png(figure) for name, figure in drawn.items() if figure is not None}
     for name, image in images.items():
@@ -49,7 +51,7 @@ def write_report(evaluation: Evaluation, folder: Path, *, model: str, run: Train
 def render(evaluation: Evaluation, images: dict[str, bytes], model: str, run: TrainedRun | None) -> str:
     """The text of the page."""
     urls = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in images.items()}
-    known = {"curves": None, "confusion": None, "calibration": None, "mistakes": None}
+    known = dict.fromkeys(("curves", "confusion", "calibration", "mistakes", "augmented"))
     return template("page.html").render(
         title=run.folder.name if run else f"{Path(model).name} on {evaluation.data}",
         subtitle=_subtitle(run) if run else f"Measured on {evaluation.what} of {evaluation.data}",
@@ -60,6 +62,7 @@ def render(evaluation: Evaluation, images: dict[str, bytes], model: str, run: Tr
         problems=[*(run.problems if run else ()), *evaluation.problems],
         commands=_commands(model, evaluation),
         run=run,
+        recipe=_recipe(run) if run else "",
         config=yaml.safe_dump(run.config.to_json(), sort_keys=False, allow_unicode=True) if run else "",
         version=striate.__version__,
         percent=lambda share: f"{100 * share:.1f}\N{NO-BREAK SPACE}%",
@@ -72,6 +75,14 @@ def _subtitle(run: TrainedRun) -> str:
         f"{run.config.model} on {run.description.provenance['data']}: {run.train:,} training images of "
         f"{width}×{height} px, {len(run.dataset.classes)} classes"
     )
+
+
+def _recipe(run: TrainedRun) -> str:
+    config = run.config
+    mixed = [
+        f"{name} {value:g}" for name, value in (("MixUp", config.mixup), ("CutMix", config.cutmix)) if value
+    ]
+    return ", ".join([str(config.to_json()["augment"]), *mixed])
 
 
 def _cards(run: TrainedRun) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ FREE = (
     "data",
     "device",
     "workers",
+    "cache",
     "save_every",
     "profile",
     "rollbacks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 from statistics import fmean
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "step", "constant")
-AUGMENTATIONS = ("auto", "none", "shift", "light", "standard")
+AUGMENTATIONS = ("auto", "none", "shift", "light", "standard", "strong")
 RESIZES = ("crop", "squash", "letterbox")
 TRANSFERS = ("all", "last", "head", "append")
 NORMALIZES = ("auto", "imagenet", "half", "vgg")
@@ -44,8 +45,11 @@ class TrainConfig:
         resize: how images are brought to the input's shape: crop, squash or letterbox.
         normalize: imagenet (mean and std), half (0.5 and 0.5), vgg (the means subtracted from 0-255); auto
             for what the weights were trained with, else imagenet, or half for grayscale.
-        augment: random changes of the training images: none, shift, light, standard; auto takes none for
-            grayscale, light up to 64 px, standard beyond.
+        augment: random changes of the training images: none, shift, light, standard, strong; auto takes none
+            for grayscale, light up to 64 px, standard beyond. Or a callable of yours, torchvision's or
+            albumentations', that takes and gives one image.
+        mixup: alpha of MixUp, which blends the images of a batch and their labels; 0 for none.
+        cutmix: alpha of CutMix, which pastes rectangles of them; 0 for none. With both, each batch takes one.
         opt: adamw or sgd (momentum 0.9).
         lr: peak learning rate; None for 0.001 (adamw; 0.002 for networks of up to
             64 px), or 0.1 for each 256 images of a batch (sgd).
@@ -85,7 +89,9 @@ class TrainConfig:
     channels: Literal[1, 3] | None = None
     resize: Literal["crop", "squash", "letterbox"] = "crop"
     normalize: str = "auto"
-    augment: str = "auto"
+    augment: str | Callable[..., Any] = "auto"
+    mixup: float = 0.0
+    cutmix: float = 0.0
     opt: str = "adamw"
     lr: float | None = None
     sched: str = "cosine"
@@ -116,10 +122,11 @@ class TrainConfig:
             ("opt", OPTIMIZERS), ("sched", SCHEDULES), ("augment", AUGMENTATIONS), ("resize", RESIZES),
             ("transfer", TRANSFERS), ("normalize", NORMALIZES),
         ):  # fmt: skip
-            if getattr(self, field) not in known:
+            if getattr(self, field) not in known and not (field == "augment" and callable(self.augment)):
                 raise unknown_name(field, str(getattr(self, field)), known)
         _at_least(self, 1, "epochs", "batch", "imgsz", "workers", "last_layers", "accumulate")
         _at_least(self, 0, "patience", "seed", "grad_clip", "weight_decay", "save_every", "rollbacks")
+        _at_least(self, 0, "mixup", "cutmix")
         if self.channels not in (None, 1, 3):
             raise UsageError(f"{self.channels} channels", "images are grayscale (1) or RGB (3)")
         for field in ("lr", "backbone_lr"):
@@ -205,8 +212,8 @@ class TrainConfig:
             return dataclasses.replace(preprocess, mean=(fmean(mean),), std=(fmean(std),))
         return dataclasses.replace(preprocess, mean=mean, std=std)
 
-    def augmentation(self, preprocess: Preprocess) -> Recipe:
-        """The recipe of this run, by name."""
+    def augmentation(self, preprocess: Preprocess) -> Recipe | Callable[..., Any]:
+        """The recipe of this run, by name, or the user's own."""
         if self.augment != "auto":
             return self.augment  # type: ignore[return-value]  # __post_init__ checked it
         if preprocess.channels == 1:
@@ -214,8 +221,12 @@ class TrainConfig:
         return "light" if max(preprocess.size) <= 64 else "standard"
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return dataclasses.asdict(self)
+        """The fields as plain values; a callable is told by its name, and must be given again to resume."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if not isinstance(self.augment, str):
+            kind = self.augment if hasattr(self.augment, "__qualname__") else type(self.augment)
+            values["augment"] = f"{kind.__module__}.{kind.__qualname__}"
+        return values
 
 
 _WHOLE = ("epochs", "batch", "imgsz", "workers", "seed", "patience", "accumulate", "save_every", "rollbacks")

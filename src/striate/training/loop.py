@@ -28,6 +28,7 @@ from striate.training.state import TrainState
 from striate.training.tally import EpochResult
 from striate.training.transfer import training_mode
 from striate.transforms.augment import augment
+from striate.transforms.mixing import mix_batch
 from striate.transforms.preprocess import Preprocess
 
 
@@ -161,16 +162,23 @@ def _gradients(state: TrainState, job: Job, batch: Batch) -> bool:
     seed_step(job.device, config.seed, state.step)  # dropout draws from torch's generator
     counted = []
     try:
-        for part in _parts(len(batch), state.parts):
+        for number, part in enumerate(_parts(len(batch), state.parts)):
             samples, truth = batch.samples[part], batch.labels[part]
             with job.watch.phase("augmentation"):
                 pixels = augment(
                     batch.pixels[part], preprocess.size, recipe,
                     seed=config.seed, epoch=state.epoch, samples=samples,
                 )  # fmt: skip
-                inputs = preprocess.normalize(pixels)
+                inputs, own = mix_batch(
+                    preprocess.normalize(pixels), config.mixup, config.cutmix,
+                    seed=config.seed, step=state.step, part=number,
+                )  # fmt: skip
             with job.watch.phase("forward"), autocast(job.device, job.precision):
-                loss, scores = loss_of(state.network(inputs), truth, config.label_smoothing)
+                output = state.network(inputs)
+                loss, scores = loss_of(output, truth, config.label_smoothing)
+                if own < 1:  # the rest of each image is the one before it
+                    other, _ = loss_of(output, truth.roll(1), config.label_smoothing)
+                    loss = own * loss + (1 - own) * other
             with job.watch.phase("backward"):
                 torch.autograd.backward(state.scaler.scale(loss * (len(samples) / len(batch))))
             counted.append((loss.detach(), scores.detach(), truth))

@@ -354,7 +354,7 @@ def _introduce(
     )
     progress.say(
         f"{config.model}: {count:,} parameters, input {preprocess.channels}x{height}x{width}, {config.opt}, "
-        f"learning rate {config.lr:g}, augmentation {config.augment}, on {place}"
+        f"learning rate {config.lr:g}, augmentation {config.to_json()['augment']}, on {place}"
     )
 
 

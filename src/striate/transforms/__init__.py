@@ -1,1 +1,71 @@
-"""From an image file to a tensor: `decode`, `Preprocess` (the contract), `augment`."""
+"""From an image file to a tensor: `decode`, `Preprocess` (the contract), `augment`; transforms to use alone.
+
+The latter have torchvision's names, arguments and meanings, and work on Pillow images, NumPy arrays,
+tensors and whole uint8 batches. Each name is resolved on first use: most of them need torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from striate.transforms.color import (
+        ColorJitter,
+        GaussianBlur,
+        Grayscale,
+        RandomErasing,
+        RandomGrayscale,
+    )
+    from striate.transforms.compose import Compose, Normalize, ToTensor
+    from striate.transforms.geometry import (
+        CenterCrop,
+        RandomAffine,
+        RandomCrop,
+        RandomHorizontalFlip,
+        RandomResizedCrop,
+        RandomRotation,
+        RandomVerticalFlip,
+        Resize,
+    )
+    from striate.transforms.mixing import CutMix, MixUp
+    from striate.transforms.policies import AutoAugment, RandAugment, TrivialAugmentWide
+
+_HOMES = {
+    "AutoAugment": "policies", "CenterCrop": "geometry", "ColorJitter": "color", "Compose": "compose",
+    "CutMix": "mixing", "GaussianBlur": "color", "Grayscale": "color", "MixUp": "mixing",
+    "Normalize": "compose", "RandAugment": "policies", "RandomAffine": "geometry", "RandomCrop": "geometry",
+    "RandomErasing": "color", "RandomGrayscale": "color", "RandomHorizontalFlip": "geometry",
+    "RandomResizedCrop": "geometry", "RandomRotation": "geometry", "RandomVerticalFlip": "geometry",
+    "Resize": "geometry", "ToTensor": "compose", "TrivialAugmentWide": "policies",
+}  # fmt: skip
+
+__all__ = [
+    "AutoAugment",
+    "CenterCrop",
+    "ColorJitter",
+    "Compose",
+    "CutMix",
+    "GaussianBlur",
+    "Grayscale",
+    "MixUp",
+    "Normalize",
+    "RandAugment",
+    "RandomAffine",
+    "RandomCrop",
+    "RandomErasing",
+    "RandomGrayscale",
+    "RandomHorizontalFlip",
+    "RandomResizedCrop",
+    "RandomRotation",
+    "RandomVerticalFlip",
+    "Resize",
+    "ToTensor",
+    "TrivialAugmentWide",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"striate.transforms.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

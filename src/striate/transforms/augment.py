@@ -7,26 +7,33 @@ falls into, of the number of threads, or of what ran before.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-Recipe = Literal["none", "shift", "light", "standard"]
+from striate.transforms import foreign
+from striate.transforms.color import RandomErasing
+from striate.transforms.policies import TrivialAugmentWide
+
+Recipe = Literal["none", "shift", "light", "standard", "strong"]
 RECIPES: dict[str, str] = {
     "none": "the centre crop, as in evaluation",
     "shift": "a random crop (small images padded by an eighth): for writing, which is not to be mirrored",
     "light": "the same, and a horizontal flip",
     "standard": "a crop of random area and shape (Szegedy et al. 2014) and a horizontal flip",
+    "strong": "light up to 64 px, else standard; then TrivialAugment, and RandomErasing of one image in ten",
 }
+_STRONG = (TrivialAugmentWide(), RandomErasing(0.1))
 
 
 def augment(
     batch: torch.Tensor,
     size: tuple[int, int],
-    recipe: Recipe,
+    recipe: Recipe | Callable[..., Any],
     *,
     seed: int,
     epoch: int,
@@ -37,20 +44,33 @@ def augment(
     Args:
         batch: uint8 `[batch, height, width, channels]`, at least as large as `size`.
         size: height and width to give.
-        recipe: a key of `RECIPES`.
+        recipe: a key of `RECIPES`, or a callable that takes and gives one image.
         seed: of the run.
         epoch: counts from 0.
         samples: int64 `[batch]`, the index of each sample in its data set.
 
     Returns:
         uint8 (float32 of the range 0-255 for `standard`) `[batch, *size, channels]`.
+
+    Raises:
+        UsageError: the callable gives something else than 8-bit pixels of that size.
     """
+    if not isinstance(recipe, str):
+        return foreign.augment(batch, size, recipe, uniform(seed, epoch, samples, 1)[:, 0])
     if recipe == "none":
         return _centre(batch, size)
     chance = torch.from_numpy(uniform(seed, epoch, samples, 5)).to(batch.device, torch.float32)
     if recipe in ("shift", "light"):
         return _shifted_crop(batch, size, chance, flip=recipe == "light")
-    return _resized_crop(batch, size, chance)
+    if recipe == "standard":
+        return _resized_crop(batch, size, chance)
+    small = max(size) <= 64
+    crop = _shifted_crop(batch, size, chance, flip=True) if small else _resized_crop(batch, size, chance)
+    images = (crop.round() if crop.is_floating_point() else crop).to(torch.uint8).permute(0, 3, 1, 2)
+    for i, change in enumerate(_STRONG, start=1):
+        numbers = uniform(seed ^ i << 56, epoch, samples, change.draws)  # another stream for each
+        images = change.batch(images, torch.from_numpy(numbers).to(batch.device, torch.float32))
+    return images.permute(0, 2, 3, 1)
 
 
 def uniform(seed: int, epoch: int, samples: npt.NDArray[np.int64], draws: int) -> npt.NDArray[np.float64]:

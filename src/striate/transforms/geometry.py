@@ -1,0 +1,382 @@
+"""Transforms that move pixels, under torchvision's names and with its meanings.
+
+`Resize` and `CenterCrop` of Pillow images and arrays are Pillow's own, to the pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from striate.errors import UsageError
+from striate.transforms.transform import Transform, between, chosen, interval, sides
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_ATTEMPTS = 10  # at a rectangle that fits, before the whole image is taken; as in torchvision
+
+
+class Resize(Transform):
+    """Scale to a size: one number is the shorter side, two are height and width.
+
+    8-bit images are scaled by Pillow, antialiased; floats by torch, antialiased.
+
+    Args:
+        size: pixels.
+        interpolation: `nearest`, `bilinear`, `bicubic` or `lanczos`.
+        max_size: the longer side is not to exceed it, where `size` is one number.
+    """
+
+    stages = ("pixels", "unit", "normalized")
+
+    def __init__(
+        self, size: int | tuple[int, int], interpolation: str = "bilinear", max_size: int | None = None
+    ) -> None:
+        sides(size, "Resize")
+        if interpolation not in _RESAMPLING:
+            raise UsageError(
+                f"Resize(interpolation={interpolation!r})", f"it must be one of {', '.join(_RESAMPLING)}"
+            )
+        if max_size is not None and (not isinstance(size, int) or max_size <= size):
+            raise UsageError(
+                f"Resize({size!r}, max_size={max_size!r})",
+                "max_size bounds the longer side: it must exceed the shorter one, which is one number",
+            )
+        self.size, self.interpolation, self.max_size = size, interpolation, max_size
+
+    def __call__(self, image: Any) -> Any:
+        """Scale an image, or each of a batch."""
+        if isinstance(image, Image.Image):
+            height, width = self.target(image.height, image.width)
+            return image.resize((width, height), _RESAMPLING[self.interpolation])
+        return super().__call__(image)
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that an image of this height and width is scaled to."""
+        if not isinstance(self.size, int):
+            return sides(self.size, "Resize")
+        short, long = min(height, width), max(height, width)
+        new_short, new_long = self.size, int(self.size * long / short)
+        if self.max_size is not None and new_long > self.max_size:
+            new_short, new_long = int(self.max_size * new_short / new_long), self.max_size
+        return (new_short, new_long) if height <= width else (new_long, new_short)
+
+    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+        """Scale a batch."""
+        size = self.target(images.shape[2], images.shape[3])
+        if images.dtype == torch.uint8:
+            return torch.stack([self._by_pillow(image, size) for image in images]).to(images.device)
+        if self.interpolation == "nearest":
+            return F.interpolate(images, size, mode="nearest-exact")
+        if self.interpolation == "lanczos":
+            raise UsageError(
+                "Resize with lanczos on a float tensor", "torch has no such filter", "Use bicubic"
+            )
+        return F.interpolate(images, size, mode=self.interpolation, antialias=True, align_corners=False)
+
+    def _by_pillow(self, image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        planes = [
+            np.asarray(Image.fromarray(plane).resize((size[1], size[0]), _RESAMPLING[self.interpolation]))
+            for plane in image.cpu().numpy()  # a filter treats each channel alike
+        ]
+        return torch.from_numpy(np.stack(planes))
+
+
+class CenterCrop(Transform):
+    """The middle of an image; zeros around it where it is smaller.
+
+    Args:
+        size: pixels of a square, or height and width.
+    """
+
+    stages = ("pixels", "unit", "normalized")
+
+    def __init__(self, size: int | tuple[int, int]) -> None:
+        self.size = sides(size, "CenterCrop")
+
+    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+        """Cut out of a batch."""
+        height, width = self.size
+        short_y, short_x = max(0, height - images.shape[2]), max(0, width - images.shape[3])
+        if short_y or short_x:
+            left, above = short_x // 2, short_y // 2
+            images = F.pad(images, (left, short_x - left, above, short_y - above))
+        top = round((images.shape[2] - height) / 2)
+        left = round((images.shape[3] - width) / 2)
+        return images[:, :, top : top + height, left : left + width]
+
+
+class RandomCrop(Transform):
+    """A rectangle of the size at a random place.
+
+    Args:
+        size: pixels of a square, or height and width.
+        padding: zeros on each side beforehand: one number, or left-right and top-bottom, or left, top, right,
+            bottom.
+        pad_if_needed: also where the image is smaller than the crop.
+    """
+
+    draws = 2
+    stages = ("pixels", "unit", "normalized")
+
+    def __init__(
+        self,
+        size: int | tuple[int, int],
+        padding: int | tuple[int, ...] | None = None,
+        pad_if_needed: bool = False,
+    ) -> None:
+        self.size, self.padding, self.pad_if_needed = sides(size, "RandomCrop"), padding, pad_if_needed
+        four = padding if isinstance(padding, tuple) else (padding or 0,)
+        if len(four) not in (1, 2, 4):
+            raise UsageError(f"RandomCrop(padding={padding!r})", "it must be one, two or four numbers")
+        left, up, right, down = four * (4 // len(four))
+        self._pad = (left, right, up, down)
+
+    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+        """Cut each sample at its own place."""
+        height, width = self.size
+        images = F.pad(images, self._pad) if any(self._pad) else images
+        short_y, short_x = max(0, height - images.shape[2]), max(0, width - images.shape[3])
+        if short_y or short_x:
+            if not self.pad_if_needed:
+                raise UsageError(
+                    f"RandomCrop({self.size}) of an image of {tuple(images.shape[2:])}",
+                    "the image is smaller than the crop",
+                    "Use pad_if_needed=True, or Resize before it",
+                )
+            images = F.pad(images, (short_x, short_x, short_y, short_y))
+        top = (chance[:, 0] * (images.shape[2] - height + 1)).long()
+        left = (chance[:, 1] * (images.shape[3] - width + 1)).long()
+        rows = top[:, None] + torch.arange(height, device=images.device)
+        columns = left[:, None] + torch.arange(width, device=images.device)
+        return _gather(images, rows, columns)
+
+
+class RandomResizedCrop(Transform):
+    """A crop of random area and shape, scaled to the size (Szegedy et al. 2015, section 6).
+
+    Each sample tries ten rectangles and takes the first that fits. They are scaled bilinearly, a Pillow image
+    by Pillow.
+
+    Args:
+        size: pixels of a square, or height and width.
+        scale: of the area, from and to.
+        ratio: width over height, from and to.
+    """
+
+    draws = 2 * _ATTEMPTS + 2
+
+    def __init__(
+        self,
+        size: int | tuple[int, int],
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    ) -> None:
+        self.size = sides(size, "RandomResizedCrop")
+        self.scale = interval("scale", scale, 0, 1)
+        self.ratio = interval("ratio", ratio, 1e-6, math.inf)
+
+    def __call__(self, image: Any) -> Any:
+        """Crop and scale an image, or each of a batch."""
+        if not isinstance(image, Image.Image):
+            return super().__call__(image)
+        chance = torch.rand(1, self.draws)
+        top, left, height, width = (int(v[0]) for v in self.boxes(image.height, image.width, chance))
+        box = image.crop((left, top, left + width, top + height))
+        return box.resize(self.size[::-1], Image.Resampling.BILINEAR)
+
+    def boxes(
+        self, tall: int, wide: int, chance: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Top, left, height and width of each sample's rectangle, int64 `[batch]`."""
+        tries = chance[:, : 2 * _ATTEMPTS].double()
+        area = between(tries[:, :_ATTEMPTS], *self.scale) * tall * wide
+        aspect = torch.exp(between(tries[:, _ATTEMPTS:], *map(math.log, self.ratio)))
+        widths = (area * aspect).sqrt().round()
+        heights = (area / aspect).sqrt().round()
+        fits = (widths > 0) & (widths <= wide) & (heights > 0) & (heights <= tall)
+        first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
+        # Where none fits, the largest centred rectangle within the ratios.
+        whole = (min(tall, round(wide / self.ratio[0])), min(wide, round(tall * self.ratio[1])))
+        found = fits.any(dim=1)
+        height = torch.where(found, heights.gather(1, first)[:, 0].long(), whole[0])
+        width = torch.where(found, widths.gather(1, first)[:, 0].long(), whole[1])
+        place = chance[:, 2 * _ATTEMPTS :].double()
+        top = torch.where(found, (place[:, 0] * (tall - height + 1)).long(), (tall - height) // 2)
+        left = torch.where(found, (place[:, 1] * (wide - width + 1)).long(), (wide - width) // 2)
+        return top, left, height, width
+
+    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+        """Crop and scale each sample by its own rectangle."""
+        B, C, H, W = images.shape
+        top, left, height, width = (v.float() for v in self.boxes(H, W, chance))
+        zero = torch.zeros_like(top)
+        # grid_sample's coordinates run from -1 to 1: scale is the crop's share, shift its centre.
+        shift_x, shift_y = (2 * left + width) / W - 1, (2 * top + height) / H - 1
+        theta = torch.stack([width / W, zero, shift_x, zero, height / H, shift_y], dim=1).view(B, 2, 3)
+        grid = F.affine_grid(theta, [B, C, *self.size], align_corners=False)
+        out = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return out.round().to(torch.uint8) if images.dtype == torch.uint8 else out
+
+
+class RandomHorizontalFlip(Transform):
+    """Mirror left and right with probability p."""
+
+    draws = 1
+    stages = ("pixels", "unit", "normalized")
+    axis = 3
+
+    def __init__(self, p: float = 0.5) -> None:
+        chosen(torch.zeros(1), p, type(self).__name__)
+        self.p = p
+
+    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+        """Mirror each sample, or not."""
+        mirrored = chosen(chance[:, 0], self.p, "flip")
+        return torch.where(mirrored[:, None, None, None], images.flip(self.axis), images)
+
+
+class RandomVerticalFlip(RandomHorizontalFlip):
+    """Turn upside down with probability p."""
+
+    axis = 2
+
+
+class RandomAffine(Transform):
+    """Turn, shift, scale and shear about the centre.
+
+    Args:
+        degrees: turn by at most so much, or from and to.
+        translate: shift by at most these shares of width and height.
+        scale: factor, from and to.
+        shear: degrees along the width at most, or from and to; four numbers are those of width and height.
+        interpolation: `nearest` or `bilinear`.
+        fill: value of what was outside.
+    """
+
+    draws = 6
+    stages = ("pixels", "unit", "normalized")
+
+    def __init__(
+        self,
+        degrees: float | tuple[float, float],
+        translate: tuple[float, float] | None = None,
+        scale: tuple[float, float] | None = None,
+        shear: float | tuple[float, ...] | None = None,
+        interpolation: str = "nearest",
+        fill: float = 0,
+    ) -> None:
+        self.degrees = _about_zero("degrees", degrees)
+        self.translate = translate or (0.0, 0.0)
+        if not all(0 <= share <= 1 for share in self.translate):
+            raise UsageError(f"translate = {translate!r}", "shares of the sides lie between 0 and 1")
+        self.scale = interval("scale", scale or 1.0, 1e-6, math.inf)
+        four = (
+            shear
+            if isinstance(shear, tuple) and len(shear) == 4
+            else (*_about_zero("shear", shear or 0), 0, 0)
+        )
+        self.shear = tuple(map(float, four))
+        if interpolation not in ("nearest", "bilinear"):
+            raise UsageError(f"interpolation = {interpolation!r}", "it must be nearest or bilinear")
+        self.interpolation, self.fill = interpolation, fill
+
+    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+        """Move each sample in its own way."""
+        H, W = images.shape[2:]
+        turn = between(chance[:, 0], *self.degrees)
+        far_x, far_y = self.translate[0] * W, self.translate[1] * H
+        shift = torch.stack(
+            [between(chance[:, 1], -far_x, far_x), between(chance[:, 2], -far_y, far_y)], dim=1
+        ).round()
+        scale = between(chance[:, 3], *self.scale)
+        shear = torch.stack(
+            [between(chance[:, 4], *self.shear[:2]), between(chance[:, 5], *self.shear[2:])], dim=1
+        )
+        return warp(images, inverse_affine(turn, shift, scale, shear), self.interpolation, self.fill)
+
+
+class RandomRotation(RandomAffine):
+    """Turn about the centre.
+
+    Args:
+        degrees: at most, or from and to, counter-clockwise.
+        interpolation: `nearest` or `bilinear`.
+        fill: value of what was outside.
+    """
+
+    def __init__(
+        self, degrees: float | tuple[float, float], interpolation: str = "nearest", fill: float = 0
+    ) -> None:
+        low, high = _about_zero("degrees", degrees)
+        super().__init__((-high, -low), interpolation=interpolation, fill=fill)
+
+
+def inverse_affine(
+    turn: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, shear: torch.Tensor
+) -> torch.Tensor:
+    """From where each pixel of the result comes, in pixels from the centre.
+
+    The picture is sheared, scaled, turned clockwise and shifted, in this order.
+
+    Args:
+        turn: degrees `[batch]`.
+        shift: pixels to the right and down `[batch, 2]`.
+        scale: factor `[batch]`.
+        shear: degrees `[batch, 2]`.
+
+    Returns:
+        float64 `[batch, 2, 3]`.
+    """
+    a, x, y = (torch.deg2rad(v.double()) for v in (turn, shear[:, 0], shear[:, 1]))
+    s = scale.double()
+    m00, m01 = torch.cos(a - y) / torch.cos(y), -torch.cos(a - y) * torch.tan(x) / torch.cos(y) - torch.sin(a)
+    m10, m11 = torch.sin(a - y) / torch.cos(y), -torch.sin(a - y) * torch.tan(x) / torch.cos(y) + torch.cos(a)
+    forward = torch.stack([m00, m01, m10, m11], dim=1).view(-1, 2, 2) * s[:, None, None]
+    back = torch.linalg.inv(forward)
+    return torch.cat([back, -back @ shift.double()[:, :, None]], dim=2)
+
+
+def warp(images: torch.Tensor, inverse: torch.Tensor, interpolation: str, fill: float) -> torch.Tensor:
+    """Fetch each pixel from where `inverse` `[batch, 2, 3]` says, in pixels from the centre."""
+    B, C, H, W = images.shape
+    device = images.device
+    x = torch.arange(W, device=device, dtype=torch.float64) + 0.5 - W / 2
+    y = torch.arange(H, device=device, dtype=torch.float64) + 0.5 - H / 2
+    m = inverse.to(device)[:, :, :, None, None]
+    from_x = m[:, 0, 0] * x + m[:, 0, 1] * y[:, None] + m[:, 0, 2] + W / 2  # [B, H, W]
+    from_y = m[:, 1, 0] * x + m[:, 1, 1] * y[:, None] + m[:, 1, 2] + H / 2
+    inside = ((from_x >= 0) & (from_x < W) & (from_y >= 0) & (from_y < H))[:, None]
+    if interpolation == "nearest":
+        place = from_y.floor().clamp(0, H - 1).long() * W + from_x.floor().clamp(0, W - 1).long()
+        flat = place.view(B, 1, -1).expand(-1, C, -1)
+        out = images.reshape(B, C, -1).gather(2, flat).view(B, C, H, W)
+    else:
+        grid = torch.stack([from_x * 2 / W - 1, from_y * 2 / H - 1], dim=3).float()
+        values = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+        out = values.round().to(images.dtype) if images.dtype == torch.uint8 else values
+    return torch.where(inside, out, torch.tensor(fill, dtype=out.dtype, device=device))
+
+
+def _gather(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """The rows `[batch, height]` and columns `[batch, width]` of each sample."""
+    B, C = images.shape[:2]
+    out = images.gather(2, rows[:, None, :, None].expand(B, C, -1, images.shape[3]))
+    return out.gather(3, columns[:, None, None, :].expand(B, C, out.shape[2], -1))
+
+
+def _about_zero(name: str, value: float | tuple[float, ...]) -> tuple[float, float]:
+    if isinstance(value, (int, float)):
+        if value < 0:
+            raise UsageError(f"{name} = {value!r}", "one number means from minus it to it: give 0 or more")
+        return -float(value), float(value)
+    return interval(name, (value[0], value[1]) if len(value) == 2 else (1.0, 0.0), -math.inf, math.inf)
