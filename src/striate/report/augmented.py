@@ -35,7 +35,7 @@ def augmented(run: TrainedRun) -> Figure:
 
     rows = -(-len(shown) // _COLUMNS)
     figure = Figure(figsize=(9, 1.2 * rows), layout="constrained")
-    axes = figure.subplots(rows, _COLUMNS, squeeze=False).flat
+    axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for place in axes:
         place.set_axis_off()
     for place, image, label in zip(axes, shown, samples.labels[which], strict=False):

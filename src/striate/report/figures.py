@@ -56,7 +56,7 @@ def curves(epochs: Sequence[EpochResult], best_epoch: int) -> Figure:
             axes.grid(axis="y", alpha=0.25)
         right.yaxis.set_major_formatter(PercentFormatter(1))
         if len(x) == 1:  # a range to stand in
-            left.set_xlim(0, 2)
+            left.set(xlim=(0, 2), ylim=(0, 1.1 * max(epochs[0].train_loss, epochs[0].val_loss)))
             right.set(xlim=(0, 2), ylim=(0, 1.02))
         left.set_ylim(bottom=0)
         right.legend(frameon=False, loc="best")
