@@ -59,6 +59,7 @@ class Run:
             "unreadable": [problem.path for problem in (*training.problems, *evaluation.problems)],
             "seconds": training.seconds,
             "images_per_second": training.images_per_second,
+            **({"profile": training.profile} if training.profile else {}),
         }
 
 

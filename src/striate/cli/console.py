@@ -109,6 +109,22 @@ def print_evaluation(evaluation: Evaluation, most: int = 30) -> None:
         out.print(f"note: {_plain(note)}")
 
 
+def print_profile(profile: dict[str, float]) -> None:
+    """Where the time of training went."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from striate.training.profile import shares
+
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("where the time went")
+    table.add_column("seconds", justify="right")
+    table.add_column("share", justify="right")
+    for name, seconds, share in shares(profile):
+        table.add_row(name, f"{seconds:,.1f}", percent(share))
+    Console(highlight=False).print(table)
+
+
 def _plain(text: str) -> str:
     """Text of the user's, in which square brackets are no markup."""
     from rich.markup import escape

@@ -58,7 +58,7 @@ def go_on(run: str, options: dict[str, Any], as_json: bool) -> int:
 
 def show(training: Callable[[Progress], TrainedRun], as_json: bool) -> int:
     """Train, measure, report and print; returns the exit code."""
-    from striate.cli.console import print_evaluation, print_json, watching
+    from striate.cli.console import print_evaluation, print_json, print_profile, watching
     from striate.errors import INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE
     from striate.runs import finish
     from striate.training.session import TrainingInterrupted
@@ -79,6 +79,8 @@ def show(training: Callable[[Progress], TrainedRun], as_json: bool) -> int:
         print_json(run.to_json())
     else:
         print_evaluation(run.evaluation)
+        if trained.profile:
+            print_profile(trained.profile)
         print(f"model   {run.best}")
         print(f"report  {run.report}")
         if interrupted:

@@ -82,6 +82,12 @@ def train(
     epochs: Annotated[
         int, typer.Option("--epochs", "-e", help="Passes over the images.", rich_help_panel=_LEARNING)
     ] = _DEFAULT.epochs,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time for all of it, such as 10m, in place of --epochs.", rich_help_panel=_LEARNING
+        ),
+    ] = None,
     batch: Annotated[
         int,
         typer.Option("--batch", "--batch-size", "-b", help="Images in a step.", rich_help_panel=_LEARNING),
@@ -138,6 +144,13 @@ def train(
             help="Times to go back, with half the rate, when the loss is not finite.", rich_help_panel=_RUN
         ),
     ] = _DEFAULT.rollbacks,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Measure where the time goes.", rich_help_panel=_RUN)
+    ] = False,
+    find_lr: Annotated[
+        bool,
+        typer.Option("--find-lr", help="Look for a learning rate, and do not train.", rich_help_panel=_RUN),
+    ] = False,
     resume: Annotated[
         str | None, typer.Option("--resume", help="A run's folder to go on with.", rich_help_panel=_RUN)
     ] = None,
@@ -160,12 +173,12 @@ def train(
         "cutmix": cutmix, "val": val, "test": test, "workers": workers, "cache": cache,
         "model": model, "weights": weights,
         "transfer": transfer, "last_layers": last_layers, "normalize": normalize, "backbone_lr": backbone_lr,
-        "epochs": epochs, "batch": batch, "lr": lr,
+        "epochs": epochs, "budget": budget, "batch": batch, "lr": lr,
         "opt": opt, "sched": sched, "warmup": warmup, "weight_decay": weight_decay,
         "label_smoothing": label_smoothing, "grad_clip": grad_clip, "accumulate": accumulate,
         "ema": ema, "amp": amp,
         "patience": patience, "seed": seed, "device": device, "save_every": save_every,
-        "rollbacks": rollbacks, "name": name, "out": out,
+        "rollbacks": rollbacks, "profile": profile, "name": name, "out": out,
     }  # fmt: skip
     if resume is not None:
         given = {name: value for name, value in options.items() if _was_given(context, name)}
@@ -178,9 +191,31 @@ def train(
 
     open_data(config.data)  # a wrong path is told before torch is loaded
 
+    if find_lr:
+        return _find_rate(config, as_json)
+
     from striate.training.session import train as train_network
 
     return show(lambda progress: train_network(config, progress), as_json)
+
+
+def _find_rate(config: TrainConfig, as_json: bool) -> int:
+    from striate.cli.console import print_json, watching
+    from striate.report.rates import write_rates
+    from striate.training.finder import find_rate
+
+    with watching() as progress:
+        found = find_rate(config, progress)
+        picture = write_rates(found)
+    if as_json:
+        print_json({**found.to_json(), "picture": str(picture)})
+    else:
+        print(
+            f"learning rate  {found.rate:.2g}  (a tenth of the rate of the lowest loss, {found.lowest:.2g})"
+        )
+        print(f"curve          {picture}")
+        print(f"next           the same command with --lr {found.rate:.2g} in place of --find-lr")
+    return 0
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

@@ -31,7 +31,7 @@ _FONTS = (
 def png(figure: Figure) -> bytes:
     """The figure as PNG bytes."""
     buffer = io.BytesIO()
-    with _style(), warnings.catch_warnings():
+    with style(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a letter that no font here has: a box shows it
         figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
@@ -39,7 +39,7 @@ def png(figure: Figure) -> bytes:
 
 def curves(epochs: Sequence[EpochResult], best_epoch: int) -> Figure:
     """Loss and accuracy over the epochs, training beside validation, the best epoch marked."""
-    with _style():
+    with style():
         figure = Figure(figsize=(9, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         x = [row.epoch for row in epochs]
@@ -68,7 +68,7 @@ def confusion(evaluation: Evaluation) -> Figure:
     counts = evaluation.confusion
     names = [_short(name) for name in evaluation.classes]
     side = min(12.0, max(3.6, 0.45 * len(names) + 1.6))
-    with _style():
+    with style():
         figure = Figure(figsize=(side, side), layout="constrained")
         axes = figure.add_subplot()
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -92,7 +92,7 @@ def calibration(evaluation: Evaluation, bins: int = 10) -> Figure:
     confidence = evaluation.probabilities.max(axis=1)
     right = evaluation.predicted == evaluation.labels
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    with _style():
+    with style():
         figure = Figure(figsize=(3.6, 3.6), layout="constrained")
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=GRAY, lw=1, ls=":")
@@ -120,7 +120,7 @@ def worst_mistakes(evaluation: Evaluation, most: int = 24) -> Figure | None:
         return None
     columns = min(6, len(wrong))
     rows = -(-len(wrong) // columns)
-    with _style():
+    with style():
         figure = Figure(figsize=(1.75 * columns, 2.15 * rows), layout="constrained")
         cells: list[Axes] = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
         for axes in cells:
@@ -134,7 +134,8 @@ def worst_mistakes(evaluation: Evaluation, most: int = 24) -> Figure | None:
     return figure
 
 
-def _style() -> contextlib.AbstractContextManager[None]:
+def style() -> contextlib.AbstractContextManager[None]:
+    """What all figures look like."""
     installed = set(fontManager.get_font_names())
     style: dict[Any, Any] = {
         "font.size": 10,

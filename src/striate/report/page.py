@@ -16,6 +16,7 @@ from striate.report import figures
 from striate.report.augmented import augmented
 from striate.report.templates import template
 from striate.training.folder import TrainedRun
+from striate.training.profile import shares
 
 
 def write_report(evaluation: Evaluation, folder: Path, *, model: str, run: TrainedRun | None = None) -> Path:
@@ -61,6 +62,7 @@ def render(evaluation: Evaluation, images: dict[str, bytes], model: str, run: Tr
         figures={**known, **urls},
         problems=[*(run.problems if run else ()), *evaluation.problems],
         commands=_commands(model, evaluation),
+        profile=shares(run.profile) if run and run.profile else [],
         run=run,
         recipe=_recipe(run) if run else "",
         config=yaml.safe_dump(run.config.to_json(), sort_keys=False, allow_unicode=True) if run else "",

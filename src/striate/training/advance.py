@@ -117,21 +117,17 @@ def _with_files(error: LossNotFiniteError, run: TrainedRun, names: Sequence[str]
 
 def _line(row: EpochResult, state: TrainState, job: Job) -> str:
     """An epoch in one line, the time left with it."""
-    of, left = "", ""
+    of = f"/{job.pace.epochs}" if job.pace.epochs else ""
     better = " *" if state.best_epoch == row.epoch else "  "
-    if job.pace.epochs:
-        of = f"/{job.pace.epochs}"
-        seconds = sum(row.seconds for row in state.rows) / len(state.rows) * (job.pace.epochs - row.epoch)
-        left = f"  {_clock(seconds)} left"
     return (
         f"epoch {row.epoch:{max(1, len(of) - 1)}}{of}  "
         f"loss {row.train_loss:.4f}  top1 {row.train_top1:.4f}  "
         f"val loss {row.val_loss:.4f}  val top1 {row.val_top1:.4f}{better}  "
-        f"{row.images_per_second:,.0f} images/s{left}"
+        f"{row.images_per_second:,.0f} images/s  {_clock(job.pace.left(state))} left"
     )
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

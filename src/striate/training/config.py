@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -38,6 +39,8 @@ class TrainConfig:
         last_layers: how many stages or blocks `last` trains, the classifier among them.
         backbone_lr: peak rate of what came with the weights; None for a tenth of `lr`.
         epochs: passes over the training images.
+        budget: time for all of it, such as 90s, 10m or 1h30m: the schedule follows the clock rather than
+            `epochs`, and where `imgsz` is None the size of the images is chosen by it; None for no limit.
         batch: images for one step.
         imgsz: side of the square input in pixels; None for the network's own (for small images of one
             size in memory: theirs).
@@ -84,6 +87,7 @@ class TrainConfig:
     last_layers: int = 2
     backbone_lr: float | None = None
     epochs: int = 20
+    budget: str | None = None
     batch: int = 64
     imgsz: int | None = None
     channels: Literal[1, 3] | None = None
@@ -152,6 +156,8 @@ class TrainConfig:
             raise UsageError(
                 "--transfer head with lenet5", "its output compares with fixed codes", "Use --transfer last"
             )
+        if self.budget is not None and not self.budget_seconds > 0:
+            raise UsageError(f"--budget {self.budget}", "it must be more than nothing", "Give such as 10m")
         if self.val == 0:
             raise UsageError("val = 0", "without held-out images there is no best epoch", "Use 0.1")
         if self.name is not None and (self.name in ("", ".", "..") or PurePath(self.name).name != self.name):
@@ -163,6 +169,14 @@ class TrainConfig:
             raise UsageError(
                 f"--imgsz {self.imgsz} with {self.model}", f"it reads {one}x{one} only", "Leave it out"
             )
+
+    @property
+    def budget_seconds(self) -> float:
+        """The budget in seconds; raises UsageError where it cannot be read."""
+        parts = re.findall(r"(\d+(?:\.\d+)?)([hms]?)", self.budget or "")
+        if "".join(number + unit for number, unit in parts) != self.budget or not parts:
+            raise UsageError(f"--budget {self.budget!r}", "that is no time", "Give such as 90s, 10m or 1h30m")
+        return sum(float(number) * {"h": 3600, "m": 60, "s": 1, "": 1}[unit] for number, unit in parts)
 
     @property
     def peak_rate(self) -> float:

@@ -46,6 +46,7 @@ class TrainedRun:
         problems: images that could not be read, as far as they were asked for.
         notes: what else should be known.
         seconds: from start to end.
+        profile: seconds by what they went into, where that was measured.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class TrainedRun:
     epochs: list[EpochResult] = field(default_factory=list)
     best_epoch: int = 0
     seconds: float = 0.0
+    profile: dict[str, float] = field(default_factory=dict)
 
     @property
     def best(self) -> Path:
@@ -110,9 +112,9 @@ def writable(out: str) -> Path:
     return folder
 
 
-def reserve(out: Path, config: TrainConfig) -> Path:
+def reserve(out: Path, config: TrainConfig, suffix: str = "") -> Path:
     """Make the run's folder; a name that is taken gets a number, so that no run overwrites another."""
-    name = config.name or f"{Path(config.data).absolute().stem}-{config.model}"
+    name = (config.name or f"{Path(config.data).absolute().stem}-{config.model}") + suffix
     for number in range(1, 10_000):
         folder = out / (name if number == 1 else f"{name}-{number}")
         try:

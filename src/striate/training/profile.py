@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import torch
 
 T = TypeVar("T")
 
+PHASES = (
+    "waiting for data", "augmentation", "forward", "backward", "optimizer", "validation", "saving", "other",
+)  # fmt: skip
+
 
 class Stopwatch:
-    """Not watched: costs nothing."""
+    """Not watched: costs nothing.
+
+    Attributes:
+        seconds: by phase.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
 
     def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
         """What is inside counts as `name`."""
         return _NOTHING
+
+    def start(self) -> None:
+        """Training begins."""
+
+    def stop(self) -> None:
+        """Training has ended."""
 
     def each(self, name: str, items: Iterable[T]) -> Iterable[T]:
         """The same items; waiting for one counts as `name`."""
@@ -32,8 +49,9 @@ class Profile(Stopwatch):
     """
 
     def __init__(self, device: torch.device) -> None:
+        super().__init__()
         self._device = device
-        self.seconds: dict[str, float] = {}
+        self._began = time.perf_counter()
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -46,6 +64,14 @@ class Profile(Stopwatch):
                 torch.cuda.synchronize(self._device)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
+    def start(self) -> None:
+        """Count from here on."""
+        self._began = time.perf_counter()
+
+    def stop(self) -> None:
+        """Count the rest of the time as other."""
+        self.seconds["other"] = time.perf_counter() - self._began - sum(self.seconds.values())
+
     def each(self, name: str, items: Iterable[T]) -> Iterator[T]:
         """Count the time until each item is there."""
         iterator = iter(items)
@@ -56,6 +82,17 @@ class Profile(Stopwatch):
                 except StopIteration:
                     return
             yield item
+
+
+def shares(profile: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """What a profile says: name, seconds and share of the whole, in the order of a step.
+
+    Args:
+        profile: `Stopwatch.seconds`.
+    """
+    whole = max(sum(profile.values()), 1e-9)
+    order = [name for name in PHASES if name in profile] + [name for name in profile if name not in PHASES]
+    return [(name, profile[name], profile[name] / whole) for name in order]
 
 
 _NOTHING = contextlib.nullcontext()

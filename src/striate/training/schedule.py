@@ -77,6 +77,9 @@ class Pace(Protocol):
     def measures(self, state: TrainState) -> bool:
         """Whether the validation images measure the epoch that has just ended."""
 
+    def left(self, state: TrainState) -> float:
+        """Seconds until training ends, as far as can be told."""
+
 
 class Epochs:
     """So many passes over the images, each of them measured.
@@ -105,3 +108,8 @@ class Epochs:
     def measures(self, state: TrainState) -> bool:
         """Always."""
         return True
+
+    def left(self, state: TrainState) -> float:
+        """As long for each epoch to come as for those behind."""
+        seconds = sum(row.seconds for row in state.rows) / max(1, len(state.rows))
+        return seconds * (self._config.epochs - len(state.rows))

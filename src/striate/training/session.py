@@ -6,6 +6,8 @@ import dataclasses
 import datetime
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,18 +21,20 @@ from striate import models
 from striate.bundle import Description
 from striate.data import DataSet, Decoded, Problem, SplitPlan, open_data, split
 from striate.data.check import quick
-from striate.device import choose, seed_everything
+from striate.device import choose, cpu_count, seed_everything
 from striate.errors import DataError, UsageError
 from striate.progress import SILENT, Progress
 from striate.training import transfer
 from striate.training.advance import TrainingInterrupted, advance
+from striate.training.budget import Budget, fit_to, reading_seconds
 from striate.training.changes import note_data
 from striate.training.config import TrainConfig
 from striate.training.folder import TrainedRun, read_problems, reserve, writable, write_down
 from striate.training.keeper import Keeper, alone
 from striate.training.loop import Job
+from striate.training.profile import UNWATCHED, Profile
 from striate.training.resumption import Stopped, circumstances, reopen
-from striate.training.schedule import Epochs
+from striate.training.schedule import Epochs, Pace
 from striate.training.state import TrainState
 from striate.transforms.preprocess import Preprocess
 from striate.weights import open_weights
@@ -83,6 +87,83 @@ def train(config: TrainConfig, progress: Progress = SILENT, stopped: Stopped | N
         TrainingInterrupted: Ctrl-C, once there was something to keep.
     """
     started = time.perf_counter()
+    ready = prepare(config, progress, stopped)
+    config, place = ready.config, ready.place
+    before = 0.0 if stopped is None else stopped.saved.values["seconds"]
+    run = TrainedRun(
+        folder=reserve(writable(config.out), config) if stopped is None else stopped.folder,
+        config=_filled_in(config, ready.description.preprocess),
+        dataset=ready.dataset,
+        description=ready.description,
+        train=len(ready.train),
+        problems=() if stopped is None else read_problems(stopped.folder),
+        notes=[*ready.notes, *(stopped.notes if stopped else ())],
+    )
+    pace = _pace(ready, run, lambda: before + time.perf_counter() - started, progress)
+    state = TrainState.fresh(ready.network, config, place, ready.head)
+    watch = Profile(place) if config.profile else UNWATCHED
+    job = Job(ready.description.preprocess, ready.train, ready.val, config, place, pace, watch)
+    facts = {
+        "given": _anywhere(config).to_json(),
+        "config": run.config.to_json(),
+        "head": ready.head,
+        "circumstances": circumstances(place),
+    }
+    keeper = Keeper(run, state, job, facts, started)
+
+    def note_unreadable() -> None:
+        _note_unreadable(run, ready.train, ready.val, progress)
+
+    with alone(run.folder):
+        if stopped is None:
+            write_down(run)
+            note_data(run.folder, ready.dataset)
+            keeper.begin()
+        else:
+            keeper.go_on_from(stopped.saved)
+        _introduce(run, ready.network, len(ready.val), place, progress)
+        watch.start()
+        try:
+            advance(run, state, job, keeper, ready.train.names, progress, note_unreadable)
+        finally:
+            watch.stop()
+            run.profile = watch.seconds
+    return run
+
+
+@dataclass(frozen=True)
+class Ready:
+    """All that a run begins with.
+
+    Attributes:
+        config: what it was told, with what the budget chose.
+        dataset: divided.
+        description: of the network, for its bundles.
+        train: images.
+        val: images.
+        network: on `place`, with its weights, frozen where it is to be.
+        head: name of what trains at the full rate; None where all is fresh.
+        place: the device.
+        notes: what should be known.
+    """
+
+    config: TrainConfig
+    dataset: DataSet
+    description: Description
+    train: Decoded
+    val: Decoded
+    network: nn.Module
+    head: str | None
+    place: torch.device
+    notes: list[str]
+
+
+def prepare(config: TrainConfig, progress: Progress, stopped: Stopped | None = None) -> Ready:
+    """Data, images and network of a run; writes nothing.
+
+    Raises:
+        DataError, UsageError: as `train`.
+    """
     known = None if stopped is None else stopped.description
     if stopped is not None and known is None:
         config = stopped.given  # it has made no step yet
@@ -91,7 +172,10 @@ def train(config: TrainConfig, progress: Progress = SILENT, stopped: Stopped | N
     if stopped is not None:
         stopped.require_same(dataset)
     place = choose(config.device)
-    out = writable(config.out) if stopped is None else stopped.folder
+    if stopped is None:
+        writable(config.out)
+    if config.budget and known is None:
+        config = _sized(config, dataset, place, progress)
     start = _start(config, progress) if known is None else None
     preprocess = _preprocess(config, dataset, start, notes) if known is None else known.preprocess
     for note in notes:
@@ -107,59 +191,45 @@ def train(config: TrainConfig, progress: Progress = SILENT, stopped: Stopped | N
     _require_enough(dataset, train, val)
 
     seed_everything(config.seed)
-    if known is None:
-        network, arguments, told = _network(config, preprocess, dataset.classes, start)
-        head = None if start is None else _head(config, arguments)
-        known = _describe(config, arguments, dataset, preprocess, len(train))
-    else:
-        assert stopped is not None
-        head, told = stopped.saved.facts["head"], []
+    if known is not None and stopped is not None:
+        head: str | None = stopped.saved.facts["head"]
         network = models.build(known.architecture, **known.arguments)
         if head is not None:
             transfer.freeze(network, config.transfer, config.last_layers, head)
-    notes += told
-    for line in told:
-        progress.say(line)
-    network.to(place)
-    run = TrainedRun(
-        folder=reserve(out, config) if stopped is None else stopped.folder,
-        config=_filled_in(config, preprocess),
-        dataset=dataset,
-        description=known,
-        train=len(train),
-        problems=() if stopped is None else read_problems(stopped.folder),
-        notes=notes,
-    )
+    else:
+        network, arguments, told = _network(config, preprocess, dataset.classes, start)
+        head = None if start is None else _head(config, arguments)
+        known = _describe(config, arguments, dataset, preprocess, len(train))
+        notes += told
+        for line in told:
+            progress.say(line)
+    return Ready(config, dataset, known, train, val, network.to(place), head, place, notes)
+
+
+def _pace(ready: Ready, run: TrainedRun, elapsed: Callable[[], float], progress: Progress) -> Pace:
+    config = ready.config
+    if config.budget:
+        last = run.dataset.splits.get("test", run.dataset.splits["val"])
+        reading = reading_seconds(last, ready.description.preprocess, config.workers or cpu_count())
+        return Budget(config, elapsed, len(ready.val), len(last), reading)
     pace = Epochs(config, run.train)
     if pace.steps < 50:
         run.notes.append(
             f"{pace.steps} steps in all are few to learn from (more --epochs, or a smaller --batch)"
         )
         progress.warn(run.notes[-1])
-    state = TrainState.fresh(network, config, place, head)
-    job = Job(preprocess, train, val, config, place, pace)
-    facts = {
-        "given": _anywhere(config).to_json(),
-        "config": run.config.to_json(),
-        "head": head,
-        "circumstances": circumstances(place),
-    }
-    keeper = Keeper(run, state, job, facts, started)
+    return pace
 
-    def note_unreadable() -> None:
-        _note_unreadable(run, train, val, progress)
 
-    with alone(run.folder):
-        if stopped is None:
-            write_down(run)
-            note_data(run.folder, dataset)
-            keeper.begin()
-        else:
-            keeper.go_on_from(stopped.saved)
-            run.notes += stopped.notes
-        _introduce(run, network, len(val), place, progress)
-        advance(run, state, job, keeper, train.names, progress, note_unreadable)
-    return run
+def _sized(config: TrainConfig, dataset: DataSet, place: torch.device, progress: Progress) -> TrainConfig:
+    """The configuration with the size of images that the budget allows."""
+    train, last = dataset.splits["train"], dataset.splits.get("test", dataset.splits["val"])
+    reading = reading_seconds(train, config.preprocess(None), config.workers or cpu_count())
+    held_out = len(dataset.splits["val"]) + len(last)
+    config, said = fit_to(config, len(train), held_out, len(dataset.classes), reading, place)
+    if said:
+        progress.say(said)
+    return config
 
 
 def _divided(config: TrainConfig) -> tuple[DataSet, list[str]]:

@@ -41,6 +41,7 @@ class TrainState:
         best_epoch: the one of the best row, 0 before there is one.
         best: weights of the best epoch while no bundle holds them; None otherwise.
         rollbacks: how often the run was set back to a saved state with a lower rate.
+        learning_since: seconds into the run at which the first step began, where the clock decides the rate.
         seconds: that the run had taken when it was last saved.
         finished: nothing is left to do.
         busy: a step is being made, so that this is not whole; never saved.
@@ -61,6 +62,7 @@ class TrainState:
     best_epoch: int = 0
     best: dict[str, torch.Tensor] | None = None
     rollbacks: int = 0
+    learning_since: float = 0.0
     seconds: float = 0.0
     finished: bool = False
     busy: bool = False
@@ -172,7 +174,7 @@ class TrainState:
 
 _PLAIN = (
     "epoch", "position", "step", "rate", "rate_share", "parts", "best_epoch", "rollbacks", "seconds",
-    "finished",
+    "learning_since", "finished",
 )  # fmt: skip
 
 
