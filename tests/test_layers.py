@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "striate"
 LAYERS = {
     "errors": 0, "facts": 0, "files": 0, "progress": 0,
     "device": 1, "transforms": 1, "metrics": 1, "models": 1,
-    "anatomy": 2, "data": 2, "bundle": 2, "weights": 2,
+    "anatomy": 2, "data": 2, "bundle": 2, "weights": 2, "folding": 2,
     "prediction": 3, "evaluation": 3, "generation": 3,
     "training": 4, "explanation": 4, "exporting": 4,
     "report": 5, "serving": 5, "labs": 5,

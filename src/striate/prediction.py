@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import cast
 
@@ -22,6 +23,7 @@ from striate.data.loader import stream
 from striate.data.source import Indices
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DecodeError, LayoutError
+from striate.folding import fold
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Pixels
 from striate.transforms.preprocess import Preprocess
@@ -69,7 +71,8 @@ class Classifier:
     """A network with all that is needed to use it.
 
     Attributes:
-        network: in evaluation mode, on `device`.
+        network: in evaluation mode, on `device`. Predictions come from a folded copy, which is made for the
+            first one and sees no later change of the network's weights.
         description: class names, preprocessing, figures, origin.
         device: where it runs.
         path: the file it came from, empty if from none.
@@ -158,9 +161,14 @@ class Classifier:
             float64 `[n, classes]`, and int64 `[n]`, the image of each row: those that can be read.
         """
         scores, which = logits(
-            self.network, self.preprocess, source, self.device, batch, workers=workers, progress=progress
+            self._folded, self.preprocess, source, self.device, batch, workers=workers, progress=progress
         )
         return softmax(scores) if len(scores) else scores.astype(np.float64), which
+
+    @cached_property
+    def _folded(self) -> nn.Module:
+        """What answers: the network, folded for images of the contract's size."""
+        return fold(self.network, (self.preprocess.channels, *self.preprocess.size))
 
     def _prepare(self, source: Picture) -> tuple[str, Pixels | DecodeError]:
         if isinstance(source, Image.Image):
