@@ -88,10 +88,10 @@ def test_pointing_at_a_layer_shows_its_field_over_the_image(tmp_path):
     field = json.loads(html.unescape(re.search(r'data-field="(.*?)"', document).group(1)))
     assert [tuple(axis) for axis in field] == list(anatomy.layers[index].sees((7, 7)))
     shot = tmp_path / "shot.png"
-    open_page(tmp_path, page, f"layer={index}", f"--screenshot={shot}", "--window-size=1300,700")
+    open_page(tmp_path, page, f"layer={index}", f"--screenshot={shot}", "--window-size=1500,700")
     pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
     blue = (pixels[..., 2] > 200) & (pixels[..., 0] < 60) & (pixels[..., 1] < 60)
-    border = (abs(pixels - [209, 0, 87]).max(axis=2) < 25) & (np.arange(pixels.shape[1]) > 900)
+    border = (abs(pixels - [209, 0, 87]).max(axis=2) < 25) & (np.arange(pixels.shape[1]) > 1100)
     assert blue.sum() > 5000  # the photograph
     assert border.sum() > 200  # the box
     ys, xs = np.nonzero(border)
