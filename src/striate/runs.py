@@ -14,7 +14,7 @@ from striate.errors import unknown_name
 from striate.evaluation import Evaluation, evaluate
 from striate.progress import SILENT, Progress
 from striate.report.page import write_report
-from striate.training.config import TrainConfig
+from striate.training.config import TrainConfig, implied_model
 from striate.training.folder import TrainedRun
 from striate.training.session import TrainingInterrupted
 from striate.training.session import resume as resume_training
@@ -79,6 +79,8 @@ def train(data: str | os.PathLike[str], progress: Progress = SILENT, **options: 
     for name in options:
         if name not in fields:
             raise unknown_name("option", name, fields)
+    if "model" not in options and (model := implied_model(options.get("weights", "none"))):
+        options["model"] = model
     config = TrainConfig(data=os.fspath(data), **options)
     return _finished(lambda: train_network(config, progress), progress)
 

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -65,6 +67,8 @@ MISTAKES = [
     (["train"], 2, "no data to train on"),
     (["train", "{colors}", "--model", "resnet81"], 2, "unknown model 'resnet81': did you mean resnet18"),
     (["train", "{colors}", "--batch", "0"], 2, "--batch 0: it must be at least 1"),
+    (["train", "{colors}", "--lr", "-1"], 2, "--lr -1.0: it must be above 0"),
+    (["train", "{colors}", "--label-smoothing", "2"], 2, "--label-smoothing 2.0: it must be from 0 to 1"),
     (["train", "{colors}", "--batch", "many"], 2, "--batch many: Invalid value"),
     (["train", "{colors}", "--epoch", "3"], 2, "--epochs"),
     (["train", "{colors}", "--device", "gpux"], 2, "unknown device 'gpux'"),
@@ -197,6 +201,60 @@ def test_a_closed_pipe_is_no_traceback(run, colors):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
     assert "internal" not in done.stderr
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", ">&- 2>&-", "2>&1 | head -n 1"])
+def test_closed_streams_are_no_traceback(colors, tmp_path, redirection):
+    options = "--model lenet --epochs 1 --batch 8 --name x"
+    command = f'{sys.executable} -m striate train "{colors}" {options} --out "{tmp_path}" {redirection}'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "internal" not in done.stdout + done.stderr
+    if "head" not in redirection:
+        assert done.returncode == 0
+        assert (tmp_path / "x" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"), [(["evaluate", "absent"], 3), (["train"], 2), (["evaluate", "x", "--batch", "y"], 2)]
+)
+def test_with_json_an_error_is_the_one_object(striate, argv, code):
+    exit_code, out, err = striate(*argv, "--json")
+    told = json.loads(out)["error"]
+    assert exit_code == told["exit_code"] == code
+    assert err == f"striate: {told['message']}\n"
+    assert {"what", "why", "fix"} < set(told)
+
+
+def test_the_network_is_that_of_the_weights(striate, run, colors, tmp_path):
+    code, out, err = striate(
+        *("train", colors, "--weights", run.best, "--epochs", 1, "-b", 8, "--json"),
+        *("--out", tmp_path, "--name", "x"),
+    )
+    assert code == 0, err
+    assert bundle.inspect(Path(json.loads(out)["best"])).description.architecture == "lenet"
+
+
+def test_file_names_may_be_any_bytes(run, colors, tmp_path):
+    odd = tmp_path / "data" / os.fsdecode(b"bad\xff.png")
+    try:
+        shutil.copytree(colors, tmp_path / "data")
+        (tmp_path / "data" / "red" / "000.png").rename(tmp_path / "data" / "red" / odd.name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    base = [sys.executable, "-m", "striate"]
+    options = ["--model", "lenet", "--epochs", "1", "-b", "8", "--out", str(tmp_path), "--name", "x"]
+    subprocess.run([*base, "train", tmp_path / "data", *options], check=True, capture_output=True)
+    assert b"bad\xff.png" in (tmp_path / "x" / "split.csv").read_bytes()
+    subprocess.run([*base, "evaluate", tmp_path / "x"], check=True, capture_output=True)
+    lines = subprocess.run(
+        [*base, "predict", run.best, tmp_path / "data" / "red"], check=True, capture_output=True
+    ).stdout
+    assert b"bad\xff.png" in lines
+    told = subprocess.run(
+        [*base, "predict", run.best, tmp_path / "data" / "red", "--json"], check=True, capture_output=True
+    ).stdout
+    assert any(os.fsencode(r["path"]).endswith(b"bad\xff.png") for r in json.loads(told)["results"])
 
 
 @pytest.fixture

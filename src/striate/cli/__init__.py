@@ -7,10 +7,12 @@ is imported inside its function, so that `striate --help` never loads torch.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import typer
@@ -53,8 +55,10 @@ def run(argv: Sequence[str]) -> int:
     """Run one command line, without the program's name; returns the exit code.
 
     A user's mistake is one line on standard error. Anything unforeseen is one line too, and a traceback
-    where the environment variable STRIATE_DEBUG is set.
+    where the environment variable STRIATE_DEBUG is set. With `--json` the mistake is also the one JSON object
+    on standard output.
     """
+    _mend_streams()
     if not argv or (len(argv) == 1 and argv[0] in GROUPS):
         argv = [*argv, "--help"]
     try:
@@ -63,30 +67,47 @@ def run(argv: Sequence[str]) -> int:
         code = _app(argv)(list(argv), prog_name="striate", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except StriateError as error:
-        _complain(str(error))
-        return error.exit_code
+        return _complain(str(error), error.exit_code, argv, error.what, error.why, error.fix)
     except typer.TyperException as error:
         command = " ".join(["striate", *argv[:1]] if argv and argv[0] in COMMANDS else ["striate"])
-        _complain(f"{_sentence(error, argv)}. See `{command} --help`")
-        return 2
+        sentence, fix = _sentence(error, argv), f"See `{command} --help`"
+        return _complain(f"{sentence}. {fix}", 2, argv, sentence, "", fix)
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted")
-        return INTERRUPTED_EXIT_CODE
+        return _complain("interrupted", INTERRUPTED_EXIT_CODE, argv)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # either may be the one, and both are flushed at the end
+            os.dup2(nowhere, stream.fileno())
         return 141
     except Exception as error:
         if os.environ.get("STRIATE_DEBUG"):
             traceback.print_exc()
-        _complain(
-            f"internal error: {type(error).__name__}: {' '.join(str(error).split())}. This is a bug of "
-            "Striate; set STRIATE_DEBUG=1 to see where, and please report it"
-        )
-        return INTERNAL_EXIT_CODE
+        what = f"internal error: {type(error).__name__}: {' '.join(str(error).split())}"
+        fix = "This is a bug of Striate; set STRIATE_DEBUG=1 to see where, and please report it"
+        return _complain(f"{what}. {fix}", INTERNAL_EXIT_CODE, argv, what, "", fix)
 
 
-def _complain(message: str) -> None:
-    print(f"striate: {message}", file=sys.stderr)
+def _mend_streams() -> None:
+    """Let output go nowhere where a stream was closed (`2>&-`), and names of any bytes pass as they are."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="surrogateescape")
+
+
+def _complain(
+    message: str, code: int, argv: Sequence[str], what: str = "", why: str = "", fix: str = ""
+) -> int:
+    """Tell of an error on standard error, and with `--json` on standard output too; answers its exit code."""
+    with suppress(OSError):  # nobody may be reading
+        print(f"striate: {message}", file=sys.stderr)
+    if "--json" in argv:
+        error = {"message": message, "what": what or message, "why": why, "fix": fix, "exit_code": code}
+        with suppress(OSError):
+            print(json.dumps({"error": error}, indent=2), flush=True)
+    return code
 
 
 def _sentence(error: typer.TyperException, argv: Sequence[str]) -> str:

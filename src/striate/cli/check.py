@@ -84,7 +84,8 @@ def _print_finding(finding: Finding, out: Console, most: int = 3) -> None:
 
     together = len(finding.groups) < finding.count
     n = len(finding.groups)
-    count = f"{n:,} group{'s' * (n > 1)}, {finding.count:,} images" if together else f"{n:,}"
+    what = "images" if finding.pictured else "names"
+    count = f"{n:,} group{'s' * (n > 1)}, {finding.count:,} {what}" if together else f"{n:,}"
     out.print()
     out.print(
         Text.assemble((f"{finding.severity:8}", _STYLES[finding.severity]), f"{finding.title}: {count}")

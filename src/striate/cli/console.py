@@ -59,7 +59,10 @@ def watching() -> Iterator[Progress]:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object, the only thing on standard output."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        text = json.dumps(value, indent=2)  # a file name that is no UTF-8 is escaped: JSON has no other way
+    print(text)
 
 
 def percent(share: float) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from striate.cli.resume import go_on, show
-from striate.training.config import TrainConfig
+from striate.training.config import TrainConfig, implied_model
 
 _DEFAULT = TrainConfig(data="")
 _DATA, _NETWORK, _LEARNING, _RUN = "Data", "Network", "Learning", "Run"
@@ -64,7 +64,10 @@ def train(
         ),
     ] = _DEFAULT.cache,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Network, by name.", rich_help_panel=_NETWORK)
+        str,
+        typer.Option(
+            "--model", "-m", help="Network, by name; that of --weights if they say.", rich_help_panel=_NETWORK
+        ),
     ] = _DEFAULT.model,
     weights: Annotated[
         str, typer.Option(help="none, imagenet, an official name, or a file.", rich_help_panel=_NETWORK)
@@ -185,7 +188,12 @@ def train(
         return go_on(resume, {"data": data or data_flag, **given}, as_json)
     if (data is None) == (data_flag is None):
         raise UsageError("no data to train on" if data is None else "two data sets", "", "Give one folder")
-    config = TrainConfig(data=data or data_flag or "", **options)  # type: ignore[arg-type]  # checked there
+    if not _was_given(context, "model"):
+        options["model"] = implied_model(weights) or model
+    try:
+        config = TrainConfig(data=data or data_flag or "", **options)  # type: ignore[arg-type]  # checked there
+    except UsageError as error:
+        raise UsageError(_as_flags(error.what), error.why, error.fix) from error
 
     from striate.data import open_data
 
@@ -216,6 +224,12 @@ def _find_rate(config: TrainConfig, as_json: bool) -> int:
         print(f"curve          {picture}")
         print(f"next           the same command with --lr {found.rate:.2g} in place of --find-lr")
     return 0
+
+
+def _as_flags(what: str) -> str:
+    """What is wrong with a field, in terms of its flag: `lr = -1.0` as `--lr -1.0`."""
+    field, equals, value = what.partition(" = ")
+    return f"--{field.replace('_', '-')} {value}" if equals and field.isidentifier() else what
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from striate.data.samples import UNSPLIT, DataSet, Samples
+from striate.data.samples import UNSPLIT, DataSet, Samples, is_text
 from striate.errors import DataError
 from striate.transforms.decode import is_image_name
 
@@ -51,6 +51,11 @@ def read(root: Path) -> DataSet:
             else "it holds no class folders with images"
         )
         raise DataError(f"cannot use {str(root)!r}", why, _LAYOUT)
+    for name in classes:
+        if not is_text(name):
+            raise DataError(
+                f"cannot use {str(root)!r}", f"the class name {name!r} is no UTF-8", "Rename the folder"
+            )
     splits = {}
     for split, by_class in found.items():
         pairs = [(path, classes.index(name)) for name, paths in sorted(by_class.items()) for path in paths]

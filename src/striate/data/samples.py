@@ -32,6 +32,11 @@ class Stamp(NamedTuple):
     changed_ns: int
 
 
+def is_text(name: str) -> bool:
+    """Whether a name is text: file names may be any bytes, class names go into JSON and figures."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
+
+
 @dataclass(frozen=True)
 class Samples:
     """Images with labels.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from striate.data.folders import SPLIT_NAMES
-from striate.data.samples import UNSPLIT, DataSet, Samples
+from striate.data.samples import UNSPLIT, DataSet, Samples, is_text
 from striate.errors import DataError
 
 
@@ -22,9 +22,9 @@ def read(table: Path) -> DataSet:
     """
     delimiter = "\t" if table.suffix.lower() == ".tsv" else ","
     try:
-        text = table.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {str(table)!r}", str(error), "Save it as UTF-8 text") from error
+        text = table.read_text("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise DataError(f"cannot read {str(table)!r}", str(error)) from error
     if delimiter == "," and ";" in text.split("\n", 1)[0]:
         delimiter = ";"  # as spreadsheets write it where the comma is the decimal point
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -69,7 +69,7 @@ def render(rows: Iterable[tuple[str, str, str]]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "split"])
     writer.writerows(rows)
-    return text.getvalue().encode("utf-8")
+    return text.getvalue().encode("utf-8", "surrogateescape")  # file names may be any bytes
 
 
 def _sample(row: dict[str, str], table: Path, line: int) -> tuple[str, str]:
@@ -77,6 +77,8 @@ def _sample(row: dict[str, str], table: Path, line: int) -> tuple[str, str]:
     if not path or not label:
         missing = "path" if not path else "label"
         raise DataError(f"{table}:{line}", f"the row has no {missing}", "Fill it in or delete the row")
+    if not is_text(label):
+        raise DataError(f"{table}:{line}", f"the label {label!r} is no UTF-8", "Save the table as UTF-8 text")
     return str(table.parent / path), label
 
 

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from striate import models
-from striate.errors import UsageError, unknown_name
+from striate.errors import DataError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from striate.transforms.augment import Recipe
@@ -244,6 +244,25 @@ class TrainConfig:
 
 
 _WHOLE = ("epochs", "batch", "imgsz", "workers", "seed", "patience", "accumulate", "save_every", "rollbacks")
+
+
+def implied_model(weights: str) -> str | None:
+    """The network that weights are of, where they say: a bundle, a run's folder, a name of the catalog.
+
+    Needs no torch. A file that cannot be read says nothing here; opening it will.
+    """
+    from striate.weights.catalog import CATALOG
+
+    if weights in CATALOG:
+        return CATALOG[weights].architecture
+    if weights in ("none", "imagenet"):
+        return None
+    from striate import bundle
+
+    try:
+        return bundle.inspect(bundle.path_of(weights)).description.architecture
+    except DataError:
+        return None
 
 
 def _at_least(config: TrainConfig, least: int, *fields: str) -> None:

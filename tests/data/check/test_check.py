@@ -185,6 +185,14 @@ def test_a_folder_without_classes_is_checked_all_the_same(root):
     assert list(told) == ["layout", "empty"]
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_told(root):
+    (root / "cat").chmod(0)
+    told = found(root)
+    (root / "cat").chmod(0o700)
+    assert told["denied"] == [["cat"]]
+
+
 def test_images_in_memory():
     report = check("digits")
     assert report.n == 1797

@@ -58,7 +58,7 @@ def _hidden_folder(path: str, found: Found) -> None:
     """A folder that is passed over is worth a word if images are in it."""
     count = sum(is_image_name(n.lstrip(".")) for _, _, names in os.walk(path) for n in names)
     if count:
-        found["hidden"].append((Item(path, detail=f"{count} images below it"),))
+        found["hidden"].append((Item(path, detail=f"{count} image{'s' * (count > 1)} below it"),))
 
 
 def _other(path: str, name: str, found: Found) -> None:
