@@ -47,6 +47,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "inspect": Command("striate.cli.weights:inspect", "Print what a model file says of itself."),
         "export": Command("striate.cli.weights:export", "Write a bundle's weights as a plain .pth."),
     },
+    "doctor": Command("striate.cli.doctor:doctor", "Show versions, devices and the cache; empty the cache."),
 }
 GROUPS = {"weights": "Get, import, look into and export weights."}
 

@@ -1,0 +1,89 @@
+"""`striate doctor`: what this installation is and has."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+
+def doctor(
+    clear_cache: Annotated[
+        bool, typer.Option("--clear-cache", help="Remove the decoded images that are kept.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show versions, devices, threads, and the cache of decoded images with its size; or empty that cache.
+
+    Python: striate.data.cache.segments(), striate.data.cache.clear()
+    """
+    from striate.cli.console import print_json
+
+    if clear_cache:
+        from striate.data.cache import cache_folder, clear
+
+        freed = clear()
+        if as_json:
+            print_json({"cleared_bytes": freed})
+        else:
+            print(f"{_size(freed)} of decoded images removed from {cache_folder()}")
+        return
+    found = _examine()
+    if as_json:
+        print_json(found)
+        return
+    cache = found["cache"]
+    lines = {
+        **found["versions"],
+        "devices": ", ".join(found["devices"]),
+        "processors": f"{found['processors']} for this process",
+        "image formats": ", ".join(found["formats"]),
+        "detection": "native kernel" if found["native"] else "NumPy, slower: no compiler at installation",
+        "cache": f"{cache['folder']}: {_size(cache['bytes'])} of at most {_size(cache['limit_bytes'])}",
+    }
+    for name, value in lines.items():
+        print(f"{name:14} {value}")
+
+
+def _examine() -> dict[str, Any]:
+    import platform
+
+    import numpy
+    import PIL
+    import torch
+    from PIL import features
+
+    import striate
+    from striate.data.cache import LIMIT_VARIABLE, cache_folder, limit, segments
+    from striate.device import cpu_count
+    from striate.metrics.detection.kernel import native
+
+    gpus = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    codecs = {"jpg": "JPEG", "libjpeg_turbo": "libjpeg-turbo", "webp": "WebP", "avif": "AVIF"}
+    return {
+        "versions": {
+            "striate": striate.__version__, "python": platform.python_version(), "torch": torch.__version__,
+            "numpy": numpy.__version__, "pillow": PIL.__version__,
+        },
+        "devices": ["cpu", *gpus, *mps],
+        "processors": cpu_count(),
+        "formats": [name for codec, name in codecs.items() if features.check(codec)],
+        "native": native() is not None,
+        "cache": {
+            "folder": str(cache_folder()),
+            "bytes": sum(segment.size for segment in segments()),
+            "limit_bytes": limit(),
+            "limit_variable": LIMIT_VARIABLE,
+        },
+    }  # fmt: skip
+
+
+def _size(count: int) -> str:
+    """Bytes as people read them: 1.2 GB."""
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
