@@ -74,11 +74,13 @@ def plant(folders: list[Path], root: Path, count: int, seed: int) -> dict[str, t
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         name = f"{'b' if kind else 'a'}/{number:05}{f'-{KINDS.index(kind)}' if kind else ''}.jpg"
         image.save(root / name, quality=70 if kind in ("quality 70", "all three") else 92)
-        print(f"{name}\t{path}", file=names) if not kind else None
         return name, (f"a/{number:05}.jpg", kind)
 
-    with (root.parent / "names.tsv").open("w", encoding="utf-8") as names, ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool:
         written = dict(pair for pair in pool.map(write, jobs) if pair is not None)
+    with (root.parent / "names.tsv").open("w", encoding="utf-8") as names:
+        for number, path in enumerate(chosen):
+            print(f"a/{number:05}.jpg\t{path}", file=names)
     return {name: origin for name, origin in written.items() if origin[1]}
 
 
