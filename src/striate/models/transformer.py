@@ -1,8 +1,9 @@
-"""The Transformer: multi-head attention and the encoder, without anything that knows where a token stands.
+"""The Transformer: multi-head attention, encoder, decoder, and nothing that knows where a token stands.
 
 Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin 2017, "Attention Is All You Need", NIPS,
 arXiv:1706.03762, section 3; normalisation comes before each part instead of after the sum (pre-norm, Xiong
-et al. 2020, arXiv:2002.04745). Positions are added to the tokens by whoever makes them.
+et al. 2020, arXiv:2002.04745). Positions are added to the tokens by whoever makes them. Masks are boolean and
+mean one thing: True is a token that may be attended to.
 """
 
 from __future__ import annotations
@@ -13,11 +14,65 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from striate.models.packing import Packing
+
 NORM_EPSILON = 1e-6  # of the LayerNorms, as ViT's first implementation has it
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+
+
+class Cache:
+    """Keys and values of the tokens that a decoder layer has seen, in memory that grows by doubling.
+
+    Attributes:
+        keys, values: `[batch, heads, room, width / heads]`, of which the first `length` are filled.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.keys = self.values = torch.empty(0)
+        self.length, self._room = 0, room
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add those of the next tokens, `[batch, heads, new, width / heads]`; returns all so far."""
+        end = self.length + keys.shape[2]
+        if self.length == 0 or end > self.keys.shape[2]:
+            self._grow(keys, max(end, self._room, 2 * self.length))
+        self.keys[:, :, self.length : end] = keys
+        self.values[:, :, self.length : end] = values
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep some sequences of the batch, in the order of their indices."""
+        self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
+
+    def _grow(self, like: Tensor, room: int) -> None:
+        batch, heads, _, width = like.shape
+        old = self.keys, self.values
+        self.keys, self.values = (like.new_empty(batch, heads, room, width) for _ in old)
+        if self.length:
+            self.keys[:, :, : self.length] = old[0][:, :, : self.length]
+            self.values[:, :, : self.length] = old[1][:, :, : self.length]
+
+
+class Dropout(nn.Dropout):
+    """Dropout whose random bits on a CPU are drawn 64 at a time and used 16 for each number.
+
+    torch draws a number of 32 bits or more for each element, on one thread, which in a small Transformer
+    takes as long as its matrix products. The probability is exact to 2^-17.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape; zero with probability `p`, else multiplied by 1 / (1 - p)."""
+        if not self.training or not 0 < self.p < 1 or x.device.type != "cpu":
+            return super().forward(x)
+        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        dropped = draws.view(torch.int16)[: x.numel()].view(x.shape) < round(self.p * 2**16) - 2**15
+        return x.mul(dropped.logical_not_().to(x.dtype).mul_(1 / (1 - self.p)))
 
 
 class MultiHeadAttention(nn.Module):
-    """Attention of all tokens to all tokens, in several subspaces at once (section 3.2.2).
+    """Attention of tokens to tokens, in several subspaces at once (section 3.2.2).
 
     Args:
         width: of a token.
@@ -35,26 +90,90 @@ class MultiHeadAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, tokens, width]`, the shape unchanged."""
-        batch, tokens, width = x.shape
-        x = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        x = x.view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        query, key, value = x.unbind(0)  # each [batch, heads, tokens, width / heads]
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        causal: bool = False,
+        packing: Packing | None = None,
+        memory: tuple[Tensor, Tensor] | None = None,
+        cache: Cache | None = None,
+        weights: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Attend to the tokens themselves, to the ones before them, or to those of another sequence.
+
+        Args:
+            x: `[batch, tokens, width]`, or `[n, width]` packed.
+            mask: True = attend; bool, broadcast to `[batch, heads, tokens, attended tokens]`.
+            causal: each token attends to itself and those before it only; without `mask` and `cache`.
+            packing: of `x`, where that is packed.
+            memory: keys and values of another sequence, from `keys_values`.
+            cache: gets the tokens' keys and values, and gives those of all tokens before.
+            weights: the attention weights `[batch, heads, tokens, attended tokens]` are added to this list.
+
+        Returns:
+            The shape of `x`.
+        """
+        if memory is None:
+            query, key, value = self._split(self._project(x, 0, 3), 3, packing)
+            if cache is not None:
+                key, value = cache.extend(key, value)
+        else:
+            (query,), (key, value) = self._split(self._project(x, 0, 1), 1, packing), memory
         dropout = self.dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-        x = x.transpose(1, 2).reshape(batch, tokens, width)
-        return self.out_proj(x)
+        if weights is None:
+            x = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal)
+        else:
+            weights.append(attention_weights(query, key, mask, causal))
+            x = F.dropout(weights[-1], dropout) @ value
+        x = x.transpose(1, 2).flatten(2)  # [batch, tokens, width]
+        return self.out_proj(x if packing is None else packing.pack(x))
+
+    def keys_values(self, memory: Tensor, packing: Packing | None = None) -> tuple[Tensor, Tensor]:
+        """Keys and values, each `[batch, heads, tokens, width / heads]`, of a sequence to be attended to.
+
+        Args:
+            memory: `[batch, tokens, width]`, or `[n, width]` packed.
+            packing: of `memory`, where that is packed.
+        """
+        key, value = self._split(self._project(memory, 1, 3), 2, packing)
+        return key, value
+
+    def _project(self, x: Tensor, first: int, last: int) -> Tensor:
+        """`[..., width]` to `[..., (last - first) * width]`: some of queries (0), keys (1) and values (2)."""
+        if (first, last) == (0, 3):
+            return F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        rows = slice(first * x.shape[-1], last * x.shape[-1])
+        return F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+
+    def _split(self, x: Tensor, parts: int, packing: Packing | None) -> tuple[Tensor, ...]:
+        """`parts` tensors `[batch, heads, tokens, width / heads]`."""
+        if packing is not None:
+            x = packing.unpack(x)
+        batch, tokens, width = x.shape
+        x = x.view(batch, tokens, parts, self.heads, width // (parts * self.heads))
+        return x.permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def feed_forward(width: int, hidden: int, dropout: float) -> nn.Sequential:
-    """The two layers that each token passes on its own (section 3.3), with GELU as in ViT."""
+def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+    """softmax(Q K^T / sqrt(d)) of equation 1, `[batch, heads, tokens, attended tokens]`."""
+    scores = query @ key.transpose(2, 3) * query.shape[3] ** -0.5
+    if causal:
+        mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(dim=3)
+
+
+def feed_forward(width: int, hidden: int, dropout: float, activation: str = "gelu") -> nn.Sequential:
+    """The two layers that each token passes on its own (section 3.3); GELU as in ViT, or the paper's ReLU."""
     layers = nn.Sequential(
         nn.Linear(width, hidden),
-        nn.GELU(),
-        nn.Dropout(dropout),
+        ACTIVATIONS[activation](),
+        Dropout(dropout),
         nn.Linear(hidden, width),
-        nn.Dropout(dropout),
+        Dropout(dropout),
     )
     for layer in layers:
         if isinstance(layer, nn.Linear):
@@ -72,21 +191,32 @@ class EncoderLayer(nn.Module):
         hidden: width between the feed-forward layers.
         dropout: on what each part adds, and between the feed-forward layers.
         attention_dropout: of the attention weights.
+        activation: a key of `ACTIVATIONS`.
     """
 
     def __init__(
-        self, width: int, heads: int, hidden: int, dropout: float = 0.0, attention_dropout: float = 0.0
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        activation: str = "gelu",
     ) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(width, eps=NORM_EPSILON)
         self.self_attention = MultiHeadAttention(width, heads, attention_dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.ln_2 = nn.LayerNorm(width, eps=NORM_EPSILON)
-        self.mlp = feed_forward(width, hidden, dropout)
+        self.mlp = feed_forward(width, hidden, dropout, activation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, tokens, width]`, the shape unchanged."""
-        x = x + self.dropout(self.self_attention(self.ln_1(x)))
+    def forward(
+        self, x: Tensor, packing: Packing | None = None, weights: list[Tensor] | None = None
+    ) -> Tensor:
+        """`[batch, tokens, width]`, or `[n, width]` packed; the shape unchanged."""
+        mask = None if packing is None else packing.attend
+        y = self.self_attention(self.ln_1(x), mask, packing=packing, weights=weights)
+        x = x + self.dropout(y)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -100,6 +230,7 @@ class Encoder(nn.Module):
         hidden: width between the feed-forward layers.
         dropout: of each layer's parts.
         attention_dropout: of the attention weights.
+        activation: a key of `ACTIVATIONS`.
     """
 
     def __init__(
@@ -110,13 +241,156 @@ class Encoder(nn.Module):
         hidden: int,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        activation: str = "gelu",
     ) -> None:
         super().__init__()
-        layers = [EncoderLayer(width, heads, hidden, dropout, attention_dropout) for _ in range(depth)]
+        layers = [
+            EncoderLayer(width, heads, hidden, dropout, attention_dropout, activation) for _ in range(depth)
+        ]
         names = [f"encoder_layer_{index}" for index in range(depth)]
         self.layers = nn.Sequential(OrderedDict(zip(names, layers, strict=True)))
         self.ln = nn.LayerNorm(width, eps=NORM_EPSILON)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, tokens, width]`, the shape unchanged."""
-        return self.ln(self.layers(x))
+    def forward(
+        self, x: Tensor, packing: Packing | None = None, weights: list[Tensor] | None = None
+    ) -> Tensor:
+        """Let the tokens of each sequence see each other.
+
+        Args:
+            x: `[batch, tokens, width]`, or `[n, width]` packed.
+            packing: of `x`, where that is packed; padding is attended to by none.
+            weights: each layer's attention weights `[batch, heads, tokens, tokens]` are added to this list.
+
+        Returns:
+            The shape of `x`.
+        """
+        for layer in self.layers:
+            x = layer(x, packing, weights)
+        return self.ln(x)
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention to what came before, attention to the source, and the feed-forward layers.
+
+    Args:
+        width: of a token.
+        heads: of both attentions.
+        hidden: width between the feed-forward layers.
+        dropout: on what each part adds, and between the feed-forward layers.
+        attention_dropout: of the attention weights.
+        activation: a key of `ACTIVATIONS`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        activation: str = "gelu",
+    ) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width, eps=NORM_EPSILON)
+        self.self_attention = MultiHeadAttention(width, heads, attention_dropout)
+        self.ln_2 = nn.LayerNorm(width, eps=NORM_EPSILON)
+        self.cross_attention = MultiHeadAttention(width, heads, attention_dropout)
+        self.dropout = Dropout(dropout)
+        self.ln_3 = nn.LayerNorm(width, eps=NORM_EPSILON)
+        self.mlp = feed_forward(width, hidden, dropout, activation)
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: tuple[Tensor, Tensor],
+        memory_mask: Tensor | None = None,
+        *,
+        packing: Packing | None = None,
+        cache: Cache | None = None,
+        mask: Tensor | None = None,
+        weights: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        """`[batch, tokens, width]`, or `[n, width]` packed, the shape unchanged; arguments as `Decoder`'s."""
+        seen: list[Tensor] | None = None if weights is None else []
+        causal = cache is None
+        y = self.self_attention(self.ln_1(x), mask, causal=causal, packing=packing, cache=cache, weights=seen)
+        x = x + self.dropout(y)
+        y = self.cross_attention(self.ln_2(x), memory_mask, memory=memory, packing=packing, weights=seen)
+        x = x + self.dropout(y)
+        if weights is not None and seen is not None:
+            weights.append((seen[0], seen[1]))
+        return x + self.mlp(self.ln_3(x))
+
+
+class Decoder(nn.Module):
+    """A stack of decoder layers, normalised at the end.
+
+    Args:
+        depth: how many layers.
+        width: of a token.
+        heads: of the attentions.
+        hidden: width between the feed-forward layers.
+        dropout: of each layer's parts.
+        attention_dropout: of the attention weights.
+        activation: a key of `ACTIVATIONS`.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        heads: int,
+        hidden: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        activation: str = "gelu",
+    ) -> None:
+        super().__init__()
+        layers = [
+            DecoderLayer(width, heads, hidden, dropout, attention_dropout, activation) for _ in range(depth)
+        ]
+        self.layers = nn.ModuleList(layers)
+        self.ln = nn.LayerNorm(width, eps=NORM_EPSILON)
+
+    def memories(self, memory: Tensor, packing: Packing | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's keys and values of a source `[batch, tokens, width]`, or `[n, width]` packed."""
+        memories = []
+        for layer in self.layers:
+            assert isinstance(layer, DecoderLayer)
+            memories.append(layer.cross_attention.keys_values(memory, packing))
+        return memories
+
+    def forward(
+        self,
+        x: Tensor,
+        memories: list[tuple[Tensor, Tensor]],
+        memory_mask: Tensor | None = None,
+        *,
+        packing: Packing | None = None,
+        caches: list[Cache] | None = None,
+        mask: Tensor | None = None,
+        weights: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        """Let each token see those before it and the source.
+
+        Args:
+            x: `[batch, tokens, width]`, or `[n, width]` packed. Padding stands after the tokens, where
+                nothing attends to it.
+            memories: from `memories`.
+            memory_mask: True = attend; bool, broadcast to `[batch, heads, tokens, source tokens]`.
+            packing: of `x`, where that is packed.
+            caches: of the layers, where tokens came before `x`; then `x` attends to all of them and to all
+                of itself, as far as `mask` lets it.
+            mask: True = attend; bool, broadcast to `[batch, heads, tokens, tokens so far]`; only with caches.
+            weights: each layer's attention weights are added to this list: to the tokens so far
+                `[batch, heads, tokens, tokens so far]`, and to the source `[..., source tokens]`.
+
+        Returns:
+            The shape of `x`.
+        """
+        for index, layer in enumerate(self.layers):
+            cache = None if caches is None else caches[index]
+            x = layer(
+                x, memories[index], memory_mask, packing=packing, cache=cache, mask=mask, weights=weights
+            )
+        return self.ln(x)

@@ -67,6 +67,10 @@ class VisionTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores `[batch, num_classes]` for images `[batch, channel, height, width]` of `input_size`."""
+        return self.heads(self.tokens(x)[:, 0])
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Vectors `[batch, 1 + patches, width]` for the same images: the class token's, then row by row."""
         check_images(x, self.in_channels, self.input_size)
         x = self.conv_proj(x)  # [batch, width, rows, columns]
         x = x.flatten(2).transpose(1, 2)  # [batch, patches, width]
@@ -74,8 +78,7 @@ class VisionTransformer(nn.Module):
         positions = self.encoder.pos_embedding
         assert isinstance(positions, Tensor)
         x = self.dropout(x + positions)
-        x = self.encoder(x)
-        return self.heads(x[:, 0])
+        return self.encoder(x)
 
     def _initialise(self) -> None:
         """As torchvision: patches normal with unit gain, positions normal 0.02, a classifier of zeros."""

@@ -1,0 +1,78 @@
+"""The cross-entropy of a linear layer's scores, without ever holding the scores of all tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK = 2**21  # scores at a time: few enough to stay in a processor's cache
+
+
+def linear_cross_entropy(
+    x: Tensor, weight: Tensor, bias: Tensor, expected: Tensor, smoothing: float = 0.0
+) -> Tensor:
+    """`F.cross_entropy(F.linear(x, weight, bias), expected, label_smoothing=smoothing)`.
+
+    With a large vocabulary the scores are most of what training reads and writes. Here they are made, and
+    turned into their gradient, for some tokens at a time (as in Wijmans et al. 2025, arXiv:2411.09009).
+    On other devices than a CPU, and under autocast, it is the expression above.
+
+    Args:
+        x: `[n, width]`.
+        weight: `[vocab, width]`.
+        bias: `[vocab]`.
+        expected: int64 `[n]`, each below `vocab`; at least one.
+        smoothing: weight of the uniform distribution in what is expected.
+
+    Returns:
+        The mean over the tokens, in nats; a scalar to be differentiated once.
+    """
+    learns = torch.is_grad_enabled() and x.requires_grad
+    if not learns or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return F.cross_entropy(F.linear(x, weight, bias), expected, label_smoothing=smoothing)
+    loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]  # torch's omission
+        x, weight, bias, expected, smoothing
+    )
+    return loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """The gradient of each chunk is known once its scores are: softmax minus what is expected, over n."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, expected: Tensor, smoothing: float
+    ) -> Tensor:
+        n, vocab = len(x), len(weight)
+        dx, dweight, dbias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
+        total = x.new_zeros((), dtype=torch.float64)
+        uniform = smoothing / vocab
+        for rows, goal, dx_rows in zip(
+            *(torch.split(t, max(1, CHUNK // vocab)) for t in (x, expected, dx)), strict=True
+        ):
+            scores = torch.addmm(bias, rows, weight.t())
+            log = scores.log_softmax(dim=1)
+            picked = log.gather(1, goal[:, None])
+            total -= (1 - smoothing) * picked.sum(dtype=torch.float64)
+            if smoothing:
+                total -= uniform * log.sum(dtype=torch.float64)
+            grad = log.exp_()
+            if smoothing:
+                grad -= uniform
+            grad.scatter_add_(1, goal[:, None], torch.full_like(picked, smoothing - 1))
+            grad /= n
+            torch.mm(grad, weight, out=dx_rows)
+            dweight.addmm_(grad.t(), rows)
+            dbias += grad.sum(dim=0)
+        ctx.save_for_backward(dx, dweight, dbias)
+        return (total / n).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        dx, dweight, dbias = ctx.saved_tensors
+        return dx * gradient, dweight * gradient, dbias * gradient, None, None
