@@ -42,6 +42,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def weight(self) -> int:
+        """Over how many terms the mean loss is taken: one for each image."""
+        return len(self.samples)
+
 
 def stream(
     source: Source, order: Sequence[Indices], device: torch.device, *, workers: int = 2

@@ -5,16 +5,17 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Sequence
 from shlex import quote
+from typing import Any
 
 from striate.errors import WriteError
 from striate.files import write_aside
 from striate.progress import Progress
-from striate.training.folder import TrainedRun
+from striate.training.folder import RunFolder
 from striate.training.interrupts import Interrupts
 from striate.training.keeper import Keeper
-from striate.training.loop import Job, LossNotFiniteError, fit
+from striate.training.loop import LossNotFiniteError, Work, fit
 from striate.training.state import TrainState
-from striate.training.tally import EpochResult
+from striate.training.tally import Row
 
 _NAMED = 3  # files of a batch in a message
 
@@ -27,15 +28,15 @@ class TrainingInterrupted(KeyboardInterrupt):
         terminated: SIGTERM asked for it, which leaves little time.
     """
 
-    def __init__(self, run: TrainedRun, terminated: bool = False) -> None:
+    def __init__(self, run: Any, terminated: bool = False) -> None:
         super().__init__(f"training was interrupted; what it reached is in {run.folder}")
         self.run, self.terminated = run, terminated
 
 
 def advance(
-    run: TrainedRun,
+    run: RunFolder,
     state: TrainState,
-    job: Job,
+    job: Work,
     keeper: Keeper,
     names: Sequence[str],
     progress: Progress,
@@ -48,7 +49,7 @@ def advance(
         state: where it stands.
         job: what to do.
         keeper: saves it.
-        names: of the training images.
+        names: of the training data, one by one.
         progress: is told of each epoch and mishap.
         note_unreadable: writes down the files that turned out to be unreadable so far.
 
@@ -62,7 +63,7 @@ def advance(
         interrupts.check()
         keeper.after_step()
 
-    def after_epoch(row: EpochResult) -> None:
+    def after_epoch(row: Row) -> None:
         note_unreadable()
         keeper.after_epoch(row)
         progress.say(_line(row, state, job))
@@ -74,7 +75,7 @@ def advance(
                 try:
                     fit(state, job, progress, after_step, after_epoch)
                 except LossNotFiniteError as error:
-                    told = _with_files(error, run, names)
+                    told = _with_files(error, run, names, job.unit)
                     if not keeper.roll_back():
                         raise told from None
                     rate = f"{state.rate_share:g} of the learning rate"
@@ -95,7 +96,7 @@ def advance(
         run.epochs, run.best_epoch, run.seconds = state.rows, state.best_epoch, keeper.seconds
 
 
-def _leave_bundles(run: TrainedRun, state: TrainState) -> None:
+def _leave_bundles(run: RunFolder, state: TrainState) -> None:
     """Bundles of the moment of the interruption; a resumed run writes its own over them."""
     row = state.rows[-1] if state.rows else None
     run.write_bundle(run.last, state.measured, row)
@@ -103,7 +104,9 @@ def _leave_bundles(run: TrainedRun, state: TrainState) -> None:
         run.write_bundle(run.best, state.measured, None)
 
 
-def _with_files(error: LossNotFiniteError, run: TrainedRun, names: Sequence[str]) -> LossNotFiniteError:
+def _with_files(
+    error: LossNotFiniteError, run: RunFolder, names: Sequence[str], unit: str
+) -> LossNotFiniteError:
     """The same error with the files of its batch: some in the message, all of them in the run's folder."""
     files = [names[i] for i in error.samples]
     listed = run.folder / "not-finite.txt"
@@ -111,19 +114,18 @@ def _with_files(error: LossNotFiniteError, run: TrainedRun, names: Sequence[str]
     some = ", ".join(files[:_NAMED])
     more = f" and {len(files) - _NAMED} more, all in {listed}" if len(files) > _NAMED else ""
     return LossNotFiniteError(
-        error.what, f"{error.why}, or an image is odd: {some}{more}", error.fix, error.samples
+        error.what, f"{error.why}, or one of its {unit} is odd: {some}{more}", error.fix, error.samples
     )
 
 
-def _line(row: EpochResult, state: TrainState, job: Job) -> str:
+def _line(row: Row, state: TrainState, job: Work) -> str:
     """An epoch in one line, the time left with it."""
     of = f"/{job.pace.epochs}" if job.pace.epochs else ""
     better = " *" if state.best_epoch == row.epoch else "  "
+    learnt, speed = row.told
     return (
-        f"epoch {row.epoch:{max(1, len(of) - 1)}}{of}  "
-        f"loss {row.train_loss:.4f}  top1 {row.train_top1:.4f}  "
-        f"val loss {row.val_loss:.4f}  val top1 {row.val_top1:.4f}{better}  "
-        f"{row.images_per_second:,.0f} images/s  {_clock(job.pace.left(state))} left"
+        f"epoch {row.epoch:{max(1, len(of) - 1)}}{of}  {learnt}{better}  {speed}  "
+        f"{_clock(job.pace.left(state))} left"
     )
 
 

@@ -31,39 +31,31 @@ from striate.training.config import TrainConfig
 from striate.training.tally import EpochResult
 
 
-@dataclass
-class TrainedRun:
-    """What a training run leaves.
+@dataclass(kw_only=True)
+class RunFolder:
+    """What every training run leaves.
 
     Attributes:
         folder: `runs/<name>`.
-        config: what it was told, with every default filled in.
-        dataset: the divided data it trained on.
         description: what its bundles say of themselves.
-        epochs: a row for each finished epoch.
-        best_epoch: the one that `best.safetensors` is of; 0 before the first is finished.
-        train: how many images trained.
-        problems: images that could not be read, as far as they were asked for.
         notes: what else should be known.
+        epochs: a row for each epoch that was measured.
+        best_epoch: the one that `best.safetensors` is of; 0 before the first is finished.
         seconds: from start to end.
         profile: seconds by what they went into, where that was measured.
     """
 
     folder: Path
-    config: TrainConfig
-    dataset: DataSet
     description: Description
-    train: int
-    problems: tuple[Problem, ...]
     notes: list[str]
-    epochs: list[EpochResult] = field(default_factory=list)
+    epochs: list[Any] = field(default_factory=list)
     best_epoch: int = 0
     seconds: float = 0.0
     profile: dict[str, float] = field(default_factory=dict)
 
     @property
     def best(self) -> Path:
-        """The bundle of the epoch that did best on the validation images."""
+        """The bundle of the epoch that did best on the validation data."""
         return self.folder / "best.safetensors"
 
     @property
@@ -71,15 +63,41 @@ class TrainedRun:
         """The bundle of the last epoch, or of the moment the run was interrupted."""
         return self.folder / "last.safetensors"
 
+    def write_results(self, rows: Sequence[Any], best_epoch: int) -> None:
+        """Write down the rows so far; at least one."""
+        self.epochs, self.best_epoch = list(rows), best_epoch
+        write_aside(self.folder / "results.csv", _csv(type(rows[0]), self.epochs))
+
+    def write_bundle(
+        self, path: Path, network: nn.Module | Mapping[str, torch.Tensor], row: Any | None
+    ) -> None:
+        """Write a network, or its weights, with the figures of an epoch."""
+        metrics = {} if row is None else dataclasses.asdict(row)
+        bundle.write(path, network, dataclasses.replace(self.description, metrics=metrics))
+
+
+@dataclass(kw_only=True)
+class TrainedRun(RunFolder):
+    """What a training run on images leaves.
+
+    Attributes:
+        config: what it was told, with every default filled in.
+        dataset: the divided data it trained on.
+        epochs: rows of `EpochResult`.
+        train: how many images trained.
+        problems: images that could not be read, as far as they were asked for.
+    """
+
+    config: TrainConfig
+    dataset: DataSet
+    train: int
+    problems: tuple[Problem, ...]
+    epochs: list[EpochResult] = field(default_factory=list)
+
     @property
     def images_per_second(self) -> float:
         """Training images a second, the median of the epochs; 0 before the first is finished."""
         return statistics.median([row.images_per_second for row in self.epochs] or [0.0])
-
-    def write_results(self, rows: Sequence[EpochResult], best_epoch: int) -> None:
-        """Write down the rows so far."""
-        self.epochs, self.best_epoch = list(rows), best_epoch
-        write_aside(self.folder / "results.csv", _csv(EpochResult, self.epochs))
 
     def left_out(self, problems: tuple[Problem, ...], train: int) -> None:
         """Write down which images could not be read, and that `train` others did train."""
@@ -87,13 +105,6 @@ class TrainedRun:
         provenance = {**self.description.provenance, "training_images": train}
         self.description = dataclasses.replace(self.description, provenance=provenance)
         write_aside(self.folder / "problems.csv", _csv(Problem, problems))
-
-    def write_bundle(
-        self, path: Path, network: nn.Module | Mapping[str, torch.Tensor], row: EpochResult | None
-    ) -> None:
-        """Write a network, or its weights, with the figures of an epoch."""
-        metrics = {} if row is None else dataclasses.asdict(row)
-        bundle.write(path, network, dataclasses.replace(self.description, metrics=metrics))
 
 
 def writable(out: str) -> Path:

@@ -14,11 +14,11 @@ import torch
 from striate.errors import UsageError
 from striate.files import sweep
 from striate.training import saved
-from striate.training.folder import TrainedRun
-from striate.training.loop import Job, require_sound
+from striate.training.folder import RunFolder
+from striate.training.loop import Work, require_sound
 from striate.training.saved import Saved
 from striate.training.state import TrainState
-from striate.training.tally import EpochResult
+from striate.training.tally import Row
 
 _SECONDS = 60.0  # between two saves within an epoch
 _SHARE = 0.05  # of the time, at most, goes into saving at the ends of short epochs
@@ -38,7 +38,7 @@ class Keeper:
     """
 
     def __init__(
-        self, run: TrainedRun, state: TrainState, job: Job, facts: dict[str, Any], began: float
+        self, run: RunFolder, state: TrainState, job: Work, facts: dict[str, Any], began: float
     ) -> None:
         self._run, self._state, self._job, self._facts = run, state, job, facts
         self._began, self._before = began, 0.0
@@ -93,7 +93,7 @@ class Keeper:
         if self._state.step % every == 0 if every else self._waited(_SECONDS):
             self.save()
 
-    def after_epoch(self, row: EpochResult) -> None:
+    def after_epoch(self, row: Row) -> None:
         """Save after each epoch; where epochs are short, as often as it costs little."""
         state = self._state
         if self._job.config.save_every or state.finished or len(state.rows) == 1 or self._waited(0.0):

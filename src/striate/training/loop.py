@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from striate.training.config import TrainConfig
 from striate.training.profile import UNWATCHED, Stopwatch
 from striate.training.schedule import Pace, batches
 from striate.training.state import TrainState
-from striate.training.tally import EpochResult
+from striate.training.tally import EpochResult, Row
 from striate.training.transfer import training_mode
 from striate.transforms.augment import augment
 from striate.transforms.mixing import mix_batch
@@ -36,7 +37,7 @@ class LossNotFiniteError(TrainingError):
     """The loss, or a weight, is infinite or not a number; what was saved before is sound.
 
     Attributes:
-        samples: int64, positions in the training images of the batch that it happened with.
+        samples: int64, positions in the training data of the batch that it happened with.
     """
 
     def __init__(self, what: str, why: str, fix: str, samples: Indices) -> None:
@@ -44,9 +45,84 @@ class LossNotFiniteError(TrainingError):
         self.samples = samples
 
 
+class Learning(Protocol):
+    """What the loop itself asks of a run's configuration; its fields are `TrainConfig`'s."""
+
+    @property
+    def batch(self) -> int: ...  # noqa: D102
+    @property
+    def grad_clip(self) -> float: ...  # noqa: D102
+    @property
+    def patience(self) -> int: ...  # noqa: D102
+    @property
+    def peak_rate(self) -> float: ...  # noqa: D102
+    @property
+    def rollbacks(self) -> int: ...  # noqa: D102
+    @property
+    def save_every(self) -> int: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+
+
+class Work(Protocol):
+    """What a run is advanced by: what a batch is, what its loss is, how an epoch is measured.
+
+    Attributes:
+        config: how to train.
+        device: where.
+        pace: how large the steps are, and when it is over.
+        watch: told what the time goes into.
+        unit: what batches are made of, in messages.
+        smaller: what to do where the memory does not suffice.
+    """
+
+    @property
+    def config(self) -> Learning: ...  # noqa: D102
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+    @property
+    def pace(self) -> Pace: ...  # noqa: D102
+    @property
+    def watch(self) -> Stopwatch: ...  # noqa: D102
+    @property
+    def unit(self) -> str: ...  # noqa: D102
+    @property
+    def smaller(self) -> str: ...  # noqa: D102
+
+    def order(self, epoch: int) -> list[Indices]:
+        """What each batch of an epoch is made of; a function of the seed and the epoch."""
+
+    def batches(self, epoch: int, order: list[Indices]) -> Generator[Any, None, None]:
+        """The batches of that order: each has a length, `asked`, `samples`, and `weight`.
+
+        `weight` is over how many terms the batch's mean loss is taken, those of all its parts together.
+        """
+
+    def losses(self, state: TrainState, batch: Any, parts: list[slice]) -> Iterator[PartLoss]:
+        """The loss of each part of a batch, one after the other."""
+
+    def measure(self, state: TrainState) -> Row:
+        """The row of what was learnt since the last one."""
+
+
+@dataclass(frozen=True)
+class PartLoss:
+    """What a part of a batch says.
+
+    Attributes:
+        loss: scalar, a mean over `weight` terms; to be differentiated.
+        hits: how many of them were right, before this step; None where that was not counted.
+        weight: how many terms.
+    """
+
+    loss: torch.Tensor
+    hits: torch.Tensor | None
+    weight: int
+
+
 @dataclass(frozen=True)
 class Job:
-    """What stays as it is while a run goes on.
+    """What stays as it is while a run on images goes on.
 
     Attributes:
         preprocess: the contract; `train` holds its canvases, `val` its final size.
@@ -66,6 +142,9 @@ class Job:
     pace: Pace
     watch: Stopwatch = UNWATCHED
 
+    unit: ClassVar[str] = "images"
+    smaller: ClassVar[str] = "Use a smaller --imgsz or a smaller --model, or end what else uses that memory"
+
     @property
     def precision(self) -> torch.dtype | None:
         """The type for mixed precision, None for plain float32."""
@@ -75,13 +154,60 @@ class Job:
         """The images of each batch of an epoch, which counts from 0."""
         return batches(len(self.train), self.config.batch, seed=self.config.seed, epoch=epoch)
 
+    def batches(self, epoch: int, order: list[Indices]) -> Generator[Batch, None, None]:
+        """Pixels and labels of that order."""
+        return stream(self.train, order, self.device, workers=self.config.workers or cpu_count())
+
+    def losses(self, state: TrainState, batch: Batch, parts: list[slice]) -> Iterator[PartLoss]:
+        """Augment, mix, and compare the scores with the labels."""
+        config, preprocess = self.config, self.preprocess
+        recipe = config.augmentation(preprocess)
+        for number, part in enumerate(parts):
+            samples, truth = batch.samples[part], batch.labels[part]
+            with self.watch.phase("augmentation"):
+                pixels = augment(
+                    batch.pixels[part], preprocess.size, recipe,
+                    seed=config.seed, epoch=state.epoch, samples=samples,
+                )  # fmt: skip
+                inputs, own = mix_batch(
+                    preprocess.normalize(pixels), config.mixup, config.cutmix,
+                    seed=config.seed, step=state.step, part=number,
+                )  # fmt: skip
+            with self.watch.phase("forward"), autocast(self.device, self.precision):
+                output = state.network(inputs)
+                loss, scores = loss_of(output, truth, config.label_smoothing)
+                if own < 1:  # the rest of each image is the one before it
+                    other, _ = loss_of(output, truth.roll(1), config.label_smoothing)
+                    loss = own * loss + (1 - own) * other
+            yield PartLoss(loss, (scores.detach().argmax(dim=1) == truth).sum(), len(truth))
+
+    def measure(self, state: TrainState) -> EpochResult:
+        """The row of what was learnt since the last one."""
+        seconds = state.tally.seconds
+        with self.watch.phase("validation"):
+            val_loss, val_top1 = validate(
+                state.measured, self.preprocess, self.val, self.config.batch, self.device,
+                self.config.workers or cpu_count(),
+            )  # fmt: skip
+        return EpochResult(
+            epoch=state.epoch + 1,
+            step=state.step,
+            lr=state.rate,
+            train_loss=state.tally.loss,
+            train_top1=state.tally.top1,
+            val_loss=val_loss,
+            val_top1=val_top1,
+            seconds=state.tally.seconds,
+            images_per_second=state.tally.count / seconds,
+        )
+
 
 def fit(
     state: TrainState,
-    job: Job,
+    job: Work,
     progress: Progress = SILENT,
     after_step: Callable[[], None] = lambda: None,
-    after_epoch: Callable[[EpochResult], None] = lambda row: None,
+    after_epoch: Callable[[Any], None] = lambda row: None,
 ) -> None:
     """Advance a run from where it stands to its end.
 
@@ -94,13 +220,13 @@ def fit(
 
     Raises:
         LossNotFiniteError: with the step, the learning rate and the batch.
-        TrainingError: there is not enough memory for even two images.
+        TrainingError: there is not enough memory for even two of a batch.
     """
     while not state.finished:
         whole = _learn_epoch(state, job, progress, after_step)
         require_sound(state, job)
         over = job.pace.ended(state)
-        row = _measure(state, job) if over or job.pace.measures(state) else None
+        row = job.measure(state) if over or job.pace.measures(state) else None
         state.busy = True
         if whole:
             state.epoch, state.position = state.epoch + 1, 0
@@ -112,15 +238,14 @@ def fit(
         state.busy = False
 
 
-def _learn_epoch(state: TrainState, job: Job, progress: Progress, after_step: Callable[[], None]) -> bool:
+def _learn_epoch(state: TrainState, job: Work, progress: Progress, after_step: Callable[[], None]) -> bool:
     """Learn from what is left of an epoch; answers whether there was time for all of it."""
     order = job.order(state.epoch)
     left = order[state.position :]
     training_mode(state.network)
     of = f"/{job.pace.epochs}" if job.pace.epochs else ""
-    progress.begin(f"epoch {state.epoch + 1}{of}", sum(map(len, left)))
-    workers = job.config.workers or cpu_count()
-    with closing(stream(job.train, left, job.device, workers=workers)) as loading:
+    progress.begin(f"epoch {state.epoch + 1}{of}", sum(map(len, left)), job.unit)
+    with closing(job.batches(state.epoch, left)) as loading:
         for batch in job.watch.each("waiting for data", loading):
             state.rate = state.rate_share * job.pace.rate(state)
             state.busy = True
@@ -138,7 +263,7 @@ def _learn_epoch(state: TrainState, job: Job, progress: Progress, after_step: Ca
     return state.position == len(order)
 
 
-def learn(state: TrainState, job: Job, batch: Batch, progress: Progress = SILENT) -> None:
+def learn(state: TrainState, job: Work, batch: Any, progress: Progress = SILENT) -> None:
     """One step of the optimizer on one batch, in as many parts as the memory wants."""
     while not _gradients(state, job, batch):
         _halve(state, job, len(batch), progress)
@@ -155,39 +280,21 @@ def learn(state: TrainState, job: Job, batch: Batch, progress: Progress = SILENT
             state.average.update_parameters(state.network)
 
 
-def _gradients(state: TrainState, job: Job, batch: Batch) -> bool:
+def _gradients(state: TrainState, job: Work, batch: Any) -> bool:
     """The gradients of a batch's mean loss, summed over its parts; answers whether the memory sufficed."""
-    config, preprocess = job.config, job.preprocess
-    recipe = config.augmentation(preprocess)
-    seed_step(job.device, config.seed, state.step)  # dropout draws from torch's generator
+    seed_step(job.device, job.config.seed, state.step)  # dropout draws from torch's generator
     counted = []
     try:
-        for number, part in enumerate(_parts(len(batch), state.parts)):
-            samples, truth = batch.samples[part], batch.labels[part]
-            with job.watch.phase("augmentation"):
-                pixels = augment(
-                    batch.pixels[part], preprocess.size, recipe,
-                    seed=config.seed, epoch=state.epoch, samples=samples,
-                )  # fmt: skip
-                inputs, own = mix_batch(
-                    preprocess.normalize(pixels), config.mixup, config.cutmix,
-                    seed=config.seed, step=state.step, part=number,
-                )  # fmt: skip
-            with job.watch.phase("forward"), autocast(job.device, job.precision):
-                output = state.network(inputs)
-                loss, scores = loss_of(output, truth, config.label_smoothing)
-                if own < 1:  # the rest of each image is the one before it
-                    other, _ = loss_of(output, truth.roll(1), config.label_smoothing)
-                    loss = own * loss + (1 - own) * other
+        for part in job.losses(state, batch, _parts(len(batch), state.parts)):
             with job.watch.phase("backward"):
-                torch.autograd.backward(state.scaler.scale(loss * (len(samples) / len(batch))))
-            counted.append((loss.detach(), scores.detach(), truth))
+                torch.autograd.backward(state.scaler.scale(part.loss * (part.weight / batch.weight)))
+            counted.append((part.loss.detach(), part.hits, part.weight))
     except (RuntimeError, MemoryError) as error:
         if not _memory_ran_out(error):
             raise
         return False
-    for loss, scores, truth in counted:
-        state.tally.add(loss, scores, truth, state.step)
+    for loss, hits, weight in counted:
+        state.tally.add(loss, hits, weight, state.step)
     return True
 
 
@@ -198,15 +305,15 @@ def _parts(count: int, parts: int) -> list[slice]:
     return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
 
 
-def _halve(state: TrainState, job: Job, count: int, progress: Progress) -> None:
+def _halve(state: TrainState, job: Work, count: int, progress: Progress) -> None:
     """Cut batches into twice as many parts, after the memory did not suffice."""
     state.optimizer.zero_grad(set_to_none=True)
     parts = len(_parts(count, state.parts))
     if parts == len(_parts(count, 2 * parts)):
         raise TrainingError(
             f"the memory of {job.device} does not suffice",
-            f"not even for {-(-count // parts)} images at a time",
-            "Use a smaller --imgsz or a smaller --model, or end what else uses that memory",
+            f"not even for {-(-count // parts)} {job.unit} at a time",
+            job.smaller,
         )
     state.parts = 2 * parts
     gc.collect()
@@ -226,28 +333,7 @@ def _memory_ran_out(error: BaseException) -> bool:
     return any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))
 
 
-def _measure(state: TrainState, job: Job) -> EpochResult:
-    """The row of what was learnt since the last one."""
-    seconds = state.tally.seconds
-    with job.watch.phase("validation"):
-        val_loss, val_top1 = validate(
-            state.measured, job.preprocess, job.val, job.config.batch, job.device,
-            job.config.workers or cpu_count(),
-        )  # fmt: skip
-    return EpochResult(
-        epoch=state.epoch + 1,
-        step=state.step,
-        lr=state.rate,
-        train_loss=state.tally.loss,
-        train_top1=state.tally.top1,
-        val_loss=val_loss,
-        val_top1=val_top1,
-        seconds=state.tally.seconds,
-        images_per_second=state.tally.count / seconds,
-    )
-
-
-def require_sound(state: TrainState, job: Job) -> None:
+def require_sound(state: TrainState, job: Work) -> None:
     """Refuse a state that is not worth keeping.
 
     Raises:
@@ -258,7 +344,7 @@ def require_sound(state: TrainState, job: Job) -> None:
         _require_finite(state, job, state.step - 1)
 
 
-def _require_finite(state: TrainState, job: Job, astray: int | None) -> None:
+def _require_finite(state: TrainState, job: Work, astray: int | None) -> None:
     if astray is None:
         return
     batch = astray - (state.step - state.position)  # of this epoch: the one before it was looked at

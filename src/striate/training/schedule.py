@@ -111,5 +111,5 @@ class Epochs:
 
     def left(self, state: TrainState) -> float:
         """As long for each epoch to come as for those behind."""
-        seconds = sum(row.seconds for row in state.rows) / max(1, len(state.rows))
+        seconds: float = sum(row.seconds for row in state.rows) / max(1, len(state.rows))
         return seconds * (self._config.epochs - len(state.rows))

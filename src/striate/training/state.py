@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from striate.device import mixed_precision
 from striate.training.config import TrainConfig
 from striate.training.optimizer import make_optimizer, moving_average
-from striate.training.tally import EpochResult, Tally
+from striate.training.tally import EpochResult, Row, Tally
 
 
 @dataclass
@@ -37,7 +37,8 @@ class TrainState:
         rate: learning rate of the last step.
         rate_share: what the schedule's rate is multiplied by; below 1 once the run was rolled back.
         parts: how many parts a batch is cut into, for want of memory; their gradients are summed.
-        rows: a row for each finished epoch.
+        rows: a row for each epoch that was measured.
+        row_kind: what a row is: a dataclass that has what `Row` asks for.
         best_epoch: the one of the best row, 0 before there is one.
         best: weights of the best epoch while no bundle holds them; None otherwise.
         rollbacks: how often the run was set back to a saved state with a lower rate.
@@ -58,7 +59,8 @@ class TrainState:
     rate: float = 0.0
     rate_share: float = 1.0
     parts: int = 1
-    rows: list[EpochResult] = field(default_factory=list)
+    rows: list[Any] = field(default_factory=list)
+    row_kind: type = EpochResult
     best_epoch: int = 0
     best: dict[str, torch.Tensor] | None = None
     rollbacks: int = 0
@@ -101,7 +103,7 @@ class TrainState:
         values = [v for v in self.network.state_dict().values() if v.is_floating_point()]
         return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
-    def record(self, row: EpochResult) -> None:
+    def record(self, row: Row) -> None:
         """Count a row."""
         self.rows.append(row)
         if not self.best_epoch or row.merit > self.best_row.merit:
@@ -109,7 +111,7 @@ class TrainState:
         self.tally.clear()
 
     @property
-    def best_row(self) -> EpochResult:
+    def best_row(self) -> Any:
         """The row of the best epoch; raises StopIteration before there is one."""
         return next(row for row in self.rows if row.epoch == self.best_epoch)
 
@@ -150,7 +152,7 @@ class TrainState:
             self._restore_tensors(tensors)
         for name in _PLAIN:
             setattr(self, name, values[name])
-        self.rows[:] = [EpochResult(**row) for row in values["rows"]]
+        self.rows[:] = [self.row_kind(**row) for row in values["rows"]]
         self.tally.from_json(values["tally"])
         if values["scaler"]:
             self.scaler.load_state_dict(values["scaler"])

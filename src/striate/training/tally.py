@@ -4,9 +4,33 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+
+
+class Row(Protocol):
+    """What every kind of row in `results.csv` has."""
+
+    @property
+    def epoch(self) -> int:
+        """Counts from 1."""
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps so far."""
+
+    @property
+    def seconds(self) -> float:
+        """That the epoch took, validation included."""
+
+    @property
+    def merit(self) -> tuple[float, ...]:
+        """What the best epoch has most of."""
+
+    @property
+    def told(self) -> tuple[str, str]:
+        """The row in words: what was learnt, and how fast."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +64,15 @@ class EpochResult:
         """What the best epoch has most of: accuracy, then a low loss."""
         return self.val_top1, -self.val_loss
 
+    @property
+    def told(self) -> tuple[str, str]:
+        """The row in words: what was learnt, and how fast."""
+        learnt = (
+            f"loss {self.train_loss:.4f}  top1 {self.train_top1:.4f}  "
+            f"val loss {self.val_loss:.4f}  val top1 {self.val_top1:.4f}"
+        )
+        return learnt, f"{self.images_per_second:,.0f} images/s"
+
 
 class Tally:
     """Loss and hits since the last row, summed on the device so that the host need not wait for each step."""
@@ -57,22 +90,23 @@ class Tally:
         self._astray = torch.full((), -1, device=self._device, dtype=torch.int64)
         self._started, self._before = time.perf_counter(), 0.0
 
-    def add(self, loss: torch.Tensor, scores: torch.Tensor, truth: torch.Tensor, step: int) -> None:
+    def add(self, loss: torch.Tensor, hits: torch.Tensor | None, weight: int, step: int) -> None:
         """Count one batch, or one part of it, of the step that counts from 0."""
         loss = loss.detach().double()
-        self._loss += loss * len(truth)
-        self._hits += (scores.detach().argmax(dim=1) == truth).sum()
+        self._loss += loss * weight
+        if hits is not None:
+            self._hits += hits
         self._astray = torch.where((self._astray < 0) & ~loss.isfinite(), step, self._astray)
-        self.count += len(truth)
+        self.count += weight
 
     @property
     def loss(self) -> float:
-        """Mean over the images so far."""
+        """Mean over the images (or tokens) so far."""
         return float(self._loss) / max(1, self.count)
 
     @property
     def top1(self) -> float:
-        """Share of the images so far that was right."""
+        """Share of them that was right."""
         return float(self._hits) / max(1, self.count)
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +83,11 @@ class TextBatch:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @cached_property
+    def weight(self) -> int:
+        """Over how many terms the mean loss is taken: one for each token that is not padding."""
+        return int((self.wanted != PAD).sum())
 
 
 def padded(rows: Sequence[IntRow | Sequence[int]], least: int = 1) -> torch.Tensor:
