@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from striate.training.config import TrainConfig
+
+_FUSED = ("cpu", "cuda")  # devices on which one pass over all weights is the quicker one
+
+
+class _Light(torch.optim.Optimizer):
+    """torch's own methods without the wrappers that load its compiler, 2 s, when they are first called.
+
+    The wrappers keep `torch.compile` out of the methods; nothing here is compiled but the network.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class SGD(_Light, torch.optim.SGD):
+    """torch.optim.SGD, to the bit."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+class AdamW(_Light, torch.optim.AdamW):
+    """torch.optim.AdamW, to the bit."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig, head: str | None = None) -> torch.optim.Optimizer:
@@ -22,13 +49,14 @@ def make_optimizer(network: nn.Module, config: TrainConfig, head: str | None = N
             share = 1.0 if head is not None and name.startswith(f"{head}.") else backbone
             decay = config.decay if parameter.ndim > 1 else 0.0
             groups.setdefault((share, decay), []).append(parameter)
-    groups_of = [
+    groups_of: list[dict[str, Any]] = [
         {"params": parameters, "weight_decay": decay, "share": share}
         for (share, decay), parameters in groups.items()
     ]
+    fused = all(p.device.type in _FUSED for group in groups_of for p in group["params"])
     if config.opt == "sgd":
-        return torch.optim.SGD(groups_of, lr=config.peak_rate, momentum=0.9)
-    return torch.optim.AdamW(groups_of, lr=config.peak_rate)
+        return SGD(groups_of, lr=config.peak_rate, momentum=0.9, fused=fused)
+    return AdamW(groups_of, lr=config.peak_rate, fused=fused)
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
