@@ -6,11 +6,14 @@ import contextlib
 import hashlib
 import os
 import random
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from striate.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def choose(name: str = "auto") -> torch.device:
@@ -22,6 +25,8 @@ def choose(name: str = "auto") -> torch.device:
     Raises:
         UsageError: the name is not a device, or this machine has no such device.
     """
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -45,6 +50,8 @@ def choose(name: str = "auto") -> torch.device:
 
 def seed_everything(seed: int) -> None:
     """Seed Python's, NumPy's and torch's generators, for initial weights and dropout."""
+    import torch
+
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -55,6 +62,8 @@ def seed_step(device: torch.device, seed: int, step: int) -> None:
 
     A run that is resumed draws as one that was never stopped, whatever was drawn before.
     """
+    import torch
+
     digest = hashlib.blake2b(f"{seed} {step}".encode(), digest_size=8).digest()
     value = int.from_bytes(digest, "little")
     torch.default_generator.manual_seed(value)
@@ -72,6 +81,8 @@ def mixed_precision(device: torch.device, wanted: bool | None) -> torch.dtype | 
         device: where the network runs.
         wanted: True or False as the user said, None to use it where it helps (CUDA).
     """
+    import torch
+
     if device.type != "cuda" or wanted is False:
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
@@ -79,6 +90,8 @@ def mixed_precision(device: torch.device, wanted: bool | None) -> torch.dtype | 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[None]:
     """Run what is inside in `dtype` where that is safe; a no-op for None."""
+    import torch
+
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype)

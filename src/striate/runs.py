@@ -7,18 +7,18 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from striate import bundle
 from striate.errors import unknown_name
-from striate.evaluation import Evaluation, evaluate
 from striate.progress import SILENT, Progress
-from striate.report.page import write_report
+from striate.training import ahead
 from striate.training.config import TrainConfig, implied_model
-from striate.training.folder import TrainedRun
-from striate.training.session import TrainingInterrupted
-from striate.training.session import resume as resume_training
-from striate.training.session import train as train_network
+from striate.training.interrupts import TrainingInterrupted
+
+if TYPE_CHECKING:
+    from striate.evaluation import Evaluation
+    from striate.training.folder import TrainedRun
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def train(data: str | os.PathLike[str], progress: Progress = SILENT, **options: 
     if "model" not in options and (model := implied_model(options.get("weights", "none"))):
         options["model"] = model
     config = TrainConfig(data=os.fspath(data), **options)
-    return _finished(lambda: train_network(config, progress), progress)
+    return _finished(lambda: ahead.train(config, progress), progress)
 
 
 def _finished(training: Callable[[], TrainedRun], progress: Progress) -> Run:
@@ -108,11 +108,17 @@ def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **option
         DataError, UsageError, TrainingError: as `striate.training.session.resume`.
         TrainingInterrupted: as `train`.
     """
+    from striate.training.session import resume as resume_training
+
     return _finished(lambda: resume_training(folder, progress, **options), progress)
 
 
 def finish(run: TrainedRun, progress: Progress = SILENT) -> Run:
     """Measure the best bundle on what was held out, note the figures in it, write the report."""
+    # Neither is needed, and their libraries are not loaded, before there is something to report.
+    from striate.evaluation import evaluate
+    from striate.report.page import write_report
+
     held_out = "test" if "test" in run.dataset.splits else "val"
     evaluation = evaluate(
         run.folder, split=held_out, batch=run.config.batch, device=run.config.device,

@@ -60,6 +60,10 @@ def run(argv: Sequence[str]) -> int:
     on standard output.
     """
     _mend_streams()
+    # OpenMP's threads wait for each other by spinning, which takes most of the time on a busy machine. A
+    # short while of it does as well on a quiet one (docs/training.md). This is read when torch is loaded.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     if not argv or (len(argv) == 1 and argv[0] in GROUPS):
         argv = [*argv, "--help"]
     try:

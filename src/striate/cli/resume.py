@@ -39,7 +39,6 @@ def go_on(run: str, options: dict[str, Any], as_json: bool) -> int:
     """Resume a run, with the options that the user named."""
     from striate.cli.console import print_json
     from striate.training import saved
-    from striate.training.session import resume as resume_training
 
     folder = Path(run).expanduser()
     values = saved.finished(folder)
@@ -53,6 +52,8 @@ def go_on(run: str, options: dict[str, Any], as_json: bool) -> int:
                 f"{values['best_epoch']}. There is nothing to resume; its report is {folder / 'report.html'}"
             )
         return 0
+    from striate.training.session import resume as resume_training
+
     return show(lambda progress: resume_training(run, progress, **options), as_json)
 
 
@@ -60,8 +61,7 @@ def show(training: Callable[[Progress], TrainedRun], as_json: bool) -> int:
     """Train, measure, report and print; returns the exit code."""
     from striate.cli.console import print_evaluation, print_json, print_profile, watching
     from striate.errors import INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE
-    from striate.runs import finish
-    from striate.training.session import TrainingInterrupted
+    from striate.training.interrupts import TrainingInterrupted
 
     interrupted = False
     with watching() as progress:
@@ -74,6 +74,8 @@ def show(training: Callable[[Progress], TrainedRun], as_json: bool) -> int:
                 progress.warn(f"terminated; what was reached is saved; {again}")
                 return TERMINATED_EXIT_CODE
             progress.warn("interrupted; measuring and reporting what was reached (Ctrl-C again to leave it)")
+        from striate.runs import finish
+
         run = finish(trained, progress)
     if as_json:
         print_json(run.to_json())

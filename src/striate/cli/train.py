@@ -195,16 +195,12 @@ def train(
     except UsageError as error:
         raise UsageError(_as_flags(error.what), error.why, error.fix) from error
 
-    from striate.data import open_data
-
-    open_data(config.data)  # a wrong path is told before torch is loaded
-
     if find_lr:
         return _find_rate(config, as_json)
 
-    from striate.training.session import train as train_network
+    from striate.training import ahead
 
-    return show(lambda progress: train_network(config, progress), as_json)
+    return show(lambda progress: ahead.train(config, progress), as_json)
 
 
 def _find_rate(config: TrainConfig, as_json: bool) -> int:

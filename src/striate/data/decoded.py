@@ -87,6 +87,11 @@ class Decoded:
         return self._kept is not None and bool(((self._state == _KEPT) | (self._state == _BAD)).all())
 
     @property
+    def keeps(self) -> bool:
+        """Whether an image that is read is there for the next time."""
+        return self._kept is not None or (self._cache is not None and bool(self._storable.any()))
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """The images that turned out to be unreadable so far, in their order."""
         return tuple(Problem(self.names[i], self._reasons[i]) for i in sorted(self._reasons))

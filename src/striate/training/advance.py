@@ -5,32 +5,18 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Sequence
 from shlex import quote
-from typing import Any
 
 from striate.errors import WriteError
 from striate.files import write_aside
 from striate.progress import Progress
 from striate.training.folder import RunFolder
-from striate.training.interrupts import Interrupts
+from striate.training.interrupts import Interrupts, TrainingInterrupted
 from striate.training.keeper import Keeper
 from striate.training.loop import LossNotFiniteError, Work, fit
 from striate.training.state import TrainState
 from striate.training.tally import Row
 
 _NAMED = 3  # files of a batch in a message
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM during training; what was reached is in the run's folder, to be resumed.
-
-    Attributes:
-        run: what was reached.
-        terminated: SIGTERM asked for it, which leaves little time.
-    """
-
-    def __init__(self, run: Any, terminated: bool = False) -> None:
-        super().__init__(f"training was interrupted; what it reached is in {run.folder}")
-        self.run, self.terminated = run, terminated
 
 
 def advance(

@@ -5,10 +5,25 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from striate.progress import Progress
-from striate.training.state import TrainState
+
+if TYPE_CHECKING:
+    from striate.training.state import TrainState
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM during training; what was reached is in the run's folder, to be resumed.
+
+    Attributes:
+        run: what was reached.
+        terminated: SIGTERM asked for it, which leaves little time.
+    """
+
+    def __init__(self, run: Any, terminated: bool = False) -> None:
+        super().__init__(f"training was interrupted; what it reached is in {run.folder}")
+        self.run, self.terminated = run, terminated
 
 
 class Interrupts:

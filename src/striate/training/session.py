@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -19,17 +18,18 @@ from torch import nn
 import striate
 from striate import models
 from striate.bundle import Description
-from striate.data import DataSet, Decoded, Problem, SplitPlan, open_data, split
-from striate.data.check import quick
+from striate.data import DataSet, Decoded, Problem
 from striate.device import choose, cpu_count, seed_everything
 from striate.errors import DataError, UsageError
 from striate.progress import SILENT, Progress
 from striate.training import transfer
-from striate.training.advance import TrainingInterrupted, advance
+from striate.training.advance import advance
+from striate.training.ahead import Ahead, contract
 from striate.training.budget import Budget, fit_to, reading_seconds
 from striate.training.changes import note_data
 from striate.training.config import TrainConfig
 from striate.training.folder import TrainedRun, read_problems, reserve, writable, write_down
+from striate.training.interrupts import TrainingInterrupted
 from striate.training.keeper import Keeper, alone
 from striate.training.loop import Job
 from striate.training.profile import UNWATCHED, Profile
@@ -69,13 +69,19 @@ def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **option
     return train(stopped.config, progress, stopped)
 
 
-def train(config: TrainConfig, progress: Progress = SILENT, stopped: Stopped | None = None) -> TrainedRun:
+def train(
+    config: TrainConfig,
+    progress: Progress = SILENT,
+    stopped: Stopped | None = None,
+    ahead: Ahead | None = None,
+) -> TrainedRun:
     """Train a network as `config` says, on the CPU the same to the bit for the same seed.
 
     Args:
         config: everything about the run.
         progress: is told of each stage and batch.
         stopped: a run to go on with, rather than a new one.
+        ahead: its data, where they are open already.
 
     Returns:
         The finished run.
@@ -87,7 +93,7 @@ def train(config: TrainConfig, progress: Progress = SILENT, stopped: Stopped | N
         TrainingInterrupted: Ctrl-C, once there was something to keep.
     """
     started = time.perf_counter()
-    ready = prepare(config, progress, stopped)
+    ready = prepare(config, progress, stopped, ahead)
     config, place = ready.config, ready.place
     before = 0.0 if stopped is None else stopped.saved.values["seconds"]
     run = TrainedRun(
@@ -158,7 +164,9 @@ class Ready:
     notes: list[str]
 
 
-def prepare(config: TrainConfig, progress: Progress, stopped: Stopped | None = None) -> Ready:
+def prepare(
+    config: TrainConfig, progress: Progress, stopped: Stopped | None = None, ahead: Ahead | None = None
+) -> Ready:
     """Data, images and network of a run; writes nothing.
 
     Raises:
@@ -167,8 +175,9 @@ def prepare(config: TrainConfig, progress: Progress, stopped: Stopped | None = N
     known = None if stopped is None else stopped.description
     if stopped is not None and known is None:
         config = stopped.given  # it has made no step yet
-    dataset, notes = _divided(config)
-    notes += quick(dataset) if stopped is None else []
+    ahead = ahead or Ahead(config, progress)
+    dataset, notes = ahead.dataset, [*ahead.notes]
+    notes += ahead.remarks() if stopped is None else []
     if stopped is not None:
         stopped.require_same(dataset)
     place = choose(config.device)
@@ -177,17 +186,14 @@ def prepare(config: TrainConfig, progress: Progress, stopped: Stopped | None = N
     if config.budget and known is None:
         config = _sized(config, dataset, place, progress)
     start = _start(config, progress) if known is None else None
-    preprocess = _preprocess(config, dataset, start, notes) if known is None else known.preprocess
+    if known is None:
+        preprocess = contract(config, dataset, start[0].preprocess if start else None, notes)
+    else:
+        preprocess = known.preprocess
     for note in notes:
         progress.warn(note)
-    margin = config.augmentation(preprocess) != "none"  # room for random crops
-    train, val = (
-        Decoded(
-            dataset.splits[name], preprocess, canvas=margin and name == "train", cache=config.cache,
-            root=dataset.root, progress=progress,
-        )
-        for name in ("train", "val")
-    )  # fmt: skip
+    train, val = ahead.images(preprocess, config)
+    ahead.stop()
     _require_enough(dataset, train, val)
 
     seed_everything(config.seed)
@@ -230,57 +236,6 @@ def _sized(config: TrainConfig, dataset: DataSet, place: torch.device, progress:
     if said:
         progress.say(said)
     return config
-
-
-def _divided(config: TrainConfig) -> tuple[DataSet, list[str]]:
-    """The data in train, val and maybe test, with the classes of train; and what was passed over."""
-    found = open_data(config.data)
-    dataset = split(found, SplitPlan(config.val, config.test, config.seed))
-    notes = list(dataset.notes)
-    if "val" not in dataset.splits or not len(dataset.splits["train"]):
-        raise DataError(
-            f"cannot train on {config.data!r}",
-            f"with {sum(map(len, found.splits.values()))} images none is left to choose the best epoch by",
-            "Give each class at least three images, or make a val folder",
-        )
-    known = np.unique(dataset.splits["train"].labels)
-    dataset, left_out = dataset.with_classes(tuple(dataset.classes[i] for i in known))
-    notes += [
-        f"class {name!r} has no training images: its {count} others are left out"
-        for name, count in left_out.items()
-    ]
-    if len(dataset.classes) < 2:
-        raise DataError(
-            f"cannot train on {config.data!r}",
-            "; ".join((f"it has one class, {dataset.classes[0]!r}", *notes)),
-            "A classifier needs two: add a folder with images of what it is not",
-        )
-    return dataset, notes
-
-
-def _preprocess(config: TrainConfig, dataset: DataSet, start: Start | None, notes: list[str]) -> Preprocess:
-    """The contract of the run: that of the weights, unless the user says otherwise, which is remarked on."""
-    pixels = dataset.splits["train"].pixels
-    own = config.preprocess(None if pixels is None else pixels.shape)
-    if start is None:
-        return own
-    theirs = start[0].preprocess
-    size = theirs if config.imgsz is None else own
-    channels = config.channels or theirs.channels
-    mean, std = (theirs.mean, theirs.std) if config.normalize == "auto" else (own.mean, own.std)
-    if len(mean) != channels:  # weights for RGB that are to read grayscale, or the other way round
-        mean, std = (fmean(mean),) * channels, (fmean(std),) * channels
-    chosen = dataclasses.replace(
-        theirs, size=size.size, shorter_side=size.shorter_side, resize=size.resize, channels=channels,
-        mean=mean, std=std,
-    )  # fmt: skip
-    for field in ("size", "channels", "mean", "std", "resize"):
-        if getattr(chosen, field) != getattr(theirs, field):
-            notes.append(
-                f"the weights were trained with {field} {getattr(theirs, field)}; "
-                f"this run uses {getattr(chosen, field)}"
-            )
-    return chosen
 
 
 def _network(
