@@ -107,7 +107,7 @@ class Evaluation:
 
 def evaluate(
     model: Classifier | str | os.PathLike[str],
-    data: str | os.PathLike[str] | None = None,
+    data: Any = None,
     *,
     split: str = "auto",
     batch: int = 64,
@@ -120,7 +120,7 @@ def evaluate(
 
     Args:
         model: a classifier, a bundle, or a run's folder.
-        data: as for `striate.data.open_data`; None for what the run of this bundle held out.
+        data: as for `striate.data.open_data`, objects too; None for what the run of this bundle held out.
         split: `test`, `val`, `train` or `all`; `auto` takes test, else val, else all.
         batch: images that go through the network at once.
         device: where to run; of no effect if a classifier is given.
@@ -198,7 +198,7 @@ def measure(
     )
 
 
-def _find(classifier: Classifier, data: str | os.PathLike[str] | None) -> tuple[DataSet, tuple[str, ...]]:
+def _find(classifier: Classifier, data: Any) -> tuple[DataSet, tuple[str, ...]]:
     """The data to measure on: where they are the run's own and came undivided, with the run's division."""
     folder = Path(classifier.path).parent
     config, table = folder / "config.yaml", folder / "split.csv"
@@ -227,15 +227,16 @@ def _find(classifier: Classifier, data: str | os.PathLike[str] | None) -> tuple[
     return dataset, ("the data are not divided: all images are measured, any the model was trained on too",)
 
 
-def _same(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> bool:
-    return os.path.realpath(a) == os.path.realpath(b)
+def _same(own: str, data: Any) -> bool:
+    """Whether data are those of the run, as its configuration names them."""
+    return isinstance(data, (str, os.PathLike)) and os.path.realpath(own) == os.path.realpath(data)
 
 
 def divide_as(dataset: DataSet, table: DataSet) -> DataSet:
     """Divide an undivided data set as a run's `split.csv` says; images it does not name are left out."""
     everything = dataset.splits[UNSPLIT]
     # Names of images in memory are no paths; in the table they were read as if they were.
-    base = "" if everything.pixels is None else table.root
+    base = "" if dataset.root else table.root
     position = {_absolute(str(Path(base) / name)): i for i, name in enumerate(everything.names)}
     splits = {}
     for name, samples in table.splits.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from striate import bundle
+from striate.data import open_data
 from striate.errors import unknown_name
 from striate.progress import SILENT, Progress
 from striate.training import ahead
@@ -63,11 +64,11 @@ class Run:
         }
 
 
-def train(data: str | os.PathLike[str], progress: Progress = SILENT, **options: Any) -> Run:
+def train(data: Any, progress: Progress = SILENT, **options: Any) -> Run:
     """Train a network on a folder of images, measure it, and write a report.
 
     Args:
-        data: as for `striate.data.open_data`.
+        data: as for `striate.data.open_data`: a path, a pair of arrays, a torch `Dataset`, ...
         progress: is told of each stage.
         options: the other fields of `striate.training.config.TrainConfig`: `model`, `epochs`, `lr`, ...
 
@@ -81,7 +82,8 @@ def train(data: str | os.PathLike[str], progress: Progress = SILENT, **options: 
             raise unknown_name("option", name, fields)
     if "model" not in options and (model := implied_model(options.get("weights", "none"))):
         options["model"] = model
-    config = TrainConfig(data=os.fspath(data), **options)
+    path = isinstance(data, (str, os.PathLike))
+    config = TrainConfig(data=os.fspath(data) if path else open_data(data), **options)
     return _finished(lambda: ahead.train(config, progress), progress)
 
 
@@ -102,7 +104,7 @@ def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **option
         folder: `runs/<name>`.
         progress: is told of each stage.
         options: fields of `TrainConfig` that may be others than before: `device`, `workers`, `save_every`,
-            `rollbacks`, and `data`, where the images lie elsewhere now.
+            `rollbacks`, and `data`, where the images lie elsewhere now; objects must be given again.
 
     Raises:
         DataError, UsageError, TrainingError: as `striate.training.session.resume`.
@@ -110,6 +112,8 @@ def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **option
     """
     from striate.training.session import resume as resume_training
 
+    if not isinstance(options.get("data"), (str, type(None))):
+        options["data"] = open_data(options["data"])
     return _finished(lambda: resume_training(folder, progress, **options), progress)
 
 
@@ -121,8 +125,8 @@ def finish(run: TrainedRun, progress: Progress = SILENT) -> Run:
 
     held_out = "test" if "test" in run.dataset.splits else "val"
     evaluation = evaluate(
-        run.folder, split=held_out, batch=run.config.batch, device=run.config.device,
-        workers=run.config.workers, progress=progress,
+        run.folder, replace(run.dataset, source=run.config.source), split=held_out, batch=run.config.batch,
+        device=run.config.device, workers=run.config.workers, cache=run.config.cache, progress=progress,
     )  # fmt: skip
     if held_out == "val":
         note = "The val images also chose the best epoch, so this accuracy flatters a little"

@@ -105,9 +105,9 @@ def test_missing_folders_and_odd_files(tmp_path):
         open_data(tmp_path / "flowrs")
     with pytest.raises(DataError, match="near it lies 'digits'"):
         open_data("digitz")
-    (tmp_path / "x.zip").write_bytes(b"PK")
+    (tmp_path / "x.rar").write_bytes(b"Rar!")
     with pytest.raises(UsageError, match="neither a folder nor"):
-        open_data(tmp_path / "x.zip")
+        open_data(tmp_path / "x.rar")
 
 
 @pytest.mark.parametrize(("suffix", "delimiter"), [(".csv", ","), (".tsv", "\t")])

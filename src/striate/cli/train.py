@@ -18,8 +18,8 @@ def train(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="Folder of class folders (with train/val/test above them or not), CSV or TSV, folder of idx "
-            "files, or `digits`.",
+            help="Folder of class folders (with train/val/test above them or not), zip or tar of such, "
+            "WebDataset shards, CSV or TSV, .npz, folder of idx files, or `digits`.",
             show_default=False,
         ),
     ] = None,

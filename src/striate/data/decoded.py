@@ -72,7 +72,7 @@ class Decoded:
             self._kept: Pixels | None = pixels.reshape(len(samples), *self.shape)
             self._state[:] = _KEPT  # nothing to decode, nothing to scale
             return
-        if cache and pixels is None:
+        if cache and (samples.in_files or (len(samples) and samples.stamp(0) is not None)):
             self._open_cache(root)
         fits = len(samples) * math.prod(self.shape) <= IN_MEMORY
         small = max(size) <= SMALL or self._cache is None
@@ -175,12 +175,8 @@ class Decoded:
 
     def _decode(self, i: int, out: Pixels) -> bool:
         """Decode one image; answers whether it can be read."""
-        source = self._samples.fetch(i)
         try:
-            if isinstance(source, np.ndarray):
-                out[:] = self._preprocess.canvas(source) if self._canvas else self._preprocess.fit(source)
-            else:
-                out[:] = self._preprocess.read(source, canvas=self._canvas)
+            out[:] = self._preprocess.read(self._samples.fetch(i), canvas=self._canvas)
         except DecodeError as error:
             self._reasons[i], self._state[i] = error.why, _BAD
             return False

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -21,16 +24,76 @@ SPLIT_NAMES = {
 _LAYOUT = "Put the images into one folder for each class: root/<class>/ or root/{train,val,test}/<class>/"
 
 
+class Tree(Protocol):
+    """A folder, on a disk or within an archive."""
+
+    @property
+    def name(self) -> str:
+        """Its own name."""
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+
+    def folders(self) -> Sequence[Tree]:
+        """The folders right below it, by name; hidden ones are none."""
+
+    def images(self) -> list[str]:
+        """The paths of all images below it, in a fixed order."""
+
+    def loose(self) -> int:
+        """How many images lie right in it."""
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder on a disk."""
+
+    place: Path
+
+    @property
+    def name(self) -> str:
+        return self.place.name
+
+    @property
+    def path(self) -> str:
+        return str(self.place)
+
+    def folders(self) -> list[_Folder]:
+        hidden = (".", "__")  # .ipynb_checkpoints, .git, __MACOSX, __pycache__
+        found = sorted(p for p in self.place.iterdir() if p.is_dir() and not p.name.startswith(hidden))
+        return [_Folder(path) for path in found]
+
+    def images(self) -> list[str]:
+        return _images(self.place)
+
+    def loose(self) -> int:
+        return sum(is_image_name(p.name) for p in self.place.iterdir())
+
+
 def read(root: Path) -> DataSet:
     """Read a tree of class folders; hidden folders are no classes, and folders below a class belong to it.
 
     Raises:
         DataError: there are no class folders with images.
     """
-    folders = _folders(root)
+    return arrange(_Folder(root), str(root))
+
+
+def arrange(root: Tree, source: str) -> DataSet:
+    """The data set that a tree of class folders is; samples are named by their paths.
+
+    Args:
+        root: the tree.
+        source: what the user called it.
+
+    Raises:
+        DataError: as `read`.
+    """
+    folders = root.folders()
     # A class may be called "train"; only a folder that itself holds folders divides the data.
     divided = {
-        SPLIT_NAMES[f.name.lower()]: f for f in folders if f.name.lower() in SPLIT_NAMES and _folders(f)
+        SPLIT_NAMES[f.name.lower()]: f for f in folders if f.name.lower() in SPLIT_NAMES and f.folders()
     }
     notes = []
     if divided:
@@ -44,24 +107,25 @@ def read(root: Path) -> DataSet:
         found = {UNSPLIT: _classes(root, notes)}
     classes = tuple(sorted({name for by_class in found.values() for name in by_class}))
     if not classes:
-        loose = sum(is_image_name(p.name) for p in root.iterdir())
+        loose = root.loose()
         why = (
             f"it holds {loose} images but no class folders"
             if loose
             else "it holds no class folders with images"
         )
-        raise DataError(f"cannot use {str(root)!r}", why, _LAYOUT)
+        raise DataError(f"cannot use {source!r}", why, _LAYOUT)
     for name in classes:
         if not is_text(name):
             raise DataError(
-                f"cannot use {str(root)!r}", f"the class name {name!r} is no UTF-8", "Rename the folder"
+                f"cannot use {source!r}", f"the class name {name!r} is no UTF-8", "Rename the folder"
             )
+    position = {name: i for i, name in enumerate(classes)}
     splits = {}
     for split, by_class in found.items():
-        pairs = [(path, classes.index(name)) for name, paths in sorted(by_class.items()) for path in paths]
+        pairs = [(path, position[name]) for name, paths in sorted(by_class.items()) for path in paths]
         labels = np.array([label for _, label in pairs], np.int64)
         splits[split] = Samples(tuple(path for path, _ in pairs), labels)
-    return DataSet(str(root), str(root), classes, splits, tuple(notes))
+    return DataSet(source, root.path, classes, splits, tuple(notes))
 
 
 def find_images(source: str) -> list[str]:
@@ -85,26 +149,21 @@ def find_images(source: str) -> list[str]:
     return found
 
 
-def _classes(folder: Path, notes: list[str]) -> dict[str, list[str]]:
-    """Class name -> its image files, for the classes that have any."""
+def _classes(folder: Tree, notes: list[str]) -> dict[str, list[str]]:
+    """Class name -> its images, for the classes that have any."""
     classes, empty = {}, []
-    for child in _folders(folder):
-        images = _images(child)
+    for child in folder.folders():
+        images = child.images()
         if images:
             classes[child.name] = images
         else:
             empty.append(child.name)
     if empty:
         notes.append(f"class folders without images in {folder.name!r} are passed over: {_list(empty)}")
-    loose = sum(is_image_name(p.name) for p in folder.iterdir())
+    loose = folder.loose()
     if loose and classes:
         notes.append(f"{loose} images lie in {folder.name!r} outside of any class folder and are passed over")
     return classes
-
-
-def _folders(folder: Path) -> list[Path]:
-    hidden = (".", "__")  # .ipynb_checkpoints, .git, __MACOSX, __pycache__
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(hidden))
 
 
 def _images(folder: Path) -> list[str]:

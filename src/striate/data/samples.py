@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,16 @@ class Stamp(NamedTuple):
     changed_ns: int
 
 
+class Store(Protocol):
+    """Where images are that are neither files of their own nor one array: an archive, a torch `Dataset`."""
+
+    def fetch(self, key: int) -> bytes | Pixels:
+        """The bytes of an image file, or pixels; by several threads at once. Raises DecodeError."""
+
+    def stamp(self, key: int) -> Stamp | None:
+        """All that changes when the image does; None where that cannot be known without reading it."""
+
+
 def is_text(name: str) -> bool:
     """Whether a name is text: file names may be any bytes, class names go into JSON and figures."""
     return not any("\ud800" <= c <= "\udfff" for c in name)
@@ -42,25 +52,45 @@ class Samples:
     """Images with labels.
 
     Attributes:
-        names: `[n]`, the path of each image file, or a name such as `digits/17` for an image in memory.
+        names: `[n]`, the path of each image file, or a name such as `digits/17` for an image in memory; a
+            member of an archive has the archive's path before its own.
         labels: int64 `[n]`, indices into the data set's classes.
         pixels: uint8 `[n, height, width]` (grayscale) or `[n, height, width, 3]` where the images are in
-            memory; None where `names` are files.
+            memory; None where they are not.
+        store: where the images are otherwise; None where `names` are files.
+        keys: int64 `[n]`, what the store knows them by.
     """
 
     names: tuple[str, ...] = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
     pixels: Pixels | None = field(default=None, repr=False)
+    store: Store | None = field(default=None, repr=False)
+    keys: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def in_files(self) -> bool:
+        """Whether each image is a file of its own, at the path that is its name."""
+        return self.pixels is None and self.store is None
+
     def fetch(self, i: int) -> str | bytes | Pixels:
-        """What to decode for one image: the path of its file, or its pixels."""
+        """What to decode for one image: the path or the bytes of its file, or its pixels.
+
+        Raises:
+            DecodeError: it cannot be taken from where it is.
+        """
+        if self.store is not None:
+            return self.store.fetch(int(self.keys[i]))
         return self.names[i] if self.pixels is None else self.pixels[i]
 
     def stamp(self, i: int) -> Stamp | None:
-        """All that changes when the file of an image does; None where there is no file."""
+        """All that changes when an image does; None where there is no file, or nothing tells."""
+        if self.store is not None:
+            return self.store.stamp(int(self.keys[i]))
+        if self.pixels is not None:
+            return None
         path = os.path.abspath(self.names[i])  # noqa: PTH100 - Path.absolute keeps `..`
         try:
             stat = os.stat(path)  # noqa: PTH116 - half the time, and there may be a million
@@ -74,6 +104,8 @@ class Samples:
             tuple(self.names[i] for i in which),
             self.labels[which],
             None if self.pixels is None else self.pixels[which],
+            self.store,
+            self.keys if self.store is None else self.keys[which],
         )
 
 
@@ -82,8 +114,8 @@ class DataSet:
     """All splits of one data set.
 
     Attributes:
-        source: what the user gave: a path, or `digits`.
-        root: the folder that the names begin with, empty for images in memory.
+        source: what the user gave: a path, or `digits`; of an object in memory, a name.
+        root: the folder that the names begin with, empty for images in memory, whose names are no paths.
         classes: their names, sorted; labels are indices into this.
         splits: `train`, `val`, `test`, or the one split `all`.
         notes: what was passed over, a line each.

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 import striate
-from striate.data import open_data
+from striate.data import DataSet, Samples
 from striate.data.check import Checkup, Finding
 from striate.device import cpu_count
-from striate.errors import DataError, DecodeError
+from striate.errors import DecodeError
 from striate.transforms.decode import Pixels, opened, read_file, to_pixels
 
 SIDE = 128  # pixels of the longer side of a picture
@@ -29,7 +29,7 @@ def render(checkup: Checkup) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("striate", "report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    in_memory = _in_memory(checkup)
+    thumbnail = partial(_thumbnail, stored=_stored(checkup.data))
     shown = {
         item.path: None
         for finding in checkup.findings
@@ -38,7 +38,7 @@ def render(checkup: Checkup) -> str:
         for item in group[:MOST_IN_GROUP]
     }
     with ThreadPoolExecutor(cpu_count()) as pool:
-        urls = dict(zip(shown, pool.map(partial(_thumbnail, in_memory=in_memory), shown), strict=True))
+        urls = dict(zip(shown, pool.map(thumbnail, shown), strict=True))
     return environment.get_template("check.html").render(
         c=checkup,
         findings=[_section(finding, urls) for finding in checkup.findings],
@@ -62,26 +62,24 @@ def _section(finding: Finding, urls: dict[str, str | None]) -> dict[str, Any]:
     }
 
 
-def _in_memory(checkup: Checkup) -> dict[str, Pixels]:
-    """The pixels of images that are no files, by name."""
-    try:
-        data = open_data(checkup.source)
-    except DataError:
-        return {}
+def _stored(data: DataSet | None) -> dict[str, tuple[Samples, int]]:
+    """The images that are no files of their own, by name."""
     return {
-        name: pixels
-        for samples in data.splits.values()
-        if samples.pixels is not None
-        for name, pixels in zip(samples.names, samples.pixels, strict=True)
+        name: (samples, i)
+        for samples in (data.splits.values() if data else ())
+        if not samples.in_files
+        for i, name in enumerate(samples.names)
     }
 
 
-def _thumbnail(path: str, in_memory: dict[str, Pixels]) -> str | None:
+def _thumbnail(path: str, stored: dict[str, tuple[Samples, int]]) -> str | None:
     try:
-        if path in in_memory:
-            pixels: Pixels = np.ascontiguousarray(in_memory[path])
+        samples, i = stored.get(path, (None, 0))
+        source = path if samples is None else samples.fetch(i)
+        if isinstance(source, np.ndarray):
+            pixels: Pixels = np.ascontiguousarray(source)
         else:
-            with opened(read_file(path), path) as image:
+            with opened(read_file(source) if isinstance(source, str) else source, path) as image:
                 image.draft(None, (SIDE, SIDE))
                 pixels = to_pixels(image)
     except DecodeError:

@@ -164,7 +164,7 @@ def _divided(config: TrainConfig) -> tuple[DataSet, list[str]]:
     notes = list(dataset.notes)
     if "val" not in dataset.splits or not len(dataset.splits["train"]):
         raise DataError(
-            f"cannot train on {config.data!r}",
+            f"cannot train on {config.source!r}",
             f"with {sum(map(len, found.splits.values()))} images none is left to choose the best epoch by",
             "Give each class at least three images, or make a val folder",
         )
@@ -176,7 +176,7 @@ def _divided(config: TrainConfig) -> tuple[DataSet, list[str]]:
     ]
     if len(dataset.classes) < 2:
         raise DataError(
-            f"cannot train on {config.data!r}",
+            f"cannot train on {config.source!r}",
             "; ".join((f"it has one class, {dataset.classes[0]!r}", *notes)),
             "A classifier needs two: add a folder with images of what it is not",
         )

@@ -106,11 +106,11 @@ def reading_seconds(samples: Samples, preprocess: Preprocess, workers: int) -> f
     """Seconds for an image of these to be read by so many threads, from a few of them."""
     if samples.pixels is not None:
         return 0.0
-    some = samples.names[:: max(1, len(samples) // 8)][:8]
+    some = range(len(samples))[:: max(1, len(samples) // 8)][:8]
     started = time.perf_counter()
-    for path in some:
+    for i in some:
         with contextlib.suppress(DecodeError):
-            preprocess.fit(preprocess.decode(path))
+            preprocess.read(samples.fetch(i))
     return (time.perf_counter() - started) / (len(some) * workers)
 
 

@@ -10,12 +10,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from striate.data import DataSet
+import numpy as np
+
+from striate.data import DataSet, Samples
+from striate.errors import DecodeError
 from striate.files import write_aside
 from striate.training.saved import FOLDER
 
 _TABLE = "data.csv"  # beside the states
 _COLUMNS = ("split", "name", "class", "bytes", "mark")
+_PROBED = 64  # images of a split that are read, where nothing else tells whether they changed
 _SHOWN = 3  # of each kind of change
 FREE = (
     "data",
@@ -78,21 +82,24 @@ def of_config(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _rows(dataset: DataSet) -> Iterator[tuple[str, Row]]:
     for split, samples in dataset.splits.items():
         for i, (name, label) in enumerate(zip(samples.names, samples.labels, strict=True)):
+            size, mark = -1, -1  # cannot be looked at, which the run has written down elsewhere
             if samples.pixels is not None:
                 size, mark = samples.pixels[i].nbytes, zlib.crc32(samples.pixels[i].tobytes())
-            else:
-                size, mark = _stamp(name)
-                name = os.path.relpath(name, dataset.root) if dataset.root else name
+            elif (stamp := samples.stamp(i)) is not None:
+                size, mark = stamp.size, stamp.modified_ns
+            elif samples.store is not None and i in range(0, len(samples), max(1, len(samples) // _PROBED)):
+                size, mark = _probe(samples, i)
+            name = os.path.relpath(name, dataset.root) if dataset.root else name
             yield name.replace(os.sep, "/"), (split, dataset.classes[label], str(size), str(mark))
 
 
-def _stamp(path: str) -> tuple[int, int]:
-    """Size and time of a file; -1 where it cannot be looked at, which the run has written down elsewhere."""
+def _probe(samples: Samples, i: int) -> tuple[int, int]:
+    """Size and checksum of an item of a torch `Dataset`: each would have to be read, so a few are."""
     try:
-        status = Path(path).stat()
-    except OSError:
+        pixels = np.asarray(samples.fetch(i))
+    except DecodeError:
         return -1, -1
-    return status.st_size, status.st_mtime_ns
+    return pixels.nbytes, zlib.crc32(pixels.tobytes())
 
 
 def _table(text: str) -> list[list[str]]:

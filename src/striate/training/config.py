@@ -14,6 +14,7 @@ from striate import models
 from striate.errors import DataError, UsageError, unknown_name
 
 if TYPE_CHECKING:
+    from striate.data import DataSet
     from striate.transforms.augment import Recipe
     from striate.transforms.preprocess import Preprocess
 
@@ -30,7 +31,7 @@ class TrainConfig:
     """One training run.
 
     Attributes:
-        data: as for `striate.data.open_data`.
+        data: as for `striate.data.open_data`: a path or a name; or an opened `DataSet`.
         model: a key of `striate.models.MODELS`.
         weights: where the weights come from: `none` for fresh ones; `imagenet`, or a name of `striate weights
             list`, for official ones; a bundle, a `.pth` or a `.safetensors` file.
@@ -80,7 +81,7 @@ class TrainConfig:
         out: folder that the run's folder is put into.
     """
 
-    data: str
+    data: str | DataSet
     model: str = "resnet18"
     weights: str = "none"
     transfer: str = "all"
@@ -234,9 +235,15 @@ class TrainConfig:
             return "none"  # writing and scans are not to be mirrored
         return "light" if max(preprocess.size) <= 64 else "standard"
 
+    @property
+    def source(self) -> str:
+        """What the data are called: their path or name."""
+        return self.data if isinstance(self.data, str) else self.data.source
+
     def to_json(self) -> dict[str, Any]:
         """The fields as plain values; a callable is told by its name, and must be given again to resume."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["data"] = self.source
         if not isinstance(self.augment, str):
             kind = self.augment if hasattr(self.augment, "__qualname__") else type(self.augment)
             values["augment"] = f"{kind.__module__}.{kind.__qualname__}"

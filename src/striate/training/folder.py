@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import io
 import os
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from torch import nn
 from striate import bundle
 from striate.bundle import Description
 from striate.data import DataSet, Problem
+from striate.data.given import IN_MEMORY
 from striate.data.tables import render
 from striate.errors import DataError
 from striate.files import write_aside
@@ -125,7 +127,7 @@ def writable(out: str) -> Path:
 
 def reserve(out: Path, config: TrainConfig, suffix: str = "") -> Path:
     """Make the run's folder; a name that is taken gets a number, so that no run overwrites another."""
-    name = (config.name or f"{Path(config.data).absolute().stem}-{config.model}") + suffix
+    name = (config.name or f"{_called(config.source)}-{config.model}") + suffix
     for number in range(1, 10_000):
         folder = out / (name if number == 1 else f"{name}-{number}")
         try:
@@ -136,6 +138,12 @@ def reserve(out: Path, config: TrainConfig, suffix: str = "") -> Path:
     raise DataError(
         f"cannot make a folder for run {name!r}", f"{out} has 9,999 of that name", "Choose --name"
     )
+
+
+def _called(source: str) -> str:
+    """What a run is called after: its data's file or folder, without suffix and braces."""
+    name = re.sub(r"\.(tar|tar\.gz|tgz)$|\{.*?\}", "", Path(source).absolute().name.removesuffix(IN_MEMORY))
+    return Path(name).stem.strip("-_. ") or "data"
 
 
 def write_down(run: TrainedRun) -> None:
@@ -158,7 +166,7 @@ def read_problems(folder: Path) -> tuple[Problem, ...]:
 def _rows(dataset: DataSet) -> Iterable[tuple[str, str, str]]:
     for name, samples in dataset.splits.items():
         for path, label in zip(samples.names, samples.labels, strict=True):
-            place = path if samples.pixels is not None else str(Path(path).absolute())
+            place = str(Path(path).absolute()) if dataset.root else path
             yield place, dataset.classes[label], name
 
 

@@ -18,7 +18,7 @@ from torch import nn
 import striate
 from striate import models
 from striate.bundle import Description
-from striate.data import DataSet, Decoded, Problem
+from striate.data import DataSet, Decoded, Problem, located
 from striate.device import choose, cpu_count, seed_everything
 from striate.errors import DataError, UsageError
 from striate.progress import SILENT, Progress
@@ -330,20 +330,16 @@ def _start(config: TrainConfig, progress: Progress) -> Start | None:
 
 def _filled_in(config: TrainConfig, preprocess: Preprocess) -> TrainConfig:
     """The configuration with what the defaults came to, to be read and used again."""
-    source = str(Path(config.data).absolute()) if Path(config.data).exists() else config.data
     return dataclasses.replace(
-        config, data=source, imgsz=max(preprocess.size), channels=preprocess.channels, lr=config.peak_rate,
-        weight_decay=config.decay, augment=config.augmentation(preprocess),
+        config, data=located(config.source), imgsz=max(preprocess.size), channels=preprocess.channels,
+        lr=config.peak_rate, weight_decay=config.decay, augment=config.augmentation(preprocess),
     )  # fmt: skip
 
 
 def _anywhere(config: TrainConfig) -> TrainConfig:
     """The same, with paths that hold from any folder."""
-    data, weights = (
-        str(Path(place).absolute()) if Path(place).exists() else place
-        for place in (config.data, config.weights)
-    )
-    return dataclasses.replace(config, data=data, weights=weights)
+    weights = str(Path(config.weights).absolute()) if Path(config.weights).exists() else config.weights
+    return dataclasses.replace(config, data=located(config.source), weights=weights)
 
 
 def _describe(
@@ -359,7 +355,7 @@ def _describe(
             "striate": striate.__version__,
             "torch": torch.__version__,
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "data": Path(config.data).absolute().name if Path(config.data).exists() else config.data,
+            "data": Path(located(config.source)).name,
             "training_images": count,
             "seed": config.seed,
             "weights": Path(config.weights).name,

@@ -124,8 +124,10 @@ class Preprocess:
         """Like `fit`, with the margin that training cuts its random crops from: `canvas_size`."""
         return self._place(self._picture(image), self.canvas_size)
 
-    def read(self, source: str | os.PathLike[str] | bytes, *, canvas: bool = False) -> Pixels:
+    def read(self, source: str | os.PathLike[str] | bytes | Pixels, *, canvas: bool = False) -> Pixels:
         """Decode a file and bring it to the network's size: `fit(decode(source))`, or `canvas` of it.
+
+        What is decoded already, as for `fit`, is brought to the size.
 
         For a canvas, a JPEG of at least twice its size is decoded at 1/2, 1/4 or 1/8 of the size; what is
         then scaled down differs from all pixels scaled down by half a level of 255 on average, far less than
@@ -134,6 +136,8 @@ class Preprocess:
         Raises:
             DecodeError: the file cannot be decoded.
         """
+        if isinstance(source, np.ndarray):
+            return self.canvas(source) if canvas else self.fit(source)
         if not canvas:
             return self._place(open_image(source, self.channels), self.size)
         # A letterbox fits the longer side; the shorter one may be of any size.

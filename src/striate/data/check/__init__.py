@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +23,7 @@ from striate.data.check.pictures import Look, look
 from striate.data.check.records import KINDS, SERIOUS, WARNING, Checkup, Finding, Item, Kind, ranked
 from striate.data.samples import UNSPLIT, DataSet
 from striate.device import cpu_count
-from striate.errors import DataError
+from striate.errors import DataError, DecodeError
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Pixels
 
@@ -39,18 +42,23 @@ _ABOUT_CLASSES = frozenset({
 class _Image:
     """One image to look at: what to read, and what is known of it."""
 
-    source: str | Pixels
+    source: Callable[[], str | bytes | Pixels]
     name: str
     label: str
     split: str
+
+    def look(self) -> Look:
+        """Look at it; what it cannot be taken from is reported as any other fault."""
+        try:
+            return look(self.source(), self.name)
+        except DecodeError as error:
+            return Look(kind="unreadable", error=error.why)
 
     def item(self, detail: str = "") -> Item:
         return Item(self.name, self.label, self.split, detail)
 
 
-def check(
-    source: str | os.PathLike[str], *, workers: int | None = None, progress: Progress = SILENT
-) -> Checkup:
+def check(source: Any, *, workers: int | None = None, progress: Progress = SILENT) -> Checkup:
     """Look at every image of a data set; reads only, and needs no network.
 
     Args:
@@ -66,15 +74,16 @@ def check(
     """
     started = time.perf_counter()
     found: Found = defaultdict(list)
-    text = os.fspath(source)
-    images = _images(text, found)
+    data = _data(source, found)
+    text = os.fspath(source) if data is None else data.source
+    images = _strays(text, found) if data is None else _images(data, found)
     if not images:
         raise DataError(f"nothing to check in {text!r}", "there is no image in it", "Give a folder of images")
     progress.begin("checking", len(images))
     pool = ThreadPoolExecutor(workers or cpu_count(), thread_name_prefix="check")
     try:
         looks = []
-        for seen in pool.map(lambda image: look(image.source, image.name), images):
+        for seen in pool.map(_Image.look, images):
             looks.append(seen)
             progress.advance(1)
     finally:
@@ -89,6 +98,7 @@ def check(
         dict(Counter(image.split for image in images if image.split)),
         ranked(found, _ABOUT_CLASSES),
         time.perf_counter() - started,
+        data,
     )
 
 
@@ -102,7 +112,7 @@ def quick(data: DataSet) -> list[str]:
     """
     found: Found = defaultdict(list)
     look_at_classes(data, found)
-    if all(samples.pixels is None for samples in data.splits.values()):
+    if all(samples.in_files for samples in data.splits.values()):
         _same_bytes(_listed(data), found)
     lines = []
     for finding in ranked(found, _ABOUT_CLASSES):
@@ -116,33 +126,37 @@ def quick(data: DataSet) -> list[str]:
     return [f"{'; '.join(lines[:2])}. `striate check {data.source}` tells all"]
 
 
-def _images(text: str, found: Found) -> list[_Image]:
-    """The images of a data set, and of a folder that is none, what images there are."""
-    path = Path(text).expanduser()
+def _data(source: Any, found: Found) -> DataSet | None:
+    """The data set; None for a folder that is none, which is a finding."""
     try:
-        data = open_data(text)
+        return open_data(source)
     except DataError as error:
-        if not path.is_dir():
+        if not isinstance(source, (str, os.PathLike)) or not Path(source).expanduser().is_dir():
             raise
-        found["layout"].append((Item(text, detail=error.why),))
-        paths = survey(path, frozenset(), found)
-        del found["passed-over-images"][:]  # they are checked, and the layout is told
-        return [_Image(name, name, "", "") for name in paths if os.access(name, os.F_OK)]
+        found["layout"].append((Item(os.fspath(source), detail=error.why),))
+        return None
+
+
+def _strays(text: str, found: Found) -> list[_Image]:
+    """What images there are in a folder that is no data set."""
+    paths = survey(Path(text).expanduser(), frozenset(), found)
+    del found["passed-over-images"][:]  # they are checked, and the layout is told
+    return [_Image(partial(str, name), name, "", "") for name in paths if os.access(name, os.F_OK)]
+
+
+def _images(data: DataSet, found: Found) -> list[_Image]:
+    """The images of a data set."""
     images = _listed(data)
     look_at_classes(data, found)
-    if path.is_dir() and all(samples.pixels is None for samples in data.splits.values()):
+    path = Path(data.source).expanduser()
+    if path.is_dir() and all(samples.in_files for samples in data.splits.values()):
         survey(path, frozenset(image.name for image in images), found)
     return images
 
 
 def _listed(data: DataSet) -> list[_Image]:
     return [
-        _Image(
-            name if samples.pixels is None else samples.pixels[i],
-            name,
-            data.classes[label],
-            "" if split == UNSPLIT else split,
-        )
+        _Image(partial(samples.fetch, i), name, data.classes[label], "" if split == UNSPLIT else split)
         for split, samples in data.splits.items()
         for i, (name, label) in enumerate(zip(samples.names, samples.labels.tolist(), strict=True))
     ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from striate.data.samples import DataSet
+
 SERIOUS, WARNING, NOTE = "serious", "warning", "note"
 
 
@@ -277,6 +279,7 @@ class Checkup:
         splits: images of each split, by name.
         findings: most serious first.
         seconds: how long it took.
+        data: what it was read from; None for a folder that is no data set.
     """
 
     source: str
@@ -285,6 +288,7 @@ class Checkup:
     splits: dict[str, int]
     findings: tuple[Finding, ...] = field(repr=False)
     seconds: float
+    data: DataSet | None = field(default=None, repr=False, compare=False)
 
     @property
     def serious(self) -> bool:
