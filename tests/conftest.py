@@ -1,6 +1,9 @@
 """What all tests share: where the shared material is, small data made on the spot, one trained run."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +25,21 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _threads():
-    """Two threads, whatever the machine has: sums split differently round differently."""
+def _surroundings(tmp_path_factory):
+    """What the tests have of the machine: one thread, and caches of their own, not the user's.
+
+    One thread, because sums split differently round differently, and because two test processes that keep
+    two threads each wait for each other.
+    """
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # for the processes that tests start
+        caches = tmp_path_factory.mktemp("caches")
+        patch.setenv("XDG_CACHE_HOME", str(caches))
+        patch.setenv("TORCH_HOME", str(caches / "torch"))
+        yield
 
 
 def make_images(folder: Path, count: int, color: tuple[int, int, int], *, size=(40, 36), seed=0) -> None:
@@ -54,3 +67,34 @@ def run(colors, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("runs")
     return striate.train(colors, model="lenet", epochs=3, batch=8, out=str(out), name="colors", test=0.2)
+
+
+class Warm:
+    """Runs command lines in processes of their own, which warm_process.py forks; one at a time."""
+
+    def __init__(self, process):
+        self._process = process
+
+    def start(self, *arguments, after=None, threads=1, stdout=os.devnull, stderr=os.devnull) -> int:
+        """Starts a command line, killed `after` so many seconds; answers its process id. None closes."""
+        order = {"arguments": [str(a) for a in arguments], "after": after, "threads": threads}
+        streams = {"stdout": stdout and str(stdout), "stderr": stderr and str(stderr)}
+        print(json.dumps(order | streams), file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
+
+    def end(self) -> int:
+        """Waits for it; answers its exit code, or minus the signal."""
+        return int(self._process.stdout.readline())
+
+    def run(self, *arguments, **options) -> int:
+        """Both."""
+        self.start(*arguments, **options)
+        return self.end()
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """Processes without the seconds in which each would load PyTorch."""
+    program = [sys.executable, Path(__file__).with_name("warm_process.py")]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Warm(process)

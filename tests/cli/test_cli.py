@@ -196,23 +196,48 @@ def test_weights_inspect_loads_no_torch(run):
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_a_closed_pipe_is_no_traceback(run, colors):
-    command = f'{sys.executable} -m striate predict "{run.best}" "{colors}" | head -n 1'
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert "Traceback" not in done.stderr
-    assert "internal" not in done.stderr
+def head(path):
+    """The first line that is written to a pipe, which is then closed, as `head -n 1` does."""
+    with path.open(encoding="utf-8") as reader:
+        return reader.readline()
+
+
+def test_a_closed_pipe_is_no_traceback(run, colors, tmp_path, warm):
+    """Of more than a pipe holds one line is read."""
+    os.mkfifo(tmp_path / "pipe")
+    images = [colors / name for name in COLORS] * 20
+    warm.start("predict", run.best, *images, stdout=tmp_path / "pipe", stderr=tmp_path / "stderr")
+    assert "000.png" in head(tmp_path / "pipe")
+    assert warm.end() > 0
+    assert (tmp_path / "stderr").read_text("utf-8") == ""
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", ">&- 2>&-", "2>&1 | head -n 1"])
-def test_closed_streams_are_no_traceback(colors, tmp_path, redirection):
-    options = "--model lenet --epochs 1 --batch 8 --name x"
-    command = f'{sys.executable} -m striate train "{colors}" {options} --out "{tmp_path}" {redirection}'
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "internal" not in done.stdout + done.stderr
+def test_closed_streams_are_no_traceback(colors, tmp_path, redirection, warm):
+    streams = {
+        "2>&-": {"stdout": tmp_path / "stdout", "stderr": None},
+        ">&- 2>&-": {"stdout": None, "stderr": None},
+        "2>&1 | head -n 1": {"stdout": tmp_path / "pipe", "stderr": tmp_path / "pipe"},
+    }[redirection]
+    os.mkfifo(tmp_path / "pipe")
+    options = ["--model", "lenet", "--epochs", 1, "--batch", 8, "--name", "x", "--out", tmp_path]
+    warm.start("train", colors, *options, **streams)
+    said = head(tmp_path / "pipe") if "head" in redirection else ""
+    code = warm.end()
+    if redirection == "2>&-":
+        said += streams["stdout"].read_text("utf-8")
+    assert "Traceback" not in said
+    assert "internal" not in said
     if "head" not in redirection:
-        assert done.returncode == 0
+        assert code == 0
         assert (tmp_path / "x" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", ">&-", ">&- 2>&-"])
+def test_an_interpreter_that_is_born_with_closed_streams(redirection):
+    command = f"{sys.executable} -m striate weights list {redirection}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -235,39 +260,26 @@ def test_the_network_is_that_of_the_weights(striate, run, colors, tmp_path):
     assert bundle.inspect(Path(json.loads(out)["best"])).description.architecture == "lenet"
 
 
-def test_file_names_may_be_any_bytes(run, colors, tmp_path):
+def test_file_names_may_be_any_bytes(run, colors, tmp_path, warm):
     odd = tmp_path / "data" / os.fsdecode(b"bad\xff.png")
     try:
         shutil.copytree(colors, tmp_path / "data")
         (tmp_path / "data" / "red" / "000.png").rename(tmp_path / "data" / "red" / odd.name)
     except OSError:
         pytest.skip("this file system takes UTF-8 only")
-    base = [sys.executable, "-m", "striate"]
-    options = ["--model", "lenet", "--epochs", "1", "-b", "8", "--out", str(tmp_path), "--name", "x"]
-    subprocess.run([*base, "train", tmp_path / "data", *options], check=True, capture_output=True)
+    told = tmp_path / "told"
+    options = ["--model", "lenet", "--epochs", 1, "-b", 8, "--out", tmp_path, "--name", "x"]
+    assert warm.run("train", tmp_path / "data", *options) == 0
     assert b"bad\xff.png" in (tmp_path / "x" / "split.csv").read_bytes()
-    subprocess.run([*base, "evaluate", tmp_path / "x"], check=True, capture_output=True)
-    lines = subprocess.run(
-        [*base, "predict", run.best, tmp_path / "data" / "red"], check=True, capture_output=True
-    ).stdout
-    assert b"bad\xff.png" in lines
-    told = subprocess.run(
-        [*base, "predict", run.best, tmp_path / "data" / "red", "--json"], check=True, capture_output=True
-    ).stdout
-    assert any(os.fsencode(r["path"]).endswith(b"bad\xff.png") for r in json.loads(told)["results"])
+    assert warm.run("evaluate", tmp_path / "x") == 0
+    assert warm.run("predict", run.best, tmp_path / "data" / "red", stdout=told) == 0
+    assert b"bad\xff.png" in told.read_bytes()
+    told.unlink()
+    assert warm.run("predict", run.best, tmp_path / "data" / "red", "--json", stdout=told) == 0
+    results = json.loads(told.read_text("utf-8", "surrogateescape"))["results"]
+    assert any(os.fsencode(r["path"]).endswith(b"bad\xff.png") for r in results)
 
 
-@pytest.fixture
-def _threads_restored():
-    """The demo is a whole process's work and keeps to one thread; the tests after it have two."""
-    import torch
-
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("_threads_restored")
 def test_demo(striate, tmp_path):
     started = time.monotonic()
     code, out, err = striate("demo", "--out", tmp_path)

@@ -1,14 +1,11 @@
 """A run that was stopped, whichever way, ends with the weights of one that was not."""
 
 import csv
-import json
 import os
 import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -140,7 +137,17 @@ def test_early_stopping_resumes(data, stopped, tmp_path):
     assert outcome(folder) == outcome(whole.folder)
 
 
-def test_killed_at_random_instants(data, tmp_path):
+@pytest.fixture
+def two_threads():
+    """More than the one that tests have otherwise: a run must be exact with several too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_killed_at_random_instants(data, tmp_path, warm):
     """SIGKILL to real processes, from their first moment on; benchmarks/bench_resume.py does it at length."""
     expected = outcome(start(data, tmp_path / "whole", epochs=12).folder)
     folder, rng, kills = tmp_path / "run", random.Random(0), 0
@@ -152,16 +159,12 @@ def test_killed_at_random_instants(data, tmp_path):
         begun = list(folder.glob("state/0*.safetensors"))
         if not begun and folder.exists():
             shutil.rmtree(folder)
-        arguments = ["resume", str(folder)] if begun else ["train", str(data), "--out", str(tmp_path), *flags]
-        server.stdin.write(json.dumps({"arguments": arguments, "after": after, "threads": 2}) + "\n")
-        server.stdin.flush()
-        return int(server.stdout.readline())
+        arguments = ["resume", folder] if begun else ["train", data, "--out", tmp_path, *flags]
+        return warm.run(*arguments, after=after, threads=2)
 
-    program = [sys.executable, Path(__file__).with_name("kill_server.py")]
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        for _ in range(3):
-            kills += run(rng.uniform(0.05, 0.6)) == -signal.SIGKILL
-        assert run(None) == 0
+    for _ in range(3):
+        kills += run(rng.uniform(0.05, 0.6)) == -signal.SIGKILL
+    assert run(None) == 0
     assert kills == 3
     assert outcome(folder) == expected
 
@@ -311,16 +314,12 @@ def test_a_changed_configuration_is_refused(stopped):
         resume(folder, batch=4)
 
 
-def test_other_threads_are_remarked_on(stopped):
-    folder = stopped(3)
-    words, threads = Words(), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        resume(folder, words)
-    finally:
-        torch.set_num_threads(threads)
+def test_other_threads_are_remarked_on(stopped, request):
+    folder, words = stopped(3), Words()
+    request.getfixturevalue("two_threads")
+    resume(folder, words)
     assert (
-        "threads was 2 and is 1: the weights will not be those of one run to the last bit" in words.warned[0]
+        "threads was 1 and is 2: the weights will not be those of one run to the last bit" in words.warned[0]
     )
 
 

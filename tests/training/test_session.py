@@ -2,10 +2,9 @@
 
 import csv
 import hashlib
+import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -169,33 +168,18 @@ def test_classes_without_training_images_are_left_out_by_name(tmp_path):
     assert any("class 'green' has no training images: its 4 others" in line for line in words.warned)
 
 
-def test_ctrl_c_leaves_a_usable_run(colors, tmp_path):
-    process = subprocess.Popen(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "striate",
-                "train",
-                str(colors),
-                "--model",
-                "lenet",
-                "--epochs",
-                "100000",
-            ),
-            *("--name", "stopped", "--out", str(tmp_path)),
-        ],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def test_ctrl_c_leaves_a_usable_run(colors, tmp_path, warm):
+    streams = {name: tmp_path / name for name in ("stdout", "stderr")}
+    options = ["--model", "lenet", "--epochs", 100_000, "--name", "stopped", "--out", tmp_path]
+    pid = warm.start("train", colors, *options, **streams)
     results = tmp_path / "stopped" / "results.csv"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (results.exists() and results.read_text().count("\n") > 3):
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    os.kill(pid, signal.SIGINT)
+    code = warm.end()
+    out, err = (path.read_text("utf-8") for path in streams.values())
+    assert code == 130, err
     assert "interrupted" in err
     assert "Traceback" not in err
     assert "report" in out
