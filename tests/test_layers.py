@@ -11,7 +11,7 @@ LAYERS = {
     "errors": 0, "facts": 0, "files": 0, "progress": 0,
     "device": 1, "transforms": 1, "metrics": 1, "models": 1,
     "anatomy": 2, "data": 2, "bundle": 2, "weights": 2, "folding": 2,
-    "prediction": 3, "evaluation": 3, "generation": 3,
+    "prediction": 3, "evaluation": 3, "generation": 3, "translation": 3,
     "training": 4, "explanation": 4, "exporting": 4,
     "report": 5, "serving": 5, "labs": 5,
     "runs": 6,
@@ -22,6 +22,7 @@ LAYERS = {
 SIDEWAYS = {
     ("files", "errors"),  # a write that fails is told as an error of ours
     ("evaluation", "prediction"),  # an evaluation is a prediction that is compared
+    ("translation", "generation"),  # a translation is a generation between texts
     ("weights", "bundle"),  # imported weights end up as a bundle
     ("data", "bundle"),
     ("labs", "report"),

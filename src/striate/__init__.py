@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from striate.data.check import Checkup, check
     from striate.evaluation import Evaluation, evaluate
     from striate.prediction import Classifier, Prediction, load
-    from striate.runs import Run, resume, train
+    from striate.runs import Run, resume, train, train_seq2seq
     from striate.transforms.preprocess import Preprocess
+    from striate.translation import Translator, evaluate_seq2seq, load_translator
 
 __version__ = "0.1.0"
 
@@ -26,11 +27,15 @@ _HOMES = {
     "Prediction": "striate.prediction",
     "Preprocess": "striate.transforms.preprocess",
     "Run": "striate.runs",
+    "Translator": "striate.translation",
     "check": "striate.data.check",
     "evaluate": "striate.evaluation",
+    "evaluate_seq2seq": "striate.translation",
     "load": "striate.prediction",
+    "load_translator": "striate.translation",
     "resume": "striate.runs",
     "train": "striate.runs",
+    "train_seq2seq": "striate.runs",
 }
 _MODULES = ("anatomy", "data", "metrics", "models", "transforms")
 
@@ -41,16 +46,20 @@ __all__ = [
     "Prediction",
     "Preprocess",
     "Run",
+    "Translator",
     "__version__",
     "anatomy",
     "check",
     "data",
     "evaluate",
+    "evaluate_seq2seq",
     "load",
+    "load_translator",
     "metrics",
     "models",
     "resume",
     "train",
+    "train_seq2seq",
     "transforms",
 ]
 

@@ -37,32 +37,53 @@ class Description:
     """What a bundle says of itself.
 
     Attributes:
-        task: what the model does: `classification`.
-        architecture: its name in `striate.models.MODELS`.
-        arguments: what `models.build` was called with.
-        classes: a name for each score, in the order of the scores.
-        preprocess: how an image becomes the network's input.
+        task: what the model does: `classification`, or `seq2seq`.
+        architecture: its name in `striate.models.MODELS`, or of `seq2seq` in
+            `striate.models.seq2seq.SEQUENCE_MODELS`.
+        arguments: what it was built with.
+        classes: a name for each score, in the order of the scores; none for `seq2seq`.
+        preprocess: how an image becomes the network's input; None where it reads text.
         metrics: figures measured on held-out data.
         provenance: where it came from: versions, data, seed, date.
+        text: of `seq2seq`, the tokenizers and what else `striate.translation` needs; else None.
     """
 
     task: str
     architecture: str
     arguments: dict[str, Any]
     classes: tuple[str, ...]
-    preprocess: Preprocess
+    preprocess: Preprocess | None
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    text: dict[str, Any] | None = None
+
+    @property
+    def contract(self) -> Preprocess:
+        """How an image becomes the network's input; raises BundleError where it reads text."""
+        if self.preprocess is None:
+            raise BundleError(f"a {self.architecture} reads no images", "it was trained on text")
+        return self.preprocess
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {
-            "format": FORMAT,
-            **values,
-            "classes": list(self.classes),
-            "preprocess": self.preprocess.to_json(),
-        }
+        values |= {"classes": list(self.classes)}
+        values |= {"preprocess": self.preprocess.to_json() if self.preprocess else None}
+        if self.text is None:  # bundles of images are as they were before there was text
+            del values["text"]
+        return {"format": FORMAT, **values}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Description:
+        """The inverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError, UsageError: for other values.
+        """
+        values = {key: value for key, value in values.items() if key != "format"}
+        contract = values["preprocess"]
+        values["preprocess"] = None if contract is None else Preprocess.from_json(contract)
+        return cls(**{**values, "classes": tuple(values["classes"])})
 
 
 @dataclass(frozen=True)
@@ -237,13 +258,7 @@ def _described(path: Path, header: Mapping[str, Any]) -> Description:
                 f"this Striate reads up to format {FORMAT}",
                 "Upgrade Striate",
             )
-        return Description(
-            **{
-                **values,
-                "classes": tuple(values["classes"]),
-                "preprocess": Preprocess.from_json(values["preprocess"]),
-            }
-        )
+        return Description.from_json(values)
     except (ValueError, TypeError, KeyError, UsageError) as error:
         raise BundleError(
             f"{str(path)!r} is no bundle", f"its description is damaged ({error})", _AGAIN

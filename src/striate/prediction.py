@@ -91,7 +91,7 @@ class Classifier:
     @property
     def preprocess(self) -> Preprocess:
         """How an image becomes the network's input."""
-        return self.description.preprocess
+        return self.description.contract
 
     def predict(self, source: Picture) -> Prediction:
         """Predict one image.

@@ -16,10 +16,13 @@ from striate.progress import SILENT, Progress
 from striate.training import ahead
 from striate.training.config import TrainConfig, implied_model
 from striate.training.interrupts import TrainingInterrupted
+from striate.training.seq2seq.config import SeqConfig
 
 if TYPE_CHECKING:
     from striate.evaluation import Evaluation
     from striate.training.folder import TrainedRun
+    from striate.training.seq2seq.session import SeqRun
+    from striate.translation import TextEvaluation
 
 
 @dataclass(frozen=True)
@@ -135,3 +138,84 @@ def finish(run: TrainedRun, progress: Progress = SILENT) -> Run:
     figures = {key: measured[key] for key in ("n", "top1", "top5", "top1_ci", "ece")}
     bundle.add_metrics(run.best, {evaluation.split: figures})
     return Run(run, evaluation, write_report(evaluation, run.folder, model=str(run.best), run=run))
+
+
+@dataclass(frozen=True)
+class SeqFinished:
+    """A finished run on pairs.
+
+    Attributes:
+        training: its epochs, configuration and folder.
+        evaluation: of the best bundle on the test split, or on val where there is none.
+        report: path of the HTML page.
+    """
+
+    training: SeqRun
+    evaluation: TextEvaluation
+    report: Path
+
+    @property
+    def best(self) -> Path:
+        """The bundle to use."""
+        return self.training.best
+
+    def to_json(self) -> dict[str, Any]:
+        """What `striate seq2seq train --json` prints."""
+        training = self.training
+        best = next((row for row in training.epochs if row.epoch == training.best_epoch), None)
+        return {
+            "run": str(training.folder),
+            "best": str(training.best),
+            "last": str(training.last),
+            "report": str(self.report),
+            "epochs": len(training.epochs),
+            "best_epoch": training.best_epoch,
+            "val_error": best.val_error if best else None,
+            "val_exact": best.val_exact if best else None,
+            **self.evaluation.to_json(),
+            "seconds": training.seconds,
+            "notes": [*training.notes, *self.evaluation.notes],
+        }
+
+
+def train_seq2seq(*data: str | os.PathLike[str], progress: Progress = SILENT, **options: Any) -> SeqFinished:
+    """Train a Transformer on pairs of texts, or of images and their text, measure it, and write a report.
+
+    Args:
+        data: as for `striate.data.text.pairs.open_pairs`.
+        progress: is told of each stage.
+        options: the other fields of `striate.training.seq2seq.config.SeqConfig`: `epochs`, `tokens`, ...
+
+    Raises:
+        DataError, UsageError, TrainingError: as `striate.training.seq2seq.session.train_pairs`.
+        TrainingInterrupted: Ctrl-C; the run's folder is complete up to there, with its report.
+    """
+    fields = [field.name for field in dataclasses.fields(SeqConfig)]
+    for name in options:
+        if name not in fields:
+            raise unknown_name("option", name, fields)
+    from striate.training.seq2seq.session import train_pairs
+
+    config = SeqConfig(data=tuple(os.fspath(place) for place in data), **options)
+    try:
+        run = train_pairs(config, progress)
+    except TrainingInterrupted as interrupted:
+        if not interrupted.terminated:
+            finish_seq2seq(interrupted.run, progress)
+        raise
+    return finish_seq2seq(run, progress)
+
+
+def finish_seq2seq(run: SeqRun, progress: Progress = SILENT) -> SeqFinished:
+    """Measure the best bundle on what was held out, note the figures in it, write the report."""
+    from striate.report.seq2seq_page import write_seq2seq_report
+    from striate.translation import load_translator, measure_on
+
+    held_out = "test" if "test" in run.data.splits else "val"
+    translator = load_translator(run.best, run.config.device)
+    evaluation = measure_on(translator, run.data, held_out, progress=progress)
+    if held_out == "val":
+        note = "The val pairs also chose the best epoch, so these figures flatter a little"
+        evaluation = replace(evaluation, notes=(*evaluation.notes, note))
+    bundle.add_metrics(run.best, {held_out: evaluation.scores.to_json()})
+    return SeqFinished(run, evaluation, write_seq2seq_report(evaluation, run, translator))

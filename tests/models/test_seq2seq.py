@@ -93,7 +93,7 @@ def test_padding_changes_nothing(lengths, more, seed):
 @given(
     st.integers(1, 9), st.integers(1, 12), st.integers(0, 2**16), st.sampled_from(["sinusoidal", "learned"])
 )
-def test_step_by_step_is_all_at_once(steps, room, seed, positions):
+def test_step_by_step_is_all_at_once(steps, room, seed, learned):
     network = text_to_text(seed, positions="learned" if learned else "sinusoidal")
     source, target = random_tokens(3, 6, 13, seed, [6, 1, 4]), random_tokens(3, steps, 11, seed)
     memory, mask = network.encode(source)

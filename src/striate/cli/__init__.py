@@ -37,6 +37,13 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "predict": Command("striate.cli.predict:predict", "Name what is in images."),
     "check": Command("striate.cli.check:check", "Find what is wrong with a data set, before training."),
     "detection": Command("striate.cli.detection:detection", "Measure a detector as COCO and VOC do."),
+    "seq2seq": {
+        "train": Command(
+            "striate.cli.seq2seq:train", "Train on pairs of texts, or of images and their text."
+        ),
+        "evaluate": Command("striate.cli.seq2seq:evaluate", "BLEU, chrF, exact match and error rates."),
+        "translate": Command("striate.cli.translate:translate", "Write what texts, or images, become."),
+    },
     "anatomy": Command("striate.cli.anatomy:anatomy", "Show what each layer does to size, sight and cost."),
     "weights": {
         "list": Command("striate.cli.weights:list_", "List the official ImageNet weights."),
@@ -49,7 +56,10 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     },
     "doctor": Command("striate.cli.doctor:doctor", "Show versions, devices and the cache; empty the cache."),
 }
-GROUPS = {"weights": "Get, import, look into and export weights."}
+GROUPS = {
+    "seq2seq": "Text to text, and the text in images: train, measure, use.",
+    "weights": "Get, import, look into and export weights.",
+}
 
 
 def run(argv: Sequence[str]) -> int:

@@ -33,6 +33,7 @@ def predict(
 
     Python: striate.load("runs/flowers/best.safetensors").predict("rose.jpg").top(5)
     """
+    from striate import bundle
     from striate.data.folders import find_images
     from striate.errors import DataError, UsageError
 
@@ -41,6 +42,10 @@ def predict(
     paths = [path for source in sources for path in (_listed() if source == "-" else find_images(source))]
     if not paths:
         raise UsageError("no images to predict", "the list on standard input is empty")
+    if bundle.inspect(bundle.path_of(model)).description.task == "seq2seq":
+        from striate.cli.translate import read_images
+
+        return read_images(model, paths, device, as_json=as_json, as_csv=as_csv)
 
     from striate.cli.console import print_json, watching
     from striate.device import cpu_count

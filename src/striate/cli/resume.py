@@ -38,9 +38,13 @@ def resume(
 def go_on(run: str, options: dict[str, Any], as_json: bool) -> int:
     """Resume a run, with the options that the user named."""
     from striate.cli.console import print_json
+    from striate.cli.seq2seq import go_on_with_pairs
     from striate.training import saved
+    from striate.training.seq2seq.config import is_run_on_pairs
 
     folder = Path(run).expanduser()
+    if is_run_on_pairs(folder):
+        return go_on_with_pairs(run, options, as_json)
     values = saved.finished(folder)
     if values is not None and (folder / "report.html").exists():
         best = {row["epoch"]: row["val_top1"] for row in values["rows"]}[values["best_epoch"]]

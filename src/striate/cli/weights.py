@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from striate.transforms.preprocess import Preprocess
 
 
 def list_(
@@ -146,17 +149,15 @@ def inspect(
         )
         return
     says = found.description
-    pre = says.preprocess
-    how = f"shorter side to {pre.shorter_side}, centre crop" if pre.resize == "crop" else pre.resize
     facts = {
         "file": f"{path} ({found.bytes:,} bytes)",
         "task": says.task,
         "network": f"{says.architecture} {says.arguments}",
         "values": f"{found.values:,} in {len(found.tensors)} tensors",
         "weights": f"SHA-256 {found.weights_sha256}",
-        "classes": f"{len(says.classes)}: {', '.join(says.classes)}",
-        "input": f"{pre.channels} channels, {pre.size[0]}x{pre.size[1]} px, {how}, {pre.interpolation}",
-        "scaling": f"0 to 1, minus {list(pre.mean)}, over {list(pre.std)}",
+        **(_text_facts(says.text) if says.text else {}),
+        **({"classes": f"{len(says.classes)}: {', '.join(says.classes)}"} if says.classes else {}),
+        **(_image_facts(says.preprocess) if says.preprocess else {}),
         "measured": _flat(says.metrics),
         "made": _flat(says.provenance),
     }
@@ -165,6 +166,22 @@ def inspect(
     if tensors:
         for name, (dtype, shape) in found.tensors.items():
             print(f"  {name:40} {dtype:5} {list(shape)}")
+
+
+def _image_facts(pre: Preprocess) -> dict[str, str]:
+    how = f"shorter side to {pre.shorter_side}, centre crop" if pre.resize == "crop" else pre.resize
+    return {
+        "input": f"{pre.channels} channels, {pre.size[0]}x{pre.size[1]} px, {how}, {pre.interpolation}",
+        "scaling": f"0 to 1, minus {list(pre.mean)}, over {list(pre.std)}",
+    }
+
+
+def _text_facts(text: dict[str, Any]) -> dict[str, str]:
+    return {
+        side: f"{text[side]['kind']}, {text['ids'][side]:,} ids"
+        for side in ("source", "target")
+        if text[side]
+    }
 
 
 def _flat(values: dict[str, object], prefix: str = "") -> str:

@@ -17,7 +17,7 @@ _COLUMNS, _MOST = 8, 32
 
 def augmented(run: TrainedRun) -> Figure:
     """Up to 32 images of the first batch of the first epoch, augmented and mixed as in training."""
-    config, preprocess = run.config, run.description.preprocess
+    config, preprocess = run.config, run.description.contract
     samples = run.dataset.splits["train"]
     which = batches(len(samples), config.batch, seed=config.seed, epoch=0)[0]
     recipe = config.augmentation(preprocess)

@@ -72,7 +72,7 @@ def render(evaluation: Evaluation, images: dict[str, bytes], model: str, run: Tr
 
 
 def _subtitle(run: TrainedRun) -> str:
-    height, width = run.description.preprocess.size
+    height, width = run.description.contract.size
     return (
         f"{run.config.model} on {run.description.provenance['data']}: {run.train:,} training images of "
         f"{width}×{height} px, {len(run.dataset.classes)} classes"

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
@@ -114,6 +115,21 @@ def reading_seconds(samples: Samples, preprocess: Preprocess, workers: int) -> f
     return (time.perf_counter() - started) / (len(some) * workers)
 
 
+class Timed(Protocol):
+    """What a pace by the clock asks of a configuration; its fields are `TrainConfig`'s."""
+
+    @property
+    def batch(self) -> int: ...  # noqa: D102
+    @property
+    def budget_seconds(self) -> float: ...  # noqa: D102
+    @property
+    def peak_rate(self) -> float: ...  # noqa: D102
+    @property
+    def sched(self) -> str: ...  # noqa: D102
+    @property
+    def warmup(self) -> float: ...  # noqa: D102
+
+
 class Budget:
     """A pace that follows the clock.
 
@@ -128,7 +144,7 @@ class Budget:
     epochs: int | None = None
 
     def __init__(
-        self, config: TrainConfig, elapsed: Callable[[], float], val: int, last: int, reading: float
+        self, config: Timed, elapsed: Callable[[], float], val: int, last: int, reading: float
     ) -> None:
         self._config, self._elapsed = config, elapsed
         self._val, self._last, self._reading = val, last, reading
@@ -145,15 +161,9 @@ class Budget:
         if self._asked is not None:
             self._measuring, self._asked = now - self._asked, None
         self._before = now
-        config, since = self._config, state.learning_since
+        since = state.learning_since
         share = (now - since) / max(self._limit() - since, 1e-9)
-        return learning_rate(
-            min(share, 1.0) * _WHOLE,
-            total=_WHOLE,
-            peak=config.peak_rate,
-            kind=config.sched,
-            warmup=config.warmup,
-        )
+        return self._rate_at(min(share, 1.0) * _WHOLE, _WHOLE)
 
     def ended(self, state: TrainState) -> bool:
         """Whether another step would come to its end too late."""
@@ -173,6 +183,12 @@ class Budget:
     def left(self, state: TrainState) -> float:
         """Seconds until training ends."""
         return self._limit() - self._elapsed()
+
+    def _rate_at(self, step: float, total: float) -> float:
+        config = self._config
+        return learning_rate(
+            step, total=total, peak=config.peak_rate, kind=config.sched, warmup=config.warmup
+        )
 
     def _limit(self) -> float:
         """When training must end, for what follows it to be in time."""

@@ -174,10 +174,7 @@ class TrainConfig:
     @property
     def budget_seconds(self) -> float:
         """The budget in seconds; raises UsageError where it cannot be read."""
-        parts = re.findall(r"(\d+(?:\.\d+)?)([hms]?)", self.budget or "")
-        if "".join(number + unit for number, unit in parts) != self.budget or not parts:
-            raise UsageError(f"--budget {self.budget!r}", "that is no time", "Give such as 90s, 10m or 1h30m")
-        return sum(float(number) * {"h": 3600, "m": 60, "s": 1, "": 1}[unit] for number, unit in parts)
+        return seconds_of(self.budget or "")
 
     @property
     def peak_rate(self) -> float:
@@ -251,6 +248,14 @@ class TrainConfig:
 
 
 _WHOLE = ("epochs", "batch", "imgsz", "workers", "seed", "patience", "accumulate", "save_every", "rollbacks")
+
+
+def seconds_of(budget: str) -> float:
+    """A time such as 90s, 10m or 1h30m in seconds; raises UsageError where it is none."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([hms]?)", budget)
+    if "".join(number + unit for number, unit in parts) != budget or not parts:
+        raise UsageError(f"--budget {budget!r}", "that is no time", "Give such as 90s, 10m or 1h30m")
+    return sum(float(number) * {"h": 3600, "m": 60, "s": 1, "": 1}[unit] for number, unit in parts)
 
 
 def implied_model(weights: str) -> str | None:

@@ -21,7 +21,7 @@ from striate.device import cpu_count
 from striate.errors import TrainingError
 from striate.progress import SILENT, Progress
 from striate.training.config import TrainConfig
-from striate.training.folder import reserve, writable
+from striate.training.folder import name_of, reserve, writable
 from striate.training.loop import Job, learn
 from striate.training.schedule import Epochs
 from striate.training.session import prepare
@@ -86,7 +86,7 @@ def find_rate(config: TrainConfig, progress: Progress = SILENT) -> RateSearch:
     config = ready.config
     state = TrainState.fresh(ready.network, config, ready.place, ready.head)
     pace = Epochs(config, len(ready.train))
-    job = Job(ready.description.preprocess, ready.train, ready.val, config, ready.place, pace)
+    job = Job(ready.description.contract, ready.train, ready.val, config, ready.place, pace)
     training_mode(ready.network)
     factor = (HIGH / LOW) ** (1 / (STEPS - 1))
     losses: list[float] = []
@@ -114,7 +114,7 @@ def find_rate(config: TrainConfig, progress: Progress = SILENT) -> RateSearch:
             f"the loss is not finite after {len(losses)} steps",
             "Check the images",
         )
-    folder = reserve(writable(config.out), config, "-lr")
+    folder = reserve(writable(config.out), f"{name_of(config)}-lr")
     rates = LOW * factor ** np.arange(len(losses))
     return RateSearch(folder, config.model, rates, np.array(losses), smoothed(losses))
 

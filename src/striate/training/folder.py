@@ -125,9 +125,13 @@ def writable(out: str) -> Path:
     return folder
 
 
-def reserve(out: Path, config: TrainConfig, suffix: str = "") -> Path:
+def name_of(config: TrainConfig) -> str:
+    """The name of a run's folder: as told, else the data's and the network's."""
+    return config.name or f"{_called(config.source)}-{config.model}"
+
+
+def reserve(out: Path, name: str) -> Path:
     """Make the run's folder; a name that is taken gets a number, so that no run overwrites another."""
-    name = (config.name or f"{_called(config.source)}-{config.model}") + suffix
     for number in range(1, 10_000):
         folder = out / (name if number == 1 else f"{name}-{number}")
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from striate.errors import DataError, UsageError
 from striate.training import changes, saved
 from striate.training.config import TrainConfig
 from striate.training.saved import Saved
-from striate.transforms.preprocess import Preprocess
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Stopped:
 
     Attributes:
         folder: of the run.
-        config: what it was told.
+        config: what it was told: a `TrainConfig`, or the `SeqConfig` of a run on pairs.
         saved: its newest whole state.
         notes: what is to be said of going on from there.
     """
 
     folder: Path
-    config: TrainConfig
+    config: Any
     saved: Saved
     notes: tuple[str, ...]
 
@@ -41,11 +41,7 @@ class Stopped:
     def description(self) -> Description | None:
         """What its bundles say of themselves; None of a run that was stopped before its first save."""
         says = self.saved.facts.get("description")
-        if says is None:
-            return None
-        values = {key: value for key, value in says.items() if key != "format"}
-        preprocess = Preprocess.from_json(values["preprocess"])
-        return Description(**{**values, "classes": tuple(values["classes"]), "preprocess": preprocess})
+        return None if says is None else Description.from_json(says)
 
     @property
     def given(self) -> TrainConfig:
@@ -68,12 +64,17 @@ class Stopped:
             )
 
 
-def reopen(folder: Path, **options: Any) -> Stopped:
+def reopen(
+    folder: Path,
+    parse: Callable[[dict[str, Any]], Any] = lambda values: TrainConfig(**values),
+    **options: Any,
+) -> Stopped:
     """Open a run that was stopped, to go on with it.
 
     Args:
         folder: `runs/<name>`.
-        options: fields of `TrainConfig` that the user names anew.
+        parse: makes the configuration of what config.yaml says.
+        options: fields of the configuration that the user names anew.
 
     Raises:
         UsageError: no run, or one whose configuration is another now.
@@ -82,12 +83,12 @@ def reopen(folder: Path, **options: Any) -> Stopped:
     path = folder / "config.yaml"
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
-        config = TrainConfig(**values)
+        config = parse(values)
     except OSError as error:
         raise UsageError(
             f"cannot resume {str(folder)!r}", f"it has no {path.name}, so it is no run", "Give runs/NAME"
         ) from error
-    except (TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (TypeError, AttributeError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"cannot resume {str(folder)!r}", f"{path} is damaged: {error}") from error
     state, damaged = saved.newest(folder)
     asked = dataclasses.replace(config, **{k: v for k, v in options.items() if v is not None})
@@ -95,8 +96,7 @@ def reopen(folder: Path, **options: Any) -> Stopped:
         raise UsageError(
             f"cannot resume {str(folder)!r} with another configuration",
             "; ".join(found),
-            "Leave that as it was, or start a new run from it: striate train DATA --weights "
-            f"{folder / 'last.safetensors'}",
+            "Leave that as it was, or start a new run",
         )
     notes = [f"{sentence}; going on from the state before it" for sentence in damaged]
     now = circumstances(choose(asked.device))

@@ -24,7 +24,8 @@ def learning_rate(
         peak: the largest rate.
         kind: `cosine` falls to zero along half a cosine (Loshchilov, Hutter 2017, equation 5); `step`
             falls to a tenth after half and again after three quarters of the steps (He et al. 2016,
-            section 4.2); `constant` stays.
+            section 4.2); `constant` stays; `inverse-sqrt` falls with the square root of the steps since the
+            start (Vaswani et al. 2017, section 5.3).
         warmup: share of all steps over which the rate first rises linearly (Goyal et al. 2017).
     """
     rising = math.ceil(warmup * total)
@@ -32,6 +33,8 @@ def learning_rate(
         return peak * (step + 1) / rising
     if kind == "constant":
         return peak
+    if kind == "inverse-sqrt":
+        return peak * math.sqrt(max(1, rising) / (step + 1))
     if kind == "step":
         return peak * 0.1 ** ((step >= total / 2) + (step >= total * 3 / 4))
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))

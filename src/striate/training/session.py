@@ -28,7 +28,7 @@ from striate.training.ahead import Ahead, contract
 from striate.training.budget import Budget, fit_to, reading_seconds
 from striate.training.changes import note_data
 from striate.training.config import TrainConfig
-from striate.training.folder import TrainedRun, read_problems, reserve, writable, write_down
+from striate.training.folder import TrainedRun, name_of, read_problems, reserve, writable, write_down
 from striate.training.interrupts import TrainingInterrupted
 from striate.training.keeper import Keeper, alone
 from striate.training.loop import Job
@@ -97,8 +97,8 @@ def train(
     config, place = ready.config, ready.place
     before = 0.0 if stopped is None else stopped.saved.values["seconds"]
     run = TrainedRun(
-        folder=reserve(writable(config.out), config) if stopped is None else stopped.folder,
-        config=_filled_in(config, ready.description.preprocess),
+        folder=reserve(writable(config.out), name_of(config)) if stopped is None else stopped.folder,
+        config=_filled_in(config, ready.description.contract),
         dataset=ready.dataset,
         description=ready.description,
         train=len(ready.train),
@@ -108,7 +108,7 @@ def train(
     pace = _pace(ready, run, lambda: before + time.perf_counter() - started, progress)
     state = TrainState.fresh(ready.network, config, place, ready.head)
     watch = Profile(place) if config.profile else UNWATCHED
-    job = Job(ready.description.preprocess, ready.train, ready.val, config, place, pace, watch)
+    job = Job(ready.description.contract, ready.train, ready.val, config, place, pace, watch)
     facts = {
         "given": _anywhere(config).to_json(),
         "config": run.config.to_json(),
@@ -187,9 +187,9 @@ def prepare(
         config = _sized(config, dataset, place, progress)
     start = _start(config, progress) if known is None else None
     if known is None:
-        preprocess = contract(config, dataset, start[0].preprocess if start else None, notes)
+        preprocess = contract(config, dataset, start[0].contract if start else None, notes)
     else:
-        preprocess = known.preprocess
+        preprocess = known.contract
     for note in notes:
         progress.warn(note)
     train, val = ahead.images(preprocess, config)
@@ -216,7 +216,7 @@ def _pace(ready: Ready, run: TrainedRun, elapsed: Callable[[], float], progress:
     config = ready.config
     if config.budget:
         last = run.dataset.splits.get("test", run.dataset.splits["val"])
-        reading = reading_seconds(last, ready.description.preprocess, config.workers or cpu_count())
+        reading = reading_seconds(last, ready.description.contract, config.workers or cpu_count())
         return Budget(config, elapsed, len(ready.val), len(last), reading)
     pace = Epochs(config, run.train)
     if pace.steps < 50:
@@ -366,7 +366,7 @@ def _describe(
 def _introduce(
     run: TrainedRun, network: nn.Module, val: int, place: torch.device, progress: Progress
 ) -> None:
-    config, preprocess = run.config, run.description.preprocess
+    config, preprocess = run.config, run.description.contract
     count = sum(p.numel() for p in network.parameters())
     height, width = preprocess.size
     test = f", {len(run.dataset.splits['test']):,} to test" if "test" in run.dataset.splits else ""

@@ -49,7 +49,9 @@ class Preprocess:
     Attributes:
         size: height and width of the network's input, in pixels.
         resize: `crop` scales the shorter side to `shorter_side` and cuts out the centre; `squash` scales
-            both sides, each by its own factor; `letterbox` scales the longer side and pads with gray.
+            both sides, each by its own factor; `letterbox` scales the longer side and pads with gray; `line`
+            scales to the height, and only what is wider than `size` then is squashed: images of a line of
+            text, which come out as wide as they are.
         shorter_side: for `crop`, the shorter side before the cut, in pixels; at least max(size).
         interpolation: `nearest`, `bilinear`, `bicubic` or `lanczos`; antialiased when shrinking.
         channels: 3 for RGB, 1 for grayscale.
@@ -58,7 +60,7 @@ class Preprocess:
     """
 
     size: tuple[int, int] = (224, 224)
-    resize: Literal["crop", "squash", "letterbox"] = "crop"
+    resize: Literal["crop", "squash", "letterbox", "line"] = "crop"
     shorter_side: int = 256
     interpolation: str = "bilinear"
     channels: Literal[1, 3] = 3
@@ -69,8 +71,8 @@ class Preprocess:
         """Refuse values that contradict each other; raises UsageError."""
         if min(self.size) < 1:
             raise _bad("size", self.size, "both sides must be at least 1 pixel")
-        if self.resize not in ("crop", "squash", "letterbox"):
-            raise _bad("resize", self.resize, "it must be crop, squash or letterbox")
+        if self.resize not in ("crop", "squash", "letterbox", "line"):
+            raise _bad("resize", self.resize, "it must be crop, squash, letterbox or line")
         if self.resize == "crop" and self.shorter_side < max(self.size):
             raise _bad("shorter_side", self.shorter_side, f"it must be at least {max(self.size)}, the crop")
         if self.interpolation not in _INTERPOLATIONS:
@@ -94,6 +96,12 @@ class Preprocess:
         margin = size if size <= 64 else round(size * 8 / 7)
         return cls(**{"size": (size, size), "shorter_side": margin, "channels": channels, **gray, **others})
 
+    @classmethod
+    def for_line(cls, height: int, width: int, channels: Literal[1, 3] = 1) -> Preprocess:
+        """The usual contract for images of a line of text: of one height, up to `width` pixels wide."""
+        half = (0.5,) * channels
+        return cls(size=(height, width), resize="line", channels=channels, mean=half, std=half)
+
     @property
     def canvas_size(self) -> tuple[int, int]:
         """Height and width that `canvas` gives: room around the crop for random crops in training."""
@@ -113,7 +121,7 @@ class Preprocess:
             image: uint8 `[height, width]` or `[height, width, 1 or 3]` of any size.
 
         Returns:
-            uint8 `[size[0], size[1], channels]`.
+            uint8 `[size[0], size[1], channels]`; of a `line` `[size[0], up to size[1], channels]`.
 
         Raises:
             LayoutError: the array is not laid out like that.
@@ -191,6 +199,9 @@ class Preprocess:
         height, width = size
         if self.resize == "squash":
             return self._pixels(self._scale(picture, height, width))
+        if self.resize == "line":
+            natural = round(picture.width * height / picture.height)
+            return self._pixels(self._scale(picture, height, min(width, max(1, natural))))
         if self.resize == "letterbox":
             ratio = min(height / picture.height, width / picture.width)
             inner_h = max(1, round(picture.height * ratio))

@@ -68,7 +68,9 @@ class TextBatch:
     """What a step learns from.
 
     Attributes:
-        source: what the encoder reads: int64 `[batch, S]`, padded with PAD; of images what `Lines` gives.
+        source: what the encoder reads: int64 `[batch, S]`, padded with PAD; of images float32
+            `[batch, channel, height, width]`, padded on the right.
+        widths: of images that are not all equally wide, int64 `[batch]`, before the padding; else None.
         given: int64 `[batch, T]`, what the decoder reads: BEGIN and the target without its END.
         wanted: int64 `[batch, T]`, what it is to say: the target with END, padded with PAD.
         samples: int64 `[batch]`, the position of each pair.
@@ -76,6 +78,7 @@ class TextBatch:
     """
 
     source: torch.Tensor
+    widths: torch.Tensor | None
     given: torch.Tensor
     wanted: torch.Tensor
     samples: Indices
@@ -88,6 +91,19 @@ class TextBatch:
     def weight(self) -> int:
         """Over how many terms the mean loss is taken: one for each token that is not padding."""
         return int((self.wanted != PAD).sum())
+
+    @property
+    def more(self) -> dict[str, torch.Tensor]:
+        """What the encoder wants to know beside the source."""
+        return {} if self.widths is None else {"widths": self.widths}
+
+    def part(self, rows: slice) -> TextBatch:
+        """Some of its pairs, padded as all of them are."""
+        widths = None if self.widths is None else self.widths[rows]
+        samples = self.samples[rows]
+        return TextBatch(
+            self.source[rows], widths, self.given[rows], self.wanted[rows], samples, len(samples)
+        )
 
 
 def padded(rows: Sequence[IntRow | Sequence[int]], least: int = 1) -> torch.Tensor:

@@ -1,0 +1,93 @@
+"""Pairs as a network learns them: ids or pixels on the one side, ids on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+import numpy as np
+import torch
+
+from striate.data.source import Indices
+from striate.data.text.batches import IntRow, TextBatch, padded
+from striate.data.text.lines import Lines, stacked
+from striate.data.text.pairs import Pairs
+from striate.data.text.tokens import Tokenizer
+
+PIXELS = 8  # of an image's width that count as one token of a batch
+
+
+class Examples:
+    """A source and one right answer each: a pair with several references is as many examples.
+
+    Attributes:
+        names: where each stands, for messages.
+        lengths: int64 `[n, 2]`, tokens of source and target, END among them; of images, `PIXELS` columns
+            count as one token.
+        pair: int64 `[n]`, the position of its pair.
+    """
+
+    def __init__(
+        self, pairs: Pairs, source: Tokenizer | Lines, target: Tokenizer, *, all_references: bool = True
+    ) -> None:
+        """Turn text into ids.
+
+        Args:
+            pairs: to learn.
+            source: what turns sources into ids; or the images, `len(pairs)` of them, of which those that
+                cannot be read are left out.
+            target: what turns targets into ids.
+            all_references: rather than the first of each pair only.
+        """
+        which, targets = [], []
+        for i, references in enumerate(pairs.references):
+            if isinstance(source, Lines) and not source.widths[i]:
+                continue
+            for reference in references if all_references else references[:1]:
+                which.append(i)
+                targets.append(np.array(target.target(reference), np.int32))
+        self.pair = np.array(which, np.int64)
+        self.names = tuple(pairs.places[i] for i in which)
+        self._targets: list[IntRow] = targets
+        self._lines = source if isinstance(source, Lines) else None
+        self._sources: list[IntRow] = []
+        if isinstance(source, Lines):
+            long = -(-source.widths[self.pair] // PIXELS)
+        else:
+            self._sources = [np.array(source.source(text), np.int32) for text in pairs.sources]
+            long = np.array([len(self._sources[i]) for i in which], np.int64)
+        answers = np.array([len(row) - 1 for row in targets], np.int64)
+        self.lengths = np.stack([long, answers], axis=1) if which else np.empty((0, 2), np.int64)
+
+    def __len__(self) -> int:
+        return len(self.pair)
+
+    def take(self, which: Indices, device: torch.device) -> TextBatch:
+        """The examples at these positions as one batch on the device."""
+        targets = padded([self._targets[i] for i in which]).to(device)
+        source, widths = self._source(which, device)
+        return TextBatch(source, widths, targets[:, :-1], targets[:, 1:], which, len(which))
+
+    def stream(self, order: Sequence[Indices], device: torch.device) -> Generator[TextBatch, None, None]:
+        """Batch after batch."""
+        for which in order:
+            yield self.take(which, device)
+
+    def _source(self, which: Indices, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+        pairs = self.pair[which]
+        if self._lines is not None:
+            return stacked(self._lines.read(pairs), self._lines.contract, device)
+        return padded([self._sources[i] for i in pairs]).to(device), None
+
+
+def limit(source: int, ratio: float, most: int) -> int:
+    """Tokens that an answer may have, END among them.
+
+    Args:
+        source: length of the source.
+        ratio: the largest of target to source in training.
+        most: the longest target in training.
+
+    Returns:
+        A fifth more than the ratio gives, and no more than twice the longest; at least 8.
+    """
+    return max(8, min(2 * most, int(1.2 * ratio * source) + 2))

@@ -1,0 +1,1 @@
+"""Training of sequence to sequence: text to text, and reading text in images."""
