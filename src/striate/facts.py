@@ -323,6 +323,10 @@ _RESNET_RESULTS = (
             ("resnet56", 6.97), ("resnet110", 6.43), ("resnet1202", 7.93),
         )
     ),
+    Result(
+        "resnet1202", "error", 4.91, "CIFAR-10 test, trained with stochastic depth",
+        "Huang, Sun, Liu, Sedra, Weinberger 2016, arXiv:1603.09382, abstract", "read",
+    ),
 )  # fmt: skip
 
 # ---- MobileNetV3
@@ -359,6 +363,14 @@ _MOBILENET_RESULTS = (
     Result("mobilenet_v3_large, width 0.75", "top-1 accuracy", 73.3, _IMAGENET, _SLIM, "read"),
     Result("mobilenet_v3_small", "top-1 accuracy", 67.4, _IMAGENET, f"{_HOWARD}, table 3", "medium"),
     Result("mobilenet_v3_small, width 0.75", "top-1 accuracy", 65.4, _IMAGENET, _SLIM, "read"),
+    Result(
+        "mobilenet_v3_large",
+        "top-1 accuracy",
+        75.766,
+        "ImageNet validation, trained with RandAugment",
+        "timm, documentation, training scripts",
+        "read",
+    ),
 )
 
 # ---- Vision Transformer
@@ -403,6 +415,7 @@ _VIT_RESULTS = (
     ),
     Result("vit_ti_16", "top-1 accuracy", 72.2, _IMAGENET, f"{_DEIT}, table 5", "high"),
     Result("vit_s_16", "top-1 accuracy", 79.8, _IMAGENET, f"{_DEIT}, table 5", "high"),
+    Result("vit_b_16", "top-1 accuracy", 81.8, _IMAGENET, f"{_DEIT}, table 5", "high"),
 )
 
 COUNTS: tuple[Count, ...] = (

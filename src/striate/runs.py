@@ -13,7 +13,7 @@ from striate import bundle
 from striate.data import open_data
 from striate.errors import unknown_name
 from striate.progress import SILENT, Progress
-from striate.training import ahead
+from striate.training import ahead, recipes
 from striate.training.config import TrainConfig, implied_model
 from striate.training.interrupts import TrainingInterrupted
 from striate.training.seq2seq.config import SeqConfig
@@ -73,7 +73,8 @@ def train(data: Any, progress: Progress = SILENT, **options: Any) -> Run:
     Args:
         data: as for `striate.data.open_data`: a path, a pair of arrays, a torch `Dataset`, ...
         progress: is told of each stage.
-        options: the other fields of `striate.training.config.TrainConfig`: `model`, `epochs`, `lr`, ...
+        options: the other fields of `striate.training.config.TrainConfig`: `model`, `epochs`, `lr`, ... With
+            `recipe`, the fields that are not given are those of `striate.training.recipes`.
 
     Raises:
         DataError, UsageError, TrainingError: as `striate.training.session.train`.
@@ -85,6 +86,10 @@ def train(data: Any, progress: Progress = SILENT, **options: Any) -> Run:
             raise unknown_name("option", name, fields)
     if "model" not in options and (model := implied_model(options.get("weights", "none"))):
         options["model"] = model
+    if options.get("recipe") is not None:
+        model = options.pop("model", TrainConfig.model)
+        options, said = recipes.apply(options.pop("recipe"), model, options)
+        progress.say(said)
     path = isinstance(data, (str, os.PathLike))
     config = TrainConfig(data=os.fspath(data) if path else open_data(data), **options)
     return _finished(lambda: ahead.train(config, progress), progress)

@@ -33,6 +33,16 @@ from striate.training.config import TrainConfig
         ({"epochs": "2"}, "it must be a number"),
         ({"imgsz": 32.5}, "it must be a whole number"),
         ({"name": "../x"}, "the name of one folder"),
+        ({"milestones": "30,60"}, "--milestones 30,60: they are shares of the run"),
+        ({"milestones": "half"}, "shares of the run"),
+        ({"milestones": ""}, "shares of the run"),
+        ({"gamma": 0.0}, "gamma = 0.0"),
+        ({"layer_decay": 1.1}, "layer_decay = 1.1"),
+        ({"drop_path": 1.0}, "drop_path = 1.0"),
+        ({"dropout": -0.1}, "dropout = -0.1"),
+        ({"momentum": 1.0}, "momentum = 1.0"),
+        ({"lighting": -1.0}, "--lighting"),
+        ({"nesterov": True}, "a way of sgd"),
     ],
     ids=str,
 )
@@ -68,6 +78,9 @@ def test_default_rates():
     assert TrainConfig(data="x", opt="sgd", batch=128).peak_rate == pytest.approx(0.05)
     assert TrainConfig(data="x", opt="sgd").decay == 1e-4
     assert TrainConfig(data="x", lr=0.3).peak_rate == 0.3
+    assert TrainConfig(data="x", lr=0.3).backbone_rate == pytest.approx(0.03)
+    assert TrainConfig(data="x", lr=0.3, layer_decay=0.75).backbone_rate == 0.3
+    assert TrainConfig(data="x", milestones="1/4").drops == (0.25, 0.5, 0.75)
 
 
 def test_a_configuration_needs_no_torch():

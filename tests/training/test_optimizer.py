@@ -6,7 +6,7 @@ from torch import nn
 
 from striate import models
 from striate.training.config import TrainConfig
-from striate.training.optimizer import make_optimizer, moving_average
+from striate.training.optimizer import layer_shares, make_optimizer, moving_average
 
 
 def test_biases_and_norms_are_not_decayed():
@@ -95,3 +95,63 @@ def test_fused_steps_are_those_of_the_formula():
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         w = w - 0.01 * (m / (1 - 0.9**t) / ((v / (1 - 0.999**t)).sqrt() + 1e-8) + 0.1 * w)
         assert torch.allclose(network.weight.detach().double(), w, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("decay", [0.65, 0.75])
+def test_layer_decay_is_that_of_beit(decay):
+    """get_num_layer_for_vit and LayerDecayValueAssigner of its code: L + 2 layers, the patches the first."""
+
+    def number(name):
+        if name.startswith(("class_token", "encoder.pos_embedding", "conv_proj")):
+            return 0
+        if name.startswith("encoder.layers"):
+            return int(name.split(".")[2].removeprefix("encoder_layer_")) + 1
+        return 13  # the last norm and the classifier
+
+    with torch.device("meta"):
+        network = models.build("vit_ti_16")
+    scales = [decay ** (12 + 1 - i) for i in range(12 + 2)]
+    expected = {name: scales[number(name)] for name, _ in network.named_parameters()}
+    assert layer_shares(network, decay) == pytest.approx(expected)
+    names = {id(p): name for name, p in network.named_parameters()}
+    for group in make_optimizer(network, TrainConfig(data="x", layer_decay=decay), "heads.head").param_groups:
+        for parameter in group["params"]:
+            assert group["share"] == pytest.approx(expected[names[id(parameter)]])
+
+
+def test_layer_decay_goes_by_stage_elsewhere():
+    with torch.device("meta"):
+        network = models.build("resnet18")
+    shares = layer_shares(network, 0.5)
+    order = ("conv1", "layer1", "layer2", "layer3", "layer4", "fc")
+    for name, share in shares.items():
+        at = order.index(name.split(".")[0]) if not name.startswith("bn1") else 0
+        assert share == 0.5 ** (5 - at)
+    assert set(layer_shares(network, 1.0).values()) == {1.0}
+
+
+def test_a_backbone_rate_of_ones_own_goes_with_layer_decay():
+    with torch.device("meta"):
+        network = models.build("resnet18")
+    config = TrainConfig(data="x", lr=1.0, layer_decay=0.5, backbone_lr=0.1)
+    shares = {group["share"] for group in make_optimizer(network, config, "fc").param_groups}
+    assert sorted(shares, reverse=True) == pytest.approx([1.0, *(0.1 * 0.5**k for k in range(1, 6))])
+
+
+def test_the_positions_of_a_vit_are_not_decayed():
+    with torch.device("meta"):
+        network = models.build("vit_ti_16")
+    names = {id(p): name for name, p in network.named_parameters()}
+    decayed = {
+        names[id(p)]
+        for group in make_optimizer(network, TrainConfig(data="x")).param_groups
+        if group["weight_decay"]
+        for p in group["params"]
+    }
+    assert decayed == {name for name in names.values() if name.endswith("weight") and "ln" not in name}
+
+
+def test_momentum_and_nesterov_are_sgds():
+    config = TrainConfig(data="x", opt="sgd", momentum=0.8, nesterov=True)
+    for group in make_optimizer(nn.Linear(2, 2), config).param_groups:
+        assert (group["momentum"], group["nesterov"]) == (0.8, True)

@@ -103,7 +103,11 @@ def test_resumed_after_a_step(stopped, expected, step):
 
 
 def test_dropout_and_batch_norm_resume(data, stopped, tmp_path):
-    options = {"model": "mobilenet_v3_small", "imgsz": 32, "epochs": 2, "ema": 0.0}
+    """And the momenta of RMSprop, stochastic depth, the changes of light, and rates layer by layer."""
+    options = {
+        "model": "mobilenet_v3_small", "imgsz": 32, "epochs": 2, "ema": 0.0, "opt": "rmsprop",
+        "drop_path": 0.3, "dropout": 0.1, "lighting": 0.1, "layer_decay": 0.9,
+    }  # fmt: skip
     whole = outcome(start(data, tmp_path / "whole", **options).folder)
     folder = stopped(5, **options)
     torch.manual_seed(99)

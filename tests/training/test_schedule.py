@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,3 +53,24 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert order(1, 2) == order(1, 2)
     assert order(1, 2) != order(1, 3)
     assert order(1, 2) != order(2, 2)
+
+
+def test_milestones_and_gamma_are_those_of_torchs_scheduler():
+    """90 epochs, a tenth after 30 and 60 (torchvision's references); 0.97 each 3 of them."""
+    from torch import nn, optim
+
+    from striate.training.config import TrainConfig
+    from striate.training.schedule import rate_at
+
+    for options, theirs in (
+        ({"milestones": "1/3", "gamma": 0.1}, lambda o: optim.lr_scheduler.StepLR(o, 30, 0.1)),
+        ({"milestones": "1/30", "gamma": 0.97}, lambda o: optim.lr_scheduler.StepLR(o, 3, 0.97)),
+        ({"milestones": "0.2,0.9", "gamma": 0.5}, lambda o: optim.lr_scheduler.MultiStepLR(o, [18, 81], 0.5)),
+    ):
+        config = TrainConfig(data="x", opt="sgd", lr=0.2, sched="step", warmup=0.0, **options)
+        optimizer = optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2)
+        scheduler = theirs(optimizer)
+        for epoch in range(90):
+            assert rate_at(config, epoch, 90) == pytest.approx(scheduler.get_last_lr()[0])
+            optimizer.step()
+            scheduler.step()

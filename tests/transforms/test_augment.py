@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import stats
 
 from striate.errors import UsageError
-from striate.transforms.augment import RECIPES, augment, uniform
+from striate.transforms.augment import RECIPES, augment, light, uniform
 
 
 def numbered(n, height, width):
@@ -162,3 +162,37 @@ def test_what_ones_own_transform_must_give_is_said(own, words):
     batch = torch.zeros(2, 20, 20, 3, dtype=torch.uint8)
     with pytest.raises(UsageError, match=words):
         augment(batch, (16, 16), own, seed=0, epoch=0, samples=np.arange(2))
+
+
+def test_scaled_crops_are_of_the_papers_scales():
+    """A ramp tells the side of each crop: 224 px out of an image scaled to 256 to 480, evenly."""
+    n = 2000
+    ramp = torch.arange(64).expand(64, 64)[None, :, :, None].expand(n, 64, 64, 1).to(torch.uint8)
+    out = augment(ramp, (56, 56), "scale", seed=0, epoch=0, samples=np.arange(n))
+    steps = (out[:, 28, 40, 0] - out[:, 28, 16, 0]).abs() / 24  # pixels of the image for one of the crop
+    scales = 64 / (56 * steps.numpy()) * 224
+    assert scales.min() >= 255
+    assert scales.max() <= 481
+    assert stats.kstest(scales, "uniform", (256, 224)).pvalue > 1e-3
+
+
+def test_light_changes_as_in_alexnet():
+    """One shift for all pixels of an image, whose covariance is P diag(0.1 lambda)^2 P', in 0 to 255."""
+    n = 20_000
+    batch = torch.full((n, 1, 2, 3), 100.0)
+    out = light(batch, 0.1, seed=5, epoch=1, samples=np.arange(n))
+    assert torch.equal(out[:, 0, 0], out[:, 0, 1])
+    shift = (out[:, 0, 0] - 100).double().numpy() / 255
+    sizes = np.array([0.2175, 0.0188, 0.0045])
+    directions = np.array(
+        [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+    )
+    drawn = shift @ directions / (0.1 * sizes)  # the directions are orthonormal
+    for axis in range(3):
+        assert stats.kstest(drawn[:, axis], "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(drawn.T) - np.eye(3)).max() < 0.03
+    again = light(batch[:3], 0.1, seed=5, epoch=1, samples=np.array([7, 0, 19_999]))
+    assert torch.equal(again, out[[7, 0, 19_999]])
+    assert light(batch, 0.0, seed=5, epoch=1, samples=np.arange(n)) is batch
+    gray = torch.zeros(4, 2, 2, 1, dtype=torch.uint8)
+    assert light(gray, 0.1, seed=5, epoch=1, samples=np.arange(4)) is gray

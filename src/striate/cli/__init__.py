@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "demo": Command("striate.cli.demo:demo", "Train on handwritten digits, in a minute, as a first look."),
     "train": Command("striate.cli.train:train", "Train a network on a folder of images, and report."),
     "resume": Command("striate.cli.resume:resume", "Go on with a run that was stopped or killed."),
+    "recipes": Command("striate.cli.recipes:recipes", "Show the ways to train from the literature."),
     "evaluate": Command("striate.cli.evaluate:evaluate", "Measure a model on labelled images."),
     "predict": Command("striate.cli.predict:predict", "Name what is in images."),
     "check": Command("striate.cli.check:check", "Find what is wrong with a data set, before training."),

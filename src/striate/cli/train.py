@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -39,9 +39,13 @@ def train(
     augment: Annotated[
         str,
         typer.Option(
-            help="Random changes: auto, none, shift, light, standard, strong.", rich_help_panel=_DATA
+            help="Random changes: auto, none, shift, light, scale, standard, strong.", rich_help_panel=_DATA
         ),
     ] = str(_DEFAULT.augment),
+    lighting: Annotated[
+        float,
+        typer.Option(help="Change the light as AlexNet does: deviation, 0 for none.", rich_help_panel=_DATA),
+    ] = _DEFAULT.lighting,
     mixup: Annotated[
         float, typer.Option(help="Blend images of a batch: alpha, 0 for none.", rich_help_panel=_DATA)
     ] = _DEFAULT.mixup,
@@ -82,6 +86,13 @@ def train(
     normalize: Annotated[
         str, typer.Option(help="auto, imagenet, half, vgg.", rich_help_panel=_NETWORK)
     ] = _DEFAULT.normalize,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="A way to train from the literature (`striate recipes`): paper, modern.",
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
     epochs: Annotated[
         int, typer.Option("--epochs", "-e", help="Passes over the images.", rich_help_panel=_LEARNING)
     ] = _DEFAULT.epochs,
@@ -102,10 +113,34 @@ def train(
         float | None,
         typer.Option(help="Peak rate of what came with the weights.", rich_help_panel=_LEARNING),
     ] = None,
-    opt: Annotated[str, typer.Option(help="adamw or sgd.", rich_help_panel=_LEARNING)] = _DEFAULT.opt,
+    layer_decay: Annotated[
+        float,
+        typer.Option(
+            help="Times the rate for each layer towards the input; 1 for none.", rich_help_panel=_LEARNING
+        ),
+    ] = _DEFAULT.layer_decay,
+    opt: Annotated[
+        str, typer.Option(help="adamw, sgd or rmsprop.", rich_help_panel=_LEARNING)
+    ] = _DEFAULT.opt,
+    momentum: Annotated[
+        float, typer.Option(help="Of sgd and rmsprop.", rich_help_panel=_LEARNING)
+    ] = _DEFAULT.momentum,
+    nesterov: Annotated[
+        bool, typer.Option("--nesterov/--no-nesterov", help="For sgd.", rich_help_panel=_LEARNING)
+    ] = _DEFAULT.nesterov,
     sched: Annotated[
         str, typer.Option(help="cosine, step or constant.", rich_help_panel=_LEARNING)
     ] = _DEFAULT.sched,
+    milestones: Annotated[
+        str,
+        typer.Option(
+            help="For step: shares of the run, 0.5,0.75, or 1/75 for each 75th part.",
+            rich_help_panel=_LEARNING,
+        ),
+    ] = _DEFAULT.milestones,
+    gamma: Annotated[
+        float, typer.Option(help="Times the rate at each milestone.", rich_help_panel=_LEARNING)
+    ] = _DEFAULT.gamma,
     warmup: Annotated[
         float, typer.Option(help="Share of the steps in which the rate rises.", rich_help_panel=_LEARNING)
     ] = _DEFAULT.warmup,
@@ -115,6 +150,15 @@ def train(
     label_smoothing: Annotated[
         float, typer.Option(help="0 for none, 0.1 is usual.", rich_help_panel=_LEARNING)
     ] = _DEFAULT.label_smoothing,
+    dropout: Annotated[
+        float | None, typer.Option(help="Of all dropout layers.", rich_help_panel=_LEARNING)
+    ] = None,
+    drop_path: Annotated[
+        float,
+        typer.Option(
+            help="Stochastic depth: chance of the last block to be left out.", rich_help_panel=_LEARNING
+        ),
+    ] = _DEFAULT.drop_path,
     grad_clip: Annotated[
         float, typer.Option(help="Largest gradient norm; 0 for no limit.", rich_help_panel=_LEARNING)
     ] = _DEFAULT.grad_clip,
@@ -172,12 +216,14 @@ def train(
     from striate.errors import UsageError
 
     options = {
-        "imgsz": imgsz, "channels": channels, "resize": resize, "augment": augment, "mixup": mixup,
-        "cutmix": cutmix, "val": val, "test": test, "workers": workers, "cache": cache,
-        "model": model, "weights": weights,
+        "imgsz": imgsz, "channels": channels, "resize": resize, "augment": augment,
+        "lighting": lighting, "mixup": mixup, "cutmix": cutmix,
+        "val": val, "test": test, "workers": workers, "cache": cache, "model": model, "weights": weights,
         "transfer": transfer, "last_layers": last_layers, "normalize": normalize, "backbone_lr": backbone_lr,
         "epochs": epochs, "budget": budget, "batch": batch, "lr": lr,
-        "opt": opt, "sched": sched, "warmup": warmup, "weight_decay": weight_decay,
+        "layer_decay": layer_decay, "opt": opt, "momentum": momentum, "nesterov": nesterov, "sched": sched,
+        "milestones": milestones, "gamma": gamma, "warmup": warmup, "weight_decay": weight_decay,
+        "dropout": dropout, "drop_path": drop_path,
         "label_smoothing": label_smoothing, "grad_clip": grad_clip, "accumulate": accumulate,
         "ema": ema, "amp": amp,
         "patience": patience, "seed": seed, "device": device, "save_every": save_every,
@@ -190,6 +236,8 @@ def train(
         raise UsageError("no data to train on" if data is None else "two data sets", "", "Give one folder")
     if not _was_given(context, "model"):
         options["model"] = implied_model(weights) or model
+    if recipe is not None:
+        options |= _of_recipe(recipe, str(options["model"]), context, options)
     try:
         config = TrainConfig(data=data or data_flag or "", **options)  # type: ignore[arg-type]  # checked there
     except UsageError as error:
@@ -201,6 +249,18 @@ def train(
     from striate.training import ahead
 
     return show(lambda progress: ahead.train(config, progress), as_json)
+
+
+def _of_recipe(name: str, model: str, context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe, but for those that the user names; what they are is said."""
+    from striate.cli.console import watching
+    from striate.training.recipes import apply
+
+    given = {field: value for field, value in options.items() if _was_given(context, field)}
+    settings, said = apply(name, model, given)
+    with watching() as progress:
+        progress.say(said)
+    return settings
 
 
 def _find_rate(config: TrainConfig, as_json: bool) -> int:

@@ -3,9 +3,64 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from striate.errors import LayoutError
+from striate.errors import LayoutError, UsageError
+
+
+class ResidualBlock(nn.Module):
+    """A block with a shortcut, whose other branch may be left out in training: stochastic depth.
+
+    Huang, Sun, Liu, Sedra, Weinberger 2016, ECCV, arXiv:1603.09382, section 3. As dropout is done today, each
+    image of a batch draws for itself, and a branch that stays is divided by its chance to stay; the paper
+    draws once for a batch, and multiplies by that chance in evaluation.
+
+    Attributes:
+        drop_rate: chance of the branch to be left out, from 0 to under 1; `set_drop_path` sets it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop_rate = 0.0
+
+    def drop_path(self, branch: Tensor) -> Tensor:
+        """`[batch, ...]`, the shape unchanged; in training, zeros for the images that are without it."""
+        if not self.training or self.drop_rate == 0.0:
+            return branch
+        kept = torch.rand([branch.shape[0]] + [1] * (branch.ndim - 1), device=branch.device) >= self.drop_rate
+        return branch * kept / (1.0 - self.drop_rate)
+
+
+def set_drop_path(network: nn.Module, rate: float) -> None:
+    """Let the chance of a block to be left out rise linearly with its depth (section 3, equation 4).
+
+    Args:
+        network: its block l of L gets the chance l / L * rate.
+        rate: of the last block, from 0 to under 1.
+
+    Raises:
+        UsageError: it has no residual blocks, and the rate is not 0.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, ResidualBlock)]
+    if rate and not blocks:
+        raise UsageError(
+            f"--drop-path {rate:g}", "this network has no shortcuts beside its blocks", "Leave it out"
+        )
+    for place, block in enumerate(blocks, start=1):
+        block.drop_rate = place / len(blocks) * rate
+
+
+def set_dropout(network: nn.Module, rate: float) -> None:
+    """Give all dropout layers of a network one rate.
+
+    Raises:
+        UsageError: it has none, and the rate is not 0.
+    """
+    layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
+    if rate and not layers:
+        raise UsageError(f"--dropout {rate:g}", "this network has no dropout layers", "Leave it out")
+    for layer in layers:
+        layer.p = rate
 
 
 def check_images(x: Tensor, channels: int, size: tuple[int, int] | None = None, smallest: int = 1) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from striate.errors import UsageError
-from striate.models.layers import check_images
+from striate.models.layers import ResidualBlock, check_images
 
 
 def swish(x: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class SqueezeExcitation(nn.Module):
         return x * scale
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(ResidualBlock):
     """1x1 expand, depthwise, squeeze-and-excitation, 1x1 project without activation (figure 4)."""
 
     def __init__(self, row: Row, in_channels: int, expanded: int, out: int) -> None:
@@ -136,7 +136,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, in_channels, h, w]` to `[batch, out, h / stride, w / stride]`."""
-        return x + self.block(x) if self.residual else self.block(x)
+        return x + self.drop_path(self.block(x)) if self.residual else self.block(x)
 
 
 class MobileNetV3(nn.Module):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from striate.models.layers import check_images
+from striate.models.layers import ResidualBlock, check_images
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -30,7 +30,7 @@ def projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequentia
     return nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions and a shortcut (figure 5, left)."""
 
     expansion = 1
@@ -48,10 +48,10 @@ class BasicBlock(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.bn2(self.conv2(x))
-        return F.relu(x + shortcut)
+        return F.relu(self.drop_path(x) + shortcut)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(ResidualBlock):
     """1x1 reduce, 3x3, 1x1 restore, and a shortcut (figure 5, right)."""
 
     expansion = 4
@@ -73,7 +73,7 @@ class Bottleneck(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
         x = self.bn3(self.conv3(x))
-        return F.relu(x + shortcut)
+        return F.relu(self.drop_path(x) + shortcut)
 
 
 class ResNet(nn.Module):

@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from striate.models.layers import check_images
+from striate.models.layers import ResidualBlock, check_images
 
 
-class Block(nn.Module):
+class Block(ResidualBlock):
     """Two 3x3 convolutions and a parameter-free shortcut."""
 
     def __init__(self, in_channels: int, width: int, stride: int = 1) -> None:
@@ -36,7 +36,7 @@ class Block(nn.Module):
             shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, after))
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.bn2(self.conv2(x))
-        return F.relu(x + shortcut)
+        return F.relu(self.drop_path(x) + shortcut)
 
 
 class CifarResNet(nn.Module):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from striate.models.layers import ResidualBlock
 from striate.models.packing import Packing
 
 NORM_EPSILON = 1e-6  # of the LayerNorms, as ViT's first implementation has it
@@ -182,7 +183,7 @@ def feed_forward(width: int, hidden: int, dropout: float, activation: str = "gel
     return layers
 
 
-class EncoderLayer(nn.Module):
+class EncoderLayer(ResidualBlock):
     """Self-attention and the feed-forward layers, each normalised before and added after.
 
     Args:
@@ -216,8 +217,8 @@ class EncoderLayer(nn.Module):
         """`[batch, tokens, width]`, or `[n, width]` packed; the shape unchanged."""
         mask = None if packing is None else packing.attend
         y = self.self_attention(self.ln_1(x), mask, packing=packing, weights=weights)
-        x = x + self.dropout(y)
-        return x + self.mlp(self.ln_2(x))
+        x = x + self.drop_path(self.dropout(y))
+        return x + self.drop_path(self.mlp(self.ln_2(x)))
 
 
 class Encoder(nn.Module):

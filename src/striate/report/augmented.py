@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -9,7 +11,7 @@ from matplotlib.figure import Figure
 from striate.data import Decoded
 from striate.training.folder import TrainedRun
 from striate.training.schedule import batches
-from striate.transforms.augment import augment
+from striate.transforms.augment import augment, light
 from striate.transforms.mixing import mix_batch
 
 _COLUMNS, _MOST = 8, 32
@@ -25,13 +27,13 @@ def augmented(run: TrainedRun) -> Figure:
     canvases = np.empty((len(which), *source.shape), np.uint8)
     readable = source.read(which, canvases)
     which, canvases = which[readable], canvases[readable]
-    pixels = augment(
-        torch.from_numpy(canvases), preprocess.size, recipe, seed=config.seed, epoch=0, samples=which
-    )
+    drawn: dict[str, Any] = {"seed": config.seed, "epoch": 0, "samples": which}
+    pixels = augment(torch.from_numpy(canvases), preprocess.size, recipe, **drawn)
+    pixels = light(pixels, config.lighting, **drawn)
     mixed, _ = mix_batch(
         pixels.float().permute(0, 3, 1, 2), config.mixup, config.cutmix, seed=config.seed, step=0
     )
-    shown = mixed[:_MOST].round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    shown = mixed[:_MOST].round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
     rows = -(-len(shown) // _COLUMNS)
     figure = Figure(figsize=(9, 1.2 * rows), layout="constrained")

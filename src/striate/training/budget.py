@@ -19,7 +19,7 @@ from striate.data import Samples
 from striate.errors import DecodeError
 from striate.training.config import TrainConfig
 from striate.training.loop import loss_of
-from striate.training.schedule import learning_rate
+from striate.training.schedule import rate_at
 from striate.training.state import TrainState
 from striate.transforms.preprocess import Preprocess
 
@@ -185,10 +185,8 @@ class Budget:
         return self._limit() - self._elapsed()
 
     def _rate_at(self, step: float, total: float) -> float:
-        config = self._config
-        return learning_rate(
-            step, total=total, peak=config.peak_rate, kind=config.sched, warmup=config.warmup
-        )
+        assert isinstance(self._config, TrainConfig)  # the schedules of others are their own
+        return rate_at(self._config, step, total)
 
     def _limit(self) -> float:
         """When training must end, for what follows it to be in time."""

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from striate.transforms.augment import Recipe
     from striate.transforms.preprocess import Preprocess
 
-OPTIMIZERS = ("adamw", "sgd")
+OPTIMIZERS = ("adamw", "sgd", "rmsprop")
 SCHEDULES = ("cosine", "step", "constant")
-AUGMENTATIONS = ("auto", "none", "shift", "light", "standard", "strong")
+AUGMENTATIONS = ("auto", "none", "shift", "light", "scale", "standard", "strong")
 RESIZES = ("crop", "squash", "letterbox")
 TRANSFERS = ("all", "last", "head", "append")
 NORMALIZES = ("auto", "imagenet", "half", "vgg")
@@ -49,17 +49,29 @@ class TrainConfig:
         resize: how images are brought to the input's shape: crop, squash or letterbox.
         normalize: imagenet (mean and std), half (0.5 and 0.5), vgg (the means subtracted from 0-255); auto
             for what the weights were trained with, else imagenet, or half for grayscale.
-        augment: random changes of the training images: none, shift, light, standard, strong; auto takes none
-            for grayscale, light up to 64 px, standard beyond. Or a callable of yours, torchvision's or
-            albumentations', that takes and gives one image.
+        augment: random changes of the training images: none, shift, light, scale, standard, strong; auto
+            takes none for grayscale, light up to 64 px, standard beyond. Or a callable of yours,
+            torchvision's or albumentations', that takes and gives one image.
+        lighting: standard deviation of AlexNet's changes of the light's intensity and colour; 0 for none.
         mixup: alpha of MixUp, which blends the images of a batch and their labels; 0 for none.
         cutmix: alpha of CutMix, which pastes rectangles of them; 0 for none. With both, each batch takes one.
-        opt: adamw or sgd (momentum 0.9).
+        recipe: name of the recipe that other fields were taken from (`striate.training.recipes`): a note of
+            it, which sets none of them.
+        opt: adamw, sgd, or rmsprop (as TensorFlow has it).
+        momentum: of sgd and rmsprop, 0 to under 1.
+        nesterov: look ahead along the momentum, for sgd.
         lr: peak learning rate; None for 0.001 (adamw; 0.002 for networks of up to
-            64 px), or 0.1 for each 256 images of a batch (sgd).
-        sched: cosine (to zero), step (a tenth after 1/2 and 3/4 of the run, He et al. 2016), constant.
+            64 px), or for each 256 images of a batch 0.1 (sgd) or 0.016 (rmsprop).
+        layer_decay: what the rate is multiplied with from each layer to the one before it, above 0 to 1 (Bao
+            et al. 2021); below 1 it takes the place of a tenth for the backbone.
+        sched: cosine (to zero), step (times `gamma` at each milestone), constant.
+        milestones: for `step`, shares of the run: 0.5,0.75 (He et al. 2016), or 1/75 for each 75th part.
+        gamma: for `step`, above 0 to 1.
         warmup: share of all steps over which the rate rises from zero, 0 to 0.5.
-        weight_decay: not applied to biases and norms; None for 0.01 (adamw) or 0.0001 (sgd).
+        weight_decay: not applied to biases, norms and positions; None for 0.01 (adamw), 0.0001 (sgd) or
+            0.00001 (rmsprop).
+        dropout: rate of all dropout layers, 0 to under 1; None for the network's own.
+        drop_path: chance of the last residual block to be left out, linear over depth, 0 to under 1.
         label_smoothing: share of the label spread over all classes (Szegedy et al. 2016), 0 to under 1.
         grad_clip: largest norm of the gradient; 0 for no limit.
         accumulate: parts in which a step's batch goes through the network, their gradients summed, where the
@@ -95,13 +107,22 @@ class TrainConfig:
     resize: Literal["crop", "squash", "letterbox"] = "crop"
     normalize: str = "auto"
     augment: str | Callable[..., Any] = "auto"
+    lighting: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    recipe: str | None = None
     opt: str = "adamw"
+    momentum: float = 0.9
+    nesterov: bool = False
     lr: float | None = None
+    layer_decay: float = 1.0
     sched: str = "cosine"
+    milestones: str = "0.5,0.75"
+    gamma: float = 0.1
     warmup: float = 0.05
     weight_decay: float | None = None
+    dropout: float | None = None
+    drop_path: float = 0.0
     label_smoothing: float = 0.0
     grad_clip: float = 0.0
     accumulate: int = 1
@@ -131,7 +152,7 @@ class TrainConfig:
                 raise unknown_name(field, str(getattr(self, field)), known)
         _at_least(self, 1, "epochs", "batch", "imgsz", "workers", "last_layers", "accumulate")
         _at_least(self, 0, "patience", "seed", "grad_clip", "weight_decay", "save_every", "rollbacks")
-        _at_least(self, 0, "mixup", "cutmix")
+        _at_least(self, 0, "mixup", "cutmix", "lighting")
         if self.channels not in (None, 1, 3):
             raise UsageError(f"{self.channels} channels", "images are grayscale (1) or RGB (3)")
         for field in ("lr", "backbone_lr"):
@@ -139,14 +160,20 @@ class TrainConfig:
             if rate is not None and not rate > 0:
                 raise UsageError(f"{field} = {rate}", "it must be above 0", "Leave it out for the default")
         for field, top in (
-            ("warmup", 0.5),
-            ("label_smoothing", 1.0),
-            ("ema", 1.0),
-            ("val", 0.5),
-            ("test", 0.5),
-        ):
-            if not 0 <= getattr(self, field) <= top or getattr(self, field) == 1:
-                raise UsageError(f"{field} = {getattr(self, field)}", f"it must be from 0 to {top:g}")
+            ("warmup", 0.5), ("label_smoothing", 1.0), ("ema", 1.0), ("val", 0.5), ("test", 0.5),
+            ("momentum", 1.0), ("dropout", 1.0), ("drop_path", 1.0),
+        ):  # fmt: skip
+            value = getattr(self, field)
+            if value is not None and (not 0 <= value <= top or value == 1):
+                raise UsageError(f"{field} = {value}", f"it must be from 0 to {top:g}")
+        for field in ("gamma", "layer_decay"):
+            if not 0 < getattr(self, field) <= 1:
+                raise UsageError(f"{field} = {getattr(self, field)}", "it must be above 0 and at most 1")
+        if self.nesterov and (self.opt != "sgd" or not self.momentum):
+            raise UsageError(
+                "--nesterov", "it is a way of sgd with momentum", "Use --opt sgd, or leave it out"
+            )
+        _ = self.drops
         if self.transfer != "all" and self.weights == "none":
             raise UsageError(
                 f"--transfer {self.transfer} without weights",
@@ -183,19 +210,42 @@ class TrainConfig:
             return self.lr
         if self.opt == "sgd":
             return 0.1 * self.batch / 256  # Goyal et al. 2017, section 2.1
+        if self.opt == "rmsprop":
+            return 0.016 * self.batch / 256  # torchvision's reference for MobileNetV3: 0.064 for 1024
         return 2e-3 if models.MODELS[self.model].input_size <= 64 else 1e-3
 
     @property
     def backbone_rate(self) -> float:
         """The largest learning rate of what came with the weights."""
-        return self.peak_rate / 10 if self.backbone_lr is None else self.backbone_lr
+        if self.backbone_lr is not None:
+            return self.backbone_lr
+        return self.peak_rate / 10 if self.layer_decay == 1 else self.peak_rate
+
+    @property
+    def drops(self) -> tuple[float, ...]:
+        """The milestones as shares of the run; raises UsageError where they cannot be read."""
+        try:
+            first, *others = self.milestones.split(",")
+            if first.startswith("1/") and not others:
+                parts = int(first.removeprefix("1/"))
+                return tuple(place / parts for place in range(1, parts))
+            shares = tuple(float(share) for share in (first, *others))
+        except (ValueError, AttributeError):
+            shares = ()
+        if not shares or any(not 0 < share < 1 for share in shares):
+            raise UsageError(
+                f"--milestones {self.milestones}",
+                "they are shares of the run",
+                "Give such as 0.5,0.75, or 1/75",
+            )
+        return shares
 
     @property
     def decay(self) -> float:
         """The weight decay of the run."""
         if self.weight_decay is not None:
             return self.weight_decay
-        return 0.01 if self.opt == "adamw" else 1e-4
+        return {"adamw": 0.01, "sgd": 1e-4, "rmsprop": 1e-5}[self.opt]
 
     def preprocess(self, pixels_shape: tuple[int, ...] | None) -> Preprocess:
         """The contract of this run.

@@ -28,7 +28,7 @@ from striate.training.schedule import Pace, batches
 from striate.training.state import TrainState
 from striate.training.tally import EpochResult, Row
 from striate.training.transfer import training_mode
-from striate.transforms.augment import augment
+from striate.transforms.augment import augment, light
 from striate.transforms.mixing import mix_batch
 from striate.transforms.preprocess import Preprocess
 
@@ -165,10 +165,9 @@ class Job:
         for number, part in enumerate(parts):
             samples, truth = batch.samples[part], batch.labels[part]
             with self.watch.phase("augmentation"):
-                pixels = augment(
-                    batch.pixels[part], preprocess.size, recipe,
-                    seed=config.seed, epoch=state.epoch, samples=samples,
-                )  # fmt: skip
+                drawn: dict[str, Any] = {"seed": config.seed, "epoch": state.epoch, "samples": samples}
+                pixels = augment(batch.pixels[part], preprocess.size, recipe, **drawn)
+                pixels = light(pixels, config.lighting, **drawn)
                 inputs, own = mix_batch(
                     preprocess.normalize(pixels), config.mixup, config.cutmix,
                     seed=config.seed, step=state.step, part=number,

@@ -10,6 +10,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from striate.training.config import TrainConfig
+from striate.training.rmsprop import RMSprop
+from striate.training.transfer import units
 
 _FUSED = ("cpu", "cuda")  # devices on which one pass over all weights is the quicker one
 
@@ -37,17 +39,21 @@ class AdamW(_Light, torch.optim.AdamW):
 
 
 def make_optimizer(network: nn.Module, config: TrainConfig, head: str | None = None) -> torch.optim.Optimizer:
-    """SGD or AdamW over what trains, with weight decay on matrices and kernels only.
+    """SGD, AdamW or RMSprop over what trains, with weight decay on matrices and kernels only.
 
     Biases and the scales of norms are vectors; decaying them does not regularise (Goyal et al. 2017,
-    section 5.1; He et al. 2019, "Bag of Tricks", section 3.1).
+    section 5.1; He et al. 2019, "Bag of Tricks", section 3.1). A ViT's class token and positions are added
+    and do not multiply either (Touvron et al. 2021's code).
     """
     backbone = config.backbone_rate / config.peak_rate if head is not None else 1.0
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
+    for name, share in layer_shares(network, config.layer_decay).items():
+        parameter = network.get_parameter(name)
         if parameter.requires_grad:
-            share = 1.0 if head is not None and name.startswith(f"{head}.") else backbone
-            decay = config.decay if parameter.ndim > 1 else 0.0
+            if not (head is not None and name.startswith(f"{head}.")):
+                share *= backbone
+            added = name.endswith(("class_token", "pos_embedding"))
+            decay = config.decay if parameter.ndim > 1 and not added else 0.0
             groups.setdefault((share, decay), []).append(parameter)
     groups_of: list[dict[str, Any]] = [
         {"params": parameters, "weight_decay": decay, "share": share}
@@ -55,8 +61,32 @@ def make_optimizer(network: nn.Module, config: TrainConfig, head: str | None = N
     ]
     fused = all(p.device.type in _FUSED for group in groups_of for p in group["params"])
     if config.opt == "sgd":
-        return SGD(groups_of, lr=config.peak_rate, momentum=0.9, fused=fused)
+        return SGD(
+            groups_of, lr=config.peak_rate, momentum=config.momentum, nesterov=config.nesterov, fused=fused
+        )
+    if config.opt == "rmsprop":
+        return RMSprop(groups_of, lr=config.peak_rate, momentum=config.momentum)
     return AdamW(groups_of, lr=config.peak_rate, fused=fused)
+
+
+def layer_shares(network: nn.Module, decay: float) -> dict[str, float]:
+    """The share of the rate that each parameter gets: `decay` times less for each layer towards the input.
+
+    Layers are the stages and blocks of `transfer.units`. The last one has the whole rate, a ViT's last norm
+    with it; its class token and positions go with the first layer below the blocks, that of the patches
+    (Bao et al. 2021, arXiv:2106.08254, and their code; He et al. 2022, arXiv:2111.06377, table 9).
+    """
+    names = [name for name, _ in network.named_parameters()]
+    if decay == 1:
+        return dict.fromkeys(names, 1.0)
+    layers = units(network)
+    depth = {module: place for place, layer in enumerate(layers) for module in layer}
+    depth["encoder.ln"] = len(layers) - 1
+    shares = {}
+    for name in names:
+        place = max((depth[module] for module in depth if name.startswith(f"{module}.")), default=0)
+        shares[name] = decay ** (len(layers) - 1 - place)
+    return shares
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:

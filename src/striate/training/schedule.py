@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
 
 
 def learning_rate(
-    step: float, *, total: float, peak: float, kind: str = "cosine", warmup: float = 0.0
+    step: float,
+    *,
+    total: float,
+    peak: float,
+    kind: str = "cosine",
+    warmup: float = 0.0,
+    milestones: Sequence[float] = (0.5, 0.75),
+    gamma: float = 0.1,
 ) -> float:
     """The learning rate of one step.
 
@@ -23,10 +31,12 @@ def learning_rate(
         total: steps of the whole run.
         peak: the largest rate.
         kind: `cosine` falls to zero along half a cosine (Loshchilov, Hutter 2017, equation 5); `step`
-            falls to a tenth after half and again after three quarters of the steps (He et al. 2016,
-            section 4.2); `constant` stays; `inverse-sqrt` falls with the square root of the steps since the
-            start (Vaswani et al. 2017, section 5.3).
+            falls at each milestone, as it is set to a tenth after half and again after three quarters of
+            the steps (He et al. 2016, section 4.2); `constant` stays; `inverse-sqrt` falls with
+            the square root of the steps since the start (Vaswani et al. 2017, section 5.3).
         warmup: share of all steps over which the rate first rises linearly (Goyal et al. 2017).
+        milestones: shares of all steps, for `step`.
+        gamma: what `step` multiplies the rate with at each.
     """
     rising = math.ceil(warmup * total)
     if step < rising:
@@ -36,8 +46,16 @@ def learning_rate(
     if kind == "inverse-sqrt":
         return peak * math.sqrt(max(1, rising) / (step + 1))
     if kind == "step":
-        return peak * 0.1 ** ((step >= total / 2) + (step >= total * 3 / 4))
+        return peak * gamma ** sum(step >= total * milestone for milestone in milestones)
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+
+
+def rate_at(config: TrainConfig, step: float, total: float) -> float:
+    """The learning rate that a configuration has at a step of so many."""
+    return learning_rate(
+        step, total=total, peak=config.peak_rate, kind=config.sched, warmup=config.warmup,
+        milestones=config.drops, gamma=config.gamma,
+    )  # fmt: skip
 
 
 def batches(count: int, size: int, *, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
@@ -99,10 +117,7 @@ class Epochs:
 
     def rate(self, state: TrainState) -> float:
         """The schedule at this step."""
-        config = self._config
-        return learning_rate(
-            state.step, total=self.steps, peak=config.peak_rate, kind=config.sched, warmup=config.warmup
-        )
+        return rate_at(self._config, state.step, self.steps)
 
     def ended(self, state: TrainState) -> bool:
         """Whether all steps are made."""

@@ -21,6 +21,7 @@ from striate.bundle import Description
 from striate.data import DataSet, Decoded, Problem, located
 from striate.device import choose, cpu_count, seed_everything
 from striate.errors import DataError, UsageError
+from striate.models.layers import set_drop_path, set_dropout
 from striate.progress import SILENT, Progress
 from striate.training import transfer
 from striate.training.advance import advance
@@ -209,6 +210,9 @@ def prepare(
         notes += told
         for line in told:
             progress.say(line)
+    set_drop_path(network, config.drop_path)
+    if config.dropout is not None:
+        set_dropout(network, config.dropout)
     return Ready(config, dataset, known, train, val, network.to(place), head, place, notes)
 
 

@@ -19,15 +19,20 @@ from striate.transforms import foreign
 from striate.transforms.color import RandomErasing
 from striate.transforms.policies import TrivialAugmentWide
 
-Recipe = Literal["none", "shift", "light", "standard", "strong"]
+Recipe = Literal["none", "shift", "light", "scale", "standard", "strong"]
 RECIPES: dict[str, str] = {
     "none": "the centre crop, as in evaluation",
     "shift": "a random crop (small images padded by an eighth): for writing, which is not to be mirrored",
     "light": "the same, and a horizontal flip",
+    "scale": "a crop of the image scaled to 256 to 480 for 224 px (He et al. 2016) and a horizontal flip",
     "standard": "a crop of random area and shape (Szegedy et al. 2014) and a horizontal flip",
     "strong": "light up to 64 px, else standard; then TrivialAugment, and RandomErasing of one image in ten",
 }
 _STRONG = (TrivialAugmentWide(), RandomErasing(0.1))
+# Principal components of the colours of ImageNet's pixels in 0 to 1: their sizes, and their directions in
+# red, green and blue (the columns), as Facebook's fb.resnet.torch has them.
+_SIZES = (0.2175, 0.0188, 0.0045)
+_DIRECTIONS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
 
 def augment(
@@ -50,7 +55,7 @@ def augment(
         samples: int64 `[batch]`, the index of each sample in its data set.
 
     Returns:
-        uint8 (float32 of the range 0-255 for `standard`) `[batch, *size, channels]`.
+        uint8 (float32 of the range 0-255 for `scale` and `standard`) `[batch, *size, channels]`.
 
     Raises:
         UsageError: the callable gives something else than 8-bit pixels of that size.
@@ -62,6 +67,8 @@ def augment(
     chance = torch.from_numpy(uniform(seed, epoch, samples, 5)).to(batch.device, torch.float32)
     if recipe in ("shift", "light"):
         return _shifted_crop(batch, size, chance, flip=recipe == "light")
+    if recipe == "scale":
+        return _scaled_crop(batch, size, chance)
     if recipe == "standard":
         return _resized_crop(batch, size, chance)
     small = max(size) <= 64
@@ -71,6 +78,34 @@ def augment(
         numbers = uniform(seed ^ i << 56, epoch, samples, change.draws)  # another stream for each
         images = change.batch(images, torch.from_numpy(numbers).to(batch.device, torch.float32))
     return images.permute(0, 2, 3, 1)
+
+
+def light(
+    batch: torch.Tensor, deviation: float, *, seed: int, epoch: int, samples: npt.NDArray[np.int64]
+) -> torch.Tensor:
+    """Change the light that images were taken in: its intensity and colour.
+
+    Krizhevsky, Sutskever, Hinton 2012, section 4.1.
+    To each pixel is added a sum of the principal components of ImageNet's colours, each times its size
+    and a number that is drawn once for the image, from a normal distribution about 0.
+
+    Args:
+        batch: `[batch, height, width, 3]` in 0-255; grayscale images are given back as they are.
+        deviation: of that distribution; 0.1 in the paper.
+        seed: of the run.
+        epoch: counts from 0.
+        samples: int64 `[batch]`, the index of each sample in its data set.
+
+    Returns:
+        float32 of that shape, which may leave 0-255 a little.
+    """
+    if not deviation or batch.shape[3] != 3:
+        return batch
+    chance = uniform(seed ^ 3 << 56, epoch, samples, 6)  # 1 and 2 are the streams of `strong`
+    radius, angle = np.sqrt(-2 * np.log1p(-chance[:, :3])), 2 * np.pi * chance[:, 3:]
+    normal = radius * np.cos(angle)  # Box and Muller 1958
+    shift = 255 * deviation * (normal * _SIZES) @ np.transpose(_DIRECTIONS)
+    return batch + torch.from_numpy(shift).to(batch.device, torch.float32)[:, None, None, :]
 
 
 def uniform(seed: int, epoch: int, samples: npt.NDArray[np.int64], draws: int) -> npt.NDArray[np.float64]:
@@ -126,11 +161,30 @@ def _shifted_crop(
 
 def _resized_crop(batch: torch.Tensor, size: tuple[int, int], chance: torch.Tensor) -> torch.Tensor:
     """A crop of 8 % to 100 % of the area and of aspect 3/4 to 4/3, scaled to `size`, and a flip."""
-    _, H, W, _ = batch.shape
+    H, W = batch.shape[1:3]
     area = (0.08 + 0.92 * chance[:, 0]) * H * W
     aspect = torch.exp((2 * chance[:, 1] - 1) * math.log(4 / 3))
     crop_w = (area * aspect).sqrt().clamp(max=W)
     crop_h = (area / aspect).sqrt().clamp(max=H)
+    return _sampled(batch, size, chance, crop_h, crop_w)
+
+
+def _scaled_crop(batch: torch.Tensor, size: tuple[int, int], chance: torch.Tensor) -> torch.Tensor:
+    """A crop from the image scaled to a random size (He et al. 2016, section 3.4), and a flip."""
+    H, W = batch.shape[1:3]
+    scale = (256 + (480 - 256) * chance[:, 0]) / 224
+    return _sampled(batch, size, chance, H / scale, W / scale)
+
+
+def _sampled(
+    batch: torch.Tensor,
+    size: tuple[int, int],
+    chance: torch.Tensor,
+    crop_h: torch.Tensor,
+    crop_w: torch.Tensor,
+) -> torch.Tensor:
+    """Crops of those heights and widths at random places, scaled to `size`, and a flip."""
+    _, H, W, _ = batch.shape
     flip = torch.where(chance[:, 2] < 0.5, -1.0, 1.0)
     # grid_sample's coordinates run from -1 to 1; scale is the crop's share, shift its centre.
     scale_x, scale_y = crop_w / W, crop_h / H
