@@ -15,7 +15,8 @@ import yaml
 from conftest import COLORS, make_images
 
 import striate
-from striate import bundle
+from striate import bundle, models
+from striate.device import placed
 from striate.errors import DataError, UsageError
 from striate.progress import Progress
 from striate.training.config import TrainConfig
@@ -187,3 +188,46 @@ def test_ctrl_c_leaves_a_usable_run(colors, tmp_path, warm):
     assert {"best.safetensors", "last.safetensors", "report.html", "results.csv"} <= names
     assert not [name for name in names if name.endswith(".part")]
     assert bundle.inspect(tmp_path / "stopped" / "last.safetensors").description.metrics["epoch"] >= 3
+
+
+def test_wide_convolutions_train_with_channels_last_and_are_written_as_ever(colors, tmp_path):
+    """The layout is of the memory alone: the bundle of a run is that of its values, whatever lies where."""
+    done = run(colors, tmp_path, model="resnet20", imgsz=32, epochs=1)
+    _, written = bundle.read(done.last)
+    assert all(value.is_contiguous() for value in written.values())
+    network = placed(models.build("resnet20", **done.description.arguments), torch.device("cpu"))
+    wide = network.layer1[0].conv1.weight
+    assert wide.is_contiguous(memory_format=torch.channels_last)
+    assert not wide.is_contiguous()
+    network.load_state_dict(written)
+    plain = models.build("resnet20", **done.description.arguments)
+    plain.load_state_dict(written)
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(network.eval()(images), plain.eval()(images), rtol=1e-4, atol=1e-5)
+    narrow = placed(models.build("lenet"), torch.device("cpu"))
+    assert all(value.is_contiguous() for value in narrow.state_dict().values())
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same_under_the_same_names(colors, tmp_path):
+    eager, compiled = (
+        run(colors, tmp_path, name=f"run-{compile}", compile=compile, epochs=1) for compile in (False, True)
+    )
+    assert compiled.epochs[-1].train_loss == pytest.approx(eager.epochs[-1].train_loss, rel=1e-4)
+    one, other = (bundle.inspect(done.last).tensors for done in (eager, compiled))
+    assert one == other  # names, types and shapes
+
+
+def test_where_compiling_fails_it_is_a_mistake_that_can_be_mended(colors, tmp_path, monkeypatch):
+    def refuse(network, **options):
+        def forward(images):
+            raise torch._dynamo.exc.InternalTorchDynamoError("no compiler\nwas found")
+
+        network._compiled_call_impl = forward
+
+    import torch._dynamo.exc
+
+    monkeypatch.setattr(torch.nn.Module, "compile", refuse)
+    with pytest.raises(UsageError, match="no compiler was found"):
+        run(colors, tmp_path, compile=True)

@@ -174,6 +174,10 @@ def train(
         bool | None,
         typer.Option("--amp/--no-amp", help="Mixed precision.", rich_help_panel=_LEARNING),
     ] = None,
+    compile: Annotated[
+        bool,
+        typer.Option("--compile", help="Make kernels for the network first.", rich_help_panel=_LEARNING),
+    ] = _DEFAULT.compile,
     patience: Annotated[
         int, typer.Option(help="Stop after so many epochs without a better one.", rich_help_panel=_LEARNING)
     ] = _DEFAULT.patience,
@@ -225,7 +229,7 @@ def train(
         "milestones": milestones, "gamma": gamma, "warmup": warmup, "weight_decay": weight_decay,
         "dropout": dropout, "drop_path": drop_path,
         "label_smoothing": label_smoothing, "grad_clip": grad_clip, "accumulate": accumulate,
-        "ema": ema, "amp": amp,
+        "ema": ema, "amp": amp, "compile": compile,
         "patience": patience, "seed": seed, "device": device, "save_every": save_every,
         "rollbacks": rollbacks, "profile": profile, "name": name, "out": out,
     }  # fmt: skip

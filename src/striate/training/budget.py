@@ -16,6 +16,7 @@ import torch
 
 from striate import models
 from striate.data import Samples
+from striate.device import placed
 from striate.errors import DecodeError
 from striate.training.config import TrainConfig
 from striate.training.loop import loss_of
@@ -89,7 +90,8 @@ def step_seconds(config: TrainConfig, classes: int, device: torch.device) -> flo
     """Seconds of training for each pixel of one channel of an image, from a few steps on noise."""
     size, batch = 96, min(config.batch, 32)
     channels = config.channels or models.MODELS[config.model].channels
-    network = models.build(config.model, num_classes=classes, in_channels=channels).to(device).train()
+    network = models.build(config.model, num_classes=classes, in_channels=channels)
+    network = placed(network, device).train()
     images = torch.rand(batch, channels, size, size, device=device)
     truth = torch.zeros(batch, dtype=torch.long, device=device)
     seconds = []

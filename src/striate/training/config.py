@@ -78,6 +78,7 @@ class TrainConfig:
             memory does not take it at once.
         ema: decay of the moving average of the weights that is measured and kept; 0 for none.
         amp: mixed precision; None where the device has it.
+        compile: let torch.compile make kernels for the network; takes a minute or more before the first step.
         patience: epochs without a better one before the run stops; 0 for never.
         val: share of the images that chooses the best epoch, where the data have no val split.
         test: share held out for the last measurement, where the data come in one piece.
@@ -128,6 +129,7 @@ class TrainConfig:
     accumulate: int = 1
     ema: float = 0.0
     amp: bool | None = None
+    compile: bool = False
     patience: int = 0
     val: float = 0.1
     test: float = 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 from collections.abc import Callable, Generator, Iterator
@@ -365,6 +366,7 @@ def validate(
 ) -> tuple[float, float]:
     """Cross-entropy in nats and top-1 accuracy on those held-out images that can be read."""
     network.eval()
+    network = copy.copy(network)  # the layers, without what torch.compile made of them for training
     scores, which = logits(network, preprocess, val, device, batch, workers=workers)
     labels = val.labels[which]
     loss = F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels))

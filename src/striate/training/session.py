@@ -19,7 +19,7 @@ import striate
 from striate import models
 from striate.bundle import Description
 from striate.data import DataSet, Decoded, Problem, located
-from striate.device import choose, cpu_count, seed_everything
+from striate.device import choose, cpu_count, placed, seed_everything
 from striate.errors import DataError, UsageError
 from striate.models.layers import set_drop_path, set_dropout
 from striate.progress import SILENT, Progress
@@ -108,6 +108,8 @@ def train(
     )
     pace = _pace(ready, run, lambda: before + time.perf_counter() - started, progress)
     state = TrainState.fresh(ready.network, config, place, ready.head)
+    if config.compile:
+        ready.network.compile(dynamic=False)  # in place: names of layers and weights stay what they are
     watch = Profile(place) if config.profile else UNWATCHED
     job = Job(ready.description.contract, ready.train, ready.val, config, place, pace, watch)
     facts = {
@@ -132,6 +134,12 @@ def train(
         watch.start()
         try:
             advance(run, state, job, keeper, ready.train.names, progress, note_unreadable)
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            why = " ".join(str(error).split())[:300]
+            fix = "Leave it out, or install a C++ compiler"
+            raise UsageError("--compile does not work here", why, fix) from error
         finally:
             watch.stop()
             run.profile = watch.seconds
@@ -213,7 +221,7 @@ def prepare(
     set_drop_path(network, config.drop_path)
     if config.dropout is not None:
         set_dropout(network, config.dropout)
-    return Ready(config, dataset, known, train, val, network.to(place), head, place, notes)
+    return Ready(config, dataset, known, train, val, placed(network, place), head, place, notes)
 
 
 def _pace(ready: Ready, run: TrainedRun, elapsed: Callable[[], float], progress: Progress) -> Pace:

@@ -64,7 +64,7 @@ def augment(
         return foreign.augment(batch, size, recipe, uniform(seed, epoch, samples, 1)[:, 0])
     if recipe == "none":
         return _centre(batch, size)
-    chance = torch.from_numpy(uniform(seed, epoch, samples, 5)).to(batch.device, torch.float32)
+    chance = _moved(uniform(seed, epoch, samples, 5), batch.device)
     if recipe in ("shift", "light"):
         return _shifted_crop(batch, size, chance, flip=recipe == "light")
     if recipe == "scale":
@@ -76,7 +76,7 @@ def augment(
     images = (crop.round() if crop.is_floating_point() else crop).to(torch.uint8).permute(0, 3, 1, 2)
     for i, change in enumerate(_STRONG, start=1):
         numbers = uniform(seed ^ i << 56, epoch, samples, change.draws)  # another stream for each
-        images = change.batch(images, torch.from_numpy(numbers).to(batch.device, torch.float32))
+        images = change.batch(images, _moved(numbers, batch.device))
     return images.permute(0, 2, 3, 1)
 
 
@@ -131,6 +131,12 @@ def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+def _moved(numbers: npt.NDArray[np.float64], device: torch.device) -> torch.Tensor:
+    """Numbers as float32 on the device; from pinned memory, so that the host need not wait for a GPU."""
+    values = torch.from_numpy(numbers).float()
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def _centre(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

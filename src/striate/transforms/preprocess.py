@@ -9,6 +9,7 @@ and `normalize` turns a batch of those into the float tensor that the network re
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -172,8 +173,7 @@ class Preprocess:
                 f"pixels are [batch, height, width, {self.channels}]",
                 "Permute the axes first",
             )
-        mean = torch.tensor(self.mean, device=batch.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=batch.device).view(1, -1, 1, 1)
+        mean, std = (_on_device(tuple(values), batch.device) for values in (self.mean, self.std))
         nchw = batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         # Three steps rather than one multiply-add: the same roundings as torchvision's ToTensor + Normalize.
         return nchw.div_(255).sub_(mean).div_(std)
@@ -242,6 +242,15 @@ class Preprocess:
         if picture.size == (width, height):
             return picture
         return picture.resize((width, height), _INTERPOLATIONS[self.interpolation])
+
+
+@functools.lru_cache(maxsize=32)
+def _on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """A value for each channel, float32 `[1, channels, 1, 1]`: once, since a copy to a GPU waits for it."""
+    import torch
+
+    with torch.inference_mode(False):  # it is also used in training
+        return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
 def _bad(field: str, value: object, why: str) -> UsageError:
