@@ -1,0 +1,262 @@
+"""The training engine beside bare torch: the loop, prediction for one image, and the start, in one run.
+
+    python benchmarks/bench_engine.py
+    python benchmarks/bench_engine.py --rounds 5 --peer PYTHON --out benchmarks/results
+
+- loop: ResNet-18 at 224 px. "ours" is `striate train` on a folder of photographs: reading from the cache,
+  augmentation, the sums, a saved state in each epoch, progress. "bare" is forward, backward and step on one
+  batch that never changes, with the same layout and optimizer; "eager" is the same as torch has it by default
+  (contiguous, torch.optim.AdamW); they take turns with our epochs in one process. The first epoch, which
+  decodes, is not counted. `--peer` names a Python that has torchvision: its usual loop (a DataLoader with
+  processes, RandomResizedCrop, flip, AdamW) takes turns with its own bare loop in a process of that Python.
+- predict: as `bench_predict.py`, for one image.
+- start: seconds from the start of a process until torch is imported ("import"), and until `striate train` has
+  made its first step ("first step"), in turns. Each run finds no decoded images.
+
+Medians and quartiles; seconds of the wall and of the processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from bench_predict import compare
+from PIL import Image
+
+from striate import models
+from striate.device import placed
+from striate.progress import Progress
+from striate.training.config import TrainConfig
+from striate.training.optimizer import make_optimizer
+from striate.training.session import train
+
+FIRST_STEP = """
+import os, sys, time
+from contextlib import contextmanager
+import striate.cli.console
+from striate.progress import Progress
+
+class FirstStep(Progress):
+    def advance(self, done, **figures):
+        print(time.time(), sum(os.times()[:2]), flush=True)
+        os._exit(0)
+
+@contextmanager
+def watching():
+    yield FirstStep()
+
+striate.cli.console.watching = watching
+striate.cli.run(sys.argv[1:])
+"""
+IMPORT = "import torch, os, time; print(time.time(), sum(os.times()[:2]))"
+STARTS = {
+    "digits": ["train", "digits", "--model", "lenet", "--epochs", "1"],
+    "photographs": ["train", "{photographs}", "--model", "lenet", "--batch", "16", "--epochs", "1"],
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--parts", default="loop,predict,start", help="names, with commas between them")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--imgsz", type=int, default=224)
+    parser.add_argument("--steps", type=int, default=8, help="of an epoch")
+    parser.add_argument("--rounds", type=int, default=4, help="epochs that count")
+    parser.add_argument("--starts", type=int, default=9, help="processes of each kind")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--peer", help="a Python with torchvision")
+    parser.add_argument("--out", type=Path, help="folder for a results file")
+    return parser.parse_args()
+
+
+def photographs(folder: Path, count: int, side: int = 320) -> Path:
+    """Smooth noise as JPEG files of a photograph's size, in two classes, a few of them to validate with."""
+    rng = np.random.default_rng(0)
+    for i in range(count + 4):
+        split = "train" if i < count else "val"
+        path = folder / split / "ab"[i % 2] / f"{i:04}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rough = rng.integers(0, 256, (side // 8, side // 8, 3), np.uint8)
+        Image.fromarray(rough).resize((side, side)).save(path, quality=90)
+    return folder
+
+
+class Bare:
+    """Forward, backward and step on one batch."""
+
+    def __init__(self, config: TrainConfig, *, default: bool) -> None:
+        network = models.build(config.model, num_classes=2)
+        self.network = (network if default else placed(network, torch.device("cpu"))).train()
+        if default:
+            self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+        else:
+            self.optimizer = make_optimizer(self.network, config)
+        size = config.imgsz or 224
+        self.images = torch.randn(config.batch, 3, size, size)
+        self.truth = torch.randint(0, 2, (config.batch,))
+
+    def epoch(self, steps: int) -> None:
+        """So many steps."""
+        for _ in range(steps):
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(F.cross_entropy(self.network(self.images), self.truth))
+            self.optimizer.step()
+
+
+class Turns(Progress):
+    """Lets the bare loops run before each epoch of ours, and takes the time of all of them."""
+
+    def __init__(self, config: TrainConfig, steps: int) -> None:
+        self.bare = {"bare": Bare(config, default=False), "eager": Bare(config, default=True)}
+        self.steps = steps
+        self.seconds: dict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    def begin(self, stage: str, total: int, unit: str = "images") -> None:
+        """An epoch of ours is about to begin."""
+        for name, loop in self.bare.items():
+            self._start()
+            loop.epoch(self.steps)
+            self._stop(name)
+        self._start()
+
+    def end(self) -> None:
+        """Its steps are made."""
+        self._stop("ours")
+
+    def _start(self) -> None:
+        self._began = time.perf_counter(), time.process_time()
+
+    def _stop(self, name: str) -> None:
+        wall, processor = self._began
+        self.seconds[name].append((time.perf_counter() - wall, time.process_time() - processor))
+
+
+def loop(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    images = args.batch * args.steps
+    config = TrainConfig(
+        data=str(photographs(folder / "loop", images)), model="resnet18", imgsz=args.imgsz, batch=args.batch,
+        epochs=1 + args.rounds, save_every=args.steps, out=str(folder / "runs"), device="cpu",
+    )  # fmt: skip
+    turns = Turns(config, args.steps)
+    train(config, turns)
+    counted = {name: seconds[1:] for name, seconds in turns.seconds.items()}
+    found: dict[str, Any] = {name: rates(seconds, images) for name, seconds in counted.items()}
+    for name in ("bare", "eager"):
+        found[f"ours_to_{name}"] = ratio(counted["ours"], counted[name])
+    found |= {"model": "resnet18", "input": [3, args.imgsz, args.imgsz], "batch": args.batch}
+    if args.peer:
+        script = Path(__file__).with_name("peer_torchvision.py")
+        command = [args.peer, str(script), config.data, str(args.batch), str(args.imgsz), str(args.rounds)]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        peer = json.loads(shown.splitlines()[-1])
+        found["torchvision"] = {
+            "torchvision": rates(peer["loop"], images),
+            "bare": rates(peer["bare"], images),
+            "loop_to_bare": ratio(peer["loop"], peer["bare"]),
+            "versions": peer["versions"],
+        }
+    return found
+
+
+def rates(seconds: list[tuple[float, float]], images: int) -> dict[str, Any]:
+    """Images per second of the wall, and milliseconds of the processor for each."""
+    return {
+        "images_per_second": [round(images / q, 2) for q in reversed(quartiles([w for w, _ in seconds]))],
+        "processor_ms_per_image": round(1e3 * statistics.median(c for _, c in seconds) / images, 2),
+    }
+
+
+def ratio(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> dict[str, float]:
+    """How fast ours is, theirs being 1: the median over the turns, by the wall and by the processor."""
+    return {
+        "wall": round(statistics.median(b / a for (a, _), (b, _) in zip(ours, theirs, strict=True)), 3),
+        "processor": round(statistics.median(b / a for (_, a), (_, b) in zip(ours, theirs, strict=True)), 3),
+    }
+
+
+def start(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    data = str(photographs(folder / "start", 200))
+    commands = {"import": [IMPORT]}
+    for name, words in STARTS.items():
+        told = [word.format(photographs=data) for word in words]
+        commands[name] = [FIRST_STEP, *told, "--out", str(folder / "first")]
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for turn in range(args.starts + 1):
+        for name, command in commands.items():
+            took = started(command, folder / f"cache-{turn}-{name}")
+            if turn:  # the first one compiles modules and fills the disk's cache
+                seconds[name].append(took)
+    found: dict[str, Any] = {}
+    for name, taken in seconds.items():
+        found[name] = {
+            "seconds": [round(q, 3) for q in quartiles([wall for wall, _ in taken])],
+            "processor_seconds": round(statistics.median(processor for _, processor in taken), 3),
+        }
+        if name != "import":
+            found[name]["times_import"] = round(1 / ratio(taken, seconds["import"])["wall"], 3)
+    return found
+
+
+def started(command: list[str], cache: Path) -> tuple[float, float]:
+    """Seconds from the start of a process until it says what time it is, and those of the processor."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once
+    began = time.time()
+    done = subprocess.run([sys.executable, "-c", *command], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    moment, processor = done.stdout.split()[-2:]
+    return float(moment) - began, float(processor)
+
+
+def quartiles(values: list[float]) -> list[float]:
+    return statistics.quantiles(values, n=4)
+
+
+def predict() -> list[dict[str, Any]]:
+    return [compare(name, 1, 40) for name in ("resnet18", "mobilenet_v3_large", "mobilenet_v3_small")]
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    record: dict[str, Any] = {
+        "torch": torch.__version__,
+        "threads": args.threads,
+        "cpu": platform.processor(),
+    }
+    parts = args.parts.split(",")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        if "start" in parts:
+            record["start"] = start(args, folder)
+        if "predict" in parts:
+            record["predict"] = predict()
+        if "loop" in parts:
+            record["loop"] = loop(args, folder)
+    print(json.dumps(record, indent=2))
+    if args.out:
+        date = datetime.date.today().isoformat()
+        args.out.mkdir(parents=True, exist_ok=True)
+        path = args.out / f"{date}_{platform.machine()}_{args.threads}cpu_engine.json"
+        path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
