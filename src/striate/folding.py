@@ -34,7 +34,7 @@ _ACTIVATIONS: dict[Any, _Activation] = {
 }
 
 
-def fold(network: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
+def fold(network: nn.Module, shape: tuple[int, int, int], tolerance: float = TOLERANCE) -> nn.Module:
     """The network with its convolutions, norms, sums and activations folded together, for inference only.
 
     Both answer one image of noise. Where the answers differ by more than rounding explains, or the network
@@ -44,13 +44,14 @@ def fold(network: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
         network: in evaluation mode; it is left as it is, and layers that do not change are shared, so
             that later changes of its weights may or may not show.
         shape: channels, height and width of the images it will mostly see; others are right, but slower.
+        tolerance: of the largest score, by which the answers may differ.
 
     Returns:
         A module that reads and answers what the network does, on the same device.
     """
     base = copy.copy(network)  # the tracer leaves constants behind
     try:
-        graph = _Tracer().trace(base)
+        graph = Tracer().trace(base)
     except Exception:  # a forward may do anything to what it reads, and the stand-in bears little of it
         return network
     weight = next(network.parameters())
@@ -62,11 +63,11 @@ def fold(network: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
             answer = folded(noise)
         except RuntimeError:  # a sum that is not of two maps of one shape; a processor that oneDNN lacks
             return network
-        same = (answer - expected).abs().max() <= TOLERANCE * expected.abs().max()  # False for NaN
+        same = (answer - expected).abs().max() <= tolerance * expected.abs().max()  # False for NaN
     return folded if same else network
 
 
-class _Tracer(fx.Tracer):
+class Tracer(fx.Tracer):
     """Follows a network's forward with a stand-in for the images; the check of their shape stays a step."""
 
     def __init__(self) -> None:

@@ -42,6 +42,13 @@ def train(
             help="Random changes: auto, none, shift, light, scale, standard, strong.", rich_help_panel=_DATA
         ),
     ] = str(_DEFAULT.augment),
+    views: Annotated[
+        int,
+        typer.Option(
+            help="Fixed changes of each image, for which what is frozen computes once; 0 for new ones.",
+            rich_help_panel=_DATA,
+        ),
+    ] = _DEFAULT.views,
     lighting: Annotated[
         float,
         typer.Option(help="Change the light as AlexNet does: deviation, 0 for none.", rich_help_panel=_DATA),
@@ -220,7 +227,7 @@ def train(
     from striate.errors import UsageError
 
     options = {
-        "imgsz": imgsz, "channels": channels, "resize": resize, "augment": augment,
+        "imgsz": imgsz, "channels": channels, "resize": resize, "augment": augment, "views": views,
         "lighting": lighting, "mixup": mixup, "cutmix": cutmix,
         "val": val, "test": test, "workers": workers, "cache": cache, "model": model, "weights": weights,
         "transfer": transfer, "last_layers": last_layers, "normalize": normalize, "backbone_lr": backbone_lr,

@@ -28,7 +28,8 @@ class Batch:
     """What a step learns from.
 
     Attributes:
-        pixels: uint8 `[batch, height, width, channels]`, on the device.
+        pixels: uint8 `[batch, height, width, channels]`, on the device; or float32 `[batch, ...]`, what
+            a frozen network gave for them.
         labels: int64 `[batch]`, on the device.
         samples: int64 `[batch]`, the position of each image in the source.
         asked: how many images the sequence named, those that cannot be read among them.

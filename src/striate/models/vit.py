@@ -75,9 +75,8 @@ class VisionTransformer(nn.Module):
         x = self.conv_proj(x)  # [batch, width, rows, columns]
         x = x.flatten(2).transpose(1, 2)  # [batch, patches, width]
         x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1)
-        positions = self.encoder.pos_embedding
-        assert isinstance(positions, Tensor)
-        x = self.dropout(x + positions)
+        # For all that mypy knows, a module's attribute may be a module.
+        x = self.dropout(x + self.encoder.pos_embedding)  # type: ignore[operator]
         return self.encoder(x)
 
     def _initialise(self) -> None:

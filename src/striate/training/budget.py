@@ -29,6 +29,7 @@ AROUND = 8.0  # seconds for loading PyTorch before and drawing the report after
 _CAUTION = 1.25  # an estimate may be wrong by so much
 _FORWARD = 0.4  # of a training step's time, what the same images take in evaluation
 _WHOLE = 10_000  # steps of a schedule that is walked along by the clock
+_ROW = 0.005  # share of the time that lies between two rows at least
 _VALIDATION = 0.1  # share of the time for measuring along the way
 
 
@@ -141,6 +142,9 @@ class Budget:
         val: images that measure an epoch.
         last: images that are measured at the end.
         reading: seconds for one of them to be read.
+
+    Attributes:
+        image_seconds: that an image takes in evaluation at least, where that is known already.
     """
 
     epochs: int | None = None
@@ -148,6 +152,7 @@ class Budget:
     def __init__(
         self, config: Timed, elapsed: Callable[[], float], val: int, last: int, reading: float
     ) -> None:
+        self.image_seconds = 0.0
         self._config, self._elapsed = config, elapsed
         self._val, self._last, self._reading = val, last, reading
         self._image = self._step = 0.0  # seconds that the last step took, for an image and in all
@@ -177,7 +182,8 @@ class Budget:
 
     def measures(self, state: TrainState) -> bool:
         """Whether measuring now takes a small share of the time since the last time."""
-        if self._validation() > _VALIDATION * state.tally.seconds:
+        least = _ROW * self._config.budget_seconds  # epochs on features take no time, and are many
+        if self._validation() > _VALIDATION * state.tally.seconds or state.tally.seconds < least:
             return False
         self._asked = self._elapsed()
         return True
@@ -193,7 +199,7 @@ class Budget:
     def _limit(self) -> float:
         """When training must end, for what follows it to be in time."""
         validation = self._validation()
-        evaluation = self._last * (validation / max(self._val, 1) + self._reading)
+        evaluation = self._last * (max(validation / max(self._val, 1), self.image_seconds) + self._reading)
         return self._config.budget_seconds - AROUND - _CAUTION * (validation + evaluation)
 
     def _validation(self) -> float:

@@ -50,8 +50,11 @@ class TrainConfig:
         normalize: imagenet (mean and std), half (0.5 and 0.5), vgg (the means subtracted from 0-255); auto
             for what the weights were trained with, else imagenet, or half for grayscale.
         augment: random changes of the training images: none, shift, light, scale, standard, strong; auto
-            takes none for grayscale, light up to 64 px, standard beyond. Or a callable of yours,
-            torchvision's or albumentations', that takes and gives one image.
+            takes none for grayscale, and where a head alone trains (without `views`, `lighting`, `mixup`,
+            `cutmix`), light up to 64 px, standard beyond. Or a callable of yours, torchvision's or
+            albumentations', that takes and gives one image.
+        views: how many changes of each training image there are, the first of them coming again after so many
+            epochs: what is frozen then computes once for each; 0 for new ones in every epoch.
         lighting: standard deviation of AlexNet's changes of the light's intensity and colour; 0 for none.
         mixup: alpha of MixUp, which blends the images of a batch and their labels; 0 for none.
         cutmix: alpha of CutMix, which pastes rectangles of them; 0 for none. With both, each batch takes one.
@@ -108,6 +111,7 @@ class TrainConfig:
     resize: Literal["crop", "squash", "letterbox"] = "crop"
     normalize: str = "auto"
     augment: str | Callable[..., Any] = "auto"
+    views: int = 0
     lighting: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -154,7 +158,7 @@ class TrainConfig:
                 raise unknown_name(field, str(getattr(self, field)), known)
         _at_least(self, 1, "epochs", "batch", "imgsz", "workers", "last_layers", "accumulate")
         _at_least(self, 0, "patience", "seed", "grad_clip", "weight_decay", "save_every", "rollbacks")
-        _at_least(self, 0, "mixup", "cutmix", "lighting")
+        _at_least(self, 0, "mixup", "cutmix", "views", "lighting")
         if self.channels not in (None, 1, 3):
             raise UsageError(f"{self.channels} channels", "images are grayscale (1) or RGB (3)")
         for field in ("lr", "backbone_lr"):
@@ -181,6 +185,12 @@ class TrainConfig:
                 f"--transfer {self.transfer} without weights",
                 "what is frozen would be random",
                 "Give --weights",
+            )
+        if self.views and self.transfer == "all":
+            raise UsageError(
+                f"--views {self.views} with --transfer all",
+                "nothing is frozen that would compute once for them",
+                "Use --transfer last, head or append",
             )
         if self.transfer == "head" and self.model == "lenet5":
             raise UsageError(
@@ -282,12 +292,22 @@ class TrainConfig:
             return self.augment  # type: ignore[return-value]  # __post_init__ checked it
         if preprocess.channels == 1:
             return "none"  # writing and scans are not to be mirrored
+        if self.transfer in ("head", "append") and not self._changes_anyway:
+            return "none"  # so that the frozen part computes once
         return "light" if max(preprocess.size) <= 64 else "standard"
+
+    @property
+    def _changes_anyway(self) -> bool:
+        return bool(self.views or self.lighting or self.mixup or self.cutmix)
 
     @property
     def source(self) -> str:
         """What the data are called: their path or name."""
         return self.data if isinstance(self.data, str) else self.data.source
+
+    def change_of(self, epoch: int) -> int:
+        """Which change of each image an epoch is shown, both counting from 0."""
+        return epoch % self.views if self.views else epoch
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain values; a callable is told by its name, and must be given again to resume."""
@@ -299,7 +319,10 @@ class TrainConfig:
         return values
 
 
-_WHOLE = ("epochs", "batch", "imgsz", "workers", "seed", "patience", "accumulate", "save_every", "rollbacks")
+_WHOLE = (
+    "epochs", "batch", "imgsz", "workers", "seed", "patience", "accumulate", "save_every", "rollbacks",
+    "views",
+)  # fmt: skip
 
 
 def seconds_of(budget: str) -> float:

@@ -10,6 +10,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -161,34 +163,38 @@ class Job:
 
     def losses(self, state: TrainState, batch: Batch, parts: list[slice]) -> Iterator[PartLoss]:
         """Augment, mix, and compare the scores with the labels."""
-        config, preprocess = self.config, self.preprocess
-        recipe = config.augmentation(preprocess)
+        smoothing = self.config.label_smoothing
         for number, part in enumerate(parts):
-            samples, truth = batch.samples[part], batch.labels[part]
+            truth = batch.labels[part]
             with self.watch.phase("augmentation"):
-                drawn: dict[str, Any] = {"seed": config.seed, "epoch": state.epoch, "samples": samples}
-                pixels = augment(batch.pixels[part], preprocess.size, recipe, **drawn)
-                pixels = light(pixels, config.lighting, **drawn)
-                inputs, own = mix_batch(
-                    preprocess.normalize(pixels), config.mixup, config.cutmix,
-                    seed=config.seed, step=state.step, part=number,
-                )  # fmt: skip
+                inputs, own = self.inputs(state, batch, part, number)
             with self.watch.phase("forward"), autocast(self.device, self.precision):
-                output = state.network(inputs)
-                loss, scores = loss_of(output, truth, config.label_smoothing)
+                output = self.learner(state.network)(inputs)
+                loss, scores = loss_of(output, truth, smoothing)
                 if own < 1:  # the rest of each image is the one before it
-                    other, _ = loss_of(output, truth.roll(1), config.label_smoothing)
+                    other, _ = loss_of(output, truth.roll(1), smoothing)
                     loss = own * loss + (1 - own) * other
             yield PartLoss(loss, (scores.detach().argmax(dim=1) == truth).sum(), len(truth))
+
+    def inputs(self, state: TrainState, batch: Batch, part: slice, number: int) -> tuple[torch.Tensor, float]:
+        """What is shown of one part of a batch, and the share of each image that is its own."""
+        config, preprocess = self.config, self.preprocess
+        epoch = config.change_of(state.epoch)
+        pixels = changed(batch.pixels[part], config, preprocess, epoch, batch.samples[part])
+        return mix_batch(
+            preprocess.normalize(pixels), config.mixup, config.cutmix,
+            seed=config.seed, step=state.step, part=number,
+        )  # fmt: skip
+
+    def learner(self, network: nn.Module) -> nn.Module:
+        """What of a network turns inputs into scores: all of it."""
+        return network
 
     def measure(self, state: TrainState) -> EpochResult:
         """The row of what was learnt since the last one."""
         seconds = state.tally.seconds
         with self.watch.phase("validation"):
-            val_loss, val_top1 = validate(
-                state.measured, self.preprocess, self.val, self.config.batch, self.device,
-                self.config.workers or cpu_count(),
-            )  # fmt: skip
+            val_loss, val_top1 = self.validate(state.measured)
         return EpochResult(
             epoch=state.epoch + 1,
             step=state.step,
@@ -200,6 +206,11 @@ class Job:
             seconds=state.tally.seconds,
             images_per_second=state.tally.count / seconds,
         )
+
+    def validate(self, network: nn.Module) -> tuple[float, float]:
+        """Loss and accuracy on the validation images."""
+        workers = self.config.workers or cpu_count()
+        return validate(network, self.preprocess, self.val, self.config.batch, self.device, workers)
 
 
 def fit(
@@ -333,6 +344,15 @@ def _memory_ran_out(error: BaseException) -> bool:
     return any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))
 
 
+def changed(
+    pixels: torch.Tensor, config: TrainConfig, preprocess: Preprocess, epoch: int, samples: Indices
+) -> torch.Tensor:
+    """Training images, uint8, as an epoch shows them, at their final size."""
+    recipe = config.augmentation(preprocess)
+    pixels = augment(pixels, preprocess.size, recipe, seed=config.seed, epoch=epoch, samples=samples)
+    return light(pixels, config.lighting, seed=config.seed, epoch=epoch, samples=samples)
+
+
 def require_sound(state: TrainState, job: Work) -> None:
     """Refuse a state that is not worth keeping.
 
@@ -368,7 +388,11 @@ def validate(
     network.eval()
     network = copy.copy(network)  # the layers, without what torch.compile made of them for training
     scores, which = logits(network, preprocess, val, device, batch, workers=workers)
-    labels = val.labels[which]
+    return judged(scores, val.labels[which])
+
+
+def judged(scores: npt.NDArray[np.float32], labels: Indices) -> tuple[float, float]:
+    """Cross-entropy in nats and top-1 accuracy of scores `[n, classes]`."""
     loss = F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels))
     return float(loss), top_k_accuracy(scores, labels, 1)
 

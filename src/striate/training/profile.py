@@ -12,7 +12,8 @@ import torch
 T = TypeVar("T")
 
 PHASES = (
-    "waiting for data", "augmentation", "forward", "backward", "optimizer", "validation", "saving", "other",
+    "waiting for data", "frozen part", "augmentation", "forward", "backward", "optimizer", "validation",
+    "saving", "other",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 import os
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from striate.device import choose, cpu_count, placed, seed_everything
 from striate.errors import DataError, UsageError
 from striate.models.layers import set_drop_path, set_dropout
 from striate.progress import SILENT, Progress
-from striate.training import transfer
+from striate.training import features, transfer
 from striate.training.advance import advance
 from striate.training.ahead import Ahead, contract
 from striate.training.budget import Budget, fit_to, reading_seconds
@@ -133,6 +134,8 @@ def train(
         _introduce(run, ready.network, len(ready.val), place, progress)
         watch.start()
         try:
+            if not state.finished:
+                job = _frozen_once(run, state, job, progress)
             advance(run, state, job, keeper, ready.train.names, progress, note_unreadable)
         except RuntimeError as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
@@ -237,6 +240,19 @@ def _pace(ready: Ready, run: TrainedRun, elapsed: Callable[[], float], progress:
         )
         progress.warn(run.notes[-1])
     return pace
+
+
+def _frozen_once(run: TrainedRun, state: TrainState, job: Job, progress: Progress) -> Job:
+    """The same job, on what the frozen part of the network gives, where that need not be done again."""
+    left = job.pace.left(state) if job.config.budget else math.inf
+    once, said = features.compute(state.network, job, run.folder, progress, left)
+    if said:
+        run.notes.append(said)
+        progress.say(said)
+    if once is not None and isinstance(job.pace, Budget):
+        job.pace.image_seconds = once.image_seconds
+    state.tally.begin()
+    return once or job
 
 
 def _sized(config: TrainConfig, dataset: DataSet, place: torch.device, progress: Progress) -> TrainConfig:

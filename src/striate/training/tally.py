@@ -90,6 +90,10 @@ class Tally:
         self._astray = torch.full((), -1, device=self._device, dtype=torch.int64)
         self._started, self._before = time.perf_counter(), 0.0
 
+    def begin(self) -> None:
+        """Let the time of the row under way go on from now."""
+        self._started = time.perf_counter()
+
     def add(self, loss: torch.Tensor, hits: torch.Tensor | None, weight: int, step: int) -> None:
         """Count one batch, or one part of it, of the step that counts from 0."""
         loss = loss.detach().double()
