@@ -43,6 +43,8 @@ from striate.training.config import TrainConfig
         ({"momentum": 1.0}, "momentum = 1.0"),
         ({"lighting": -1.0}, "--lighting"),
         ({"nesterov": True}, "a way of sgd"),
+        ({"views": 4}, "--views 4 with --transfer all: nothing is frozen"),
+        ({"views": -1, "transfer": "head", "weights": "x"}, "--views -1: it must be at least 0"),
     ],
     ids=str,
 )
@@ -64,6 +66,11 @@ def test_what_cannot_be_is_refused_in_one_line(options, says):
         ({"model": "lenet", "channels": 3}, (9, 28, 28), 28, 3, "light"),
         ({"model": "lenet5"}, (9, 28, 28), 32, 1, "none"),
         ({"model": "resnet18"}, (9, 28, 28), 224, 1, "none"),
+        ({"transfer": "head", "weights": "x"}, None, 224, 3, "none"),
+        ({"transfer": "append", "weights": "x"}, None, 224, 3, "none"),
+        ({"transfer": "last", "weights": "x"}, None, 224, 3, "standard"),
+        ({"transfer": "head", "weights": "x", "views": 2}, None, 224, 3, "standard"),
+        ({"transfer": "head", "weights": "x", "mixup": 0.1}, None, 224, 3, "standard"),
     ],
 )
 def test_defaults_suit_network_and_images(options, shape, size, channels, augment):
