@@ -1,6 +1,7 @@
 """Frozen work done once: the weights, figures and files are those of the loop that does it in every epoch."""
 
 import copy
+import dataclasses
 import errno
 import os
 import re
@@ -155,6 +156,15 @@ def test_what_the_memory_does_not_take_lies_in_a_file_without_a_name(tmp_path, m
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     assert re.search("no room for .* GB of features in .*No space", features.compute(*job(), tmp_path)[1])
+
+
+def test_a_batch_of_which_nothing_can_be_read_is_passed_over(tmp_path):
+    network, work = job()
+    gone = samples(11, 32, 3)
+    gone.read = lambda which, out: np.zeros(len(which), bool) | (which > 5)
+    once, _ = features.compute(network, dataclasses.replace(work, train=gone), tmp_path)
+    assert once.train_features.readable.tolist() == [i > 5 for i in range(11)]
+    assert [len(batch) for batch in once.batches(0, [np.arange(4), np.arange(4, 8)])] == [0, 2]
 
 
 def test_a_pass_that_the_budget_has_no_time_for_is_not_made(tmp_path):

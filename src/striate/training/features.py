@@ -204,10 +204,11 @@ def _filled(
     values, readable = torch.empty(0), np.zeros(rows, np.bool_)
     done, started, seconds = 0, time.perf_counter(), 0.0
     for places, answers, asked in _answers(frozen, job, views):
-        if not done:
-            values = _room(rows, answers.shape[1:], None if job.config.transfer == "last" else folder)
-        values.index_copy_(0, torch.from_numpy(places), answers)
-        readable[places] = True
+        if answers is not None:
+            if not readable.any():
+                values = _room(rows, answers.shape[1:], None if job.config.transfer == "last" else folder)
+            values.index_copy_(0, torch.from_numpy(places), answers)
+            readable[places] = True
         done += asked
         progress.advance(asked)
         seconds = time.perf_counter() - started
@@ -216,7 +217,7 @@ def _filled(
     return values, readable, seconds
 
 
-def _answers(frozen: nn.Module, job: Job, views: int) -> Iterator[tuple[Indices, torch.Tensor, int]]:
+def _answers(frozen: nn.Module, job: Job, views: int) -> Iterator[tuple[Indices, torch.Tensor | None, int]]:
     """Rows, their features on the CPU, and how many images were asked for: train, view by view; then val."""
     at = 0
     for view in range(views):
@@ -227,12 +228,18 @@ def _answers(frozen: nn.Module, job: Job, views: int) -> Iterator[tuple[Indices,
 
 def _passed(
     frozen: nn.Module, job: Job, source: Source, at: int, view: int | None
-) -> Iterator[tuple[Indices, torch.Tensor, int]]:
-    """One pass over a source, in its own order, so that it rounds alike whenever it is made."""
+) -> Iterator[tuple[Indices, torch.Tensor | None, int]]:
+    """One pass over a source, in its own order, so that it rounds alike whenever it is made.
+
+    Of a batch that holds no image that can be read there are no features.
+    """
     config, preprocess = job.config, job.preprocess
     order = _chunks(source.labels, config.batch)
     loading = stream(source, order, job.device, workers=config.workers or cpu_count())
     for batch in job.watch.each("waiting for data", loading):
+        if not len(batch):
+            yield batch.samples, None, batch.asked
+            continue
         with job.watch.phase("frozen part"), torch.inference_mode():
             pixels = batch.pixels
             if view is not None:
