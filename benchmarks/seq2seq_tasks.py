@@ -20,6 +20,7 @@ translation    Multi30k, English to German, and a shuffled control
 from __future__ import annotations
 
 import argparse
+import csv
 import datetime
 import json
 import os
@@ -226,7 +227,15 @@ def _of(run: dict[str, Any]) -> dict[str, Any]:
         "epochs": run["epochs"],
         "best_epoch": run["best_epoch"],
         "val_error": run["val_error"],
+        "curve": curve(Path(run["run"]) / "results.csv"),
     }
+
+
+def curve(table: Path) -> list[dict[str, float]]:
+    """Loss and errors on val after each epoch that was measured: whether they were still falling."""
+    kept = ("epoch", "train_loss", "val_loss", "val_error", "val_exact")
+    with table.open(encoding="utf-8") as file:
+        return [{name: round(float(row[name]), 5) for name in kept} for row in csv.DictReader(file)]
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import striate
 from striate import bundle
+from striate.bundle import Description
 from striate.cli import run as command
 from striate.data.text.batches import padded
 from striate.data.text.examples import Examples
@@ -25,7 +26,9 @@ from striate.training.schedule import learning_rate
 from striate.training.seq2seq import check
 from striate.training.seq2seq import job as jobs
 from striate.training.seq2seq.config import PRESETS, SeqConfig, filled, rates
+from striate.training.seq2seq.prepare import prepare
 from striate.training.seq2seq.session import resume_pairs, train_pairs
+from striate.transforms.preprocess import Preprocess
 from striate.translation import load_translator, measure_on
 
 CPU = torch.device("cpu")
@@ -370,3 +373,53 @@ def test_killed_processes_end_with_the_same_weights(table, tmp_path):
         process = subprocess.Popen([*base, "resume", str(tmp_path / "killed")], stderr=subprocess.DEVNULL)
     assert process.wait() == 0
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+def test_an_encoder_starts_from_a_classifier(lines, tmp_path):
+    """The weights of a network of the zoo, and its way of reading images."""
+    torch.manual_seed(7)
+    network = striate.models.build("resnet20", num_classes=5, in_channels=1)
+    contract = Preprocess.for_size(32, 1, resize="letterbox")
+    says = Description(
+        "classification", "resnet20", {"num_classes": 5, "in_channels": 1}, tuple("abcde"), contract
+    )
+    bundle.write(tmp_path / "classifier.safetensors", network, says)
+    options = {**SMALL, "encoder_from": str(tmp_path / "classifier.safetensors")}
+    ready = prepare(SeqConfig(data=(str(lines),), **options), Words())
+    assert ready.translator.description.preprocess == contract
+    own = ready.translator.network.state_dict()
+    loaded = [name for name in own if name.startswith("front.network.")]
+    assert len(loaded) > 50
+    for name in loaded:
+        assert torch.equal(own[name], network.state_dict()[name.removeprefix("front.network.")]), name
+    run = train_pairs(SeqConfig(data=(str(lines),), out=str(tmp_path), **{**options, "epochs": 1}), Words())
+    assert load_translator(run.best, "cpu").translate(str(lines.parent / "85.png")).results[0].error is None
+
+
+def test_sentences_share_one_vocabulary(tmp_path):
+    pytest.importorskip("sentencepiece")
+    words = ["the", "a", "dog", "cat", "man", "woman", "runs", "sits", "reads", "in", "on", "park", "bench"]
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 300), ("val", 20)):
+        text = "".join(" ".join(rng.choice(words, 8)) + "\n" for _ in range(count))
+        (tmp_path / f"{split}.en").write_text(text, "utf-8")
+        (tmp_path / f"{split}.xx").write_text(text.upper(), "utf-8")
+    paths = (str(tmp_path / "train.en"), str(tmp_path / "train.xx"))
+    ready = prepare(SeqConfig(data=paths, vocab=90, **SMALL), Words())
+    translator = ready.translator
+    assert translator.source == translator.target
+    assert translator.source.kind == "sentencepiece"
+    network = translator.network
+    assert network.embed.embedding.weight is network.decoder.embed.embedding.weight
+    assert "one vocabulary" in ready.chosen[0]
+    assert {name: len(pairs) for name, pairs in ready.data.splits.items()} == {"train": 300, "val": 20}
+
+
+def test_a_finished_run_resumes_to_itself(whole, table, tmp_path, capsys):
+    start(table, tmp_path)
+    before = outcome(tmp_path / "run")
+    assert command(["resume", str(tmp_path / "run"), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "nothing is left to train" in err
+    assert json.loads(out)["epochs"] == SMALL["epochs"]
+    assert outcome(tmp_path / "run") == before
