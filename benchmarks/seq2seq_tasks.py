@@ -2,9 +2,9 @@
 
     python benchmarks/seq2seq_tasks.py reverse dates                 # small data, a minute or two each
     python benchmarks/seq2seq_tasks.py reverse dates --full          # the sizes that figures are given for
-    python benchmarks/seq2seq_tasks.py pronunciation --full --data shared/data --budget 19m
-    python benchmarks/seq2seq_tasks.py words digits --full --data shared/data
-    python benchmarks/seq2seq_tasks.py translation --full --data shared/data --out benchmarks/results
+    python benchmarks/seq2seq_tasks.py pronunciation --full --data ../shared/data --budget 19m
+    python benchmarks/seq2seq_tasks.py words digits --full --data ../shared/data
+    python benchmarks/seq2seq_tasks.py translation --full --data ../shared/data --out benchmarks/results
 
 A task that was stopped goes on where it was when it is started again with the same --work; its data, its runs
 and their reports lie there. Each task writes one JSON file into --out, or prints it.
@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the sizes that figures are given for")
     parser.add_argument("--budget", help="time of the training, such as 5m, in place of the task's own")
     parser.add_argument(
-        "--data", type=Path, default=Path("shared/data"), help="folder of cmudict, mnist_idx, multi30k"
+        "--data", type=Path, default=Path("../shared/data"), help="folder of cmudict, mnist_idx, multi30k"
     )
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "striate-seq2seq-tasks")
     parser.add_argument("--out", type=Path, help="folder for the results")

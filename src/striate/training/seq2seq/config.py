@@ -166,15 +166,17 @@ class SeqConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; raises UsageError."""
-        from striate.data.text.tokens import KINDS  # brings NumPy, which `--help` does not need
-
         for field, known in (
-            ("tokens", KINDS), ("source_tokens", KINDS), ("target_tokens", KINDS), ("model", PRESETS),
-            ("sched", SCHEDULES), ("positions", POSITIONS), ("encoder", (*ENCODERS, *MODELS)),
+            ("model", PRESETS), ("sched", SCHEDULES), ("positions", POSITIONS), ("encoder", (*ENCODERS, *MODELS)),
         ):  # fmt: skip
             value = getattr(self, field)
             if value is not None and value not in known:
-                raise unknown_name(field.replace("_", " "), str(value), known)
+                raise unknown_name(field, str(value), known)
+        if given := {self.tokens, self.source_tokens, self.target_tokens} - {None}:
+            from striate.data.text.tokens import KINDS  # brings NumPy, which `--help` does not need
+
+            for kind in given - set(KINDS):
+                raise unknown_name("kind of tokens", str(kind), KINDS)
         for field in ("vocab", "decoder_depth", "height", "max_width", "accumulate", "workers"):
             value = getattr(self, field)
             if value is not None and value < 1:

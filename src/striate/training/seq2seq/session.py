@@ -92,9 +92,7 @@ def resume_pairs(folder: str | os.PathLike[str], progress: Progress = SILENT, **
 def _run(config: SeqConfig, progress: Progress, stopped: Stopped | None) -> SeqRun:
     """From where a run stands, or its beginning, to its end."""
     started = time.perf_counter()
-    config = dataclasses.replace(
-        config, data=tuple(str(Path(place).expanduser().absolute()) for place in config.data)
-    )
+    config = _anywhere(config)
     before = 0.0 if stopped is None else stopped.saved.values["seconds"]
     if stopped is None:
         writable(config.out)
@@ -136,6 +134,16 @@ def _run(config: SeqConfig, progress: Progress, stopped: Stopped | None) -> SeqR
         advance(run, state, job, keeper, ready.train.names, progress, lambda: None)
         _average(run, state, job, progress)
     return run
+
+
+def _anywhere(config: SeqConfig) -> SeqConfig:
+    """The same, with paths that hold from any folder."""
+
+    def absolute(place: str) -> str:
+        return str(Path(place).expanduser().absolute())
+
+    encoder = None if config.encoder_from is None else absolute(config.encoder_from)
+    return dataclasses.replace(config, data=tuple(map(absolute, config.data)), encoder_from=encoder)
 
 
 def _name(config: SeqConfig) -> str:
