@@ -167,7 +167,8 @@ class SeqConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be; raises UsageError."""
         for field, known in (
-            ("model", PRESETS), ("sched", SCHEDULES), ("positions", POSITIONS), ("encoder", (*ENCODERS, *MODELS)),
+            ("model", PRESETS), ("sched", SCHEDULES), ("positions", POSITIONS),
+            ("encoder", (*ENCODERS, *MODELS)),
         ):  # fmt: skip
             value = getattr(self, field)
             if value is not None and value not in known:
