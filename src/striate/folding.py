@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from striate.models.layers import check_images
+from striate.models.transformer import MultiHeadAttention
 
+ROWS = 32  # that a decoder's step multiplies with a matrix; other numbers are right, but slower
 TOLERANCE = 1e-4  # of the largest score: folding rounds anew, which changes scores by about 1e-6 of it
 
 # What may follow a convolution: its name in oneDNN, and the same in place.
@@ -232,3 +234,59 @@ class _Chain:
             else:
                 return
             self.nodes.append(node)
+
+
+def arrange(network: nn.Module) -> nn.Module:
+    """A network whose linear layers and attentions have their weights arranged, for inference only.
+
+    Args:
+        network: in evaluation mode, on any device; it is left as it is, and what does not change is shared.
+
+    Returns:
+        A module that does what the network does; the network itself where oneDNN is not at hand: off the CPU,
+        or in other types than float32.
+    """
+    return _arranged(network) if _onednn(next(network.parameters())) else network
+
+
+def _arranged(module: nn.Module) -> nn.Module:
+    if isinstance(module, nn.Linear):
+        return _ArrangedLinear(module.weight, module.bias)
+    module = copy.copy(module)
+    module._modules = {
+        name: None if child is None else _arranged(child) for name, child in module._modules.items()
+    }
+    if isinstance(module, MultiHeadAttention):
+        module.__class__ = _ArrangedAttention
+    return module
+
+
+class _ArrangedLinear(nn.Module):
+    """A linear layer.
+
+    Args:
+        weight: `[out, in]`.
+        bias: `[out]` or None.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+        self.bias = None if bias is None else bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., in]` to `[..., out]`."""
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return y
+
+
+class _ArrangedAttention(MultiHeadAttention):
+    """Attention with those projections arranged that it is asked for."""
+
+    def _project(self, x: Tensor, first: int, last: int) -> Tensor:
+        name = f"_projection_{first}_{last}"
+        if name not in self._modules:
+            rows = slice(first * x.shape[-1], last * x.shape[-1])
+            self._modules[name] = _ArrangedLinear(self.in_proj_weight[rows], self.in_proj_bias[rows])
+        y: Tensor = self.get_submodule(name)(x)
+        return y
