@@ -9,7 +9,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,26 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from striate.errors import UsageError, WriteError
+from striate.exporting import Parity
 from striate.generation import greedy
 from striate.models.seq2seq import TextToText
 from striate.models.text_decoder import TokenEmbedding
 from striate.models.transformer import NORM_EPSILON, MultiHeadAttention
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How an exported model compares with the network.
-
-    Attributes:
-        n: how many sources were translated by both, greedily.
-        equal: how many of them came out the same, token for token.
-        max_difference: the largest difference of a token's log-probability, in nats, when both are given the
-            network's translations; rounding explains about 1e-4 of it.
-    """
-
-    n: int
-    equal: int
-    max_difference: float
 
 
 def export(

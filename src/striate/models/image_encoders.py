@@ -145,7 +145,7 @@ class Network(nn.Module):
         """`[batch, channels, rows, columns]`."""
         if isinstance(self.network, VisionTransformer):
             tokens = self.network.tokens(x)[:, 1:].transpose(1, 2)
-            return tokens.reshape(len(x), self.channels, *self.network.grid)
+            return tokens.reshape(x.shape[0], self.channels, *self.network.grid)
         return self.network(x)
 
 

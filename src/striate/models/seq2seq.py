@@ -216,7 +216,7 @@ class ImageToText(SequenceToSequence):
         rows, columns = x.shape[1:3]
         for positions, length in ((self.rows, rows), (self.columns, columns)):
             positions.check(length)
-        places = torch.arange(rows * columns, device=x.device).expand(len(x), -1)
+        places = torch.arange(rows * columns, device=x.device).expand(x.shape[0], -1)
         packing = Packing.of(mask[:, None, :].expand(-1, rows, -1).flatten(1))
         places = packing.pack(places)
         x = self.project(packing.pack(x.flatten(1, 2)))

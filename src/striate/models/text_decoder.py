@@ -91,20 +91,27 @@ class TokenEmbedding(nn.Module):
         self.positions = Positions(positions, width, max_length)
         self.dropout = Dropout(dropout)
 
-    def forward(self, tokens: Tensor, packing: Packing | None = None, place: int | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, packing: Packing | None = None, place: int | Tensor | None = None
+    ) -> Tensor:
         """`[batch, tokens]` int64 to `[batch, tokens, width]`, or to `[n, width]` packed.
 
         Args:
             tokens: numbers below `vocab`.
             packing: of the tokens, where the result shall be packed.
-            place: where all of them stand, in place of 0, 1, 2 and so on.
+            place: where all of them stand, in place of 0, 1, 2 and so on; a tensor is not checked.
 
         Raises:
             LayoutError: more than `max_length` tokens.
         """
-        count = tokens.shape[1]
-        self.positions.check(count if place is None else place + 1)
-        places = torch.arange(count, device=tokens.device) if place is None else tokens.new_tensor(place)
+        if place is None:
+            self.positions.check(tokens.shape[1])
+            places = torch.arange(tokens.shape[1], device=tokens.device)
+        elif isinstance(place, Tensor):
+            places = place
+        else:
+            self.positions.check(place + 1)
+            places = tokens.new_tensor(place)
         if packing is not None:
             tokens, places = packing.pack(tokens), packing.pack(places.expand(packing.mask.shape))
         x = self.embedding(tokens) * math.sqrt(self.embedding.embedding_dim)
