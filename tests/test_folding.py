@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from striate import folding, models
-from striate.folding import fold
+from striate.folding import arrange, fold
+from striate.models.seq2seq import TextToText
 
 WITH_NORMS = {
     "resnet18": 64, "resnet50": 64, "resnet20": 32, "googlenet": 64, "vgg11_bn": 32,
@@ -202,3 +203,32 @@ def test_what_answers_otherwise_is_not_used(monkeypatch):
 def test_a_transformer_is_given_back():
     network = models.build("vit_ti_16", input_size=32).eval()
     assert fold(network, (3, 32, 32)) is network
+
+
+def test_an_arranged_translator_answers_as_before():
+    """All at once and step by step, with beams; the network's own weights stay as they are."""
+    torch.manual_seed(0)
+    network = TextToText(20, 18, width=32, depth=2, heads=2, hidden=64).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    arranged = arrange(network)
+    assert arranged is not network
+    source = torch.randint(4, 20, (5, 9))
+    source[1, 4:] = 0
+    tokens = torch.randint(4, 18, (5, 3, 6))
+    with torch.inference_mode():
+        memories = [net.encode(source) for net in (network, arranged)]
+        assert difference(memories[1][0], memories[0][0]) < 1e-5
+        assert difference(arranged(source, tokens[:, 0]), network(source, tokens[:, 0])) < 1e-5
+        state, other = (net.decoder.start(*memories[0], beams=3) for net in (arranged, network))
+        for step in tokens.unbind(2):
+            ours, theirs = arranged.decoder.step(step, state), network.decoder.step(step, other)
+            assert difference(ours, theirs) < 1e-5
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_what_onednn_cannot_do_is_given_back():
+    network = TextToText(9, 9, width=8, depth=1, heads=2, hidden=8).double()
+    assert arrange(network) is network

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from striate.models.layers import check_images
-from striate.models.transformer import MultiHeadAttention
+from striate.models.transformer import Dropout, MultiHeadAttention
 
 ROWS = 32  # that a decoder's step multiplies with a matrix; other numbers are right, but slower
 TOLERANCE = 1e-4  # of the largest score: folding rounds anew, which changes scores by about 1e-6 of it
@@ -34,6 +34,9 @@ _ACTIVATIONS: dict[Any, _Activation] = {
     F.hardsigmoid: ("hardsigmoid", lambda x: F.hardsigmoid(x, inplace=True)),
     F.silu: ("swish", lambda x: F.silu(x, inplace=True)),
 }
+
+# The feed-forward layers of a Transformer for text.
+_FEED_FORWARD = [nn.Linear, nn.ReLU, Dropout, nn.Linear, Dropout]
 
 
 def fold(network: nn.Module, shape: tuple[int, int, int], tolerance: float = TOLERANCE) -> nn.Module:
@@ -252,6 +255,10 @@ def arrange(network: nn.Module) -> nn.Module:
 def _arranged(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.Linear):
         return _ArrangedLinear(module.weight, module.bias)
+    if isinstance(module, nn.Sequential) and [type(layer) for layer in module] == _FEED_FORWARD:
+        first = module[0]
+        first = _ArrangedLinear(first.get_parameter("weight"), first.get_parameter("bias"), "relu")
+        return nn.Sequential(first, _arranged(module[3]))
     module = copy.copy(module)
     module._modules = {
         name: None if child is None else _arranged(child) for name, child in module._modules.items()
@@ -267,16 +274,18 @@ class _ArrangedLinear(nn.Module):
     Args:
         weight: `[out, in]`.
         bias: `[out]` or None.
+        activation: the name in oneDNN of what comes after it.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
         super().__init__()
+        self.activation = activation
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
         self.bias = None if bias is None else bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in]` to `[..., out]`."""
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, self.activation, [], "")
         return y
 
 

@@ -1,4 +1,4 @@
-"""Programs of torch.export: other numbers of sources and tokens than they were exported with, same answers."""
+"""Programs of torch.export: for other numbers of sources and tokens than in the export, the same answers."""
 
 import json
 

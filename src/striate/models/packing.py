@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,11 +36,43 @@ class Packing:
     def pack(self, x: Tensor) -> Tensor:
         """`[batch, tokens, ...]` to `[n, ...]`."""
         x = x.flatten(0, 1)
-        return x if self.places is None else x.index_select(0, self.places)
+        if self.places is None:
+            return x
+        packed: Tensor = _Take.apply(x, self.places)  # type: ignore[no-untyped-call]  # torch's omission
+        return packed
 
     def unpack(self, x: Tensor) -> Tensor:
         """`[n, ...]` to `[batch, tokens, ...]`, zeros where there is padding."""
         batch, tokens = self.mask.shape
         if self.places is not None:
-            x = x.new_zeros(batch * tokens, *x.shape[1:]).index_copy(0, self.places, x)
+            x = _Put.apply(x, self.places, batch * tokens)  # type: ignore[no-untyped-call]  # torch's omission
         return x.view(batch, tokens, *x.shape[1:])
+
+
+class _Take(torch.autograd.Function):
+    """Some rows, each once; torch's own gradient adds the rows up, one after the other."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.rows = len(x)
+        return x.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.rows, *gradient.shape[1:]).index_copy_(0, places, gradient), None
+
+
+class _Put(torch.autograd.Function):
+    """The rows in their places, zeros elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor, rows: int) -> Tensor:
+        ctx.save_for_backward(places)
+        return x.new_zeros(rows, *x.shape[1:]).index_copy_(0, places, x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        return gradient.index_select(0, places), None, None
