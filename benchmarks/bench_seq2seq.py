@@ -48,7 +48,7 @@ from striate.models.text_decoder import sinusoids
 VOCAB, WIDTH, DEPTH, HEADS, HIDDEN = 8000, 256, 3, 4, 1024
 PAD, BEGIN, END = 0, 1, 2
 PEERS = {"ctranslate2": "ctranslate2", "ctranslate2_by_two": "ctranslate2", "marian": "transformers"}
-BATCH, BATCHES = 32, 20
+BATCH, BATCHES = 32, 10
 KINDS = [(order, dropout) for order in ("random", "bucketed") for dropout in (0.1, 0.0)]
 
 

@@ -42,17 +42,6 @@ def _surroundings(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """For tests of many tiny tensors, which two threads on a busy machine spend waiting for each other."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def make_images(folder: Path, count: int, color: tuple[int, int, int], *, size=(40, 36), seed=0) -> None:
     """Noisy images of one colour, as PNG files."""
     rng = np.random.default_rng([seed, *color])

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from striate.generation import beam, greedy, length_penalty, top
 from striate.models.seq2seq import TextToText
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 BEGIN, END = 1, 2
 
 

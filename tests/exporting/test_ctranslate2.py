@@ -8,8 +8,6 @@ from striate.exporting.ctranslate2 import compare, export
 from striate.models.seq2seq import TextToText
 
 pytest.importorskip("ctranslate2")
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SOURCE, TARGET = [f"s{i}" for i in range(40)], [f"t{i}" for i in range(30)]
 
 

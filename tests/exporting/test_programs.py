@@ -9,8 +9,6 @@ from striate.errors import WriteError
 from striate.exporting.programs import compare, export
 from striate.models.seq2seq import ImageToText, TextToText
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SMALL = {"width": 16, "depth": 1, "heads": 2, "hidden": 32}
 
 

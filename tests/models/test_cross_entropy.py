@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from striate.models import cross_entropy
 from striate.models.cross_entropy import linear_cross_entropy
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @settings(max_examples=25, deadline=None)
 @given(

@@ -10,8 +10,6 @@ from striate.models.image_encoders import Network
 from striate.models.seq2seq import ImageToText
 from striate.training import transfer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SMALL = {"width": 16, "depth": 1, "heads": 2, "hidden": 32}
 
 

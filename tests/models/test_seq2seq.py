@@ -12,8 +12,6 @@ from striate.errors import LayoutError, UsageError
 from striate.models.seq2seq import Tagger, TextToText, build
 from striate.models.text_decoder import Positions
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SMALL = {"width": 16, "depth": 2, "heads": 2, "hidden": 32}
 
 

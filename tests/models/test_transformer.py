@@ -18,8 +18,6 @@ from striate.models.transformer import (
     MultiHeadAttention,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def tokens(batch, length, width, seed=0):
     generator = torch.Generator().manual_seed(seed)
