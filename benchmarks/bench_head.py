@@ -69,16 +69,16 @@ def backbone(config: TrainConfig, folder: Path) -> Path:
     torch.manual_seed(0)
     arguments: dict[str, Any] = {"num_classes": 1000, "in_channels": 3}
     if models.MODELS[config.model].sizes == "argument":
-        arguments["input_size"] = list(fresh.description.preprocess.size)
+        arguments["input_size"] = list(fresh.description.contract.size)
     network = models.build(config.model, **arguments).train()
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = 1.0
     pixels = read(fresh.train, np.arange(32))
     with torch.no_grad():
-        network(fresh.description.preprocess.normalize(pixels))
+        network(fresh.description.contract.normalize(pixels))
     names = tuple(f"class {i}" for i in range(1000))
-    description = Description("classification", config.model, arguments, names, fresh.description.preprocess)
+    description = Description("classification", config.model, arguments, names, fresh.description.contract)
     bundle.write(folder / "backbone.safetensors", network, description)
     return folder / "backbone.safetensors"
 
@@ -92,7 +92,7 @@ def read(source: Decoded, which: np.ndarray[Any, Any]) -> torch.Tensor:
 def passes(config: TrainConfig) -> dict[str, Callable[[], Any]]:
     """One forward pass over all images, as it is and folded."""
     ready = prepare(config, SILENT)
-    preprocess, network = ready.description.preprocess, ready.network.eval()
+    preprocess, network = ready.description.contract, ready.network.eval()
     folded = fold(network, (preprocess.channels, *preprocess.size))
 
     def through(model: nn.Module) -> None:
