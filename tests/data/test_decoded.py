@@ -61,6 +61,18 @@ def test_a_canvas_has_its_margin(folder):
     assert np.array_equal(everything(source)[1][3], pre.canvas(pre.decode(samples.names[3])))
 
 
+@pytest.mark.parametrize("canvas", [True, False])
+def test_what_is_read_ahead_is_what_is_read(folder, canvas):
+    samples = open_data(folder).splits["all"]
+    pre = Preprocess.for_size(96)
+    expected = everything(Decoded(samples, pre, canvas=canvas, cache=False))[1]
+    source = Decoded(samples, pre, canvas=canvas)
+    for i in range(10):
+        source.read_ahead(i)
+    make_images(folder / "a", 10, (0, 0, 0))  # none of them is opened again
+    assert np.array_equal(everything(source)[1], expected)
+
+
 @pytest.mark.parametrize("size", [32, 96])
 def test_unreadable_files_are_named_and_left_out(folder, size):
     (folder / "a" / "003.png").write_bytes(b"")

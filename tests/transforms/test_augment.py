@@ -11,7 +11,8 @@ from PIL import Image
 from scipy import stats
 
 from striate.errors import UsageError
-from striate.transforms.augment import RECIPES, augment, light, uniform
+from striate.transforms.augment import RECIPES, _cut, _gathered, augment, light, uniform
+from striate.transforms.geometry import RandomResizedCrop
 
 
 def numbered(n, height, width):
@@ -60,6 +61,33 @@ def test_small_images_are_padded_by_an_eighth():
     assert set(zero_rows.sum(dim=1).tolist()) == {0, 1}  # one row of zeros above, below, or none
     # Every pixel is a pixel of the image, moved by -1, 0 or 1.
     assert set(out[:, 4, 4, 0].tolist()) == {1 + r * 8 + c for r in (3, 4, 5) for c in (3, 4, 5)}
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 12), (8, 8)])
+def test_a_cpu_cuts_what_a_gpu_gathers(height, width):
+    rng = np.random.default_rng(0)
+    batch = torch.from_numpy(rng.integers(0, 256, (64, height, width, 3), np.uint8))
+    top, left = (torch.from_numpy(rng.integers(-2, side - 8 + 3, 64)) for side in (height, width))
+    mirrored = torch.from_numpy(rng.random(64) < 0.5)
+    cut, gathered = (f(batch, top, left, mirrored, (8, 8)) for f in (_cut, _gathered))
+    assert torch.equal(cut, gathered)
+
+
+def test_resized_crops_are_pillows():
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (15, 20, 3), np.uint8)).resize((64, 48))
+    batch = torch.from_numpy(np.array(photo))[None].expand(50, -1, -1, -1)
+    out = augment(batch, (24, 24), "standard", seed=1, epoch=2, samples=np.arange(50))
+    crop = RandomResizedCrop(24)
+    chance = torch.from_numpy(uniform(1, 2, np.arange(50), crop.draws + 1)).float()
+    for image, *box, mirror in zip(
+        out.numpy(), *crop.boxes(48, 64, chance), chance[:, -1] < 0.5, strict=True
+    ):
+        top, left, height, width = map(int, box)
+        expected = photo.crop((left, top, left + width, top + height)).resize(
+            (24, 24), Image.Resampling.BILINEAR
+        )
+        apart = np.abs(image.astype(int) - np.asarray(expected)[:, :: -1 if mirror else 1])
+        assert apart.max() <= 1
 
 
 def test_resized_crops_keep_to_their_areas():

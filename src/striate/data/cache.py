@@ -26,6 +26,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
@@ -137,8 +138,9 @@ class Cache:
         size = preprocess.canvas_size if canvas else preprocess.size
         self.shape = (*size, preprocess.channels)
         self.trouble: str | None = None
+        scaler = version("torch") if canvas else ""
         how = json.dumps([
-            DECODER_VERSION, PIL.__version__, features.version("jpg"), canvas, self.shape,
+            DECODER_VERSION, PIL.__version__, features.version("jpg"), canvas, scaler, self.shape,
             preprocess.resize, preprocess.shorter_side, preprocess.interpolation,
         ])  # fmt: skip
         self._seed = hashlib.blake2b(f"{how}\0{root}".encode("utf-8", "surrogateescape"))

@@ -21,6 +21,7 @@ from striate.transforms.preprocess import Preprocess
 
 SMALL = 64  # pixels of the longer side up to which images live in memory
 IN_MEMORY = 2 << 30  # bytes of a split that may
+_AHEAD = 256 << 20  # bytes of images that wait to be brought to size
 _SETTLED = 2 * 10**9  # nanoseconds: the coarsest clock of a file system
 
 _UNSEEN, _KEPT, _PLACED, _BAD = range(4)  # not asked for yet, in memory, in the cache, unreadable
@@ -66,6 +67,7 @@ class Decoded:
         self._cache: Cache | None = None
         self._places = np.full(len(samples), -1, np.int64)
         self._warned = False
+        self._waiting: dict[int, Pixels] = {}  # decoded, and not brought to size yet
 
         pixels = samples.pixels
         if pixels is not None and (*pixels.shape[1:3], _channels(pixels)) == self.shape:
@@ -141,6 +143,14 @@ class Decoded:
                         "what is not stored yet is decoded in each epoch"
                     )
 
+    def read_ahead(self, i: int) -> None:
+        """Do what takes no torch of reading an image, and keep it for when it is read."""
+        if not self._canvas:
+            self.read(np.array([i]), np.empty((1, *self.shape), np.uint8))
+        elif self._state[i] == _UNSEEN and sum(image.nbytes for image in [*self._waiting.values()]) < _AHEAD:
+            with contextlib.suppress(DecodeError):  # reading will tell
+                self._waiting[i] = self._preprocess.decode_canvas(self._samples.fetch(i))
+
     def any_readable(self, which: npt.NDArray[np.int64]) -> bool:
         """Whether at least one of these images can be read; tries them one after the other."""
         out = np.empty((1, *self.shape), np.uint8)
@@ -176,7 +186,9 @@ class Decoded:
     def _decode(self, i: int, out: Pixels) -> bool:
         """Decode one image; answers whether it can be read."""
         try:
-            out[:] = self._preprocess.read(self._samples.fetch(i), canvas=self._canvas)
+            ahead = self._waiting.pop(i, None)
+            source = self._samples.fetch(i) if ahead is None else ahead
+            out[:] = self._preprocess.read(source, canvas=self._canvas)
         except DecodeError as error:
             self._reasons[i], self._state[i] = error.why, _BAD
             return False

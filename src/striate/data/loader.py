@@ -99,7 +99,12 @@ class _Buffer:
     def __init__(self, source: Source, which: Indices, device: torch.device) -> None:
         self._source, self._which, self._device = source, which, device
         self._pinned = device.type == "cuda"
-        self._pixels = torch.empty((len(which), *source.shape), dtype=torch.uint8, pin_memory=self._pinned)
+        shape = (len(which), *source.shape)
+        self._pixels = (
+            torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+            if self._pinned
+            else torch.from_numpy(np.empty(shape, np.uint8))  # on large pages, unlike torch's own
+        )
         self._readable = np.zeros(len(which), np.bool_)
 
     def submit(self, pool: ThreadPoolExecutor) -> list[Future[None]]:

@@ -19,7 +19,6 @@ import numpy as np
 from striate import bundle
 from striate.data import DataSet, Decoded, SplitPlan, open_data, split
 from striate.data.check import quick
-from striate.data.source import Indices
 from striate.device import cpu_count
 from striate.errors import DataError
 from striate.progress import SILENT, Progress
@@ -75,7 +74,7 @@ class Ahead:
             for source, which in ((train, np.concatenate(order)), (val, np.arange(len(val)))):
                 if source.keeps and not source.in_memory:
                     for at in range(min(len(which), _MOST)):
-                        self._pool.submit(_read, source, which[at : at + 1])
+                        self._pool.submit(source.read_ahead, int(which[at]))
         return self
 
     def __exit__(
@@ -181,11 +180,6 @@ def _divided(config: TrainConfig) -> tuple[DataSet, list[str]]:
             "A classifier needs two: add a folder with images of what it is not",
         )
     return dataset, notes
-
-
-def _read(source: Decoded, which: Indices) -> None:
-    """Read images, which are kept for whoever asks for them next."""
-    source.read(which, np.empty((len(which), *source.shape), np.uint8))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ falls into, of the number of threads, or of what ran before.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 
 from striate.transforms import foreign
 from striate.transforms.color import RandomErasing
+from striate.transforms.geometry import RandomResizedCrop, copy_rows, resized_crops
 from striate.transforms.policies import TrivialAugmentWide
 
 Recipe = Literal["none", "shift", "light", "scale", "standard", "strong"]
@@ -55,7 +55,7 @@ def augment(
         samples: int64 `[batch]`, the index of each sample in its data set.
 
     Returns:
-        uint8 (float32 of the range 0-255 for `scale` and `standard`) `[batch, *size, channels]`.
+        uint8 (float32 of the range 0-255 for `scale`) `[batch, *size, channels]`.
 
     Raises:
         UsageError: the callable gives something else than 8-bit pixels of that size.
@@ -64,16 +64,17 @@ def augment(
         return foreign.augment(batch, size, recipe, uniform(seed, epoch, samples, 1)[:, 0])
     if recipe == "none":
         return _centre(batch, size)
-    chance = _moved(uniform(seed, epoch, samples, 5), batch.device)
-    if recipe in ("shift", "light"):
-        return _shifted_crop(batch, size, chance, flip=recipe == "light")
-    if recipe == "scale":
-        return _scaled_crop(batch, size, chance)
-    if recipe == "standard":
-        return _resized_crop(batch, size, chance)
     small = max(size) <= 64
-    crop = _shifted_crop(batch, size, chance, flip=True) if small else _resized_crop(batch, size, chance)
-    images = (crop.round() if crop.is_floating_point() else crop).to(torch.uint8).permute(0, 3, 1, 2)
+    if recipe == "standard" or (recipe == "strong" and not small):
+        crop = _resized_crop(batch, size, seed, epoch, samples)
+    else:
+        chance = _moved(uniform(seed, epoch, samples, 5), batch.device)
+        if recipe == "scale":
+            return _scaled_crop(batch, size, chance)
+        crop = _shifted_crop(batch, size, chance, flip=recipe != "shift")
+    if recipe != "strong":
+        return crop
+    images = crop.permute(0, 3, 1, 2)
     for i, change in enumerate(_STRONG, start=1):
         numbers = uniform(seed ^ i << 56, epoch, samples, change.draws)  # another stream for each
         images = change.batch(images, _moved(numbers, batch.device))
@@ -147,7 +148,7 @@ def _centre(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def _shifted_crop(
     batch: torch.Tensor, size: tuple[int, int], chance: torch.Tensor, *, flip: bool
 ) -> torch.Tensor:
-    """Random crop and maybe horizontal flip in one gather (He et al. 2016, section 4.2, for small images)."""
+    """Random crop and maybe horizontal flip (He et al. 2016, section 4.2, for small images)."""
     B, H, W, _ = batch.shape
     height, width = size
     # Where the canvas leaves no margin, zeros are padded all around: 4 px at 32, as in the paper.
@@ -155,48 +156,60 @@ def _shifted_crop(
     pad_x = width // 8 if width == W else 0
     top = (chance[:, 0] * (H + 2 * pad_y - height + 1)).long() - pad_y
     left = (chance[:, 1] * (W + 2 * pad_x - width + 1)).long() - pad_x
+    mirrored = chance[:, 2] < 0.5 if flip else torch.zeros(B, dtype=torch.bool, device=batch.device)
+    cut = _cut if batch.device.type == "cpu" else _gathered
+    return cut(batch, top, left, mirrored, size)
+
+
+def _cut(
+    batch: torch.Tensor, top: torch.Tensor, left: torch.Tensor, mirrored: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """The rectangle of each image, zeros where it is outside: image by image, which a CPU copies fastest."""
+    source, (H, W) = batch.numpy(), batch.shape[1:3]
+    out = np.zeros((len(batch), *size, batch.shape[3]), source.dtype)
+    for i, (t, le, flip) in enumerate(zip(top.tolist(), left.tolist(), mirrored.tolist(), strict=True)):
+        y, x = max(t, 0), max(le, 0)
+        inside = source[i, y : min(t + size[0], H), x : min(le + size[1], W)]
+        start = size[1] - (x - le) - inside.shape[1] if flip else x - le
+        copy_rows(inside, out[i, y - t :, start:][: inside.shape[0], : inside.shape[1]], flip)
+    return torch.from_numpy(out)
+
+
+def _gathered(
+    batch: torch.Tensor, top: torch.Tensor, left: torch.Tensor, mirrored: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """The same in one gather, as a GPU does it fastest."""
+    (B, H, W, _), (height, width) = batch.shape, size
     rows = top[:, None] + torch.arange(height, device=batch.device)  # [B, height]
     columns = left[:, None] + torch.arange(width, device=batch.device)  # [B, width]
-    if flip:
-        columns = torch.where(chance[:, 2:3] < 0.5, columns.flip(1), columns)
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     inside = ((rows >= 0) & (rows < H))[:, :, None] & ((columns >= 0) & (columns < W))[:, None, :]
     image = torch.arange(B, device=batch.device)[:, None, None]
     crop = batch[image, rows.clamp(0, H - 1)[:, :, None], columns.clamp(0, W - 1)[:, None, :]]
     return crop * inside[..., None]
 
 
-def _resized_crop(batch: torch.Tensor, size: tuple[int, int], chance: torch.Tensor) -> torch.Tensor:
+def _resized_crop(
+    batch: torch.Tensor, size: tuple[int, int], seed: int, epoch: int, samples: npt.NDArray[np.int64]
+) -> torch.Tensor:
     """A crop of 8 % to 100 % of the area and of aspect 3/4 to 4/3, scaled to `size`, and a flip."""
-    H, W = batch.shape[1:3]
-    area = (0.08 + 0.92 * chance[:, 0]) * H * W
-    aspect = torch.exp((2 * chance[:, 1] - 1) * math.log(4 / 3))
-    crop_w = (area * aspect).sqrt().clamp(max=W)
-    crop_h = (area / aspect).sqrt().clamp(max=H)
-    return _sampled(batch, size, chance, crop_h, crop_w)
+    crop = RandomResizedCrop(size)
+    chance = torch.from_numpy(uniform(seed, epoch, samples, crop.draws + 1)).float()
+    boxes, mirrored = crop.boxes(batch.shape[1], batch.shape[2], chance), chance[:, -1] < 0.5
+    if batch.device.type != "cpu":
+        top, left, height, width, flip = _moved(torch.stack((*boxes, mirrored)).numpy(), batch.device)
+        boxes, mirrored = (top, left, height, width), flip > 0
+    return resized_crops(batch.permute(0, 3, 1, 2), boxes, size, mirrored).permute(0, 2, 3, 1)
 
 
 def _scaled_crop(batch: torch.Tensor, size: tuple[int, int], chance: torch.Tensor) -> torch.Tensor:
     """A crop from the image scaled to a random size (He et al. 2016, section 3.4), and a flip."""
-    H, W = batch.shape[1:3]
-    scale = (256 + (480 - 256) * chance[:, 0]) / 224
-    return _sampled(batch, size, chance, H / scale, W / scale)
-
-
-def _sampled(
-    batch: torch.Tensor,
-    size: tuple[int, int],
-    chance: torch.Tensor,
-    crop_h: torch.Tensor,
-    crop_w: torch.Tensor,
-) -> torch.Tensor:
-    """Crops of those heights and widths at random places, scaled to `size`, and a flip."""
-    _, H, W, _ = batch.shape
+    share = 224 / (256 + (480 - 256) * chance[:, 0])
     flip = torch.where(chance[:, 2] < 0.5, -1.0, 1.0)
-    # grid_sample's coordinates run from -1 to 1; scale is the crop's share, shift its centre.
-    scale_x, scale_y = crop_w / W, crop_h / H
-    shift_x, shift_y = (2 * chance[:, 3] - 1) * (1 - scale_x), (2 * chance[:, 4] - 1) * (1 - scale_y)
-    zero = torch.zeros_like(scale_x)
-    theta = torch.stack([scale_x * flip, zero, shift_x, zero, scale_y, shift_y], dim=1).view(-1, 2, 3)
+    # grid_sample's coordinates run from -1 to 1; shift is the crop's centre.
+    shift_x, shift_y = (2 * chance[:, 3] - 1) * (1 - share), (2 * chance[:, 4] - 1) * (1 - share)
+    zero = torch.zeros_like(share)
+    theta = torch.stack([share * flip, zero, shift_x, zero, share, shift_y], dim=1).view(-1, 2, 3)
     pixels = batch.permute(0, 3, 1, 2).float()
     grid = F.affine_grid(theta, [*pixels.shape[:2], *size], align_corners=False)
     crop = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -164,8 +165,8 @@ class RandomCrop(Transform):
 class RandomResizedCrop(Transform):
     """A crop of random area and shape, scaled to the size (Szegedy et al. 2015, section 6).
 
-    Each sample tries ten rectangles and takes the first that fits. They are scaled bilinearly, a Pillow image
-    by Pillow.
+    Each sample tries ten rectangles and takes the first that fits. A Pillow image is scaled by Pillow, others
+    as `resized_crops` says.
 
     Args:
         size: pixels of a square, or height and width.
@@ -198,34 +199,87 @@ class RandomResizedCrop(Transform):
         self, tall: int, wide: int, chance: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Top, left, height and width of each sample's rectangle, int64 `[batch]`."""
-        tries = chance[:, : 2 * _ATTEMPTS].double()
-        area = between(tries[:, :_ATTEMPTS], *self.scale) * tall * wide
-        aspect = torch.exp(between(tries[:, _ATTEMPTS:], *map(math.log, self.ratio)))
-        widths = (area * aspect).sqrt().round()
-        heights = (area / aspect).sqrt().round()
+        # By NumPy: for a few hundred numbers torch would wake other threads, which costs far more.
+        numbers = chance.cpu().numpy().astype(np.float64)
+        tries, place = numbers[:, : 2 * _ATTEMPTS], numbers[:, 2 * _ATTEMPTS :]
+        area = _uniform(tries[:, :_ATTEMPTS], *self.scale) * tall * wide
+        aspect = np.exp(_uniform(tries[:, _ATTEMPTS:], *map(math.log, self.ratio)))
+        widths, heights = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
         fits = (widths > 0) & (widths <= wide) & (heights > 0) & (heights <= tall)
-        first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
+        found, first = fits.any(axis=1), fits.argmax(axis=1)[:, None]
         # Where none fits, the largest centred rectangle within the ratios.
         whole = (min(tall, round(wide / self.ratio[0])), min(wide, round(tall * self.ratio[1])))
-        found = fits.any(dim=1)
-        height = torch.where(found, heights.gather(1, first)[:, 0].long(), whole[0])
-        width = torch.where(found, widths.gather(1, first)[:, 0].long(), whole[1])
-        place = chance[:, 2 * _ATTEMPTS :].double()
-        top = torch.where(found, (place[:, 0] * (tall - height + 1)).long(), (tall - height) // 2)
-        left = torch.where(found, (place[:, 1] * (wide - width + 1)).long(), (wide - width) // 2)
-        return top, left, height, width
+        height = np.where(found, np.take_along_axis(heights, first, 1)[:, 0], whole[0])
+        width = np.where(found, np.take_along_axis(widths, first, 1)[:, 0], whole[1])
+        top = np.where(found, np.floor(place[:, 0] * (tall - height + 1)), (tall - height) // 2)
+        left = np.where(found, np.floor(place[:, 1] * (wide - width + 1)), (wide - width) // 2)
+        numbered = (torch.from_numpy(side.astype(np.int64)) for side in (top, left, height, width))
+        t, le, h, w = (side.to(chance.device) for side in numbered)
+        return t, le, h, w
 
     def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
         """Crop and scale each sample by its own rectangle."""
-        B, C, H, W = images.shape
-        top, left, height, width = (v.float() for v in self.boxes(H, W, chance))
-        zero = torch.zeros_like(top)
-        # grid_sample's coordinates run from -1 to 1: scale is the crop's share, shift its centre.
-        shift_x, shift_y = (2 * left + width) / W - 1, (2 * top + height) / H - 1
-        theta = torch.stack([width / W, zero, shift_x, zero, height / H, shift_y], dim=1).view(B, 2, 3)
-        grid = F.affine_grid(theta, [B, C, *self.size], align_corners=False)
-        out = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
-        return out.round().to(torch.uint8) if images.dtype == torch.uint8 else out
+        return resized_crops(images, self.boxes(images.shape[2], images.shape[3], chance), self.size)
+
+
+def resized_crops(
+    images: torch.Tensor,
+    boxes: tuple[torch.Tensor, ...],
+    size: tuple[int, int],
+    mirrored: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Scale a rectangle of each image to one size: on the CPU antialiased, as Pillow does; else bilinearly.
+
+    Args:
+        images: uint8 or float, `[batch, channels, height, width]`.
+        boxes: top, left, height and width of each rectangle, int64 `[batch]`.
+        size: height and width to give.
+        mirrored: bool `[batch]`, which of them to mirror left and right; None for none.
+
+    Returns:
+        Of the same type, `[batch, channels, *size]`.
+    """
+    if images.device.type == "cpu":
+        # One by one: torch's kernel for 8-bit images is many times as fast as grid_sample.
+        return _antialiased_crops(images, torch.stack(boxes, 1).tolist(), size, mirrored)
+    B, C, H, W = images.shape
+    top, left, height, width = (v.float() for v in boxes)
+    zero = torch.zeros_like(top)
+    # grid_sample's coordinates run from -1 to 1: scale is the crop's share, shift its centre.
+    shift_x, shift_y = (2 * left + width) / W - 1, (2 * top + height) / H - 1
+    across = width / W if mirrored is None else width / W * torch.where(mirrored, -1.0, 1.0)
+    theta = torch.stack([across, zero, shift_x, zero, height / H, shift_y], dim=1).view(B, 2, 3)
+    grid = F.affine_grid(theta, [B, C, *size], align_corners=False)
+    sampled = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled.round().to(torch.uint8) if images.dtype == torch.uint8 else sampled
+
+
+def _uniform(chance: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:
+    return low + (high - low) * chance
+
+
+def copy_rows(source: npt.NDArray[Any], out: npt.NDArray[Any], mirrored: bool) -> None:
+    """Copy one image `[height, width, channels]`, mirrored or not."""
+    if not mirrored:
+        out[:] = source
+        return
+    for channel in range(out.shape[2]):  # five times as fast as pixel by pixel
+        out[:, :, channel] = source[:, ::-1, channel]
+
+
+def _antialiased_crops(
+    images: torch.Tensor, boxes: list[list[int]], size: tuple[int, int], mirrored: torch.Tensor | None
+) -> torch.Tensor:
+    source = images.permute(0, 2, 3, 1).numpy()
+    flips = [False] * len(images) if mirrored is None else mirrored.tolist()
+    out = np.empty((len(images), *size, images.shape[1]), source.dtype)
+    for i, (top, left, height, width) in enumerate(boxes):
+        # NumPy's copies stay in this thread: torch's would wake others for a few hundred kilobytes.
+        crop = np.ascontiguousarray(source[i : i + 1, top : top + height, left : left + width])
+        nchw = torch.from_numpy(crop).permute(0, 3, 1, 2)
+        scaled = F.interpolate(nchw, size, mode="bilinear", antialias=True, align_corners=False)
+        copy_rows(scaled[0].permute(1, 2, 0).numpy(), out[i], flips[i])
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
 class RandomHorizontalFlip(Transform):

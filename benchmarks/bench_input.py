@@ -1,0 +1,325 @@
+"""How fast images get from files into training, beside loops with torchvision and timm, in one run.
+
+    python benchmarks/bench_input.py --peers PEERS/bin/python --out benchmarks/results
+
+* `lenet`: LeNet on 10,000 PNG files of 28 pixels in class folders (made of MNIST), batch 64, crop and flip,
+  two epochs with a validation each. `images_per_second` is the second epoch's; `seconds` the whole process,
+  which for Striate includes the report.
+* `batches`: training batches of 224 pixels from a folder of photographs, RandomResizedCrop, flip and
+  normalisation included, no network: the first pass, which decodes and stores, and later passes from the
+  cache. `cpu_ms` is for an image, of all threads and processes.
+* `reading`: images read for `evaluate` and `predict`, which take every pixel; from files and from the cache.
+* `transforms`: CPU milliseconds for an image, of a batch of 64 here, one by one with torchvision.
+
+Peers run in an environment of their own (`python -m venv PEERS`, `pip install torch torchvision timm`);
+without them only Striate is measured. Every side runs in processes of its own, in turns; medians of the
+rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve()
+SHARED = HERE.parents[1].parent / "shared" / "data"
+PHOTOS = ("hymenoptera_data", "cats_dogs", "imagenet_samples")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--mnist", type=Path, default=SHARED / "mnist_idx", help="folder of MNIST's idx files"
+    )
+    parser.add_argument("--photos", type=Path, nargs="*", default=[SHARED / name for name in PHOTOS])
+    parser.add_argument("--peers", help="a Python that has torchvision and timm")
+    parser.add_argument("--only", default="lenet,batches,reading,transforms")
+    parser.add_argument("--images", type=int, default=10_000, help="PNG files to train on")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="folder for a results file")
+    parser.add_argument("--role", nargs=2, help=argparse.SUPPRESS)  # one measurement, in a process of its own
+    given = parser.parse_args()
+    if given.role:
+        print(json.dumps(ROLES[given.role[0]](Path(given.role[1]))))
+        return
+    if not given.peers:
+        print("no --peers: torchvision and timm are not measured", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as scratch:
+        figures = measure(given, Path(scratch))
+    print(json.dumps(figures, indent=2))
+    if given.out:
+        machine = f"{platform.machine()}_{os.cpu_count()}cpu"
+        given.out.mkdir(parents=True, exist_ok=True)
+        path = given.out / f"{datetime.date.today().isoformat()}_{machine}_input.json"
+        path.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+
+
+def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    import torch
+
+    figures: dict[str, Any] = {
+        "processors": os.cpu_count(),
+        "torch": torch.__version__,
+        "rounds": given.rounds,
+    }
+    photos, digits = scratch / "photos", scratch / "digits"
+    collect(given.photos, photos)
+    time.sleep(3)  # files of this moment are not cached: they may still be being written
+    if "lenet" in given.only:
+        write_digits(given.mnist, digits, given.images)
+        figures["lenet"] = lenet(given, digits, scratch)
+    if "batches" in given.only:
+        figures["batches"] = batches(given, photos, scratch)
+    if "reading" in given.only:
+        env = {"XDG_CACHE_HOME": str(scratch / "reading")}
+        figures["reading"] = {"files": here("reading", photos, env), "cached": here("reading", photos, env)}
+        figures["reading"]["predict"] = here("predicting", photos, env)
+    if "transforms" in given.only:
+        figures["transforms_cpu_ms"] = transforms(given, photos)
+    return figures
+
+
+def collect(folders: list[Path], root: Path) -> None:
+    """One folder of links to photographs, in two classes."""
+    found = sorted(
+        p for folder in folders for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg")
+    )
+    for i, path in enumerate(found):
+        place = root / "ab"[i % 2] / f"{i:05}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(path.resolve())
+
+
+def write_digits(mnist: Path, root: Path, count: int) -> None:
+    """MNIST as PNG files: `root/{train,val}/<digit>/`."""
+    from PIL import Image
+
+    from striate.data import open_data
+
+    data = open_data(mnist)
+    for split, part, most in (("train", "train", count), ("test", "val", count // 10)):
+        samples = data.splits[split]
+        assert samples.pixels is not None
+        for i in range(most):
+            place = root / part / data.classes[samples.labels[i]] / f"{i:05}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(samples.pixels[i]).save(place)
+
+
+def lenet(given: argparse.Namespace, digits: Path, scratch: Path) -> dict[str, Any]:
+    rounds: dict[str, list[dict[str, float]]] = {}
+    for number in range(given.rounds):
+        for kind in peers(given):
+            rounds.setdefault(kind, []).append(timed(peer(given, "lenet", kind, digits)))
+        command = [
+            sys.executable, "-m", "striate", "train", str(digits), "--model", "lenet", "--imgsz", "28",
+            "--channels", "1", "--augment", "light", "--batch", "64", "--epochs", "2",
+            "--name", f"run{number}", "--out", str(scratch / "runs"), "--json",
+        ]  # fmt: skip
+        found = timed(command, {"XDG_CACHE_HOME": str(scratch / f"cache{number}")})
+        rounds.setdefault("striate", []).append(found)
+    return compared(rounds, ("images_per_second", "seconds", "cpu_seconds"))
+
+
+def batches(given: argparse.Namespace, photos: Path, scratch: Path) -> dict[str, Any]:
+    rounds: dict[str, list[dict[str, float]]] = {}
+    for number in range(given.rounds):
+        for kind in peers(given):
+            rounds.setdefault(kind, []).append(timed(peer(given, "batches", kind, photos)))
+        env = {"XDG_CACHE_HOME": str(scratch / f"photos{number}")}
+        rounds.setdefault("striate, first pass", []).append(here("first", photos, env))
+        rounds.setdefault("striate, cached", []).append(here("cached", photos, env))
+    return compared(rounds, ("images_per_second", "cpu_ms"))
+
+
+def transforms(given: argparse.Namespace, photos: Path) -> dict[str, Any]:
+    found = {"striate": here("transforms", photos, {})}
+    if given.peers:
+        found["torchvision"] = timed(peer(given, "transforms", "torchvision", photos))
+    return {
+        side: {k: round(v, 3) for k, v in values.items() if "seconds" not in k}
+        for side, values in found.items()
+    }
+
+
+def peers(given: argparse.Namespace) -> tuple[str, ...]:
+    return ("torchvision", "timm") if given.peers else ()
+
+
+def peer(given: argparse.Namespace, what: str, kind: str, folder: Path) -> list[str]:
+    return [given.peers, str(HERE.parent / "input_peers.py"), what, kind, str(folder)]
+
+
+def here(role: str, folder: Path, env: dict[str, str]) -> dict[str, float]:
+    return timed([sys.executable, str(HERE), "--role", role, str(folder)], env)
+
+
+def timed(command: list[str], env: dict[str, str] | None = None) -> dict[str, float]:
+    """What a process prints as JSON, with its seconds and CPU seconds from start to end."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, **(env or {})}, check=True)
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    found: dict[str, Any] = json.loads(done.stdout)
+    if "run" in found:  # of `striate train`: the rate of the last epoch
+        found = {"images_per_second": last_rate(Path(found["run"]) / "results.csv")}
+    return {**found, "seconds": seconds, "cpu_seconds": cpu}
+
+
+def last_rate(table: Path) -> float:
+    header, *_, last = table.read_text("utf-8").splitlines()
+    return float(last.split(",")[header.split(",").index("images_per_second")])
+
+
+def compared(rounds: dict[str, list[dict[str, float]]], names: tuple[str, ...]) -> dict[str, Any]:
+    """Medians, and how many times as good as torchvision's each is; for seconds, fewer are better."""
+    medians = {
+        side: {name: statistics.median(one[name] for one in found) for name in names}
+        for side, found in rounds.items()
+    }
+    out: dict[str, Any] = {
+        side: {name: round(value, 3 if value < 100 else 0) for name, value in values.items()}
+        for side, values in medians.items()
+    }
+    if "torchvision" in medians:
+        base = medians["torchvision"]
+        for side, values in medians.items():
+            out[side]["times_torchvision"] = {
+                name: round(v / base[name] if name == "images_per_second" else base[name] / v, 2)
+                for name, v in values.items()
+            }
+    return out
+
+
+def one_pass(folder: Path, passes: int) -> dict[str, float]:
+    """Training batches of 224 pixels as the training loop makes them."""
+    import numpy as np
+    import torch
+
+    from striate.data import Decoded, open_data
+    from striate.data.loader import stream
+    from striate.training.schedule import batches as order_of
+    from striate.transforms.augment import augment
+    from striate.transforms.preprocess import Preprocess
+
+    data, preprocess = open_data(folder), Preprocess.for_size(224)
+    device = torch.device("cpu")
+    rates, count, before = [], 0, time.process_time()
+    source = Decoded(data.splits["all"], preprocess, canvas=True, root=data.root)
+    for epoch in range(passes):
+        began, seen = time.perf_counter(), 0
+        for batch in stream(source, order_of(len(source), 64, seed=0, epoch=epoch), device, workers=2):
+            pixels = augment(
+                batch.pixels,
+                preprocess.size,
+                "standard",
+                seed=0,
+                epoch=epoch,
+                samples=np.asarray(batch.samples),
+            )
+            seen += len(preprocess.normalize(pixels))
+        rates.append(seen / (time.perf_counter() - began))
+        count += seen
+    cpu = time.process_time() - before
+    return {"images_per_second": statistics.median(rates), "cpu_ms": 1e3 * cpu / count}
+
+
+def reading(folder: Path) -> dict[str, float]:
+    """The images of an evaluation, every pixel of each file decoded."""
+    import numpy as np
+    import torch
+
+    from striate.data import Decoded, open_data
+    from striate.data.loader import stream
+    from striate.transforms.preprocess import Preprocess
+
+    data, preprocess = open_data(folder), Preprocess.for_size(224)
+    before, began = time.process_time(), time.perf_counter()
+    source = Decoded(data.splits["all"], preprocess, root=data.root)
+    order = np.split(np.arange(len(source)), range(64, len(source), 64))
+    for batch in stream(source, order, torch.device("cpu"), workers=2):
+        preprocess.normalize(batch.pixels)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - before
+    return {"images_per_second": round(len(source) / seconds), "cpu_ms": round(1e3 * cpu / len(source), 3)}
+
+
+def predicting(folder: Path) -> dict[str, float]:
+    """`Classifier.predict_many` with a network that takes next to no time."""
+    import torch
+    from torch import nn
+
+    from striate.bundle import Description
+    from striate.data.folders import find_images
+    from striate.prediction import Classifier
+    from striate.transforms.preprocess import Preprocess
+
+    class Corner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x[:, :, 0, 0])  # type: ignore[no-any-return]
+
+    preprocess = Preprocess.for_size(224)
+    description = Description("classification", "corner", {}, ("a", "b", "c"), preprocess)
+    classifier = Classifier(Corner().eval(), description, torch.device("cpu"))
+    paths = find_images(str(folder))
+    before, began = time.process_time(), time.perf_counter()
+    count = sum(1 for _ in classifier.predict_many(paths, workers=2))
+    seconds, cpu = time.perf_counter() - began, time.process_time() - before
+    return {"images_per_second": round(count / seconds), "cpu_ms": round(1e3 * cpu / count, 3)}
+
+
+def transforms_alone(folder: Path) -> dict[str, float]:
+    """CPU milliseconds for an image of a batch of 64."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from striate import transforms as T
+    from striate.transforms.preprocess import Preprocess
+
+    torch.set_num_threads(1)
+    paths = sorted(folder.rglob("*.jpg"))[:64]
+    pixels = np.stack([np.asarray(Image.open(p).convert("RGB").resize((256, 256))) for p in paths])
+    batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    preprocess = Preprocess.for_size(256)
+    chains: dict[str, Any] = {
+        "RandomCrop": T.RandomCrop(224), "RandomResizedCrop": T.RandomResizedCrop(224),
+        "RandomHorizontalFlip": T.RandomHorizontalFlip(), "RandomRotation": T.RandomRotation(15),
+        "ColorJitter": T.ColorJitter(0.4, 0.4, 0.4), "GaussianBlur": T.GaussianBlur(5),
+        "TrivialAugmentWide": T.TrivialAugmentWide(), "RandAugment": T.RandAugment(),
+        "ToTensor, Normalize": lambda x: preprocess.normalize(x.permute(0, 2, 3, 1)),
+    }  # fmt: skip
+    found = {}
+    for name, chain in chains.items():
+        for _ in range(2):  # the first is to warm up
+            began = time.process_time()
+            for _ in range(3):
+                chain(batch)
+            found[name] = 1e3 * (time.process_time() - began) / (3 * len(batch))
+    return found
+
+
+ROLES = {
+    "first": lambda folder: one_pass(folder, 1),
+    "cached": lambda folder: one_pass(folder, 5),
+    "reading": reading,
+    "predicting": predicting,
+    "transforms": transforms_alone,
+}
+
+if __name__ == "__main__":
+    main()
