@@ -63,7 +63,7 @@ def noise(preprocess: Preprocess, count: int, *, canvas: bool) -> Loaded:
 
 
 def our_rate(config: TrainConfig, preprocess: Preprocess, device: torch.device, images: int) -> list[float]:
-    train = noise(preprocess, images, canvas=config.augmentation(preprocess) != "none")
+    train = noise(preprocess, images, canvas=config.augmentation(preprocess, images) != "none")
     val = noise(preprocess, 2, canvas=False)
     state = TrainState.fresh(build(config, preprocess, device), config, device)
     fit(state, Job(preprocess, train, val, config, device, Epochs(config, images)))
@@ -108,7 +108,7 @@ def main() -> None:
         "model": args.model,
         "input": [preprocess.channels, *preprocess.size],
         "batch": args.batch,
-        "augment": config.augmentation(preprocess),
+        "augment": config.augmentation(preprocess, args.images),
         "images_per_second": round(ours, 1),
         "bare_images_per_second": round(bare, 1),
         "ratio": round(ours / bare, 3),

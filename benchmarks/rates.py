@@ -68,7 +68,7 @@ def bare_rate(config: TrainConfig, device: torch.device, steps: int) -> float:
 def loop_rate(config: TrainConfig, device: torch.device, steps: int) -> float:
     """The training loop, data in memory; the median of the epochs after the first."""
     preprocess, images = config.preprocess(None), steps * config.batch
-    train = noise(preprocess, images, canvas=config.augmentation(preprocess) != "none")
+    train = noise(preprocess, images, canvas=config.augmentation(preprocess, images) != "none")
     state = TrainState.fresh(network_of(config, preprocess, device), config, device)
     fit(state, Job(preprocess, train, noise(preprocess, 2), config, device, Epochs(config, images)))
     return float(statistics.median(row.images_per_second for row in state.rows[1:]))

@@ -1,5 +1,8 @@
 """Images that are decoded when asked for: the contract's pixels, whatever the threads, bad files left out."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +62,49 @@ def test_a_canvas_has_its_margin(folder):
     source = Decoded(samples, pre, canvas=True)
     assert source.shape == (110, 110, 3)
     assert np.array_equal(everything(source)[1][3], pre.canvas(pre.decode(samples.names[3])))
+
+
+SHARE = """
+import sys
+import numpy as np, torch
+from striate.data import Decoded, decoded, open_data
+from striate.data.loader import stream
+from striate.training.schedule import batches
+from striate.transforms.augment import augment
+from striate.transforms.preprocess import Preprocess
+
+decoded._SETTLED = 0  # the files are new, and are to be cached all the same
+folder, rank, size, threads, out = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
+data, pre = open_data(folder), Preprocess.for_size(96)
+source = Decoded(data.splits["all"], pre, canvas=True, root=data.root)
+for epoch in range(2):  # decoding, and from the cache
+    order = [np.array_split(which, size)[rank] for which in batches(len(source), 8, seed=3, epoch=epoch)]
+    shown = [
+        augment(b.pixels, pre.size, "strong", seed=3, epoch=epoch, samples=b.samples).numpy()
+        for b in stream(source, order, torch.device("cpu"), workers=threads)
+    ]
+    np.savez(f"{out}-{epoch}-{rank}", *shown)
+"""
+
+
+def test_batches_are_alike_for_any_threads_and_for_two_processes(folder, tmp_path, monkeypatch):
+    def command(name, rank, size, threads):
+        return ["-c", *map(str, (folder, rank, size, threads, tmp_path / name))]
+
+    def batches_of(name, size):
+        parts = [[np.load(tmp_path / f"{name}-{e}-{r}.npz") for r in range(size)] for e in range(2)]
+        return [np.concatenate([part[file] for part in epoch]) for epoch in parts for file in epoch[0].files]
+
+    # At the same time, on one cache.
+    runs = [subprocess.Popen([sys.executable, "-c", SHARE, *command("two", i, 2, 2)[1:]]) for i in range(2)]
+    assert [run.wait() for run in runs] == [0, 0]
+    for name, threads in (("one", 1), ("eight", 8)):
+        monkeypatch.setattr(sys, "argv", command(name, 0, 1, threads))
+        exec(SHARE, {})
+    alone = batches_of("one", 1)
+    assert [len(batch) for batch in alone] == [8, 8, 5] * 2
+    for other in (batches_of("eight", 1), batches_of("two", 2)):
+        assert all(np.array_equal(a, b) for a, b in zip(alone, other, strict=True))
 
 
 @pytest.mark.parametrize("canvas", [True, False])

@@ -77,7 +77,30 @@ def test_defaults_suit_network_and_images(options, shape, size, channels, augmen
     config = TrainConfig(data="x", **options)
     pre = config.preprocess(shape)
     assert (pre.size, pre.channels) == ((size, size), channels)
-    assert config.augmentation(pre) == augment
+    assert config.augmentation(pre, 50_000) == augment
+
+
+@pytest.mark.parametrize(
+    ("options", "images", "augment", "why"),
+    [
+        ({"epochs": 49}, 800, "standard", "beyond 64 px"),
+        ({"epochs": 50}, 9_999, "strong", "9,999 images, each seen 50 times"),
+        ({"epochs": 50}, 10_000, "standard", "beyond 64 px"),
+        ({"epochs": 90}, 1_281_167, "standard", "beyond 64 px"),
+        ({"epochs": 90}, 5_000_000, "light", "5,000,000 images vary enough"),
+        ({"epochs": 50, "budget": "10m"}, 800, "standard", "beyond 64 px"),
+        ({"epochs": 50, "imgsz": 32}, 800, "strong", "learnt by heart"),
+        ({"epochs": 5, "imgsz": 32}, 800, "light", "up to 64 px"),
+        ({"epochs": 50, "channels": 1}, 800, "none", "writing"),
+        ({"epochs": 50, "transfer": "head", "weights": "x"}, 800, "none", "computes once"),
+        ({"augment": "shift"}, 800, "shift", ""),
+    ],
+)
+def test_changes_suit_the_number_of_images(options, images, augment, why):
+    config = TrainConfig(data="x", **options)
+    assert config.augmentation(config.preprocess(None), images) == augment
+    assert why in config.why_augmented(config.preprocess(None), images)
+    assert bool(why) == bool(config.why_augmented(config.preprocess(None), images))
 
 
 def test_default_rates():

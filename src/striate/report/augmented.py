@@ -22,7 +22,7 @@ def augmented(run: TrainedRun) -> Figure:
     config, preprocess = run.config, run.description.contract
     samples = run.dataset.splits["train"]
     which = batches(len(samples), config.batch, seed=config.seed, epoch=0)[0]
-    recipe = config.augmentation(preprocess)
+    recipe = config.augmentation(preprocess, len(samples))
     source = Decoded(samples, preprocess, canvas=recipe != "none", cache=config.cache, root=run.dataset.root)
     canvases = np.empty((len(which), *source.shape), np.uint8)
     readable = source.read(which, canvases)

@@ -85,7 +85,9 @@ class Ahead:
 
     def images(self, preprocess: Preprocess, config: TrainConfig) -> tuple[Decoded, Decoded]:
         """The images to train and to validate with, as far as they are read by now."""
-        margin = config.augmentation(preprocess) != "none"  # room for random crops
+        margin = (
+            config.augmentation(preprocess, len(self.dataset.splits["train"])) != "none"
+        )  # room for random crops
         if (preprocess, margin) not in self._decoded:
             train, val = (
                 Decoded(

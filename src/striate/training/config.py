@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 OPTIMIZERS = ("adamw", "sgd", "rmsprop")
 SCHEDULES = ("cosine", "step", "constant")
 AUGMENTATIONS = ("auto", "none", "shift", "light", "scale", "standard", "strong")
+FEW_IMAGES, MANY_EPOCHS = 10_000, 50  # with so few images and so many epochs, `auto` changes them strongly
+MANY_IMAGES = 5_000_000  # from here on lightly, whatever their size
 RESIZES = ("crop", "squash", "letterbox")
 TRANSFERS = ("all", "last", "head", "append")
 NORMALIZES = ("auto", "imagenet", "half", "vgg")
@@ -51,7 +53,8 @@ class TrainConfig:
             for what the weights were trained with, else imagenet, or half for grayscale.
         augment: random changes of the training images: none, shift, light, scale, standard, strong; auto
             takes none for grayscale, and where a head alone trains (without `views`, `lighting`, `mixup`,
-            `cutmix`), light up to 64 px, standard beyond. Or a callable of yours, torchvision's or
+            `cutmix`); strong for under 10,000 images in 50 epochs or more; light up to 64 px, or from five
+            million images on; else standard. Or a callable of yours, torchvision's or
             albumentations', that takes and gives one image.
         views: how many changes of each training image there are, the first of them coming again after so many
             epochs: what is frozen then computes once for each; 0 for new ones in every epoch.
@@ -286,15 +289,38 @@ class TrainConfig:
             return dataclasses.replace(preprocess, mean=(fmean(mean),), std=(fmean(std),))
         return dataclasses.replace(preprocess, mean=mean, std=std)
 
-    def augmentation(self, preprocess: Preprocess) -> Recipe | Callable[..., Any]:
-        """The recipe of this run, by name, or the user's own."""
+    def augmentation(self, preprocess: Preprocess, images: int) -> Recipe | Callable[..., Any]:
+        """The recipe of this run, by name, or the user's own.
+
+        Args:
+            preprocess: the contract of the run.
+            images: how many it trains on.
+        """
         if self.augment != "auto":
             return self.augment  # type: ignore[return-value]  # __post_init__ checked it
+        return self._suited(preprocess, images)[0]
+
+    def why_augmented(self, preprocess: Preprocess, images: int) -> str:
+        """Why `auto` takes the recipe that it takes, in a few words; empty where the user named one."""
+        return self._suited(preprocess, images)[1] if self.augment == "auto" else ""
+
+    def _suited(self, preprocess: Preprocess, images: int) -> tuple[Recipe, str]:
+        """What `auto` takes, and why. Steiner et al. 2021 ("How to train your ViT?"), section 4, on numbers.
+
+        They find that strong changes stand in for missing images where training goes on for long, and do harm
+        in short runs and on images by the million.
+        """
         if preprocess.channels == 1:
-            return "none"  # writing and scans are not to be mirrored
+            return "none", "grayscale may be writing, which is not to be mirrored"
         if self.transfer in ("head", "append") and not self._changes_anyway:
-            return "none"  # so that the frozen part computes once
-        return "light" if max(preprocess.size) <= 64 else "standard"
+            return "none", "what is frozen computes once"
+        if images >= MANY_IMAGES:
+            return "light", f"{images:,} images vary enough"
+        if images < FEW_IMAGES and self.epochs >= MANY_EPOCHS and not self.budget:
+            return "strong", f"{images:,} images, each seen {self.epochs} times, could be learnt by heart"
+        if max(preprocess.size) <= 64:
+            return "light", "images of up to 64 px"
+        return "standard", "images beyond 64 px"
 
     @property
     def _changes_anyway(self) -> bool:

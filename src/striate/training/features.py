@@ -131,7 +131,7 @@ def compute(
     if parts is None:
         return None, f"{again}: the network cannot be cut where that part ends"
     config = job.config
-    alike = config.augmentation(job.preprocess) == "none" and not config.lighting
+    alike = config.augmentation(job.preprocess, len(job.train)) == "none" and not config.lighting
     views = 1 if alike else config.views
     train, val = len(job.train), len(job.val)
     rows = views * train + val
@@ -168,7 +168,7 @@ def _why_not(job: Job) -> str:
     config = job.config
     if config.mixup or config.cutmix:
         return "MixUp and CutMix blend the images that it sees"
-    recipe = config.augmentation(job.preprocess)
+    recipe = config.augmentation(job.preprocess, len(job.train))
     if config.views or (recipe == "none" and not config.lighting):
         return ""
     name = recipe if isinstance(recipe, str) else config.to_json()["augment"]
@@ -243,7 +243,7 @@ def _passed(
         with job.watch.phase("frozen part"), torch.inference_mode():
             pixels = batch.pixels
             if view is not None:
-                pixels = changed(pixels, config, preprocess, view, batch.samples)
+                pixels = changed(pixels, job, view, batch.samples)
             # As the loop does: its forward is in mixed precision, its validation is not.
             with autocast(job.device, job.precision if view is not None else None):
                 answers = frozen(preprocess.normalize(pixels)).float().cpu()

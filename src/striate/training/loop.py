@@ -180,7 +180,7 @@ class Job:
         """What is shown of one part of a batch, and the share of each image that is its own."""
         config, preprocess = self.config, self.preprocess
         epoch = config.change_of(state.epoch)
-        pixels = changed(batch.pixels[part], config, preprocess, epoch, batch.samples[part])
+        pixels = changed(batch.pixels[part], self, epoch, batch.samples[part])
         return mix_batch(
             preprocess.normalize(pixels), config.mixup, config.cutmix,
             seed=config.seed, step=state.step, part=number,
@@ -344,11 +344,10 @@ def _memory_ran_out(error: BaseException) -> bool:
     return any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))
 
 
-def changed(
-    pixels: torch.Tensor, config: TrainConfig, preprocess: Preprocess, epoch: int, samples: Indices
-) -> torch.Tensor:
+def changed(pixels: torch.Tensor, job: Job, epoch: int, samples: Indices) -> torch.Tensor:
     """Training images, uint8, as an epoch shows them, at their final size."""
-    recipe = config.augmentation(preprocess)
+    config, preprocess = job.config, job.preprocess
+    recipe = config.augmentation(preprocess, len(job.train))
     pixels = augment(pixels, preprocess.size, recipe, seed=config.seed, epoch=epoch, samples=samples)
     return light(pixels, config.lighting, seed=config.seed, epoch=epoch, samples=samples)
 

@@ -100,7 +100,7 @@ def train(
     before = 0.0 if stopped is None else stopped.saved.values["seconds"]
     run = TrainedRun(
         folder=reserve(writable(config.out), name_of(config)) if stopped is None else stopped.folder,
-        config=_filled_in(config, ready.description.contract),
+        config=_filled_in(config, ready.description.contract, len(ready.train)),
         dataset=ready.dataset,
         description=ready.description,
         train=len(ready.train),
@@ -131,7 +131,8 @@ def train(
             keeper.begin()
         else:
             keeper.go_on_from(stopped.saved)
-        _introduce(run, ready.network, len(ready.val), place, progress)
+        why = config.why_augmented(run.description.contract, run.train)
+        _introduce(run, ready.network, len(ready.val), place, progress, why)
         watch.start()
         try:
             if not state.finished:
@@ -356,11 +357,12 @@ def _start(config: TrainConfig, progress: Progress) -> Start | None:
     return description, state
 
 
-def _filled_in(config: TrainConfig, preprocess: Preprocess) -> TrainConfig:
+def _filled_in(config: TrainConfig, preprocess: Preprocess, images: int) -> TrainConfig:
     """The configuration with what the defaults came to, to be read and used again."""
     return dataclasses.replace(
         config, data=located(config.source), imgsz=max(preprocess.size), channels=preprocess.channels,
-        lr=config.peak_rate, weight_decay=config.decay, augment=config.augmentation(preprocess),
+        lr=config.peak_rate, weight_decay=config.decay,
+        augment=config.augmentation(preprocess, images),
     )  # fmt: skip
 
 
@@ -392,7 +394,7 @@ def _describe(
 
 
 def _introduce(
-    run: TrainedRun, network: nn.Module, val: int, place: torch.device, progress: Progress
+    run: TrainedRun, network: nn.Module, val: int, place: torch.device, progress: Progress, why: str
 ) -> None:
     config, preprocess = run.config, run.description.contract
     count = sum(p.numel() for p in network.parameters())
@@ -401,9 +403,10 @@ def _introduce(
     progress.say(
         f"{run.train:,} images to train, {val:,} to validate{test}; {len(run.dataset.classes)} classes"
     )
+    recipe = config.to_json()["augment"] + (f" ({why})" if why else "")
     progress.say(
         f"{config.model}: {count:,} parameters, input {preprocess.channels}x{height}x{width}, {config.opt}, "
-        f"learning rate {config.lr:g}, augmentation {config.to_json()['augment']}, on {place}"
+        f"learning rate {config.lr:g}, augmentation {recipe}, on {place}"
     )
 
 
