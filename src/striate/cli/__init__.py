@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import typer
 
+from striate import early
 from striate.errors import INTERNAL_EXIT_CODE, INTERRUPTED_EXIT_CODE, StriateError, unknown_name
 
 
@@ -61,6 +62,7 @@ GROUPS = {
     "seq2seq": "Text to text, and the text in images: train, measure, use.",
     "weights": "Get, import, look into and export weights.",
 }
+_LEARN = ("demo", "train", "resume", "evaluate", "predict")  # those that torch is loaded for, whatever comes
 
 
 def run(argv: Sequence[str]) -> int:
@@ -80,6 +82,8 @@ def run(argv: Sequence[str]) -> int:
     try:
         if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
             raise unknown_name("command", argv[0], COMMANDS, "`striate --help` lists them")
+        if argv[0] in _LEARN and "--help" not in argv:
+            early.load_libraries()
         code = _app(argv)(list(argv), prog_name="striate", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except StriateError as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from striate import bundle
+from striate import bundle, early
 from striate.data import DataSet, Decoded, SplitPlan, open_data, split
 from striate.data.check import quick
 from striate.device import cpu_count
@@ -35,6 +35,7 @@ _MOST = 1024  # images that are read ahead; torch is there before
 
 def train(config: TrainConfig, progress: Progress = SILENT) -> TrainedRun:
     """`striate.training.session.train`, which tells what is returned and raised, while torch is loaded."""
+    early.load_libraries()
     with Ahead(config, progress) as ahead:
         with _without_collector():
             from striate.training import session
@@ -72,7 +73,7 @@ class Ahead:
             train, val = self.images(preprocess, self._config)
             order = batches(len(train), self._config.batch, seed=self._config.seed, epoch=0)
             for source, which in ((train, np.concatenate(order)), (val, np.arange(len(val)))):
-                if source.keeps and not source.in_memory:
+                if source.keeps and self.dataset.splits["train"].pixels is None:
                     for at in range(min(len(which), _MOST)):
                         self._pool.submit(source.read_ahead, int(which[at]))
         return self
