@@ -4,7 +4,7 @@
     python benchmarks/bench_engine.py --rounds 5 --peer PYTHON --out benchmarks/results
 
 - loop: ResNet-18 at 224 px. "ours" is `striate train` on a folder of photographs: reading from the cache,
-  augmentation, the sums, a saved state in each epoch, progress. "bare" is forward, backward and step on one
+  augmentation, the sums, a state saved every minute, progress. "bare" is forward, backward and step on one
   batch that never changes, with the same layout and optimizer; "eager" is the same as torch has it by default
   (contiguous, torch.optim.AdamW); they take turns with our epochs in one process. The first epoch, which
   decodes, is not counted. `--peer` names a Python that has torchvision: its usual loop (a DataLoader with
@@ -150,7 +150,7 @@ def loop(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     images = args.batch * args.steps
     config = TrainConfig(
         data=str(photographs(folder / "loop", images)), model="resnet18", imgsz=args.imgsz, batch=args.batch,
-        epochs=1 + args.rounds, save_every=args.steps, out=str(folder / "runs"), device="cpu",
+        epochs=1 + args.rounds, out=str(folder / "runs"), device="cpu",
     )  # fmt: skip
     turns = Turns(config, args.steps)
     train(config, turns)

@@ -21,7 +21,7 @@ from striate.training.state import TrainState
 from striate.training.tally import Row
 
 _SECONDS = 60.0  # between two saves within an epoch
-_SHARE = 0.05  # of the time, at most, goes into saving at the ends of short epochs
+_SHARE = 0.02  # of the time, at most, goes into saving at the ends of short epochs
 
 
 class Keeper:
