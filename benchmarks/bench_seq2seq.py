@@ -95,7 +95,6 @@ def padded(rows: list[list[int]]) -> Tensor:
 
 def striate(args: argparse.Namespace) -> dict[str, Any]:
     net, source = arrange(network()), padded(sources())
-    assert isinstance(net, TextToText)
 
     @torch.inference_mode()
     def write(beams: int) -> list[list[int]]:

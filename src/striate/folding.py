@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,8 @@ from torch import Tensor, fx, nn
 
 from striate.models.layers import check_images
 from striate.models.transformer import Dropout, MultiHeadAttention
+
+Network = TypeVar("Network", bound=nn.Module)
 
 ROWS = 32  # that a decoder's step multiplies with a matrix; other numbers are right, but slower
 TOLERANCE = 1e-4  # of the largest score: folding rounds anew, which changes scores by about 1e-6 of it
@@ -239,7 +241,7 @@ class _Chain:
             self.nodes.append(node)
 
 
-def arrange(network: nn.Module) -> nn.Module:
+def arrange(network: Network) -> Network:
     """A network whose linear layers and attentions have their weights arranged, for inference only.
 
     Args:
@@ -249,7 +251,7 @@ def arrange(network: nn.Module) -> nn.Module:
         A module that does what the network does; the network itself where oneDNN is not at hand: off the CPU,
         or in other types than float32.
     """
-    return _arranged(network) if _onednn(next(network.parameters())) else network
+    return cast(Network, _arranged(network)) if _onednn(next(network.parameters())) else network
 
 
 def _arranged(module: nn.Module) -> nn.Module:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from striate.data.text.pairs import PairSet, open_pairs
 from striate.data.text.tokens import Tokenizer, require_fit
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DataError, DecodeError, UsageError
+from striate.folding import arrange
 from striate.generation import Hypothesis, beam, greedy
 from striate.metrics.text import TextScores, measure
 from striate.models.seq2seq import SequenceToSequence, TextToText, build
@@ -165,23 +167,28 @@ class Translator:
             progress.advance(len(which))
         return Translations(tuple(results), written, time.perf_counter() - started)
 
+    @cached_property
+    def _arranged(self) -> SequenceToSequence:
+        """The network with its weights laid out for the processor."""
+        return arrange(self.network)
+
     @torch.inference_mode()
     def _write(
         self, batch: list[Any], beams: int, best: int, alpha: float, attention: bool
     ) -> Sequence[Sequence[Hypothesis]]:
-        says = self.description.text or {}
+        says, network = self.description.text or {}, self._arranged
         limits = [limit(self._length(row), says["ratio"], says["longest"]) for row in batch]
-        limits = [min(most, self.network.decoder.embed.positions.length) for most in limits]
+        limits = [min(most, network.decoder.embed.positions.length) for most in limits]
         if self.source is None:
             pixels, widths = stacked(batch, self.description.contract, self.device)
             more = {} if widths is None else {"widths": widths}
-            memory, mask = self.network.encode(pixels, **more)
+            memory, mask = network.encode(pixels, **more)
         else:
-            memory, mask = self.network.encode(padded(batch).to(self.device))
+            memory, mask = network.encode(padded(batch).to(self.device))
         if beams == 1:
-            return greedy(self.network.decoder, memory, mask, limits, attention=attention).hypotheses
+            return greedy(network.decoder, memory, mask, limits, attention=attention).hypotheses
         return beam(
-            self.network.decoder, memory, mask, limits, beams=beams, best=best, alpha=alpha,
+            network.decoder, memory, mask, limits, beams=beams, best=best, alpha=alpha,
             attention=attention,
         ).hypotheses  # fmt: skip
 

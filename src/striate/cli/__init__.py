@@ -45,6 +45,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         ),
         "evaluate": Command("striate.cli.seq2seq:evaluate", "BLEU, chrF, exact match and error rates."),
         "translate": Command("striate.cli.translate:translate", "Write what texts, or images, become."),
+        "export": Command("striate.cli.seq2seq_export:export", "For CTranslate2, or as programs of torch."),
     },
     "anatomy": Command("striate.cli.anatomy:anatomy", "Show what each layer does to size, sight and cost."),
     "weights": {

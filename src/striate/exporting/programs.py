@@ -115,7 +115,9 @@ class _Slots(Cache):
 
 
 @torch.no_grad()
-def export(network: SequenceToSequence, folder: Path, source: Tensor, room: int) -> None:
+def export(
+    network: SequenceToSequence, folder: Path, source: Tensor, room: int, widths: Tensor | None = None
+) -> None:
     """Write the folder with both programs: aside, then renamed.
 
     Args:
@@ -123,6 +125,7 @@ def export(network: SequenceToSequence, folder: Path, source: Tensor, room: int)
         folder: to be written; it must not exist.
         source: at least two sources of at least two tokens, or images of the size that will be read.
         room: how many tokens a text has at most.
+        widths: of the images before padding, int64 `[batch]`, where the encoder shall be told.
 
     Raises:
         WriteError: the folder exists, or cannot be written.
@@ -131,8 +134,10 @@ def export(network: SequenceToSequence, folder: Path, source: Tensor, room: int)
         raise WriteError(f"cannot write {str(folder)!r}", "it exists", "Remove it or choose another folder")
     encoder, step = EncoderProgram(network).eval(), StepProgram(network).eval()
     free = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC} if source.ndim == 2 else {0: Dim.DYNAMIC}
-    encoder_program = torch.export.export(encoder, (source,), dynamic_shapes=(free,))
-    source_keys, source_values, mask = encoder(source)
+    inputs = (source,) if widths is None else (source, widths)
+    shapes = (free,) if widths is None else (free, {0: Dim.DYNAMIC})
+    encoder_program = torch.export.export(encoder, inputs, dynamic_shapes=shapes)
+    source_keys, source_values, mask = encoder(*inputs)
     layers, batch, heads, _, width = source_keys.shape
     slots = source_keys.new_zeros(layers, batch, heads, room, width)
     tokens = torch.zeros(batch, dtype=torch.int64, device=slots.device)
@@ -163,7 +168,14 @@ def export(network: SequenceToSequence, folder: Path, source: Tensor, room: int)
 
 @torch.inference_mode()
 def compare(
-    network: SequenceToSequence, folder: Path, source: Tensor, limit: int, *, begin: int = 1, end: int = 2
+    network: SequenceToSequence,
+    folder: Path,
+    source: Tensor,
+    limit: int,
+    widths: Tensor | None = None,
+    *,
+    begin: int = 1,
+    end: int = 2,
 ) -> Parity:
     """Write texts with the network and with the programs just exported from it.
 
@@ -172,19 +184,21 @@ def compare(
         folder: of the programs, of one's own making: loading them runs what they hold.
         source: as `export` took it, any number.
         limit: how many tokens a text has at most, END among them; at most the `room` of the export.
+        widths: as `export` took them.
         begin: the number of BEGIN.
         end: the number of END.
     """
     encoder, step = (torch.export.load(folder / name).module() for name in (ENCODER, STEP))
     shape = json.loads((folder / SHAPE).read_text("utf-8"))
-    memory, mask = network.encode(source)
+    memory, mask = network.encode(source, **({} if widths is None else {"widths": widths}))
     written = greedy(network.decoder, memory, mask, limit, begin=begin, end=end)
     equal, difference = 0, 0.0
     for row, (hypothesis,) in enumerate(written.hypotheses):
         text = [*hypothesis.tokens, *([end] if hypothesis.ended else [])]
         given = torch.tensor([[begin, *text[:-1]]], device=memory.device)
         ours = network.decoder(given, memory[row : row + 1], mask[row : row + 1])[0].log_softmax(dim=1)
-        source_memory = encoder(source[row : row + 1])
+        inputs = [part[row : row + 1] for part in (source, widths) if part is not None]
+        source_memory = encoder(*inputs)
         keys = values = memory.new_zeros(shape["layers"], 1, shape["heads"], shape["room"], shape["width"])
         theirs = []
         for place, token in enumerate(given[0]):
