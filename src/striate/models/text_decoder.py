@@ -251,9 +251,11 @@ class TextDecoder(nn.Module):
             room: for how many steps the caches have room before they grow.
         """
         packing = Packing.of(mask)
+        memories = self.layers.memories(packing.pack(memory), packing)
         return DecodingState(
             caches=[Cache(room * beams) for _ in self.layers.layers],
-            memories=self.layers.memories(packing.pack(memory), packing),
+            # Read in each step: in one piece, so that no step has to copy them.
+            memories=[(k.contiguous(), v.contiguous()) for k, v in memories],
             memory_mask=packing.attend,
             beams=beams,
             ancestors=None if beams == 1 else mask.new_zeros(len(mask), 1, beams, 0),
