@@ -90,39 +90,38 @@ def greedy(
         One hypothesis for each sentence, its score the log-probability.
     """
     started = time.perf_counter()
-    limit = _limits(limits, memory)
-    n, steps = len(limit), int(limit.max()) if len(limit) else 0
+    most = _limits(limits, len(memory))
     state = decoder.start(memory, mask)
-    sentences = torch.arange(n, device=memory.device)  # those that are still in the batch
-    last = sentences.new_full((n, 1), begin)
-    written = sentences.new_zeros(n, steps)
-    lengths, total = sentences.new_zeros(n), memory.new_zeros(n, dtype=torch.float32)
-    looked = memory.new_zeros(n, steps, memory.shape[1]) if attention else None
-    goes_on = torch.ones_like(sentences, dtype=torch.bool)
-    for step in range(steps):
+    rows = list(range(len(most)))  # the sentence of each row of the batch
+    texts: list[list[int]] = [[] for _ in rows]
+    looked: list[list[Tensor]] = [[] for _ in rows]
+    total, done = [0.0] * len(rows), [False] * len(rows)
+    last = torch.full((len(rows), 1), begin, device=memory.device)
+    while rows:
         weights: list[tuple[Tensor, Tensor]] | None = [] if attention else None
         logits = decoder.step(last, state, weights)[:, 0].float()
         value, last = top(logits.log_softmax(dim=1), 1)
-        written[sentences, step] = last[:, 0]
-        lengths[sentences] += goes_on
-        total[sentences] += value[:, 0] * goes_on
-        if looked is not None and weights:
-            looked[sentences, step] = weights[-1][1][:, :, 0].mean(dim=1)
-        goes_on &= (last[:, 0] != end) & (limit[sentences] > step + 1)
-        remaining = int(goes_on.sum())
-        if remaining == 0:
-            break
-        if remaining <= (1 - LEAVE) * len(goes_on):
-            kept = goes_on.nonzero()[:, 0]
-            state.select(kept)
-            sentences, last, goes_on = sentences[kept], last[kept], goes_on[kept]
-    hypotheses: list[tuple[Hypothesis, ...]] = []
-    for row, (text, length, log_p) in enumerate(
-        zip(written.tolist(), lengths.tolist(), total.tolist(), strict=True)
-    ):
-        seen = None if looked is None else looked[row, :length].float().cpu()
-        hypotheses.append((_hypothesis(text[:length], log_p, log_p, end, seen),))
-    return _generation(hypotheses, started)
+        for row, token, log_p in zip(rows, last[:, 0].tolist(), value[:, 0].tolist(), strict=True):
+            if not done[row]:
+                texts[row].append(token)
+                total[row] += log_p
+                done[row] = token == end or len(texts[row]) >= most[row]
+        if weights:
+            for row, seen in zip(rows, weights[-1][1][:, :, 0].mean(dim=1).float().cpu(), strict=True):
+                looked[row].append(seen)
+        kept = [i for i, row in enumerate(rows) if not done[row]]
+        if len(kept) <= (1 - LEAVE) * len(rows):
+            rows = [rows[i] for i in kept]
+            index = torch.tensor(kept, dtype=torch.int64, device=memory.device)
+            state.select(index)
+            last = last[index]
+    return _generation(
+        [
+            (_hypothesis(text, log_p, log_p, end, torch.stack(seen[: len(text)]) if seen else None),)
+            for text, log_p, seen in zip(texts, total, looked, strict=True)
+        ],
+        started,
+    )
 
 
 @torch.inference_mode()
@@ -162,7 +161,8 @@ def beam(
         ended.
     """
     started = time.perf_counter()
-    search = _Search(decoder, memory, mask, _limits(limits, memory), beams, best, alpha, end, attention)
+    most = _limits(limits, len(memory))
+    search = _Search(decoder, memory, mask, most, beams, best, alpha, end, attention)
     last = search.sentences.new_full((len(memory), beams), begin)
     while len(search.sentences):
         last = search.step(last)
@@ -182,7 +182,7 @@ class _Search:
         decoder: TextDecoder,
         memory: Tensor,
         mask: Tensor,
-        limit: Tensor,
+        limits: list[int],
         beams: int,
         best: int,
         alpha: float,
@@ -193,7 +193,7 @@ class _Search:
         self.decoder, self.beams, self.best, self.alpha, self.end = decoder, beams, best, alpha, end
         self.state = decoder.start(memory, mask, beams)
         self.sentences = torch.arange(n, device=memory.device)
-        self.limits = limit.tolist()
+        self.limits = limits
         self.done = [False] * n
         self.found: list[list[Hypothesis]] = [[] for _ in range(n)]
         self.text = self.sentences.new_zeros(n, beams, 0)  # tokens so far
@@ -300,9 +300,9 @@ def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, places.gather(1, index)
 
 
-def _limits(limits: int | Sequence[int], memory: Tensor) -> Tensor:
-    """As int64 `[sentences]`."""
-    return torch.as_tensor(limits, dtype=torch.int64, device=memory.device).expand(len(memory))
+def _limits(limits: int | Sequence[int], sentences: int) -> list[int]:
+    """One for each sentence."""
+    return [limits] * sentences if isinstance(limits, int) else list(limits)
 
 
 def _reordered(x: Tensor, parent: Tensor) -> Tensor:

@@ -45,9 +45,11 @@ class Positions(nn.Module):
         elif kind == "sinusoidal":
             self.register_buffer("table", sinusoids(length, width), persistent=False)
 
-    def forward(self, x: Tensor, places: Tensor) -> Tensor:
-        """Add to `[..., width]` the vectors of its places, int64, broadcast to `[...]`."""
-        return x if self.kind == "none" else x + F.embedding(places, self.table)
+    def forward(self, x: Tensor, places: Tensor | int) -> Tensor:
+        """Add to `[..., width]` the vectors of its places, int64, broadcast to `[...]`; or one place's."""
+        if self.kind == "none":
+            return x
+        return x + (self.table[places] if isinstance(places, int) else F.embedding(places, self.table))
 
     def check(self, length: int) -> None:
         """Refuse a sequence that is too long.
@@ -98,22 +100,22 @@ class TokenEmbedding(nn.Module):
 
         Args:
             tokens: numbers below `vocab`.
-            packing: of the tokens, where the result shall be packed.
+            packing: of the tokens, where the result shall be packed; without `place`.
             place: where all of them stand, in place of 0, 1, 2 and so on; a tensor is not checked.
 
         Raises:
             LayoutError: more than `max_length` tokens.
         """
+        places: Tensor | int
         if place is None:
             self.positions.check(tokens.shape[1])
             places = torch.arange(tokens.shape[1], device=tokens.device)
-        elif isinstance(place, Tensor):
-            places = place
+            if packing is not None:
+                tokens, places = packing.pack(tokens), packing.pack(places.expand(packing.mask.shape))
         else:
-            self.positions.check(place + 1)
-            places = tokens.new_tensor(place)
-        if packing is not None:
-            tokens, places = packing.pack(tokens), packing.pack(places.expand(packing.mask.shape))
+            if isinstance(place, int):
+                self.positions.check(place + 1)
+            places = place
         x = self.embedding(tokens) * math.sqrt(self.embedding.embedding_dim)
         return self.dropout(self.positions(x, places))
 

@@ -18,7 +18,7 @@ from striate.models.layers import ResidualBlock
 from striate.models.packing import Packing
 
 NORM_EPSILON = 1e-6  # of the LayerNorms, as ViT's first implementation has it
-FEW = 8  # queries, for which torch's attention on a CPU takes longer than its three steps one by one
+FEW = range(2, 9)  # queries, for which torch's attention on a CPU takes longer than its steps one by one
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
@@ -124,7 +124,7 @@ class MultiHeadAttention(nn.Module):
         else:
             (query,), (key, value) = self._split(self._project(x, 0, 1), 1, packing), memory
         dropout = self.dropout if self.training else 0.0
-        few = query.shape[2] <= FEW and x.device.type == "cpu"
+        few = x.device.type == "cpu" and query.shape[2] in FEW and not torch.compiler.is_exporting()
         if weights is None and not few:
             x = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal)
         else:
