@@ -124,7 +124,7 @@ class MultiHeadAttention(nn.Module):
         else:
             (query,), (key, value) = self._split(self._project(x, 0, 1), 1, packing), memory
         dropout = self.dropout if self.training else 0.0
-        few = x.device.type == "cpu" and query.shape[2] in FEW and not torch.compiler.is_exporting()
+        few = not torch.compiler.is_exporting() and x.device.type == "cpu" and query.shape[2] in FEW
         if weights is None and not few:
             x = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal)
         else:
