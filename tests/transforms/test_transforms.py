@@ -13,6 +13,7 @@ from scipy import stats
 from striate import transforms as T
 from striate.errors import LayoutError, UsageError
 from striate.transforms import color, policies
+from striate.transforms.geometry import warp
 
 torch.set_num_threads(1)
 
@@ -132,6 +133,14 @@ def test_hue_turns_the_colour_circle():
 
 def fraction_equal(ours, pillows):
     return (ours == pixels(pillows)).float().mean().item()
+
+
+def test_the_way_of_a_gpu_agrees_with_that_of_a_cpu():
+    rng = torch.Generator().manual_seed(0)
+    inverse = torch.eye(2, 3) + 0.4 * torch.randn(len(BATCH), 2, 3, generator=rng)
+    # Floats are fetched as a GPU fetches bytes.
+    here, there = warp(BATCH, inverse, "nearest", 9), warp(BATCH.float(), inverse, "nearest", 9)
+    assert (here == there).float().mean() > 0.999
 
 
 @pytest.mark.parametrize("angle", [-135.0, -17.3, 30.0, 90.0])

@@ -157,6 +157,12 @@ class RandomCrop(Transform):
             images = F.pad(images, (short_x, short_x, short_y, short_y))
         top = (chance[:, 0] * (images.shape[2] - height + 1)).long()
         left = (chance[:, 1] * (images.shape[3] - width + 1)).long()
+        if _plain(images):  # copying each is five times as fast as gathering all
+            out = torch.empty_like(images[:, :, :height, :width])
+            source, target = images.numpy(), out.numpy()
+            for i, (t, le) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
+                target[i] = source[i, :, t : t + height, le : le + width]
+            return out
         rows = top[:, None] + torch.arange(height, device=images.device)
         columns = left[:, None] + torch.arange(width, device=images.device)
         return _gather(images, rows, columns)
@@ -239,7 +245,7 @@ def resized_crops(
     Returns:
         Of the same type, `[batch, channels, *size]`.
     """
-    if images.device.type == "cpu":
+    if _plain(images):
         # One by one: torch's kernel for 8-bit images is many times as fast as grid_sample.
         return _antialiased_crops(images, torch.stack(boxes, 1).tolist(), size, mirrored)
     B, C, H, W = images.shape
@@ -256,6 +262,12 @@ def resized_crops(
 
 def _uniform(chance: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:
     return low + (high - low) * chance
+
+
+def _plain(images: torch.Tensor) -> bool:
+    """Whether NumPy can work on them where they are."""
+    usual = images.dtype in (torch.uint8, torch.float32)
+    return usual and images.device.type == "cpu" and not images.requires_grad
 
 
 def copy_rows(source: npt.NDArray[Any], out: npt.NDArray[Any], mirrored: bool) -> None:
@@ -296,6 +308,13 @@ class RandomHorizontalFlip(Transform):
     def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
         """Mirror each sample, or not."""
         mirrored = chosen(chance[:, 0], self.p, "flip")
+        if _plain(images):
+            out = torch.empty_like(images)
+            source, target = (pages.permute(0, 2, 3, 1).numpy() for pages in (images, out))
+            for i, flip in enumerate(mirrored.tolist()):
+                across = self.axis == 3 and flip
+                copy_rows(source[i, ::-1] if flip and not across else source[i], target[i], across)
+            return out
         return torch.where(mirrored[:, None, None, None], images.flip(self.axis), images)
 
 
@@ -404,6 +423,8 @@ def warp(images: torch.Tensor, inverse: torch.Tensor, interpolation: str, fill: 
     """Fetch each pixel from where `inverse` `[batch, 2, 3]` says, in pixels from the centre."""
     B, C, H, W = images.shape
     device = images.device
+    if _plain(images) and images.dtype == torch.uint8 and interpolation == "nearest" and C in (1, 3):
+        return _warped_by_pillow(images, inverse, int(fill))
     x = torch.arange(W, device=device, dtype=torch.float64) + 0.5 - W / 2
     y = torch.arange(H, device=device, dtype=torch.float64) + 0.5 - H / 2
     m = inverse.to(device)[:, :, :, None, None]
@@ -419,6 +440,22 @@ def warp(images: torch.Tensor, inverse: torch.Tensor, interpolation: str, fill: 
         values = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
         out = values.round().to(images.dtype) if images.dtype == torch.uint8 else values
     return torch.where(inside, out, torch.tensor(fill, dtype=out.dtype, device=device))
+
+
+def _warped_by_pillow(images: torch.Tensor, inverse: torch.Tensor, fill: int) -> torch.Tensor:
+    """The same of 8-bit images, nearest pixels: an eighth of the time."""
+    H, W = images.shape[2:]
+    source = images.permute(0, 2, 3, 1).numpy()
+    out = np.empty(source.shape, np.uint8)
+    for i, ((a, b, c), (d, e, f)) in enumerate(inverse.double().tolist()):
+        from_x, from_y = c + W / 2 - a * W / 2 - b * H / 2, f + H / 2 - d * W / 2 - e * H / 2
+        picture = Image.fromarray(source[i, :, :, 0] if source.shape[3] == 1 else source[i])
+        warped = picture.transform(
+            (W, H), Image.Transform.AFFINE, (a, b, from_x, d, e, from_y), Image.Resampling.NEAREST,
+            fillcolor=(fill,) * 3 if picture.mode == "RGB" else fill,
+        )  # fmt: skip
+        out[i] = np.asarray(warped).reshape(H, W, -1)
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
 def _gather(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
