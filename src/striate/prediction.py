@@ -240,6 +240,7 @@ def logits(
     batch: int,
     *,
     workers: int = 2,
+    order: Sequence[Indices] | None = None,
     progress: Progress = SILENT,
 ) -> tuple[npt.NDArray[np.float32], Indices]:
     """A network's scores for images of its size: the one way from pixels to scores, in training too.
@@ -251,14 +252,16 @@ def logits(
         place: the device.
         batch: images at once.
         workers: threads that read.
+        order: which images each batch holds; None for all of them in their order.
         progress: is told of each batch.
 
     Returns:
         float32 `[n, classes]`, and int64 `[n]`, which image of the source each row is of: all of those that
-        can be read, in their order.
+        can be read, in that order.
     """
     scores, which = [], []
-    order = np.split(np.arange(len(source)), range(batch, len(source), batch))
+    if order is None:
+        order = np.split(np.arange(len(source)), range(batch, len(source), batch))
     for images in stream(source, order, place, workers=workers):
         if len(images):
             scores.append(network(preprocess.normalize(images.pixels)).float().cpu().numpy())

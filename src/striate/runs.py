@@ -126,7 +126,10 @@ def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **option
 
 
 def finish(run: TrainedRun, progress: Progress = SILENT) -> Run:
-    """Measure the best bundle on what was held out, note the figures in it, write the report."""
+    """Measure the best bundle on what was held out, note the figures in it, write the report.
+
+    Of several processes each measures, and the first one writes; the others must be able to read its folder.
+    """
     # Neither is needed, and their libraries are not loaded, before there is something to report.
     from striate.evaluation import evaluate
     from striate.report.page import write_report
@@ -140,6 +143,8 @@ def finish(run: TrainedRun, progress: Progress = SILENT) -> Run:
         note = "The val images also chose the best epoch, so this accuracy flatters a little"
         evaluation = replace(evaluation, notes=(*evaluation.notes, note))
     measured = evaluation.to_json()
+    if not run.leads:
+        return Run(run, evaluation, run.folder / "report.html")
     figures = {key: measured[key] for key in ("n", "top1", "top5", "top1_ci", "ece")}
     bundle.add_metrics(run.best, {evaluation.split: figures})
     return Run(run, evaluation, write_report(evaluation, run.folder, model=str(run.best), run=run))

@@ -214,7 +214,7 @@ def test_mixed_images_have_the_loss_of_their_mixed_labels(options):
     state = TrainState.fresh(network, work.config, CPU)
     state.rate = 0.05
     batch = next(stream(work.train, work.order(0), CPU))
-    learn(state, work, batch)
+    learn(state, work, batch, [len(batch)], [batch.weight])
 
     alphas = {"mixup": 0.0, "cutmix": 0.0, **options}
     inputs, own = mix_batch(PRE.normalize(batch.pixels), **alphas, seed=0, step=0)

@@ -124,7 +124,7 @@ def _complain(
     """Tell of an error on standard error, and with `--json` on standard output too; answers its exit code."""
     with suppress(OSError):  # nobody may be reading
         print(f"striate: {message}", file=sys.stderr)
-    if "--json" in argv:
+    if "--json" in argv and os.environ.get("RANK", "0") == "0":  # of several processes one prints
         error = {"message": message, "what": what or message, "why": why, "fix": fix, "exit_code": code}
         with suppress(OSError):
             print(json.dumps({"error": error}, indent=2), flush=True)

@@ -73,11 +73,15 @@ def show(training: Callable[[Progress], TrainedRun], as_json: bool) -> int:
             trained = training(progress)
         except TrainingInterrupted as stop:
             trained, interrupted = stop.run, True
+            if not trained.leads:
+                return TERMINATED_EXIT_CODE if stop.terminated else INTERRUPTED_EXIT_CODE
             again = f"go on with it: striate resume {shlex.quote(str(trained.folder))}"
             if stop.terminated:
                 progress.warn(f"terminated; what was reached is saved; {again}")
                 return TERMINATED_EXIT_CODE
             progress.warn("interrupted; measuring and reporting what was reached (Ctrl-C again to leave it)")
+        if not trained.leads:
+            return 0  # the first of the processes measures and tells
         from striate.runs import finish
 
         run = finish(trained, progress)

@@ -173,6 +173,12 @@ def train(
         int,
         typer.Option(help="Parts that a batch is cut into to save memory.", rich_help_panel=_LEARNING),
     ] = _DEFAULT.accumulate,
+    sync_bn: Annotated[
+        bool,
+        typer.Option(
+            "--sync-bn", help="BatchNorm over all processes of torchrun.", rich_help_panel=_LEARNING
+        ),
+    ] = _DEFAULT.sync_bn,
     ema: Annotated[
         float,
         typer.Option(help="Decay of the weights' moving average; 0 for none.", rich_help_panel=_LEARNING),
@@ -236,7 +242,7 @@ def train(
         "milestones": milestones, "gamma": gamma, "warmup": warmup, "weight_decay": weight_decay,
         "dropout": dropout, "drop_path": drop_path,
         "label_smoothing": label_smoothing, "grad_clip": grad_clip, "accumulate": accumulate,
-        "ema": ema, "amp": amp, "compile": compile,
+        "sync_bn": sync_bn, "ema": ema, "amp": amp, "compile": compile,
         "patience": patience, "seed": seed, "device": device, "save_every": save_every,
         "rollbacks": rollbacks, "profile": profile, "name": name, "out": out,
     }  # fmt: skip

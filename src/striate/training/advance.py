@@ -54,26 +54,27 @@ def advance(
         keeper.after_epoch(row)
         progress.say(_line(row, state, job))
 
-    interrupts = Interrupts(state, progress)
+    interrupts = Interrupts(state, progress, job.world)
     try:
         with interrupts:
             while not state.finished:
                 try:
                     fit(state, job, progress, after_step, after_epoch)
                 except LossNotFiniteError as error:
-                    told = _with_files(error, run, names, job.unit)
+                    told = _with_files(error, run, names, job)
                     if not keeper.roll_back():
                         raise told from None
                     rate = f"{state.rate_share:g} of the learning rate"
                     progress.warn(f"{told.what}; going on from step {state.step + 1} with {rate}")
             keeper.close()
     except KeyboardInterrupt:
-        if state.busy and not run.best.exists():
-            raise  # a second signal, before there was anything to keep
+        if not interrupts.agreed or (state.busy and not run.best.exists()):
+            raise  # a second signal, before there was anything to keep or the others knew
         note_unreadable()
         if not state.busy:
             keeper.save()
-            _leave_bundles(run, state)
+            if job.world.leads:
+                _leave_bundles(run, state)
         raise TrainingInterrupted(run, interrupts.heard == signal.SIGTERM) from None
     except WriteError as error:
         fix = f"Make room, then go on where it was: striate resume {quote(str(run.folder))}"
@@ -91,16 +92,17 @@ def _leave_bundles(run: RunFolder, state: TrainState) -> None:
 
 
 def _with_files(
-    error: LossNotFiniteError, run: RunFolder, names: Sequence[str], unit: str
+    error: LossNotFiniteError, run: RunFolder, names: Sequence[str], job: Work
 ) -> LossNotFiniteError:
     """The same error with the files of its batch: some in the message, all of them in the run's folder."""
     files = [names[i] for i in error.samples]
     listed = run.folder / "not-finite.txt"
-    write_aside(listed, "".join(f"{name}\n" for name in files).encode("utf-8", "surrogateescape"))
+    if job.world.leads:
+        write_aside(listed, "".join(f"{name}\n" for name in files).encode("utf-8", "surrogateescape"))
     some = ", ".join(files[:_NAMED])
     more = f" and {len(files) - _NAMED} more, all in {listed}" if len(files) > _NAMED else ""
     return LossNotFiniteError(
-        error.what, f"{error.why}, or one of its {unit} is odd: {some}{more}", error.fix, error.samples
+        error.what, f"{error.why}, or one of its {job.unit} is odd: {some}{more}", error.fix, error.samples
     )
 
 

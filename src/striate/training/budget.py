@@ -142,6 +142,7 @@ class Budget:
         val: images that measure an epoch.
         last: images that are measured at the end.
         reading: seconds for one of them to be read.
+        processes: that train and measure an epoch together; one of them measures the end.
 
     Attributes:
         image_seconds: that an image takes in evaluation at least, where that is known already.
@@ -150,11 +151,17 @@ class Budget:
     epochs: int | None = None
 
     def __init__(
-        self, config: Timed, elapsed: Callable[[], float], val: int, last: int, reading: float
+        self,
+        config: Timed,
+        elapsed: Callable[[], float],
+        val: int,
+        last: int,
+        reading: float,
+        processes: int = 1,
     ) -> None:
         self.image_seconds = 0.0
         self._config, self._elapsed = config, elapsed
-        self._val, self._last, self._reading = val, last, reading
+        self._val, self._last, self._reading, self._processes = val, last, reading, processes
         self._image = self._step = 0.0  # seconds that the last step took, for an image and in all
         self._measuring: float | None = None  # seconds that the last validation took
         self._asked: float | None = None  # when it began
@@ -199,7 +206,8 @@ class Budget:
     def _limit(self) -> float:
         """When training must end, for what follows it to be in time."""
         validation = self._validation()
-        evaluation = self._last * (max(validation / max(self._val, 1), self.image_seconds) + self._reading)
+        image = max(self._processes * validation / max(self._val, 1), self.image_seconds)
+        evaluation = self._last * (image + self._reading)
         return self._config.budget_seconds - AROUND - _CAUTION * (validation + evaluation)
 
     def _validation(self) -> float:

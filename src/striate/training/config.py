@@ -82,6 +82,8 @@ class TrainConfig:
         grad_clip: largest norm of the gradient; 0 for no limit.
         accumulate: parts in which a step's batch goes through the network, their gradients summed, where the
             memory does not take it at once.
+        sync_bn: where several processes train, let BatchNorm's statistics be those of the whole batch rather
+            than of each process's share.
         ema: decay of the moving average of the weights that is measured and kept; 0 for none.
         amp: mixed precision; None where the device has it.
         compile: let torch.compile make kernels for the network; takes a minute or more before the first step.
@@ -134,6 +136,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     grad_clip: float = 0.0
     accumulate: int = 1
+    sync_bn: bool = False
     ema: float = 0.0
     amp: bool | None = None
     compile: bool = False

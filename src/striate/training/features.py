@@ -166,6 +166,8 @@ def compute(
 def _why_not(job: Job) -> str:
     """What makes features of one epoch unfit for the next, empty for nothing."""
     config = job.config
+    if job.world.size > 1:
+        return "several processes divide each batch"
     if config.mixup or config.cutmix:
         return "MixUp and CutMix blend the images that it sees"
     recipe = config.augmentation(job.preprocess, len(job.train))

@@ -97,7 +97,7 @@ def find_rate(config: TrainConfig, progress: Progress = SILENT) -> RateSearch:
             continue
         state.rate = LOW * factor ** len(losses)
         state.tally.clear()
-        learn(state, job, batch, progress)
+        learn(state, job, batch, [len(batch)], [batch.weight], progress)
         state.step += 1
         loss = state.tally.loss
         progress.advance(1, loss=loss)

@@ -45,6 +45,7 @@ class RunFolder:
         best_epoch: the one that `best.safetensors` is of; 0 before the first is finished.
         seconds: from start to end.
         profile: seconds by what they went into, where that was measured.
+        leads: this process is the one of several that writes; always so of one.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class RunFolder:
     best_epoch: int = 0
     seconds: float = 0.0
     profile: dict[str, float] = field(default_factory=dict)
+    leads: bool = True
 
     @property
     def best(self) -> Path:
@@ -106,7 +108,8 @@ class TrainedRun(RunFolder):
         self.problems, self.train = problems, train
         provenance = {**self.description.provenance, "training_images": train}
         self.description = dataclasses.replace(self.description, provenance=provenance)
-        write_aside(self.folder / "problems.csv", _csv(Problem, problems))
+        if self.leads:
+            write_aside(self.folder / "problems.csv", _csv(Problem, problems))
 
 
 def writable(out: str) -> Path:

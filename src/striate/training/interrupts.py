@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from striate.progress import Progress
 
 if TYPE_CHECKING:
+    from striate.training.distributed import World
     from striate.training.state import TrainState
 
 
@@ -29,16 +30,21 @@ class TrainingInterrupted(KeyboardInterrupt):
 class Interrupts:
     """While this is entered, a first signal waits until `state` is whole; a second one does not.
 
+    Where several processes train together, it waits until all have been told, which is after the step.
+
     Args:
         state: that is being advanced.
         progress: is told that the signal was heard.
+        world: the processes.
 
     Attributes:
         heard: the signal, None while there is none.
+        agreed: all processes stop for it.
     """
 
-    def __init__(self, state: TrainState, progress: Progress) -> None:
-        self._state, self._progress = state, progress
+    def __init__(self, state: TrainState, progress: Progress, world: World) -> None:
+        self._state, self._progress, self._world = state, progress, world
+        self.agreed = world.size == 1
         self._others: dict[int, Any] = {}
         self.heard: int | None = None
 
@@ -57,12 +63,13 @@ class Interrupts:
             signal.signal(number, other)
 
     def check(self) -> None:
-        """Stop here if a signal was heard; raises KeyboardInterrupt."""
-        if self.heard is not None:
+        """Stop here if a signal was heard, by whichever process; raises KeyboardInterrupt."""
+        if heard := self._world.largest(self.heard or 0):
+            self.heard, self.agreed = heard, True
             raise KeyboardInterrupt
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         again, self.heard = self.heard is not None, number
-        if again or not self._state.busy:
+        if again or not (self._state.busy or self._world.size > 1):
             raise KeyboardInterrupt
         self._progress.warn("stopping after this step (at once, if asked again)")

@@ -27,7 +27,8 @@ _SHARE = 0.02  # of the time, at most, goes into saving at the ends of short epo
 class Keeper:
     """Saves a run's state, from which results.csv and the bundles follow.
 
-    The state is the truth: it is written first, and whoever resumes from it writes the same files again.
+    The state is the truth: it is written first, and whoever resumes from it writes the same files again. Of
+    several processes all are asked, so that they decide together; the first one writes.
 
     Args:
         run: whose folder is written to.
@@ -60,8 +61,9 @@ class Keeper:
     def go_on_from(self, kept: Saved) -> None:
         """Restore the state, and write once more what follows from it."""
         run, state = self._run, self._state
-        sweep(run.folder)
-        sweep(run.folder / saved.FOLDER)
+        if self._job.world.leads:
+            sweep(run.folder)
+            sweep(run.folder / saved.FOLDER)
         state.restore(kept.tensors, kept.values)
         self._before = state.seconds
         run.epochs, run.best_epoch = state.rows, state.best_epoch
@@ -77,15 +79,19 @@ class Keeper:
         if state.rollbacks >= self._job.config.rollbacks:
             return False
         share, rollbacks = state.rate_share / 2, state.rollbacks + 1
+        kept = self._job.world.hand_out(self._earlier() if self._job.world.leads else None)
+        state.restore(kept.tensors, kept.values)
+        state.rate_share, state.rollbacks = share, rollbacks
+        self.save()  # the next process must know of it, too
+        return True
+
+    def _earlier(self) -> Saved:
         kept, _ = saved.newest(self._run.folder)
         if kept.path == self._went_back_to and (older := saved.before(kept)) is not None:
             kept.path.unlink()  # finite, but on its way out already
             kept = older
         self._went_back_to = kept.path
-        state.restore(kept.tensors, kept.values)
-        state.rate_share, state.rollbacks = share, rollbacks
-        self.save()  # the next process must know of it, too
-        return True
+        return kept
 
     def after_step(self) -> None:
         """Save every so many steps, or once a minute."""
@@ -119,7 +125,9 @@ class Keeper:
     def settle(self) -> None:
         """Write the files that follow from the state: rows and bundles."""
         run, state = self._run, self._state
-        if not state.rows:
+        if not self._job.world.leads:
+            state.best = None
+        if not state.rows or not self._job.world.leads:
             return
         run.write_results(state.rows, state.best_epoch)
         as_measured = state.rows[-1].step == state.step  # the weights are those of the last row
@@ -134,10 +142,13 @@ class Keeper:
     def close(self) -> None:
         """Leave of a finished run's states only that it is finished."""
         self._write({}, self._description())
-        saved.forget_all_but_newest(self._run.folder)
+        if self._job.world.leads:
+            saved.forget_all_but_newest(self._run.folder)
 
     def _write(self, tensors: dict[str, torch.Tensor], description: dict[str, Any] | None) -> None:
         self._state.seconds = self.seconds
+        if not self._job.world.leads:
+            return
         facts = {**self._facts, "description": description}
         saved.write(self._run.folder, tensors, self._state.to_json(), facts)
 
@@ -145,7 +156,8 @@ class Keeper:
         return self._run.description.to_json()
 
     def _waited(self, least: float) -> bool:
-        return time.perf_counter() - self._since >= max(least, self._cost / _SHARE)
+        waited = time.perf_counter() - self._since >= max(least, self._cost / _SHARE)
+        return bool(self._job.world.largest(waited))
 
 
 @contextlib.contextmanager

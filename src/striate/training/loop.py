@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
-import itertools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -19,15 +18,16 @@ from torch import nn
 from striate.data import Source
 from striate.data.loader import Batch, stream
 from striate.data.source import Indices
-from striate.device import autocast, cpu_count, mixed_precision, seed_step
+from striate.device import autocast, mixed_precision, seed_step
 from striate.errors import TrainingError
 from striate.metrics.classification import top_k_accuracy
 from striate.models.googlenet import AUXILIARY_WEIGHT, GoogLeNetOutput
 from striate.prediction import logits
 from striate.progress import SILENT, Progress
 from striate.training.config import TrainConfig
+from striate.training.distributed import ALONE, World
 from striate.training.profile import UNWATCHED, Stopwatch
-from striate.training.schedule import Pace, batches
+from striate.training.schedule import Pace, batches, cut
 from striate.training.state import TrainState
 from striate.training.tally import EpochResult, Row
 from striate.training.transfer import training_mode
@@ -75,6 +75,7 @@ class Work(Protocol):
         device: where.
         pace: how large the steps are, and when it is over.
         watch: told what the time goes into.
+        world: the processes that share the work.
         unit: what batches are made of, in messages.
         smaller: what to do where the memory does not suffice.
     """
@@ -87,6 +88,8 @@ class Work(Protocol):
     def pace(self) -> Pace: ...  # noqa: D102
     @property
     def watch(self) -> Stopwatch: ...  # noqa: D102
+    @property
+    def world(self) -> World: ...  # noqa: D102
     @property
     def unit(self) -> str: ...  # noqa: D102
     @property
@@ -135,6 +138,7 @@ class Job:
         device: where.
         pace: how large the steps are, and when it is over.
         watch: told what the time goes into.
+        world: the processes that share the work.
     """
 
     preprocess: Preprocess
@@ -144,6 +148,7 @@ class Job:
     device: torch.device
     pace: Pace
     watch: Stopwatch = UNWATCHED
+    world: World = ALONE
 
     unit: ClassVar[str] = "images"
     smaller: ClassVar[str] = "Use a smaller --imgsz or a smaller --model, or end what else uses that memory"
@@ -159,7 +164,8 @@ class Job:
 
     def batches(self, epoch: int, order: list[Indices]) -> Generator[Batch, None, None]:
         """Pixels and labels of that order."""
-        return stream(self.train, order, self.device, workers=self.config.workers or cpu_count())
+        workers = self.world.workers(self.config.workers)
+        return stream(self.train, order, self.device, workers=workers)
 
     def losses(self, state: TrainState, batch: Batch, parts: list[slice]) -> Iterator[PartLoss]:
         """Augment, mix, and compare the scores with the labels."""
@@ -169,7 +175,7 @@ class Job:
             with self.watch.phase("augmentation"):
                 inputs, own = self.inputs(state, batch, part, number)
             with self.watch.phase("forward"), autocast(self.device, self.precision):
-                output = self.learner(state.network)(inputs)
+                output = self.world.joint(self.learner(state.network))(inputs)
                 loss, scores = loss_of(output, truth, smoothing)
                 if own < 1:  # the rest of each image is the one before it
                     other, _ = loss_of(output, truth.roll(1), smoothing)
@@ -183,7 +189,7 @@ class Job:
         pixels = changed(batch.pixels[part], self, epoch, batch.samples[part])
         return mix_batch(
             preprocess.normalize(pixels), config.mixup, config.cutmix,
-            seed=config.seed, step=state.step, part=number,
+            seed=config.seed, step=state.step, part=self.world.rank + self.world.size * number,
         )  # fmt: skip
 
     def learner(self, network: nn.Module) -> nn.Module:
@@ -194,6 +200,7 @@ class Job:
         """The row of what was learnt since the last one."""
         seconds = state.tally.seconds
         with self.watch.phase("validation"):
+            self.world.same_buffers(state.measured)
             val_loss, val_top1 = self.validate(state.measured)
         return EpochResult(
             epoch=state.epoch + 1,
@@ -209,8 +216,10 @@ class Job:
 
     def validate(self, network: nn.Module) -> tuple[float, float]:
         """Loss and accuracy on the validation images."""
-        workers = self.config.workers or cpu_count()
-        return validate(network, self.preprocess, self.val, self.config.batch, self.device, workers)
+        workers = self.world.workers(self.config.workers)
+        return validate(
+            network, self.preprocess, self.val, self.config.batch, self.device, workers, self.world
+        )
 
 
 def fit(
@@ -256,16 +265,18 @@ def _learn_epoch(state: TrainState, job: Work, progress: Progress, after_step: C
     training_mode(state.network)
     of = f"/{job.pace.epochs}" if job.pace.epochs else ""
     progress.begin(f"epoch {state.epoch + 1}{of}", sum(map(len, left)), job.unit)
-    with closing(job.batches(state.epoch, left)) as loading:
-        for batch in job.watch.each("waiting for data", loading):
+    with closing(job.batches(state.epoch, list(map(job.world.share, left)))) as loading:
+        for whole, share in zip(left, job.watch.each("waiting for data", loading), strict=True):
             state.rate = state.rate_share * job.pace.rate(state)
             state.busy = True
-            if len(batch) >= min(2, batch.asked):  # one image has no batch statistics
-                learn(state, job, batch, progress)
+            batch = job.world.usable(share)
+            counts, weights = job.world.counts(len(batch), batch.weight)
+            if sum(counts) >= min(2, len(whole)):  # one image has no batch statistics
+                learn(state, job, batch, counts, weights, progress)
             state.position += 1
             state.step += 1
             state.busy = False
-            progress.advance(batch.asked, **state.tally.shown(state.step))
+            progress.advance(len(whole), **state.tally.shown(state.step))
             _require_finite(state, job, state.tally.astray(state.step))
             after_step()
             if job.pace.ended(state):
@@ -274,10 +285,32 @@ def _learn_epoch(state: TrainState, job: Work, progress: Progress, after_step: C
     return state.position == len(order)
 
 
-def learn(state: TrainState, job: Work, batch: Any, progress: Progress = SILENT) -> None:
-    """One step of the optimizer on one batch, in as many parts as the memory wants."""
-    while not _gradients(state, job, batch):
-        _halve(state, job, len(batch), progress)
+def learn(
+    state: TrainState,
+    job: Work,
+    batch: Any,
+    counts: Sequence[int],
+    weights: Sequence[int],
+    progress: Progress = SILENT,
+) -> None:
+    """One step of the optimizer on one batch, in as many parts as the memory wants.
+
+    Args:
+        state: is advanced.
+        job: how.
+        batch: this process's share of it.
+        counts: how much of it each process has.
+        weights: over how many terms its mean loss is taken, in each process.
+        progress: is told where the memory does not suffice.
+    """
+    if job.world.untried(counts):
+        _rehearse(state, job, batch, counts, weights, progress)
+    while (sums := _gradients(state, job, batch, counts, weights)) is None:
+        if job.world.size > 1:
+            raise _no_memory(job, "in the middle of a joint step", f"Use --accumulate {2 * state.parts}")
+        _halve(state, job, counts, progress)
+    job.world.add_up(sums)
+    state.tally.add(sums, sum(weights), state.step)
     with job.watch.phase("optimizer"):
         for group in state.optimizer.param_groups:
             group["lr"] = state.rate * group["share"]
@@ -291,41 +324,67 @@ def learn(state: TrainState, job: Work, batch: Any, progress: Progress = SILENT)
             state.average.update_parameters(state.network)
 
 
-def _gradients(state: TrainState, job: Work, batch: Any) -> bool:
-    """The gradients of a batch's mean loss, summed over its parts; answers whether the memory sufficed."""
-    seed_step(job.device, job.config.seed, state.step)  # dropout draws from torch's generator
-    counted = []
+def _rehearse(
+    state: TrainState,
+    job: Work,
+    batch: Any,
+    counts: Sequence[int],
+    weights: Sequence[int],
+    progress: Progress,
+) -> None:
+    """Cut batches so that the memory of every process suffices; leaves no trace but that.
+
+    In a joint step the others would wait for gradients that never come. The norms stand still meanwhile,
+    which takes as much memory: so they neither learn nor wait for each other.
+    """
+    for module in state.network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    with job.world.rehearsing():
+        while not job.world.all(_gradients(state, job, batch, counts, weights) is not None):
+            _halve(state, job, counts, progress)
+    state.optimizer.zero_grad(set_to_none=True)
+    training_mode(state.network)
+
+
+def _gradients(
+    state: TrainState, job: Work, batch: Any, counts: Sequence[int], weights: Sequence[int]
+) -> torch.Tensor | None:
+    """The gradients of a batch's mean loss, summed over its parts.
+
+    Returns:
+        float64 `[2]`, the loss and the hits of the share, summed; None if the memory did not suffice.
+    """
+    world = job.world
+    # Dropout draws from torch's generator.
+    seed_step(job.device, job.config.seed, state.step * world.size + world.rank)
+    parts = world.parts(counts, state.parts)
+    losses = job.losses(state, batch, parts)
+    sums = torch.zeros(2, dtype=torch.float64, device=job.device)
     try:
-        for part in job.losses(state, batch, _parts(len(batch), state.parts)):
-            with job.watch.phase("backward"):
-                torch.autograd.backward(state.scaler.scale(part.loss * (part.weight / batch.weight)))
-            counted.append((part.loss.detach(), part.hits, part.weight))
+        for number in range(len(parts)):
+            with world.holding_back(number + 1 < len(parts)):
+                part = next(losses)
+                share = world.size * part.weight / sum(weights)  # the processes' gradients are averaged
+                with job.watch.phase("backward"):
+                    torch.autograd.backward(state.scaler.scale(part.loss * share))
+            if part.weight:
+                sums[0] += part.loss.detach().double() * part.weight
+                sums[1] += 0 if part.hits is None else part.hits
     except (RuntimeError, MemoryError) as error:
         if not _memory_ran_out(error):
             raise
-        return False
-    for loss, hits, weight in counted:
-        state.tally.add(loss, hits, weight, state.step)
-    return True
+        return None
+    return sums
 
 
-def _parts(count: int, parts: int) -> list[slice]:
-    """Cut `count` images into so many parts of nearly one size, each of two images at least."""
-    parts = max(1, min(parts, count // 2))
-    cuts = [count * i // parts for i in range(parts + 1)]
-    return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
-
-
-def _halve(state: TrainState, job: Work, count: int, progress: Progress) -> None:
+def _halve(state: TrainState, job: Work, counts: Sequence[int], progress: Progress) -> None:
     """Cut batches into twice as many parts, after the memory did not suffice."""
     state.optimizer.zero_grad(set_to_none=True)
-    parts = len(_parts(count, state.parts))
-    if parts == len(_parts(count, 2 * parts)):
-        raise TrainingError(
-            f"the memory of {job.device} does not suffice",
-            f"not even for {-(-count // parts)} {job.unit} at a time",
-            job.smaller,
-        )
+    count = max(counts)
+    parts = len(cut(count, state.parts))
+    if parts == len(cut(count, 2 * parts)):
+        raise _no_memory(job, f"not even for {-(-count // parts)} {job.unit} at a time", job.smaller)
     state.parts = 2 * parts
     gc.collect()
     if job.device.type == "cuda":
@@ -335,6 +394,10 @@ def _halve(state: TrainState, job: Work, count: int, progress: Progress) -> None
         f"{job.config.batch} goes through the network in {state.parts} parts, whose gradients are summed; "
         "BatchNorm's statistics are of a part"
     )
+
+
+def _no_memory(job: Work, why: str, fix: str) -> TrainingError:
+    return TrainingError(f"the memory of {job.device} does not suffice", why, fix)
 
 
 def _memory_ran_out(error: BaseException) -> bool:
@@ -347,7 +410,7 @@ def _memory_ran_out(error: BaseException) -> bool:
 def changed(pixels: torch.Tensor, job: Job, epoch: int, samples: Indices) -> torch.Tensor:
     """Training images, uint8, as an epoch shows them, at their final size."""
     config, preprocess = job.config, job.preprocess
-    recipe = config.augmentation(preprocess, len(job.train))
+    recipe = config.augmentation(preprocess, len(job.train)) if len(samples) else "none"
     pixels = augment(pixels, preprocess.size, recipe, seed=config.seed, epoch=epoch, samples=samples)
     return light(pixels, config.lighting, seed=config.seed, epoch=epoch, samples=samples)
 
@@ -359,7 +422,7 @@ def require_sound(state: TrainState, job: Work) -> None:
         LossNotFiniteError: a loss since the last row, or a weight, is infinite or not a number.
     """
     _require_finite(state, job, state.tally.astray(state.step, now=True))
-    if not state.sound:
+    if not job.world.all(state.sound):
         _require_finite(state, job, state.step - 1)
 
 
@@ -382,18 +445,29 @@ def validate(
     batch: int,
     device: torch.device,
     workers: int = 2,
+    world: World = ALONE,
 ) -> tuple[float, float]:
-    """Cross-entropy in nats and top-1 accuracy on those held-out images that can be read."""
+    """Cross-entropy in nats and top-1 accuracy on those held-out images that can be read.
+
+    Each process of `world` measures some of the batches, and all have the answer.
+    """
     network.eval()
     network = copy.copy(network)  # the layers, without what torch.compile made of them for training
-    scores, which = logits(network, preprocess, val, device, batch, workers=workers)
-    return judged(scores, val.labels[which])
+    order = np.split(np.arange(len(val)), range(batch, len(val), batch))[world.rank :: world.size]
+    scores, which = logits(network, preprocess, val, device, batch, workers=workers, order=order)
+    return judged(scores, val.labels[which], world)
 
 
-def judged(scores: npt.NDArray[np.float32], labels: Indices) -> tuple[float, float]:
-    """Cross-entropy in nats and top-1 accuracy of scores `[n, classes]`."""
-    loss = F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels))
-    return float(loss), top_k_accuracy(scores, labels, 1)
+def judged(scores: npt.NDArray[np.float32], labels: Indices, world: World = ALONE) -> tuple[float, float]:
+    """Cross-entropy in nats and top-1 accuracy of scores `[n, classes]`, each process having some of them."""
+    sums = torch.zeros(3, dtype=torch.float64)
+    if len(labels):
+        losses = F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels), reduction="none")
+        hits = round(top_k_accuracy(scores, labels, 1) * len(labels))
+        sums = torch.tensor([losses.double().sum(), hits, len(labels)], dtype=torch.float64)
+    world.add_up(sums)
+    loss, right, count = sums.tolist()
+    return loss / count, right / count
 
 
 def loss_of(

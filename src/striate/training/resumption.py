@@ -14,10 +14,10 @@ import yaml
 import striate
 from striate.bundle import Description
 from striate.data import DataSet
-from striate.device import choose
 from striate.errors import DataError, UsageError
 from striate.training import changes, saved
 from striate.training.config import TrainConfig
+from striate.training.distributed import ALONE, World
 from striate.training.saved import Saved
 
 
@@ -49,6 +49,21 @@ class Stopped:
         free = {name: getattr(self.config, name) for name in changes.FREE}
         return TrainConfig(**{**self.saved.facts["given"], **free})
 
+    @classmethod
+    def handed_out(cls, stopped: Stopped | None, world: World, **options: Any) -> Stopped:
+        """The run as the first process has opened it, in all of them.
+
+        Args:
+            stopped: None in the others.
+            world: the processes.
+            options: that the user named anew.
+        """
+        says = None if stopped is None else [str(stopped.folder), stopped.config.to_json(), stopped.notes]
+        folder, values, notes = world.first(says)
+        kept = world.hand_out(None if stopped is None else stopped.saved)
+        given = {name: value for name, value in options.items() if value is not None}
+        return cls(Path(folder), TrainConfig(**{**values, **given}), kept, tuple(notes))
+
     def require_same(self, dataset: DataSet) -> None:
         """Refuse data that are not those it was trained on.
 
@@ -67,6 +82,7 @@ class Stopped:
 def reopen(
     folder: Path,
     parse: Callable[[dict[str, Any]], Any] = lambda values: TrainConfig(**values),
+    world: World = ALONE,
     **options: Any,
 ) -> Stopped:
     """Open a run that was stopped, to go on with it.
@@ -74,6 +90,7 @@ def reopen(
     Args:
         folder: `runs/<name>`.
         parse: makes the configuration of what config.yaml says.
+        world: the processes that are going to.
         options: fields of the configuration that the user names anew.
 
     Raises:
@@ -99,7 +116,7 @@ def reopen(
             "Leave that as it was, or start a new run",
         )
     notes = [f"{sentence}; going on from the state before it" for sentence in damaged]
-    now = circumstances(choose(asked.device))
+    now = circumstances(world.place(asked.device), world)
     notes += [
         f"{name} was {was} and is {now[name]}: the weights will not be those of one run to the last bit"
         for name, was in state.facts["circumstances"].items()
@@ -108,11 +125,12 @@ def reopen(
     return Stopped(folder, asked, state, tuple(notes))
 
 
-def circumstances(device: torch.device) -> dict[str, Any]:
+def circumstances(device: torch.device, world: World = ALONE) -> dict[str, Any]:
     """What else decides how sums are rounded."""
     return {
         "Striate": striate.__version__,
         "PyTorch": torch.__version__,
         "threads": torch.get_num_threads(),
         "device": device.type,
+        "processes": world.size,
     }

@@ -162,6 +162,11 @@ def finished(run: Path) -> dict[str, Any] | None:
     return None
 
 
+def any_of(run: Path) -> bool:
+    """Whether a run has saved a state."""
+    return bool(_files(run))
+
+
 def forget_all_but_newest(run: Path) -> None:
     """Remove older states, when a run is finished."""
     for old in _files(run)[1:]:

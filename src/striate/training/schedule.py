@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -78,6 +79,13 @@ def batches(count: int, size: int, *, seed: int, epoch: int) -> list[npt.NDArray
     if cuts and count - cuts[-1] == 1:
         cuts.pop()
     return np.split(order, cuts)
+
+
+def cut(count: int, parts: int) -> list[slice]:
+    """Cut `count` images into so many parts of nearly one size, each of two images at least."""
+    parts = max(1, min(parts, count // 2))
+    cuts = [count * i // parts for i in range(parts + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
 
 
 class Pace(Protocol):

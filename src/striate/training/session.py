@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import hashlib
 import math
 import os
 import time
@@ -20,18 +22,20 @@ import striate
 from striate import models
 from striate.bundle import Description
 from striate.data import DataSet, Decoded, Problem, located
-from striate.device import choose, cpu_count, placed, seed_everything
+from striate.device import cpu_count, placed, seed_everything
 from striate.errors import DataError, UsageError
 from striate.models.layers import set_drop_path, set_dropout
 from striate.progress import SILENT, Progress
-from striate.training import features, transfer
+from striate.training import changes, features, saved, transfer
 from striate.training.advance import advance
 from striate.training.ahead import Ahead, contract
 from striate.training.budget import Budget, fit_to, reading_seconds
 from striate.training.changes import note_data
 from striate.training.config import TrainConfig
+from striate.training.distributed import ALONE, World
 from striate.training.folder import TrainedRun, name_of, read_problems, reserve, writable, write_down
 from striate.training.interrupts import TrainingInterrupted
+from striate.training.joining import joined
 from striate.training.keeper import Keeper, alone
 from striate.training.loop import Job
 from striate.training.profile import UNWATCHED, Profile
@@ -59,30 +63,18 @@ def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **option
         DataError: its data have changed, or no saved state is whole.
         TrainingError, TrainingInterrupted: as `train`.
     """
-    stopped = reopen(Path(folder).expanduser(), **options)
-    for note in stopped.notes:
-        progress.warn(note)
-    kept = stopped.saved.values
-    progress.say(
-        f"{stopped.folder} is finished: nothing is left to train"
-        if kept["finished"]
-        else f"going on with {stopped.folder} at step {kept['step']:,}, in epoch {kept['epoch'] + 1}"
-    )
-    return train(stopped.config, progress, stopped)
+    with joined(options.get("device") or "auto") as world:
+        return _go_on(Path(folder).expanduser(), progress if world.leads else SILENT, world, **options)
 
 
-def train(
-    config: TrainConfig,
-    progress: Progress = SILENT,
-    stopped: Stopped | None = None,
-    ahead: Ahead | None = None,
-) -> TrainedRun:
+def train(config: TrainConfig, progress: Progress = SILENT, ahead: Ahead | None = None) -> TrainedRun:
     """Train a network as `config` says, on the CPU the same to the bit for the same seed.
+
+    Where torchrun has started several processes, they train it together; started again, they go on.
 
     Args:
         config: everything about the run.
         progress: is told of each stage and batch.
-        stopped: a run to go on with, rather than a new one.
         ahead: its data, where they are open already.
 
     Returns:
@@ -91,43 +83,84 @@ def train(
     Raises:
         DataError: nothing there to train on, or too little that can be read.
         UsageError: a device that is not there, or weights of another network.
-        TrainingError: the loss is no longer finite.
+        TrainingError: the loss is no longer finite, or another process has ended.
         TrainingInterrupted: Ctrl-C, once there was something to keep.
     """
+    with joined(config.device) as world:
+        progress = progress if world.leads else SILENT
+        begun = world.recall(config) if world.leads else None
+        if world.first(begun is not None and saved.any_of(begun)):
+            return _go_on(begun or Path(), progress, world, ahead, **_free(config))
+        return _train(config, progress, world, ahead, folder=begun)
+
+
+def _go_on(
+    folder: Path, progress: Progress, world: World, ahead: Ahead | None = None, **options: Any
+) -> TrainedRun:
+    """Go on with a run that the first process can read."""
+    opened = reopen(folder, world, **options) if world.leads else None
+    stopped = Stopped.handed_out(opened, world, **options)
+    for note in stopped.notes:
+        progress.warn(note)
+    kept = stopped.saved.values
+    progress.say(
+        f"{stopped.folder} is finished: nothing is left to train"
+        if kept["finished"]
+        else f"going on with {stopped.folder} at step {kept['step']:,}, in epoch {kept['epoch'] + 1}"
+    )
+    return _train(stopped.config, progress, world, ahead, stopped)
+
+
+def _train(
+    config: TrainConfig,
+    progress: Progress,
+    world: World,
+    ahead: Ahead | None,
+    stopped: Stopped | None = None,
+    folder: Path | None = None,
+) -> TrainedRun:
+    """Train, in a folder that is there already or in a new one."""
     started = time.perf_counter()
-    ready = prepare(config, progress, stopped, ahead)
+    ready = prepare(config, progress, stopped, ahead, world)
     config, place = ready.config, ready.place
     before = 0.0 if stopped is None else stopped.saved.values["seconds"]
+    if stopped is not None:
+        folder = stopped.folder
+    elif folder is None and world.leads:
+        folder = reserve(writable(config.out), name_of(config))
+        world.note(folder)
     run = TrainedRun(
-        folder=reserve(writable(config.out), name_of(config)) if stopped is None else stopped.folder,
+        folder=Path(world.first(str(folder))),
         config=_filled_in(config, ready.description.contract, len(ready.train)),
         dataset=ready.dataset,
         description=ready.description,
         train=len(ready.train),
         problems=() if stopped is None else read_problems(stopped.folder),
         notes=[*ready.notes, *(stopped.notes if stopped else ())],
+        leads=world.leads,
     )
-    pace = _pace(ready, run, lambda: before + time.perf_counter() - started, progress)
+    pace = _pace(ready, run, lambda: before + time.perf_counter() - started, progress, world)
     state = TrainState.fresh(ready.network, config, place, ready.head)
     if config.compile:
         ready.network.compile(dynamic=False)  # in place: names of layers and weights stay what they are
     watch = Profile(place) if config.profile else UNWATCHED
-    job = Job(ready.description.contract, ready.train, ready.val, config, place, pace, watch)
+    job = Job(ready.description.contract, ready.train, ready.val, config, place, pace, watch, world)
     facts = {
         "given": _anywhere(config).to_json(),
         "config": run.config.to_json(),
         "head": ready.head,
-        "circumstances": circumstances(place),
+        "circumstances": circumstances(place, world),
     }
     keeper = Keeper(run, state, job, facts, started)
 
     def note_unreadable() -> None:
-        _note_unreadable(run, ready.train, ready.val, progress)
+        _note_unreadable(run, ready.train, ready.val, progress, world)
 
-    with alone(run.folder):
+    with alone(run.folder) if world.leads else contextlib.nullcontext():
         if stopped is None:
-            write_down(run)
-            note_data(run.folder, ready.dataset)
+            if world.leads:
+                write_down(run)
+                note_data(run.folder, ready.dataset)
             keeper.begin()
         else:
             keeper.go_on_from(stopped.saved)
@@ -147,6 +180,7 @@ def train(
         finally:
             watch.stop()
             run.profile = watch.seconds
+    world.all(True)  # the bundles are written
     return run
 
 
@@ -178,7 +212,11 @@ class Ready:
 
 
 def prepare(
-    config: TrainConfig, progress: Progress, stopped: Stopped | None = None, ahead: Ahead | None = None
+    config: TrainConfig,
+    progress: Progress,
+    stopped: Stopped | None = None,
+    ahead: Ahead | None = None,
+    world: World = ALONE,
 ) -> Ready:
     """Data, images and network of a run; writes nothing.
 
@@ -192,12 +230,13 @@ def prepare(
     dataset, notes = ahead.dataset, [*ahead.notes]
     notes += ahead.remarks() if stopped is None else []
     if stopped is not None:
-        stopped.require_same(dataset)
-    place = choose(config.device)
+        world.lead(lambda: stopped.require_same(dataset))
+    world.require_same(_digest(dataset), f"the data set {config.source!r}")
+    place = world.place(config.device)
     if stopped is None:
-        writable(config.out)
+        world.lead(lambda: writable(config.out))
     if config.budget and known is None:
-        config = _sized(config, dataset, place, progress)
+        config = _sized(config, dataset, place, progress, world)
     start = _start(config, progress) if known is None else None
     if known is None:
         preprocess = contract(config, dataset, start[0].contract if start else None, notes)
@@ -225,15 +264,28 @@ def prepare(
     set_drop_path(network, config.drop_path)
     if config.dropout is not None:
         set_dropout(network, config.dropout)
-    return Ready(config, dataset, known, train, val, placed(network, place), head, place, notes)
+    network = world.prepared(placed(network, place), config.sync_bn)
+    return Ready(config, dataset, known, train, val, network, head, place, notes)
 
 
-def _pace(ready: Ready, run: TrainedRun, elapsed: Callable[[], float], progress: Progress) -> Pace:
+def _digest(dataset: DataSet) -> str:
+    """What tells data sets apart: the names of the files below their root, with their classes."""
+    digest = hashlib.sha256("\0".join(dataset.classes).encode("utf-8", "surrogateescape"))
+    for name, samples in dataset.splits.items():
+        names = [os.path.relpath(path, dataset.root) if dataset.root else path for path in samples.names]
+        digest.update("\0".join([name, *names]).encode("utf-8", "surrogateescape"))
+        digest.update(samples.labels.tobytes())
+    return digest.hexdigest()
+
+
+def _pace(
+    ready: Ready, run: TrainedRun, elapsed: Callable[[], float], progress: Progress, world: World
+) -> Pace:
     config = ready.config
     if config.budget:
         last = run.dataset.splits.get("test", run.dataset.splits["val"])
         reading = reading_seconds(last, ready.description.contract, config.workers or cpu_count())
-        return Budget(config, elapsed, len(ready.val), len(last), reading)
+        return world.paced(Budget(config, elapsed, len(ready.val), len(last), reading, world.size))
     pace = Epochs(config, run.train)
     if pace.steps < 50:
         run.notes.append(
@@ -256,7 +308,9 @@ def _frozen_once(run: TrainedRun, state: TrainState, job: Job, progress: Progres
     return once or job
 
 
-def _sized(config: TrainConfig, dataset: DataSet, place: torch.device, progress: Progress) -> TrainConfig:
+def _sized(
+    config: TrainConfig, dataset: DataSet, place: torch.device, progress: Progress, world: World
+) -> TrainConfig:
     """The configuration with the size of images that the budget allows."""
     train, last = dataset.splits["train"], dataset.splits.get("test", dataset.splits["val"])
     reading = reading_seconds(train, config.preprocess(None), config.workers or cpu_count())
@@ -264,7 +318,7 @@ def _sized(config: TrainConfig, dataset: DataSet, place: torch.device, progress:
     config, said = fit_to(config, len(train), held_out, len(dataset.classes), reading, place)
     if said:
         progress.say(said)
-    return config
+    return dataclasses.replace(config, imgsz=world.first(config.imgsz))
 
 
 def _network(
@@ -327,10 +381,11 @@ def _require_enough(dataset: DataSet, train: Decoded, val: Decoded) -> None:
         )
 
 
-def _note_unreadable(run: TrainedRun, train: Decoded, val: Decoded, progress: Progress) -> None:
+def _note_unreadable(run: TrainedRun, train: Decoded, val: Decoded, progress: Progress, world: World) -> None:
     """Write down the files that turned out to be unreadable: most do in the first epoch."""
     known = {problem.path: problem for problem in run.problems}
-    problems = known | {problem.path: problem for problem in train.problems + val.problems}
+    found_by = world.gather([[problem.path, problem.reason] for problem in train.problems + val.problems])
+    problems = known | {path: Problem(path, reason) for found in found_by for path, reason in found}
     if len(problems) == len(known):
         return
     found = tuple(problems.values())
@@ -364,6 +419,12 @@ def _filled_in(config: TrainConfig, preprocess: Preprocess, images: int) -> Trai
         lr=config.peak_rate, weight_decay=config.decay,
         augment=config.augmentation(preprocess, images),
     )  # fmt: skip
+
+
+def _free(config: TrainConfig) -> dict[str, Any]:
+    """What decides no weight, as it is asked for now; and the user's own augmentation, which has no name."""
+    own = {} if isinstance(config.augment, str) else {"augment": config.augment}
+    return {**{name: getattr(config, name) for name in changes.FREE}, **own}
 
 
 def _anywhere(config: TrainConfig) -> TrainConfig:

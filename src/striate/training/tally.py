@@ -94,12 +94,17 @@ class Tally:
         """Let the time of the row under way go on from now."""
         self._started = time.perf_counter()
 
-    def add(self, loss: torch.Tensor, hits: torch.Tensor | None, weight: int, step: int) -> None:
-        """Count one batch, or one part of it, of the step that counts from 0."""
-        loss = loss.detach().double()
-        self._loss += loss * weight
-        if hits is not None:
-            self._hits += hits
+    def add(self, sums: torch.Tensor, weight: int, step: int) -> None:
+        """Count one batch.
+
+        Args:
+            sums: float64 `[2]`, loss and hits over its images (or tokens).
+            weight: how many those are.
+            step: counts from 0.
+        """
+        loss, hits = sums
+        self._loss += loss
+        self._hits += hits.long()
         self._astray = torch.where((self._astray < 0) & ~loss.isfinite(), step, self._astray)
         self.count += weight
 

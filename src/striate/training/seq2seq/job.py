@@ -25,6 +25,7 @@ from striate.files import write_aside
 from striate.metrics.text import bleu_score, error_rate, exact_match, has_sacrebleu
 from striate.models.seq2seq import SequenceToSequence
 from striate.progress import SILENT, Progress
+from striate.training.distributed import ALONE, World
 from striate.training.loop import PartLoss
 from striate.training.profile import UNWATCHED, Stopwatch
 from striate.training.schedule import Pace
@@ -97,6 +98,7 @@ class SeqJob:
         folder: of the run.
         progress: is told some of an epoch's answers.
         watch: told what the time goes into.
+        world: the processes that share the work; this one alone.
     """
 
     train: Examples
@@ -109,6 +111,7 @@ class SeqJob:
     folder: Path
     progress: Progress = SILENT
     watch: Stopwatch = UNWATCHED
+    world: World = ALONE
 
     unit: ClassVar[str] = "pairs"
     smaller: ClassVar[str] = "Use a smaller --batch or --width, or end what else uses that memory"
