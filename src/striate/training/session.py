@@ -98,7 +98,7 @@ def _go_on(
     folder: Path, progress: Progress, world: World, ahead: Ahead | None = None, **options: Any
 ) -> TrainedRun:
     """Go on with a run that the first process can read."""
-    opened = reopen(folder, world, **options) if world.leads else None
+    opened = reopen(folder, world=world, **options) if world.leads else None
     stopped = Stopped.handed_out(opened, world, **options)
     for note in stopped.notes:
         progress.warn(note)
