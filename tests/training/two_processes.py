@@ -94,6 +94,9 @@ def gradient(world, network, images, which, progress=None, **options):
     [batch] = stream(images, [world.share(which)], CPU)
     batch = world.usable(batch)
     learn(state, job, batch, *world.counts(len(batch), batch.weight), progress or Words())
+    found.clear()  # the first step is another one: DistributedDataParallel arranges its buckets after it
+    state.tally.clear()
+    learn(state, job, batch, *world.counts(len(batch), batch.weight), progress or Words())
     return found, state
 
 
@@ -165,6 +168,7 @@ def norms():
             assert isinstance(network.norm, SyncBatchNorm2d)
             found, _ = gradient(world, network, images, np.arange(count), accumulate=parts)
         if parts == 1:  # else the statistics are of a part of each share: there is nothing to compare with
+            plain(whole, images, np.arange(count))
             close(found, plain(whole, images, np.arange(count)))
             close(network.state_dict().values(), whole.state_dict().values())
     with joined("cpu") as world:  # else each has statistics of its own, and a single image is left alone

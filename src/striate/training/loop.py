@@ -356,6 +356,7 @@ def _gradients(
         float64 `[2]`, the loss and the hits of the share, summed; None if the memory did not suffice.
     """
     world = job.world
+    world.joint(state.network)  # before the first part, which it may have to hold back
     # Dropout draws from torch's generator.
     seed_step(job.device, job.config.seed, state.step * world.size + world.rank)
     parts = world.parts(counts, state.parts)
