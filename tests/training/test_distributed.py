@@ -21,7 +21,7 @@ from striate.errors import TrainingError, UsageError
 from striate.training import joining
 from striate.training.config import TrainConfig
 from striate.training.joining import joined
-from striate.training.schedule import cut
+from striate.training.schedule import slices
 from striate.training.session import train
 
 OPTIONS = {
@@ -110,7 +110,7 @@ def test_one_of_them_prints(out):
 @pytest.mark.parametrize(("count", "shares"), [(8, [4, 4]), (7, [3, 4]), (3, [3]), (2, [2]), (1, [1])])
 def test_no_share_is_a_single_image_of_several(count, shares):
     which = np.arange(count)
-    assert [len(which[part]) for part in cut(count, 2)] == shares
+    assert [len(which[part]) for part in slices(count, 2)] == shares
 
 
 def test_alone_where_nobody_started_others(monkeypatch):

@@ -29,7 +29,7 @@ from striate.device import choose, cpu_count
 from striate.errors import DataError, UsageError
 from striate.training.config import TrainConfig
 from striate.training.saved import Saved
-from striate.training.schedule import Pace, cut
+from striate.training.schedule import Pace, slices
 from striate.training.state import TrainState
 from striate.training.sync_norm import synchronized
 
@@ -87,7 +87,7 @@ class World:
 
     def parts(self, counts: Sequence[int], parts: int) -> list[slice]:
         """Cut this process's share, all shares being of `counts` images."""
-        return cut(counts[self.rank], parts)
+        return slices(counts[self.rank], parts)
 
     def untried(self, counts: Sequence[int]) -> bool:
         """Whether it must be tried first if the memory suffices: together no process can go back."""
@@ -212,7 +212,7 @@ class Group(World):
 
     def share(self, which: Indices) -> Indices:
         """A run of images; two at least, as BatchNorm wants, so that of a small batch some have none."""
-        shares = cut(len(which), self.size)
+        shares = slices(len(which), self.size)
         return which[shares[self.rank]] if self.rank < len(shares) else which[:0]
 
     def usable(self, batch: Batch) -> Batch:
@@ -231,8 +231,8 @@ class Group(World):
     def parts(self, counts: Sequence[int], parts: int) -> list[slice]:
         """Cut this process's share; as often as the others, where their norms wait for each other."""
         if not self._synchronized:
-            return cut(counts[self.rank], parts)
-        parts = len(cut(max(counts), parts))
+            return slices(counts[self.rank], parts)
+        parts = len(slices(max(counts), parts))
         cuts = [counts[self.rank] * i // parts for i in range(parts + 1)]
         return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
 

@@ -27,7 +27,7 @@ from striate.progress import SILENT, Progress
 from striate.training.config import TrainConfig
 from striate.training.distributed import ALONE, World
 from striate.training.profile import UNWATCHED, Stopwatch
-from striate.training.schedule import Pace, batches, cut
+from striate.training.schedule import Pace, batches, slices
 from striate.training.state import TrainState
 from striate.training.tally import EpochResult, Row
 from striate.training.transfer import training_mode
@@ -383,8 +383,8 @@ def _halve(state: TrainState, job: Work, counts: Sequence[int], progress: Progre
     """Cut batches into twice as many parts, after the memory did not suffice."""
     state.optimizer.zero_grad(set_to_none=True)
     count = max(counts)
-    parts = len(cut(count, state.parts))
-    if parts == len(cut(count, 2 * parts)):
+    parts = len(slices(count, state.parts))
+    if parts == len(slices(count, 2 * parts)):
         raise _no_memory(job, f"not even for {-(-count // parts)} {job.unit} at a time", job.smaller)
     state.parts = 2 * parts
     gc.collect()

@@ -81,7 +81,7 @@ def batches(count: int, size: int, *, seed: int, epoch: int) -> list[npt.NDArray
     return np.split(order, cuts)
 
 
-def cut(count: int, parts: int) -> list[slice]:
+def slices(count: int, parts: int) -> list[slice]:
     """Cut `count` images into so many parts of nearly one size, each of two images at least."""
     parts = max(1, min(parts, count // 2))
     cuts = [count * i // parts for i in range(parts + 1)]
