@@ -2,7 +2,7 @@
 
     python benchmarks/bench_distributed.py            # ResNet-18, 96 px, 32 images a step; two minutes
 
-Compared are the steps of `striate.training.loop.learn` on images in memory: one process with all threads, two
+Compared are the steps of `striate.training.step.learn` on images in memory: one process with all threads, two
 with half of them each (gloo over loopback), and in both the all-reduce by itself. The bytes are those that
 the loopback interface counts, so that the model in docs/distributed.md can be held against them.
 """
@@ -29,9 +29,10 @@ from striate.data.loader import stream
 from striate.training.config import TrainConfig
 from striate.training.distributed import World
 from striate.training.joining import joined
-from striate.training.loop import Job, learn
+from striate.training.loop import Job
 from striate.training.schedule import Epochs
 from striate.training.state import TrainState
+from striate.training.step import learn
 from striate.training.transfer import training_mode
 from striate.transforms.preprocess import Preprocess
 

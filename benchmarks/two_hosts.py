@@ -28,7 +28,7 @@ LINK = "link"  # the interface's name in each of them
 PEER_TIMEOUT = 10  # seconds that a process waits for the other
 CUT_OFF = 25  # seconds
 LIMIT = 300  # seconds for a run
-RUN = ["digits", "--model", "lenet", "--epochs", "12", "--batch", "16", "--save-every", "25", "--device", "cpu"]
+RUN = ["digits", "--model", "lenet", "--epochs", "12", "--batch", "16", "--save-every", "25"]
 
 
 class Log:

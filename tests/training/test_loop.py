@@ -14,10 +14,11 @@ from striate.data.loader import stream
 from striate.errors import TrainingError
 from striate.progress import SILENT, Progress
 from striate.training.config import TrainConfig
-from striate.training.loop import Job, LossNotFiniteError, fit, learn, validate
+from striate.training.loop import Job, LossNotFiniteError, fit, validate
 from striate.training.optimizer import make_optimizer
 from striate.training.schedule import Epochs, learning_rate
 from striate.training.state import TrainState
+from striate.training.step import learn
 from striate.transforms.mixing import mix_batch
 from striate.transforms.preprocess import Preprocess
 

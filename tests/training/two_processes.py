@@ -26,15 +26,16 @@ from striate.data import Loaded
 from striate.data.loader import stream
 from striate.errors import DataError, StriateError, TrainingError
 from striate.progress import Progress
-from striate.training import loop
+from striate.training import loop, step
 from striate.training.config import TrainConfig
 from striate.training.distributed import ALONE
 from striate.training.joining import joined
 from striate.training.keeper import Keeper
-from striate.training.loop import Job, learn, validate
+from striate.training.loop import Job, validate
 from striate.training.schedule import Epochs
 from striate.training.session import TrainingInterrupted, resume, train
 from striate.training.state import TrainState
+from striate.training.step import learn
 from striate.training.sync_norm import SyncBatchNorm2d
 from striate.transforms.preprocess import Preprocess
 
@@ -220,7 +221,7 @@ def rolled_back(config):
         return loss, scores
 
     told = Words()
-    with instead(loop, "loss_of", loss_of), instead(loop, "_rehearse", lambda *_: None):
+    with instead(loop, "loss_of", loss_of), instead(step, "_rehearse", lambda *_: None):
         done = train(dataclasses.replace(config, name="rolled", rollbacks=1, batch=14, save_every=1), told)
     assert done.epochs[-1].epoch == config.epochs
     assert RANK == 1 or any("going on from step" in line for line in told.heard)

@@ -22,10 +22,11 @@ from striate.errors import TrainingError
 from striate.progress import SILENT, Progress
 from striate.training.config import TrainConfig
 from striate.training.folder import name_of, reserve, writable
-from striate.training.loop import Job, learn
+from striate.training.loop import Job
 from striate.training.schedule import Epochs
 from striate.training.session import prepare
 from striate.training.state import TrainState
+from striate.training.step import learn
 from striate.training.transfer import training_mode
 
 LOW, HIGH, STEPS = 1e-6, 10.0, 150
