@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HOSTS = {"a": "10.77.0.1", "b": "10.77.0.2"}
-LINK = "link"  # the interface's name in each of them
+LINK = "eth0"  # the interface's name in each of them
 PEER_TIMEOUT = 10  # seconds that a process waits for the other
 CUT_OFF = 25  # seconds
 LIMIT = 300  # seconds for a run
@@ -64,7 +64,7 @@ def two_hosts() -> Iterator[dict[str, str]]:
             ip("link", "set", end, "netns", spaces[host], "name", LINK)
             ip("-n", spaces[host], "address", "add", f"{address}/24", "dev", LINK)
             for device in ("lo", LINK):
-                ip("-n", spaces[host], "link", "set", device, "up")
+                ip("-n", spaces[host], "link", "set", "dev", device, "up")
         yield spaces
     finally:
         for space in spaces.values():
@@ -147,10 +147,10 @@ def train(name: str, spaces: dict[str, str], out: Path, log: Log, cut_at: int | 
             if cut_at is not None and step_of(out / name) >= cut_at:
                 cut_at = None
                 log.say("ip", f"b: link down, at step {step_of(out / name)}")
-                ip("-n", spaces["b"], "link", "set", LINK, "down")
+                ip("-n", spaces["b"], "link", "set", "dev", LINK, "down")
                 time.sleep(CUT_OFF)
                 log.say("ip", f"b: link up, after {CUT_OFF} s")
-                ip("-n", spaces["b"], "link", "set", LINK, "up")
+                ip("-n", spaces["b"], "link", "set", "dev", LINK, "up")
     finally:
         for host in hosts:
             host.stop()
