@@ -20,9 +20,15 @@ def networks():
     """With and without heads, in evaluation; the same weights elsewhere."""
     torch.manual_seed(0)
     full = build("googlenet", num_classes=5).eval()
-    bare = build("googlenet", num_classes=5, auxiliary=False).eval()
+    bare = on_meta(auxiliary=False).to_empty(device="cpu").eval()
     bare.load_state_dict(match_auxiliary(bare, full.state_dict())[0])
     return full, bare
+
+
+def on_meta(**arguments):
+    """A network of which only the names and shapes matter: its initial weights take seconds to draw."""
+    with torch.device("meta"):
+        return build("googlenet", num_classes=5, **arguments)
 
 
 def images(size=64):
@@ -82,7 +88,7 @@ def test_without_heads_training_gives_scores_alone(networks):
 
 def test_weights_with_heads_into_a_network_with_heads(networks):
     full, _ = networks
-    state, said = match_auxiliary(build("googlenet", num_classes=5), full.state_dict())
+    state, said = match_auxiliary(on_meta(), full.state_dict())
     assert list(state) == list(full.state_dict())
     assert said == "auxiliary heads: loaded"
 
@@ -135,7 +141,7 @@ def test_the_input_is_left_as_it_was(networks):
     full, _ = networks
     given = dict(full.state_dict())
     before = list(given)
-    match_auxiliary(build("googlenet", num_classes=5, auxiliary=False), given)
+    match_auxiliary(on_meta(auxiliary=False), given)
     assert list(given) == before
 
 

@@ -37,6 +37,12 @@ def data(tmp_path_factory):
     return root
 
 
+def on_meta(name, **arguments):
+    """A network of which only the layers matter, not the weights."""
+    with torch.device("meta"):
+        return models.build(name, **arguments)
+
+
 def build(name, size, **arguments):
     """A network with seeded weights, and BatchNorm statistics that are not the initial ones."""
     torch.manual_seed(0)
@@ -132,26 +138,26 @@ def test_a_run_keeps_the_frozen_part_of_its_weights(name, mode, data, tmp_path):
 
 
 def test_units_are_stages_and_blocks():
-    assert transfer.units(models.build("resnet18")) == [
+    assert transfer.units(on_meta("resnet18")) == [
         ["conv1", "bn1"], ["layer1"], ["layer2"], ["layer3"], ["layer4"], ["fc"]
     ]  # fmt: skip
-    assert transfer.units(models.build("vit_ti_16", input_size=32))[-2:] == [
+    assert transfer.units(on_meta("vit_ti_16", input_size=32))[-2:] == [
         ["encoder.layers.encoder_layer_11", "encoder.ln"], ["heads.head"]
     ]  # fmt: skip
-    assert transfer.units(models.build("vgg11_bn", num_classes=2))[:2] == [
+    assert transfer.units(on_meta("vgg11_bn", num_classes=2))[:2] == [
         ["features.0", "features.1"], ["features.4", "features.5"]
     ]  # fmt: skip
-    assert transfer.units(models.build("mobilenet_v3_small"))[-2:] == [["classifier.0"], ["classifier.3"]]
+    assert transfer.units(on_meta("mobilenet_v3_small"))[-2:] == [["classifier.0"], ["classifier.3"]]
 
 
 def test_dropout_goes_with_the_layer_it_feeds():
-    network = models.build("alexnet", num_classes=2)
+    network = on_meta("alexnet", num_classes=2)
     transfer.freeze(network, "head", 1, "classifier.6")
     transfer.training_mode(network)
     assert [layer.training for layer in network.classifier if not isinstance(layer, nn.ReLU)] == [
         False, False, False, False, True
     ]  # fmt: skip
-    network = models.build("mobilenet_v3_small", num_classes=2)
+    network = on_meta("mobilenet_v3_small", num_classes=2)
     transfer.freeze(network, "head", 1, "classifier.3")
     transfer.training_mode(network)
     assert [layer.training for layer in network.classifier][::2] == [False, True]  # the first, the dropout
@@ -161,7 +167,7 @@ def test_dropout_goes_with_the_layer_it_feeds():
 
 def test_all_of_a_fresh_network_is_in_training_mode():
     for name in ("resnet18", "googlenet", "vit_ti_16", "alexnet"):
-        network = models.build(name)
+        network = on_meta(name)
         transfer.training_mode(network)
         assert all(module.training for module in network.modules())
 
