@@ -123,8 +123,9 @@ def job(mode="head", **options):
         ({"augment": "none", "mixup": 0.2}, "MixUp and CutMix blend the images"),
         (
             {"augment": "light"},
-            r"the images change \(augmentation light\); with --augment none, or --views 4",
+            r"the images change \(augmentation light\); without that, or with --views 4 of each",
         ),
+        ({"augment": "none", "lighting": 0.1}, r"the images change \(lighting 0\.1\)"),
         ({"mode": "last"}, r"the images change \(augmentation light\)"),
     ],
 )

@@ -130,9 +130,7 @@ def compute(
     parts = cut(network)
     if parts is None:
         return None, f"{again}: the network cannot be cut where that part ends"
-    config = job.config
-    alike = config.augmentation(job.preprocess, len(job.train)) == "none" and not config.lighting
-    views = 1 if alike else config.views
+    views = job.config.views if _changes(job) else 1
     train, val = len(job.train), len(job.val)
     rows = views * train + val
     progress.begin("frozen part", rows)
@@ -165,19 +163,23 @@ def compute(
 
 def _why_not(job: Job) -> str:
     """What makes features of one epoch unfit for the next, empty for nothing."""
-    config = job.config
     if job.world.size > 1:
         return "several processes divide each batch"
-    if config.mixup or config.cutmix:
+    if job.config.mixup or job.config.cutmix:
         return "MixUp and CutMix blend the images that it sees"
-    recipe = config.augmentation(job.preprocess, len(job.train))
-    if config.views or (recipe == "none" and not config.lighting):
+    changes = _changes(job)
+    if not changes or job.config.views:
         return ""
+    return f"the images change ({changes}); without that, or with --views 4 of each, it would compute once"
+
+
+def _changes(job: Job) -> str:
+    """What changes the training images, empty for nothing."""
+    config = job.config
+    recipe = config.augmentation(job.preprocess, len(job.train))
     name = recipe if isinstance(recipe, str) else config.to_json()["augment"]
-    return (
-        f"the images change (augmentation {name}); with --augment none, or --views 4 for four fixed changes "
-        "of each, it would compute once"
-    )
+    changes = [f"augmentation {name}"] if recipe != "none" else []
+    return ", ".join([*changes, *([f"lighting {config.lighting:g}"] if config.lighting else [])])
 
 
 def _quick(frozen: nn.Module, job: Job) -> nn.Module:
