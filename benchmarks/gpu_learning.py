@@ -42,14 +42,17 @@ def drawn(count: int, seed: int, noise_level: float = 60.0) -> Loaded:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, count)
     angle, waves = (labels % 5) * np.pi / 5, np.where(labels < 5, 3.0, 6.0)
-    y, x = np.mgrid[0:32, 0:32] / 32
-    along = np.cos(angle)[:, None, None] * x + np.sin(angle)[:, None, None] * y
-    phase = rng.uniform(0, 2 * np.pi, (count, 1, 1))
-    grating = np.sin(2 * np.pi * waves[:, None, None] * along + phase)[..., None]
-    colour, contrast = rng.normal(0, 1, (count, 1, 1, 3)), rng.uniform(20, 60, (count, 1, 1, 1))
-    colour /= np.linalg.norm(colour, axis=3, keepdims=True)
-    images = 128 + contrast * grating * colour + rng.normal(0, noise_level, (count, 32, 32, 3))
-    return Loaded(images.clip(0, 255).astype(np.uint8), labels.astype(np.int64), ("drawn",) * count, ())
+    y, x = np.mgrid[0:32, 0:32].astype(np.float32) / 32
+    turn = 2 * np.pi * np.stack([waves * np.cos(angle), waves * np.sin(angle), rng.random(count)])
+    across, down, phase = turn.astype(np.float32)[:, :, None, None]
+    grating = np.sin(across * x + down * y + phase)
+    colour, contrast = rng.normal(0, 1, (count, 3)), rng.uniform(20, 60, (count, 1))
+    colour *= contrast / np.linalg.norm(colour, axis=1, keepdims=True)
+    images = rng.standard_normal((count, 32, 32, 3), dtype=np.float32)
+    images *= noise_level
+    images += 128 + grating[..., None] * colour[:, None, None].astype(np.float32)
+    pixels = images.clip(0, 255).astype(np.uint8)
+    return Loaded(pixels, labels.astype(np.int64), ("drawn",) * count, ())
 
 
 def fitted(bench: Bench, train_on: Loaded, val: Loaded, **options: Any) -> TrainState:

@@ -1,0 +1,152 @@
+"""Images that each network takes in an hour of one CPU core; and the table of docs/cost.md.
+
+    python benchmarks/bench_cost.py --out results.json              # measures, some ten minutes
+    python benchmarks/bench_cost.py --models lenet,vgg16 --out results.json   # adds to what is there
+    python benchmarks/bench_cost.py --table results.json
+
+One thread, and the processor's time rather than the clock's, so that other work on the machine counts little.
+Training is the training loop on noise in memory, with crops and flips, SGD: the median of the steps after the
+first. Prediction is folded, as `predict` does it: the second of two passes. Batches are of 2 to 32 images.
+What a GPU would take is estimated (`striate.anatomy.limits`), not measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rates import network_of, noise
+
+from striate import models
+from striate.anatomy import trace
+from striate.anatomy.limits import A100, T4, images_per_hour
+from striate.folding import fold
+from striate.prediction import logits
+from striate.training.config import TrainConfig
+from striate.training.loop import Job, fit
+from striate.training.schedule import Epochs
+from striate.training.state import TrainState
+
+GPUS = (A100, T4)
+KINDS = ("training", "prediction")
+_SPEED = 30e9  # multiply-adds a second that a pass is laid out for
+_PASS = 3.0  # seconds
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--models", default=",".join(models.MODELS), help="names, with commas between them")
+    parser.add_argument("--seconds", type=float, default=_PASS, help="of a pass")
+    parser.add_argument("--out", type=Path, help="a results file, made or added to")
+    parser.add_argument("--table", type=Path, help="a results file, to print the page's table of")
+    return parser.parse_args()
+
+
+def measure(name: str, pass_seconds: float) -> dict[str, Any]:
+    """One network."""
+    macs = 3 * trace(name).macs
+    architecture = models.MODELS[name]
+    batch = max(2, min(32, round(pass_seconds * _SPEED / macs)))
+    steps = max(2, min(40, int(pass_seconds * _SPEED / (macs * batch))))
+    config = TrainConfig(
+        data="noise", model=name, batch=batch, imgsz=architecture.input_size, channels=architecture.channels,
+        epochs=1, opt="sgd", lr=1e-4, augment="none" if architecture.channels == 1 else "light",
+    )  # fmt: skip
+    return {
+        "model": name,
+        "input": [architecture.channels, architecture.input_size, architecture.input_size],
+        "batch": batch,
+        "training": round(training(config, steps), 3),
+        "prediction": round(prediction(config, steps), 3),
+    }
+
+
+def training(config: TrainConfig, steps: int) -> float:
+    """Images in a second of the processor's time, by the training loop."""
+    preprocess, images, device = config.preprocess(None), (steps + 1) * config.batch, torch.device("cpu")
+    train = noise(preprocess, images, canvas=config.augmentation(preprocess, images) != "none")
+    state = TrainState.fresh(network_of(config, preprocess, device), config, device)
+    times: list[float] = []
+    job = Job(preprocess, train, noise(preprocess, 2), config, device, Epochs(config, images))
+    fit(state, job, after_step=lambda: times.append(time.process_time()))
+    return config.batch / statistics.median(b - a for a, b in itertools.pairwise(times))
+
+
+def prediction(config: TrainConfig, steps: int) -> float:
+    """Images in a second of the processor's time, folded."""
+    preprocess, device = config.preprocess(None), torch.device("cpu")
+    with torch.inference_mode():
+        shape = (preprocess.channels, *preprocess.size)
+        network = fold(network_of(config, preprocess, device).eval(), shape)
+    images = noise(preprocess, steps * config.batch)
+    for _ in range(2):
+        started = time.process_time()
+        logits(network, preprocess, images, device, config.batch)
+        seconds = time.process_time() - started
+    return len(images) / seconds
+
+
+def thousands(count: float) -> str:
+    """Three digits that count: 1,230, 4.56 M and 78,900 M."""
+    if 1e6 <= count < 1e9:
+        return f"{count / 1e6:.3g} M"
+    unit, count = ("", count) if count < 1e6 else (" M", count / 1e6)
+    digits = max(0, len(str(int(count))) - 3)
+    return f"{round(count / 10**digits) * 10**digits:,}{unit}"
+
+
+def per_image(rows: list[dict[str, Any]], what: str) -> float:
+    """Multiply-adds in a second, the median of the networks that were measured."""
+    return float(statistics.median(trace(row["model"]).macs * row[what] for row in rows))
+
+
+def table(record: dict[str, Any]) -> list[str]:
+    """The rows of docs/cost.md: measured on a CPU, else estimated and marked with ~; estimated on GPUs."""
+    names = [f"{gpu.name}, {what}" for gpu in GPUS for what in KINDS]
+    lines = ["| network | size | CPU core, training | CPU core, prediction | " + " | ".join(names) + " |"]
+    lines.append("|---|---:|" + "---:|" * (2 + len(names)))
+    speeds = {what: per_image(record["rows"], what) for what in KINDS}
+    measured = {row["model"]: row for row in record["rows"]}
+    for name, architecture in models.MODELS.items():
+        anatomy = trace(name)
+        cells = [
+            thousands(3600 * measured[name][what])
+            if name in measured
+            else f"~{thousands(3600 * speeds[what] / anatomy.macs)}"
+            for what in KINDS
+        ]
+        cells += [
+            f"~{thousands(images_per_hour(anatomy, gpu, training=what == 'training'))}"
+            for gpu in GPUS
+            for what in KINDS
+        ]
+        lines.append("| " + " | ".join([f"`{name}`", str(architecture.input_size), *cells]) + " |")
+    return lines
+
+
+def main() -> None:
+    args = arguments()
+    if args.table:
+        print("\n".join(table(json.loads(args.table.read_text()))))
+        return
+    torch.set_num_threads(1)
+    known: dict[str, Any] = {}
+    if args.out and args.out.exists():
+        known = {row["model"]: row for row in json.loads(args.out.read_text())["rows"]}
+    for name in args.models.split(","):
+        known[name] = measure(name, args.seconds)
+        print(json.dumps(known[name]), flush=True)
+        if args.out:
+            rows = [known[name] for name in models.MODELS if name in known]
+            record = {"torch": torch.__version__, "threads": 1, "clock": "CPU time", "rows": rows}
+            args.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
