@@ -139,7 +139,7 @@ class TextToText(SequenceToSequence):
             weights: as in `Encoder.forward`.
         """
         packing = Packing.of(source != self.pad)
-        return self.encoder(self.embed(source, packing), packing, weights), packing
+        return self.encoder.read(self.embed(source, packing), packing, weights), packing
 
 
 class ImageToText(SequenceToSequence):
@@ -222,7 +222,7 @@ class ImageToText(SequenceToSequence):
         x = self.project(packing.pack(x.flatten(1, 2)))
         row, column = x.split([self.rows.width, self.columns.width], dim=1)
         x = torch.cat([self.rows(row, places // columns), self.columns(column, places % columns)], dim=1)
-        return self.encoder(self.dropout(x), packing, weights), packing
+        return self.encoder.read(self.dropout(x), packing, weights), packing
 
 
 class Tagger(nn.Module):
@@ -264,7 +264,7 @@ class Tagger(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits `[batch, tokens, tags]` for int64 `[batch, tokens]`; zeros where there is padding."""
         packing = Packing.of(tokens != self.pad)
-        return packing.unpack(self.head(self.encoder(self.embed(tokens, packing), packing)))
+        return packing.unpack(self.head(self.encoder.read(self.embed(tokens, packing), packing)))
 
     def loss(self, tokens: Tensor, expected: Tensor, smoothing: float = 0.0) -> Tensor:
         """The mean cross-entropy of the tags expected, int64 `[batch, tokens]`, `pad` for none."""

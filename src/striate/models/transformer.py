@@ -66,8 +66,8 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape; zero with probability `p`, else multiplied by 1 / (1 - p)."""
-        if not self.training or not 0 < self.p < 1 or x.device.type != "cpu":
-            return super().forward(x)
+        if torch.jit.is_scripting() or not self.training or not 0 < self.p < 1 or x.device.type != "cpu":
+            return F.dropout(x, self.p, self.training)
         draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         dropped = draws.view(torch.int16)[: x.numel()].view(x.shape) < round(self.p * 2**16) - 2**15
         return x.mul(dropped.logical_not_().to(x.dtype).mul_(1 / (1 - self.p)))
@@ -92,7 +92,14 @@ class MultiHeadAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(
+    def forward(self, x: Tensor) -> Tensor:
+        """Let all tokens attend to all: `[batch, tokens, width]`, the shape unchanged."""
+        query, key, value = self._heads(F.linear(x, self.in_proj_weight, self.in_proj_bias), 3).unbind(0)
+        dropout = self.dropout if self.training else 0.0
+        x = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        return self.out_proj(x.transpose(1, 2).flatten(2))
+
+    def attend(
         self,
         x: Tensor,
         mask: Tensor | None = None,
@@ -124,6 +131,7 @@ class MultiHeadAttention(nn.Module):
         else:
             (query,), (key, value) = self._split(self._project(x, 0, 1), 1, packing), memory
         dropout = self.dropout if self.training else 0.0
+        # An export that asked for the number of queries would hold for that number alone.
         few = not torch.compiler.is_exporting() and x.device.type == "cpu" and query.shape[2] in FEW
         if weights is None and not few:
             x = F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal)
@@ -156,9 +164,13 @@ class MultiHeadAttention(nn.Module):
         """`parts` tensors `[batch, heads, tokens, width / heads]`."""
         if packing is not None:
             x = packing.unpack(x)
+        return self._heads(x, parts).unbind(0)
+
+    def _heads(self, x: Tensor, parts: int) -> Tensor:
+        """`[batch, tokens, parts * width]` as `[parts, batch, heads, tokens, width / heads]`."""
         batch, tokens, width = x.shape
         x = x.view(batch, tokens, parts, self.heads, width // (parts * self.heads))
-        return x.permute(2, 0, 3, 1, 4).unbind(0)
+        return x.permute(2, 0, 3, 1, 4)
 
 
 def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
@@ -215,12 +227,15 @@ class EncoderLayer(ResidualBlock):
         self.ln_2 = nn.LayerNorm(width, eps=NORM_EPSILON)
         self.mlp = feed_forward(width, hidden, dropout, activation)
 
-    def forward(
-        self, x: Tensor, packing: Packing | None = None, weights: list[Tensor] | None = None
-    ) -> Tensor:
-        """`[batch, tokens, width]`, or `[n, width]` packed; the shape unchanged."""
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, tokens, width]`, the shape unchanged."""
+        x = x + self.drop_path(self.dropout(self.self_attention(self.ln_1(x))))
+        return x + self.drop_path(self.mlp(self.ln_2(x)))
+
+    def read(self, x: Tensor, packing: Packing | None = None, weights: list[Tensor] | None = None) -> Tensor:
+        """The same of sequences of several lengths; arguments as `Encoder.read`'s."""
         mask = None if packing is None else packing.attend
-        y = self.self_attention(self.ln_1(x), mask, packing=packing, weights=weights)
+        y = self.self_attention.attend(self.ln_1(x), mask, packing=packing, weights=weights)
         x = x + self.drop_path(self.dropout(y))
         return x + self.drop_path(self.mlp(self.ln_2(x)))
 
@@ -256,10 +271,14 @@ class Encoder(nn.Module):
         self.layers = nn.Sequential(OrderedDict(zip(names, layers, strict=True)))
         self.ln = nn.LayerNorm(width, eps=NORM_EPSILON)
 
-    def forward(
-        self, x: Tensor, packing: Packing | None = None, weights: list[Tensor] | None = None
-    ) -> Tensor:
-        """Let the tokens of each sequence see each other.
+    def forward(self, x: Tensor) -> Tensor:
+        """Let the tokens of each sequence see each other: `[batch, tokens, width]`, the shape unchanged."""
+        return self.ln(self.layers(x))
+
+    def read(self, x: Tensor, packing: Packing | None = None, weights: list[Tensor] | None = None) -> Tensor:
+        """The same of sequences of several lengths, and with a look at the attention.
+
+        TorchScript compiles `forward` alone, which knows neither.
 
         Args:
             x: `[batch, tokens, width]`, or `[n, width]` packed.
@@ -270,7 +289,8 @@ class Encoder(nn.Module):
             The shape of `x`.
         """
         for layer in self.layers:
-            x = layer(x, packing, weights)
+            assert isinstance(layer, EncoderLayer)
+            x = layer.read(x, packing, weights)
         return self.ln(x)
 
 
@@ -318,9 +338,13 @@ class DecoderLayer(nn.Module):
         """`[batch, tokens, width]`, or `[n, width]` packed, the shape unchanged; arguments as `Decoder`'s."""
         seen: list[Tensor] | None = None if weights is None else []
         causal = cache is None
-        y = self.self_attention(self.ln_1(x), mask, causal=causal, packing=packing, cache=cache, weights=seen)
+        y = self.self_attention.attend(
+            self.ln_1(x), mask, causal=causal, packing=packing, cache=cache, weights=seen
+        )
         x = x + self.dropout(y)
-        y = self.cross_attention(self.ln_2(x), memory_mask, memory=memory, packing=packing, weights=seen)
+        y = self.cross_attention.attend(
+            self.ln_2(x), memory_mask, memory=memory, packing=packing, weights=seen
+        )
         x = x + self.dropout(y)
         if weights is not None and seen is not None:
             weights.append((seen[0], seen[1]))
