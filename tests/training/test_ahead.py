@@ -19,13 +19,17 @@ from striate.transforms.preprocess import Preprocess
 def decoded(monkeypatch):
     """How often each file has been decoded."""
     times = Counter()
-    read = Preprocess.read
 
-    def counted(self, source, *, canvas=False):
-        times[str(source)] += 1
-        return read(self, source, canvas=canvas)
+    def counted(method):
+        def wrapper(self, source, **options):
+            if not isinstance(source, np.ndarray):  # pixels that are decoded already are only scaled
+                times[str(source)] += 1
+            return method(self, source, **options)
 
-    monkeypatch.setattr(Preprocess, "read", counted)
+        return wrapper
+
+    for name in ("read", "decode_canvas"):
+        monkeypatch.setattr(Preprocess, name, counted(getattr(Preprocess, name)))
     return times
 
 
