@@ -147,3 +147,14 @@ def test_decoding_is_part_of_the_contract(tmp_path):
     Image.fromarray(photo(5, 7)).save(path)
     assert Preprocess.for_size(4).decode(path).shape == (5, 7, 3)
     assert Preprocess.for_size(4, 1).decode(path).shape == (5, 7, 1)
+
+
+@pytest.mark.parametrize("canvas", [False, True])
+@pytest.mark.parametrize(("shape", "width"), [((64, 96), 48), ((32, 7), 7), ((10, 900), 100), ((96, 1), 1)])
+def test_a_line_is_scaled_to_its_height_and_squashed_only_beyond_the_width(shape, width, canvas):
+    line = Preprocess.for_line(32, 100)
+    image = np.broadcast_to(np.linspace(0, 255, shape[1]).astype(np.uint8), shape)
+    placed = line.canvas(image) if canvas else line.fit(image)
+    assert placed.shape == (32, width, 1)
+    expected = np.asarray(Image.fromarray(image.copy()).resize((width, 32), Image.Resampling.BILINEAR))
+    assert np.abs(placed[:, :, 0].astype(int) - expected).max() <= canvas  # torch rounds otherwise

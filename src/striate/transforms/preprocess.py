@@ -237,6 +237,8 @@ class Preprocess:
         )
         if self.resize == "squash":
             return scale(picture, height, width)
+        if self.resize == "line":
+            return scale(picture, height, min(width, max(1, round(picture.width * height / picture.height))))
         if self.resize == "letterbox":
             ratio = min(height / picture.height, width / picture.width)
             inner_h = max(1, round(picture.height * ratio))

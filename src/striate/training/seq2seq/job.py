@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -161,7 +162,9 @@ class SeqJob:
         """What the network is worth on the validation pairs; of an epoch some answers are noted."""
         network.eval()
         loss, accuracy = next_token(network, self.val, self._val_order, self.device)
-        answers = [result.text for result in self.translator.translate(self._asked.sources).results]
+        # A fresh one: what a translator lays out of the weights for its first answer, it keeps.
+        translator = dataclasses.replace(self.translator, network=network)
+        answers = [result.text for result in translator.translate(self._asked.sources).results]
         if epoch is not None:
             self._note_samples(epoch, answers)
         encode = self.translator.target.encode
