@@ -295,8 +295,8 @@ def lines(tmp_path_factory):
 
 def test_images_of_lines_are_read(lines, tmp_path, capsys):
     options = [
-        "--width", "32", "--depth", "1", "--heads", "2", "--hidden", "64", "--epochs", "30", "--batch", "30",
-        "--lr", "0.003", "--average", "0", "--imgsz", "16", "--dropout", "0", "--encoder-channels", "8",
+        "--width", "32", "--depth", "1", "--heads", "2", "--hidden", "64", "--epochs", "25", "--batch", "60",
+        "--lr", "0.003", "--average", "0", "--imgsz", "16", "--dropout", "0", "--encoder-channels", "32",
     ]  # fmt: skip
     code = command(
         ["seq2seq", "train", str(lines), "--out", str(tmp_path), "--name", "bars", "--json", *options]
