@@ -273,20 +273,23 @@ def test_a_bundle_of_text_is_whole(whole, table, tmp_path):
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
-    """Images of one to three marks, in different widths; one cannot be read."""
+    """Images of one of four marks, in different places and widths; one file is no image."""
     root = tmp_path_factory.mktemp("lines")
     rng = np.random.default_rng(1)
     rows = ["path,text,split"]
     for i in range(90):
-        marks = rng.integers(0, 2, rng.integers(1, 4))
-        image = Image.new("L", (12 * len(marks) + 4, 16), 255)
+        mark, x = i % 4, int(rng.integers(2, 12))
+        image = Image.new("L", (x + int(rng.integers(16, 30)), 16), 255)
         draw = ImageDraw.Draw(image)
-        for k, mark in enumerate(marks):
-            x = 12 * k + 4
-            draw.rectangle((x, 1, x + 3, 14) if mark else (x, 6, x + 7, 9), fill=0)
+        if mark != 1:
+            draw.rectangle((x + 5, 1, x + 8, 14), fill=0)
+        if mark != 0:
+            draw.rectangle((x, 6, x + 13, 9), fill=0)
+        if mark == 3:
+            draw.rectangle((x, 1, x + 13, 14), fill=0)
         image.save(root / f"{i}.png")
         split = "train" if i < 70 else "val" if i < 80 else "test"
-        rows.append(f"{i}.png,{''.join('-|'[m] for m in marks)},{split}")
+        rows.append(f"{i}.png,{'|-+#'[mark]},{split}")
     (root / "broken.png").write_bytes(b"no image")
     rows.append("broken.png,x,train")
     (root / "lines.csv").write_text("\n".join(rows) + "\n", "utf-8")
@@ -296,7 +299,7 @@ def lines(tmp_path_factory):
 def test_images_of_lines_are_read(lines, tmp_path, capsys):
     options = [
         "--width", "32", "--depth", "1", "--heads", "2", "--hidden", "64", "--epochs", "25", "--batch", "60",
-        "--lr", "0.003", "--average", "0", "--imgsz", "16", "--dropout", "0", "--encoder-channels", "32",
+        "--lr", "0.003", "--average", "0", "--imgsz", "16", "--dropout", "0", "--encoder-channels", "16",
     ]  # fmt: skip
     code = command(
         ["seq2seq", "train", str(lines), "--out", str(tmp_path), "--name", "bars", "--json", *options]
@@ -306,7 +309,7 @@ def test_images_of_lines_are_read(lines, tmp_path, capsys):
     told = json.loads(out)
     assert "1 images cannot be read and are left out" in err
     assert told["n"] == 10
-    assert told["exact"] >= 0.9  # a bar or a dash is not hard to tell
+    assert told["exact"] >= 0.9  # four marks are not hard to tell apart
     for key in ("run", "best", "last", "bleu", "chrf", "cer", "wer"):
         assert key in told
     page = (tmp_path / "bars" / "report.html").read_text("utf-8")
@@ -320,7 +323,7 @@ def test_images_of_lines_are_read(lines, tmp_path, capsys):
     assert results[1]["error"]
     shuffled = ["seq2seq", "evaluate", told["best"], str(lines), "--shuffled", "--json"]
     assert command(shuffled) == 0
-    assert json.loads(capsys.readouterr().out)["exact"] <= 0.4
+    assert json.loads(capsys.readouterr().out)["exact"] <= 0.6
 
 
 def test_padding_changes_no_reading(lines, tmp_path):
