@@ -27,7 +27,7 @@ HOSTS = {"a": "10.77.0.1", "b": "10.77.0.2"}
 LINK = "eth0"  # the interface's name in each of them
 PEER_TIMEOUT = 10  # seconds that a process waits for the other
 CUT_OFF = 25  # seconds
-LIMIT = 300  # seconds for a run
+LIMIT = 180  # seconds for a run
 RUN = ["digits", "--model", "lenet", "--epochs", "12", "--batch", "16", "--save-every", "25"]
 
 
@@ -166,6 +166,7 @@ def main() -> int:
     if os.name != "posix" or os.geteuid() != 0 or shutil.which("ip") is None:
         print("skipped: network namespaces need Linux, root and iproute2")
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is stopped cleans up, too
     with tempfile.TemporaryDirectory() as work, two_hosts() as spaces:
         log, out = Log(Path(work)), Path(work) / "runs"
         log.say("", f"striate train {' '.join(RUN)}, on two hosts with a process each")
