@@ -62,7 +62,8 @@ def main() -> None:
         machine = f"{platform.machine()}_{os.cpu_count()}cpu"
         given.out.mkdir(parents=True, exist_ok=True)
         path = given.out / f"{datetime.date.today().isoformat()}_{machine}_input.json"
-        path.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        before = json.loads(path.read_text("utf-8")) if path.exists() else {}  # parts that --only left out
+        path.write_text(json.dumps({**before, **figures}, indent=2) + "\n", "utf-8")
 
 
 def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
@@ -188,7 +189,8 @@ def compared(rounds: dict[str, list[dict[str, float]]], names: tuple[str, ...]) 
         side: {name: statistics.median(one[name] for one in found) for name in names}
         for side, found in rounds.items()
     }
-    out: dict[str, Any] = {
+    out: dict[str, Any] = {"rounds": len(next(iter(rounds.values()))), "load": round(os.getloadavg()[0], 1)}
+    out |= {
         side: {name: round(value, 3 if value < 100 else 0) for name, value in values.items()}
         for side, values in medians.items()
     }
