@@ -82,8 +82,8 @@ class Host(threading.Thread):
             "ip", "netns", "exec", space, sys.executable, "-m", "torch.distributed.run", "--nnodes", "2",
             "--nproc-per-node", "1", "--max-restarts", "3", "--monitor-interval", "1", "--rdzv-id", run,
             "--rdzv-backend", "c10d", "--rdzv-endpoint", f"{HOSTS['a']}:29400", "--local-addr", HOSTS[name],
-            "--rdzv-conf", "keep_alive_interval=2,join_timeout=120", "-m", "striate", "train", *RUN,
-            "--name", run, "--out", str(out),
+            "--rdzv-conf", f"is_host={name == 'a'},keep_alive_interval=2,join_timeout=60",
+            "-m", "striate", "train", *RUN, "--name", run, "--out", str(out),
         ]  # fmt: skip
         self.code: int | None = None
         self._process: subprocess.Popen[str] | None = None
