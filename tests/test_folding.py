@@ -200,8 +200,27 @@ def test_what_answers_otherwise_is_not_used(monkeypatch):
     assert fold(network, (3, 32, 32)) is network
 
 
-def test_a_transformer_is_given_back():
-    network = models.build("vit_ti_16", input_size=32).eval()
+def test_a_transformer_answers_as_before_for_any_number_of_images():
+    torch.manual_seed(0)
+    network = models.build("vit_ti_16", num_classes=5, input_size=32).eval()
+    torch.nn.init.normal_(network.heads.head.weight)
+    folded = fold(network, (3, 32, 32))
+    for count in (1, 3):
+        images = torch.randn(count, 3, 32, 32)
+        with torch.inference_mode():
+            torch.testing.assert_close(folded(images), network(images), atol=1e-5, rtol=1e-5)
+
+
+def test_a_network_whose_steps_cannot_be_followed_is_given_back():
+    class Choosy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.conv(x if x.mean() > 0 else -x)
+
+    network = Choosy().eval()
     assert fold(network, (3, 32, 32)) is network
 
 

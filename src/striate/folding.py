@@ -45,7 +45,7 @@ def fold(network: nn.Module, shape: tuple[int, int, int], tolerance: float = TOL
     """The network with its convolutions, norms, sums and activations folded together, for inference only.
 
     Both answer one image of noise. Where the answers differ by more than rounding explains, or the network
-    cannot be followed (a Transformer's steps depend on the shape of its input), it is given back itself.
+    cannot be followed (its steps depend on what it reads), it is given back itself.
 
     Args:
         network: in evaluation mode; it is left as it is, and layers that do not change are shared, so
