@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -244,13 +245,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-        if "start" in parts:
-            record["start"] = start(args, folder)
-        if "predict" in parts:
-            record["predict"] = predict()
-        if "loop" in parts:
-            record["loop"] = loop(args, folder)
-    print(json.dumps(record, indent=2))
+        measures: dict[str, Callable[[], Any]] = {
+            "start": lambda: start(args, folder), "predict": predict, "loop": lambda: loop(args, folder)
+        }  # fmt: skip
+        for part, measure in measures.items():
+            if part in parts:
+                record[part] = measure()
+                print(json.dumps({part: record[part]}, indent=2), flush=True)
     if args.out:
         date = datetime.date.today().isoformat()
         args.out.mkdir(parents=True, exist_ok=True)
