@@ -210,6 +210,7 @@ def test_wide_convolutions_train_with_channels_last_and_are_written_as_ever(colo
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, about itself
 def test_a_compiled_network_learns_the_same_under_the_same_names(colors, tmp_path):
     eager, compiled = (
         run(colors, tmp_path, name=f"run-{compile}", compile=compile, epochs=1) for compile in (False, True)
