@@ -20,7 +20,6 @@ import numpy as np
 from striate import bundle, early
 from striate.data import DataSet, Decoded, SplitPlan, open_data, split
 from striate.data.check import quick
-from striate.device import cpu_count
 from striate.errors import DataError
 from striate.progress import SILENT, Progress
 from striate.training.config import TrainConfig
@@ -30,8 +29,6 @@ from striate.weights.catalog import CATALOG, default
 
 if TYPE_CHECKING:
     from striate.training.folder import TrainedRun
-
-_MOST = 1024  # images that are read ahead; torch is there before
 
 
 def train(config: TrainConfig, progress: Progress = SILENT) -> TrainedRun:
@@ -66,17 +63,16 @@ class Ahead:
         self._remarks: Future[list[str]] | None = None
 
     def __enter__(self) -> Ahead:
-        """Begin to read, in threads."""
-        self._pool = ThreadPoolExecutor(self._config.workers or cpu_count(), thread_name_prefix="ahead")
+        """Begin to read the first batch, in a thread; more of either would keep torch from being loaded."""
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
         self._remarks = self._pool.submit(quick, self.dataset)
         preprocess = _foreseen(self._config, self.dataset)
         if preprocess is not None:
-            train, val = self.images(preprocess, self._config)
-            order = batches(len(train), self._config.batch, seed=self._config.seed, epoch=0)
-            for source, which in ((train, np.concatenate(order)), (val, np.arange(len(val)))):
-                if source.keeps and self.dataset.splits["train"].pixels is None:
-                    for at in range(min(len(which), _MOST)):
-                        self._pool.submit(source.read_ahead, int(which[at]))
+            train, _ = self.images(preprocess, self._config)
+            if train.keeps and self.dataset.splits["train"].pixels is None:
+                order = batches(len(train), self._config.batch, seed=self._config.seed, epoch=0)
+                for i in order[0].tolist():
+                    self._pool.submit(train.read_ahead, i)
         return self
 
     def __exit__(
