@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "striate"
 
 LAYERS = {
-    "early": 0, "errors": 0, "facts": 0, "files": 0, "progress": 0,
+    "early": 0, "errors": 0, "facts": 0, "files": 0, "memory": 0, "progress": 0,
     "device": 1, "transforms": 1, "metrics": 1, "models": 1,
     "anatomy": 2, "data": 2, "bundle": 2, "weights": 2, "folding": 2,
     "prediction": 3, "evaluation": 3, "generation": 3, "translation": 3,

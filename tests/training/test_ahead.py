@@ -12,7 +12,7 @@ from striate import bundle
 from striate.training import ahead, session
 from striate.training.ahead import Ahead
 from striate.training.config import TrainConfig
-from striate.transforms.preprocess import Preprocess
+from striate.transforms import preprocess
 
 
 @pytest.fixture
@@ -20,16 +20,15 @@ def decoded(monkeypatch):
     """How often each file has been decoded."""
     times = Counter()
 
-    def counted(method):
-        def wrapper(self, source, **options):
-            if not isinstance(source, np.ndarray):  # pixels that are decoded already are only scaled
-                times[str(source)] += 1
-            return method(self, source, **options)
+    def counted(decoder):
+        def wrapper(source, *arguments, **options):
+            times[str(source)] += 1
+            return decoder(source, *arguments, **options)
 
         return wrapper
 
-    for name in ("read", "decode_canvas"):
-        monkeypatch.setattr(Preprocess, name, counted(getattr(Preprocess, name)))
+    for name in ("decode", "open_image"):
+        monkeypatch.setattr(preprocess, name, counted(getattr(preprocess, name)))
     return times
 
 

@@ -53,6 +53,46 @@ def test_exif_orientation_is_applied(kind, orientation):
     assert close(pixels, QUARTERS)
 
 
+JPEGS = {
+    "4:4:4": {"subsampling": 0},
+    "4:2:2": {"subsampling": 1},
+    "4:2:0": {"subsampling": 2},
+    "progressive": {"progressive": True},
+    "restart markers": {"restart_marker_blocks": 2},
+    "stored as RGB": {"keep_rgb": True},
+    "coarse": {"quality": 5},
+}
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(1, 1), (17, 33), (64, 48)])
+def test_a_jpeg_is_what_pillow_makes_of_it(options, mode, size):
+    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    data = encoded(Image.fromarray(noise).convert(mode), "JPEG", **options)
+    with Image.open(io.BytesIO(data)) as image:
+        for channels, wanted in ((3, "RGB"), (1, "L")):
+            pillow = np.asarray(image.convert(wanted)).reshape(*size[::-1], channels)
+            assert np.array_equal(decode(data, channels), pillow)
+
+
+@settings(max_examples=200, deadline=None)
+@given(at=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255), end=st.floats(0.5, 1))
+def test_a_damaged_jpeg_is_taken_or_refused_as_pillow_does(at, value, end):
+    noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    data = bytearray(encoded(Image.fromarray(noise), "JPEG", restart_marker_blocks=1))
+    data[int(at * len(data))] = value
+    damaged = bytes(data[: int(end * len(data))] if end < 0.9 else data)
+
+    def outcome(decoder):
+        try:
+            return np.asarray(decoder(damaged)).tolist()
+        except DecodeError as error:
+            return error.why
+
+    assert outcome(decode) == outcome(module.open_image)
+
+
 def test_tiff_orientation_is_applied_once():
     stored = Image.fromarray(np.ascontiguousarray(np.rot90(QUARTERS, 1)))
     assert np.array_equal(decode(encoded(stored, "TIFF", tiffinfo={274: 6})), QUARTERS)

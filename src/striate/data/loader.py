@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from striate import memory
 from striate.data.source import Indices, Source
 
 _PIECE = 16  # images that one thread reads at a time
@@ -103,7 +104,7 @@ class _Buffer:
         self._pixels = (
             torch.empty(shape, dtype=torch.uint8, pin_memory=True)
             if self._pinned
-            else torch.from_numpy(np.empty(shape, np.uint8))  # on large pages, unlike torch's own
+            else torch.from_numpy(memory.empty(shape, np.uint8))
         )
         self._readable = np.zeros(len(which), np.bool_)
 

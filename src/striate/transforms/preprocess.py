@@ -12,12 +12,15 @@ import dataclasses
 import functools
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
 
+from striate import memory
 from striate.errors import LayoutError, UsageError
 from striate.transforms.decode import Pixels, decode, open_image
 
@@ -129,7 +132,7 @@ class Preprocess:
         Raises:
             LayoutError: the array is not laid out like that.
         """
-        return self._place(self._picture(image), self.size)
+        return self._fit(self._picture(image))
 
     def canvas(self, image: Pixels) -> Pixels:
         """Like `fit`, with the margin that training cuts its random crops from: `canvas_size`.
@@ -137,7 +140,14 @@ class Preprocess:
         It is scaled by torch, which takes a fifth of the time, to within one level of 255 of what Pillow
         gives.
         """
-        return self._place(self._picture(image), self.canvas_size, quick=True)
+        if self.interpolation not in ("bilinear", "bicubic"):
+            picture = self._picture(image)
+            return self._place(picture.size, self.canvas_size, partial(self._scale, picture))
+        if np.shape(image)[2:] != (self.channels,) or image.dtype != np.uint8:
+            image = self._pixels(self._picture(image))
+        pixels = np.require(image, requirements=("C", "W"))  # else torch copies, or warns
+        size = (pixels.shape[1], pixels.shape[0])
+        return self._place(size, self.canvas_size, partial(self._scale_by_torch, pixels))
 
     def read(self, source: str | os.PathLike[str] | bytes | Pixels, *, canvas: bool = False) -> Pixels:
         """Decode a file and bring it to the network's size: `fit(decode(source))`, or `canvas` of it.
@@ -154,8 +164,8 @@ class Preprocess:
         if isinstance(source, np.ndarray):
             return self.canvas(source) if canvas else self.fit(source)
         if not canvas:
-            return self._place(open_image(source, self.channels), self.size)
-        return self._place(self._open(source), self.canvas_size, quick=True)
+            return self._fit(open_image(source, self.channels))
+        return self.canvas(self.decode_canvas(source))
 
     def decode_canvas(self, source: str | os.PathLike[str] | bytes | Pixels) -> Pixels:
         """The half of `read(source, canvas=True)` that takes no torch: the other half is `canvas`.
@@ -166,7 +176,11 @@ class Preprocess:
         Raises:
             DecodeError: the file cannot be decoded.
         """
-        return source if isinstance(source, np.ndarray) else self._pixels(self._open(source))
+        if isinstance(source, np.ndarray):
+            return source
+        # A letterbox fits the longer side; the shorter one may be of any size.
+        enough = None if self.resize == "letterbox" else 2 * max(self.canvas_size)
+        return decode(source, self.channels, at_least=enough)
 
     def normalize(self, batch: torch.Tensor) -> torch.Tensor:
         """Turn pixels into the network's input: scale to 0-1, subtract the mean, divide by the std.
@@ -194,10 +208,9 @@ class Preprocess:
             shift, scale = (_on_device(tuple(values), batch.device) for values in (self.mean, self.std))
             moved = nchw.to(torch.float32, memory_format=torch.contiguous_format)
             return moved.div_(255).sub_(shift).div_(scale)
-        # Some images at a time, which stay in the processor's cache from step to step; by NumPy, whose large
-        # arrays lie on large pages.
+        # Some images at a time, which stay in the processor's cache from step to step.
         mean, std = (np.array(values, np.float32)[:, None, None] for values in (self.mean, self.std))
-        pixels, out = nchw.numpy(), np.empty(nchw.shape, np.float32)
+        pixels, out = nchw.numpy(), memory.empty(tuple(nchw.shape), np.float32)
         at_once = max(1, _IN_CACHE // max(1, math.prod(nchw.shape[1:])))
         for at in range(0, len(out), at_once):
             part = out[at : at + at_once]
@@ -224,36 +237,33 @@ class Preprocess:
         except TypeError as error:
             raise _bad("preprocess", values, str(error)) from error
 
-    def _open(self, source: str | os.PathLike[str] | bytes) -> Image.Image:
-        """A file's picture, of as many pixels as a canvas takes."""
-        # A letterbox fits the longer side; the shorter one may be of any size.
-        enough = None if self.resize == "letterbox" else 2 * max(self.canvas_size)
-        return open_image(source, self.channels, at_least=enough)
+    def _fit(self, picture: Image.Image) -> Pixels:
+        return self._place(picture.size, self.size, partial(self._scale, picture))
 
-    def _place(self, picture: Image.Image, size: tuple[int, int], *, quick: bool = False) -> Pixels:
-        height, width = size
-        scale = (
-            self._scale_by_torch if quick and self.interpolation in ("bilinear", "bicubic") else self._scale
-        )
+    def _place(
+        self, given: tuple[int, int], size: tuple[int, int], scale: Callable[[int, int], Pixels]
+    ) -> Pixels:
+        """An image of this width and height in one of this height and width; `scale` gives it in any."""
+        (own_width, own_height), (height, width) = given, size
         if self.resize == "squash":
-            return scale(picture, height, width)
+            return scale(height, width)
         if self.resize == "line":
-            return scale(picture, height, min(width, max(1, round(picture.width * height / picture.height))))
+            return scale(height, min(width, max(1, round(own_width * height / own_height))))
         if self.resize == "letterbox":
-            ratio = min(height / picture.height, width / picture.width)
-            inner_h = max(1, round(picture.height * ratio))
-            inner_w = max(1, round(picture.width * ratio))
+            ratio = min(height / own_height, width / own_width)
+            inner_h = max(1, round(own_height * ratio))
+            inner_w = max(1, round(own_width * ratio))
             page = np.full((height, width, self.channels), _LETTERBOX_GRAY, np.uint8)
             top, left = (height - inner_h) // 2, (width - inner_w) // 2
-            page[top : top + inner_h, left : left + inner_w] = scale(picture, inner_h, inner_w)
+            page[top : top + inner_h, left : left + inner_w] = scale(inner_h, inner_w)
             return page
         # torchvision's Resize(int) and CenterCrop, to the pixel: the longer side is truncated, not rounded.
-        if picture.width <= picture.height:
-            scaled = (int(self.shorter_side * picture.height / picture.width), self.shorter_side)
+        if own_width <= own_height:
+            scaled = (int(self.shorter_side * own_height / own_width), self.shorter_side)
         else:
-            scaled = (self.shorter_side, int(self.shorter_side * picture.width / picture.height))
+            scaled = (self.shorter_side, int(self.shorter_side * own_width / own_height))
         top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
-        return scale(picture, *scaled)[top : top + height, left : left + width]
+        return scale(*scaled)[top : top + height, left : left + width]
 
     def _picture(self, image: Pixels) -> Image.Image:
         shape = np.shape(image)
@@ -278,14 +288,14 @@ class Preprocess:
             picture = picture.resize((width, height), _INTERPOLATIONS[self.interpolation])
         return self._pixels(picture)
 
-    def _scale_by_torch(self, picture: Image.Image, height: int, width: int) -> Pixels:
-        pixels = self._pixels(picture)
-        if picture.size == (width, height):
+    def _scale_by_torch(self, pixels: Pixels, height: int, width: int) -> Pixels:
+        if pixels.shape[:2] == (height, width):
             return pixels
         import torch
         import torch.nn.functional as F
 
-        nchw = torch.from_numpy(pixels[None]).permute(0, 3, 1, 2)
+        # `pixels[None]` has a stride of 0, which hides from torch that the channels lie last.
+        nchw = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
         scaled = F.interpolate(
             nchw, (height, width), mode=self.interpolation, antialias=True, align_corners=False
         )
