@@ -314,6 +314,7 @@ def test_images_of_lines_are_read(lines, tmp_path, capsys):
         assert key in told
     page = (tmp_path / "bars" / "report.html").read_text("utf-8")
     assert "Where it looked" in page
+    assert "BLEU</span>" not in page  # of single marks it would be 0
     assert "http://" not in page
     assert (tmp_path / "bars" / "attention1.png").exists()
     one = str(lines.parent / "85.png")

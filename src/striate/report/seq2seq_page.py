@@ -63,11 +63,15 @@ def write_seq2seq_report(evaluation: TextEvaluation, run: SeqRun, translator: Tr
 def _render(evaluation: TextEvaluation, run: SeqRun, images: dict[str, bytes]) -> str:
     urls = {name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in images.items()}
     wrong = worst(evaluation)
+    signatures = dict(evaluation.scores.signatures)
+    if all(len(text.split()) < 4 for texts in evaluation.references for text in texts):
+        signatures.pop("bleu", None)  # it counts runs of up to four words: of single words it is 0
     right = [i for i, answer in enumerate(evaluation.answers) if answer in evaluation.references[i]]
     return template("seq2seq.html").render(
         title=run.folder.name,
         subtitle=_subtitle(run),
         s=evaluation.scores,
+        signatures=signatures,
         e=evaluation,
         cards=[
             (f"{len(run.epochs)}", f"epochs, best is {run.best_epoch}"),
