@@ -67,7 +67,7 @@ class Bench:
             return told
         fresh = ["seq2seq", "train", *map(str, data), "--name", name, "--out", str(run.parent), *options]
         told = striate(*(["resume", str(run)] if run.exists() else fresh))
-        told["command"] = " ".join(["striate", *fresh])
+        told["command"] = " ".join(["striate", *fresh]).replace(f"{self.work}/", "")
         done.write_text(json.dumps(told, indent=2), "utf-8")
         return told
 

@@ -21,14 +21,17 @@ import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from striate.errors import DecodeError
+
+if TYPE_CHECKING:
+    from PIL import ImageCms
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -39,9 +42,9 @@ DECODER_VERSION = 1
 MAX_PIXELS = 178_956_970
 
 # Raster formats only: Pillow would hand an EPS file to Ghostscript, and a picture must not run programs.
-FORMATS = (
-    "JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "JPEG2000", "PPM", "ICO", "TGA", "HEIF"
-)  # fmt: skip
+# Pillow has readers of the usual ones at hand; loading all others takes as long as decoding ten photographs.
+USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")
+OTHERS = ("MPO", "WEBP", "AVIF", "DIB", "TIFF", "JPEG2000", "ICO", "TGA", "HEIF")
 
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp", ".dib",
@@ -124,7 +127,11 @@ def opened(data: bytes, name: str = "image bytes") -> Iterator[Image.Image]:
     if not data:
         raise _refuse(name, "the file is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        try:
+            found = Image.open(io.BytesIO(data), formats=USUAL)
+        except UnidentifiedImageError:
+            found = Image.open(io.BytesIO(data), formats=_all_formats())
+        with found as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             yield image
@@ -174,9 +181,9 @@ def _refuse(name: str, why: str) -> DecodeError:
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
+def _all_formats() -> tuple[str, ...]:
     Image.init()  # loads Pillow's readers, and keeps one that the user registered, such as pillow-heif's
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    return tuple(name for name in (*USUAL, *OTHERS) if name in Image.OPEN)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -197,7 +204,7 @@ def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         image = _scaled(image)
     if image.mode == "LAB":
-        image = ImageCms.applyTransform(image, _lab_to_srgb()) or image
+        image = _lab_to_srgb().apply(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -224,6 +231,8 @@ def _scaled(image: Image.Image) -> Image.Image:
 
 @functools.cache
 def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
+    from PIL import ImageCms  # a library of its own, which next to no image needs
+
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     return ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
 
