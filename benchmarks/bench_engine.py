@@ -265,7 +265,8 @@ def main() -> None:
         date = datetime.date.today().isoformat()
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / f"{date}_{platform.machine()}_{args.threads}cpu_engine.json"
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        before = json.loads(path.read_text("utf-8")) if path.exists() else {}  # parts that --parts left out
+        path.write_text(json.dumps({**before, **record}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

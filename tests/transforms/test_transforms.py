@@ -13,7 +13,7 @@ from scipy import stats
 from striate import transforms as T
 from striate.errors import LayoutError, UsageError
 from striate.transforms import color, policies
-from striate.transforms.geometry import warp
+from striate.transforms.affine import warp
 
 torch.set_num_threads(1)
 

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from striate.transforms.affine import RandomAffine, RandomRotation
     from striate.transforms.color import (
         ColorJitter,
         GaussianBlur,
@@ -20,11 +21,9 @@ if TYPE_CHECKING:
     from striate.transforms.compose import Compose, Normalize, ToTensor
     from striate.transforms.geometry import (
         CenterCrop,
-        RandomAffine,
         RandomCrop,
         RandomHorizontalFlip,
         RandomResizedCrop,
-        RandomRotation,
         RandomVerticalFlip,
         Resize,
     )
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "AutoAugment": "policies", "CenterCrop": "geometry", "ColorJitter": "color", "Compose": "compose",
     "CutMix": "mixing", "GaussianBlur": "color", "Grayscale": "color", "MixUp": "mixing",
-    "Normalize": "compose", "RandAugment": "policies", "RandomAffine": "geometry", "RandomCrop": "geometry",
+    "Normalize": "compose", "RandAugment": "policies", "RandomAffine": "affine", "RandomCrop": "geometry",
     "RandomErasing": "color", "RandomGrayscale": "color", "RandomHorizontalFlip": "geometry",
-    "RandomResizedCrop": "geometry", "RandomRotation": "geometry", "RandomVerticalFlip": "geometry",
+    "RandomResizedCrop": "geometry", "RandomRotation": "affine", "RandomVerticalFlip": "geometry",
     "Resize": "geometry", "ToTensor": "compose", "TrivialAugmentWide": "policies",
 }  # fmt: skip
 

@@ -16,14 +16,9 @@ from PIL import Image
 
 from striate import memory
 from striate.errors import UsageError
-from striate.transforms.transform import Transform, between, chosen, interval, sides
+from striate.transforms.preprocess import INTERPOLATIONS
+from striate.transforms.transform import Transform, chosen, interval, plain, sides
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 _ATTEMPTS = 10  # at a rectangle that fits, before the whole image is taken; as in torchvision
 
 
@@ -44,9 +39,9 @@ class Resize(Transform):
         self, size: int | tuple[int, int], interpolation: str = "bilinear", max_size: int | None = None
     ) -> None:
         sides(size, "Resize")
-        if interpolation not in _RESAMPLING:
+        if interpolation not in INTERPOLATIONS:
             raise UsageError(
-                f"Resize(interpolation={interpolation!r})", f"it must be one of {', '.join(_RESAMPLING)}"
+                f"Resize(interpolation={interpolation!r})", f"it must be one of {', '.join(INTERPOLATIONS)}"
             )
         if max_size is not None and (not isinstance(size, int) or max_size <= size):
             raise UsageError(
@@ -59,7 +54,7 @@ class Resize(Transform):
         """Scale an image, or each of a batch."""
         if isinstance(image, Image.Image):
             height, width = self.target(image.height, image.width)
-            return image.resize((width, height), _RESAMPLING[self.interpolation])
+            return image.resize((width, height), INTERPOLATIONS[self.interpolation])
         return super().__call__(image)
 
     def target(self, height: int, width: int) -> tuple[int, int]:
@@ -87,7 +82,7 @@ class Resize(Transform):
 
     def _by_pillow(self, image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         planes = [
-            np.asarray(Image.fromarray(plane).resize((size[1], size[0]), _RESAMPLING[self.interpolation]))
+            np.asarray(Image.fromarray(plane).resize((size[1], size[0]), INTERPOLATIONS[self.interpolation]))
             for plane in image.cpu().numpy()  # a filter treats each channel alike
         ]
         return torch.from_numpy(np.stack(planes))
@@ -158,7 +153,7 @@ class RandomCrop(Transform):
             images = F.pad(images, (short_x, short_x, short_y, short_y))
         top = (chance[:, 0] * (images.shape[2] - height + 1)).long()
         left = (chance[:, 1] * (images.shape[3] - width + 1)).long()
-        if _plain(images):  # copying each is five times as fast as gathering all
+        if plain(images):  # copying each is five times as fast as gathering all
             out = torch.empty_like(images[:, :, :height, :width])
             source, target = images.numpy(), out.numpy()
             for i, (t, le) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
@@ -246,7 +241,7 @@ def resized_crops(
     Returns:
         Of the same type, `[batch, channels, *size]`.
     """
-    if _plain(images):
+    if plain(images):
         # One by one: torch's kernel for 8-bit images is many times as fast as grid_sample.
         return _antialiased_crops(images, torch.stack(boxes, 1).tolist(), size, mirrored)
     B, C, H, W = images.shape
@@ -263,12 +258,6 @@ def resized_crops(
 
 def _uniform(chance: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:
     return low + (high - low) * chance
-
-
-def _plain(images: torch.Tensor) -> bool:
-    """Whether NumPy can work on them where they are."""
-    usual = images.dtype in (torch.uint8, torch.float32)
-    return usual and images.device.type == "cpu" and not images.requires_grad
 
 
 def copy_rows(source: npt.NDArray[Any], out: npt.NDArray[Any], mirrored: bool) -> None:
@@ -309,7 +298,7 @@ class RandomHorizontalFlip(Transform):
     def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
         """Mirror each sample, or not."""
         mirrored = chosen(chance[:, 0], self.p, "flip")
-        if _plain(images):
+        if plain(images):
             out = torch.empty_like(images)
             source, target = (pages.permute(0, 2, 3, 1).numpy() for pages in (images, out))
             for i, flip in enumerate(mirrored.tolist()):
@@ -325,150 +314,8 @@ class RandomVerticalFlip(RandomHorizontalFlip):
     axis = 2
 
 
-class RandomAffine(Transform):
-    """Turn, shift, scale and shear about the centre.
-
-    Args:
-        degrees: turn by at most so much, or from and to.
-        translate: shift by at most these shares of width and height.
-        scale: factor, from and to.
-        shear: degrees along the width at most, or from and to; four numbers are those of width and height.
-        interpolation: `nearest` or `bilinear`.
-        fill: value of what was outside.
-    """
-
-    draws = 6
-    stages = ("pixels", "unit", "normalized")
-
-    def __init__(
-        self,
-        degrees: float | tuple[float, float],
-        translate: tuple[float, float] | None = None,
-        scale: tuple[float, float] | None = None,
-        shear: float | tuple[float, ...] | None = None,
-        interpolation: str = "nearest",
-        fill: float = 0,
-    ) -> None:
-        self.degrees = _about_zero("degrees", degrees)
-        self.translate = translate or (0.0, 0.0)
-        if not all(0 <= share <= 1 for share in self.translate):
-            raise UsageError(f"translate = {translate!r}", "shares of the sides lie between 0 and 1")
-        self.scale = interval("scale", scale or 1.0, 1e-6, math.inf)
-        four = (
-            shear
-            if isinstance(shear, tuple) and len(shear) == 4
-            else (*_about_zero("shear", shear or 0), 0, 0)
-        )
-        self.shear = tuple(map(float, four))
-        if interpolation not in ("nearest", "bilinear"):
-            raise UsageError(f"interpolation = {interpolation!r}", "it must be nearest or bilinear")
-        self.interpolation, self.fill = interpolation, fill
-
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
-        """Move each sample in its own way."""
-        H, W = images.shape[2:]
-        turn = between(chance[:, 0], *self.degrees)
-        far_x, far_y = self.translate[0] * W, self.translate[1] * H
-        shift = torch.stack(
-            [between(chance[:, 1], -far_x, far_x), between(chance[:, 2], -far_y, far_y)], dim=1
-        ).round()
-        scale = between(chance[:, 3], *self.scale)
-        shear = torch.stack(
-            [between(chance[:, 4], *self.shear[:2]), between(chance[:, 5], *self.shear[2:])], dim=1
-        )
-        return warp(images, inverse_affine(turn, shift, scale, shear), self.interpolation, self.fill)
-
-
-class RandomRotation(RandomAffine):
-    """Turn about the centre.
-
-    Args:
-        degrees: at most, or from and to, counter-clockwise.
-        interpolation: `nearest` or `bilinear`.
-        fill: value of what was outside.
-    """
-
-    def __init__(
-        self, degrees: float | tuple[float, float], interpolation: str = "nearest", fill: float = 0
-    ) -> None:
-        low, high = _about_zero("degrees", degrees)
-        super().__init__((-high, -low), interpolation=interpolation, fill=fill)
-
-
-def inverse_affine(
-    turn: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, shear: torch.Tensor
-) -> torch.Tensor:
-    """From where each pixel of the result comes, in pixels from the centre.
-
-    The picture is sheared, scaled, turned clockwise and shifted, in this order.
-
-    Args:
-        turn: degrees `[batch]`.
-        shift: pixels to the right and down `[batch, 2]`.
-        scale: factor `[batch]`.
-        shear: degrees `[batch, 2]`.
-
-    Returns:
-        float64 `[batch, 2, 3]`.
-    """
-    a, x, y = (torch.deg2rad(v.double()) for v in (turn, shear[:, 0], shear[:, 1]))
-    s = scale.double()
-    m00, m01 = torch.cos(a - y) / torch.cos(y), -torch.cos(a - y) * torch.tan(x) / torch.cos(y) - torch.sin(a)
-    m10, m11 = torch.sin(a - y) / torch.cos(y), -torch.sin(a - y) * torch.tan(x) / torch.cos(y) + torch.cos(a)
-    forward = torch.stack([m00, m01, m10, m11], dim=1).view(-1, 2, 2) * s[:, None, None]
-    back = torch.linalg.inv(forward)
-    return torch.cat([back, -back @ shift.double()[:, :, None]], dim=2)
-
-
-def warp(images: torch.Tensor, inverse: torch.Tensor, interpolation: str, fill: float) -> torch.Tensor:
-    """Fetch each pixel from where `inverse` `[batch, 2, 3]` says, in pixels from the centre."""
-    B, C, H, W = images.shape
-    device = images.device
-    if _plain(images) and images.dtype == torch.uint8 and interpolation == "nearest" and C in (1, 3):
-        return _warped_by_pillow(images, inverse, int(fill))
-    x = torch.arange(W, device=device, dtype=torch.float64) + 0.5 - W / 2
-    y = torch.arange(H, device=device, dtype=torch.float64) + 0.5 - H / 2
-    m = inverse.to(device)[:, :, :, None, None]
-    from_x = m[:, 0, 0] * x + m[:, 0, 1] * y[:, None] + m[:, 0, 2] + W / 2  # [B, H, W]
-    from_y = m[:, 1, 0] * x + m[:, 1, 1] * y[:, None] + m[:, 1, 2] + H / 2
-    inside = ((from_x >= 0) & (from_x < W) & (from_y >= 0) & (from_y < H))[:, None]
-    if interpolation == "nearest":
-        place = from_y.floor().clamp(0, H - 1).long() * W + from_x.floor().clamp(0, W - 1).long()
-        flat = place.view(B, 1, -1).expand(-1, C, -1)
-        out = images.reshape(B, C, -1).gather(2, flat).view(B, C, H, W)
-    else:
-        grid = torch.stack([from_x * 2 / W - 1, from_y * 2 / H - 1], dim=3).float()
-        values = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-        out = values.round().to(images.dtype) if images.dtype == torch.uint8 else values
-    return torch.where(inside, out, torch.tensor(fill, dtype=out.dtype, device=device))
-
-
-def _warped_by_pillow(images: torch.Tensor, inverse: torch.Tensor, fill: int) -> torch.Tensor:
-    """The same of 8-bit images, nearest pixels: an eighth of the time."""
-    H, W = images.shape[2:]
-    source = images.permute(0, 2, 3, 1).numpy()
-    out = np.empty(source.shape, np.uint8)
-    for i, ((a, b, c), (d, e, f)) in enumerate(inverse.double().tolist()):
-        from_x, from_y = c + W / 2 - a * W / 2 - b * H / 2, f + H / 2 - d * W / 2 - e * H / 2
-        picture = Image.fromarray(source[i, :, :, 0] if source.shape[3] == 1 else source[i])
-        warped = picture.transform(
-            (W, H), Image.Transform.AFFINE, (a, b, from_x, d, e, from_y), Image.Resampling.NEAREST,
-            fillcolor=(fill,) * 3 if picture.mode == "RGB" else fill,
-        )  # fmt: skip
-        out[i] = np.asarray(warped).reshape(H, W, -1)
-    return torch.from_numpy(out).permute(0, 3, 1, 2)
-
-
 def _gather(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """The rows `[batch, height]` and columns `[batch, width]` of each sample."""
     B, C = images.shape[:2]
     out = images.gather(2, rows[:, None, :, None].expand(B, C, -1, images.shape[3]))
     return out.gather(3, columns[:, None, None, :].expand(B, C, out.shape[2], -1))
-
-
-def _about_zero(name: str, value: float | tuple[float, ...]) -> tuple[float, float]:
-    if isinstance(value, (int, float)):
-        if value < 0:
-            raise UsageError(f"{name} = {value!r}", "one number means from minus it to it: give 0 or more")
-        return -float(value), float(value)
-    return interval(name, (value[0], value[1]) if len(value) == 2 else (1.0, 0.0), -math.inf, math.inf)

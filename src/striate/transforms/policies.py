@@ -9,7 +9,7 @@ import torch
 
 from striate.errors import UsageError
 from striate.transforms import color
-from striate.transforms.geometry import inverse_affine, warp
+from striate.transforms.affine import inverse_affine, warp
 from striate.transforms.transform import Transform
 
 # Cubuk et al. 2019 (AutoAugment), table 9: 25 sub-policies for ImageNet, each two of (change, probability,

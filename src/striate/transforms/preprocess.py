@@ -38,7 +38,7 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
     "vgg": ((123.68 / 255, 116.78 / 255, 103.94 / 255), (1 / 255, 1 / 255, 1 / 255)),
 }
 
-_INTERPOLATIONS = {
+INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -81,8 +81,8 @@ class Preprocess:
             raise _bad("resize", self.resize, "it must be crop, squash, letterbox or line")
         if self.resize == "crop" and self.shorter_side < max(self.size):
             raise _bad("shorter_side", self.shorter_side, f"it must be at least {max(self.size)}, the crop")
-        if self.interpolation not in _INTERPOLATIONS:
-            raise _bad("interpolation", self.interpolation, f"it must be one of {', '.join(_INTERPOLATIONS)}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise _bad("interpolation", self.interpolation, f"it must be one of {', '.join(INTERPOLATIONS)}")
         if self.channels not in (1, 3):
             raise _bad("channels", self.channels, "it must be 1 (grayscale) or 3 (RGB)")
         if not len(self.mean) == len(self.std) == self.channels:
@@ -285,7 +285,7 @@ class Preprocess:
 
     def _scale(self, picture: Image.Image, height: int, width: int) -> Pixels:
         if picture.size != (width, height):
-            picture = picture.resize((width, height), _INTERPOLATIONS[self.interpolation])
+            picture = picture.resize((width, height), INTERPOLATIONS[self.interpolation])
         return self._pixels(picture)
 
     def _scale_by_torch(self, pixels: Pixels, height: int, width: int) -> Pixels:

@@ -159,3 +159,9 @@ def chosen(chance: torch.Tensor, p: float, name: str) -> torch.Tensor:
     if not 0 <= p <= 1:
         raise UsageError(f"{name}(p={p!r})", "a probability lies between 0 and 1")
     return chance < p
+
+
+def plain(images: torch.Tensor) -> bool:
+    """Whether NumPy can work on them where they are."""
+    usual = images.dtype in (torch.uint8, torch.float32)
+    return usual and images.device.type == "cpu" and not images.requires_grad
