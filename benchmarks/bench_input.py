@@ -207,16 +207,16 @@ def compared(rounds: dict[str, list[dict[str, float]]], names: tuple[str, ...]) 
 def one_pass(folder: Path, passes: int) -> dict[str, float]:
     """Training batches of 224 pixels as the training loop makes them."""
     import numpy as np
-    import torch
 
     from striate.data import Decoded, open_data
     from striate.data.loader import stream
+    from striate.device import choose
     from striate.training.schedule import batches as order_of
     from striate.transforms.augment import augment
     from striate.transforms.preprocess import Preprocess
 
     data, preprocess = open_data(folder), Preprocess.for_size(224)
-    device = torch.device("cpu")
+    device = choose("cpu")
     rates, count, before = [], 0, time.process_time()
     source = Decoded(data.splits["all"], preprocess, canvas=True, root=data.root)
     for epoch in range(passes):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from striate import memory
 from striate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _WIDE = 32  # channels from which on kernels that take 16 of them at once are th
 def choose(name: str = "auto") -> torch.device:
     """The device that `name` asks for.
 
+    What is freed on a CPU is kept for the next tensors from then on, as torch keeps a GPU's memory itself.
+
     Args:
         name: `auto` (a GPU where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`, ...
 
@@ -31,9 +34,8 @@ def choose(name: str = "auto") -> torch.device:
     import torch
 
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        has_mps = torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -48,6 +50,8 @@ def choose(name: str = "auto") -> torch.device:
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device 'mps' is not available", "this is no Apple GPU", "Use --device auto or cpu")
+    if device.type == "cpu":
+        memory.keep()
     return device
 
 

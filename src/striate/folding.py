@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from striate.models.layers import check_images
+from striate.models.linear import Linear, linear
 from striate.models.transformer import Dropout, MultiHeadAttention
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -38,7 +39,7 @@ _ACTIVATIONS: dict[Any, _Activation] = {
 }
 
 # The feed-forward layers of a Transformer for text.
-_FEED_FORWARD = [nn.Linear, nn.ReLU, Dropout, nn.Linear, Dropout]
+_FEED_FORWARD = [Linear, nn.ReLU, Dropout, Linear, Dropout]
 
 
 def fold(network: nn.Module, shape: tuple[int, int, int], tolerance: float = TOLERANCE) -> nn.Module:
@@ -78,7 +79,7 @@ class Tracer(fx.Tracer):
     """Follows a network's forward with a stand-in for the images; the check of their shape stays a step."""
 
     def __init__(self) -> None:
-        super().__init__(autowrap_functions=(check_images,))
+        super().__init__(autowrap_functions=(check_images, linear))
 
 
 class _Convolution(nn.Module):

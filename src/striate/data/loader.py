@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from striate import memory
 from striate.data.source import Indices, Source
 
 _PIECE = 16  # images that one thread reads at a time
@@ -101,11 +100,7 @@ class _Buffer:
         self._source, self._which, self._device = source, which, device
         self._pinned = device.type == "cuda"
         shape = (len(which), *source.shape)
-        self._pixels = (
-            torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-            if self._pinned
-            else torch.from_numpy(memory.empty(shape, np.uint8))
-        )
+        self._pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
         self._readable = np.zeros(len(which), np.bool_)
 
     def submit(self, pool: ThreadPoolExecutor) -> list[Future[None]]:

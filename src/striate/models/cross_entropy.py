@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from striate.models.linear import linear, product
+
 CHUNK = 2**21  # scores at a time: few enough to stay in a processor's cache
 
 
@@ -33,7 +35,7 @@ def linear_cross_entropy(
     """
     learns = torch.is_grad_enabled() and x.requires_grad
     if not learns or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return F.cross_entropy(F.linear(x, weight, bias), expected, label_smoothing=smoothing)
+        return F.cross_entropy(linear(x, weight, bias), expected, label_smoothing=smoothing)
     loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]  # torch's omission
         x, weight, bias, expected, smoothing
     )
@@ -52,27 +54,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = x.new_zeros((), dtype=torch.float64)
         uniform = smoothing / vocab
         for rows, goal, dx_rows in zip(
-            *(torch.split(t, max(1, CHUNK // vocab)) for t in (x, expected, dx)), strict=True
+            *(torch.split(t, max(1, CHUNK // vocab)) for t in (x, expected[:, None], dx)), strict=True
         ):
-            scores = torch.addmm(bias, rows, weight.t())
-            log = scores.log_softmax(dim=1)
-            picked = log.gather(1, goal[:, None])
+            log = linear(rows, weight, bias).log_softmax(dim=1)
+            picked = log.gather(1, goal)
             total -= (1 - smoothing) * picked.sum(dtype=torch.float64)
-            if smoothing:
-                total -= uniform * log.sum(dtype=torch.float64)
+            if smoothing:  # rows first: to add them up in float64, all scores would be copied
+                total -= uniform * log.sum(dim=1).sum(dtype=torch.float64)
             grad = log.exp_()
             if smoothing:
                 grad -= uniform
-            grad.scatter_add_(1, goal[:, None], torch.full_like(picked, smoothing - 1))
-            grad /= n
-            torch.mm(grad, weight, out=dx_rows)
-            dweight.addmm_(grad.t(), rows)
+            grad.scatter_add_(1, goal, torch.full_like(picked, smoothing - 1))
+            dx_rows.copy_(product(grad, weight.t()))
+            dweight += product(grad.t(), rows.t())
             dbias += grad.sum(dim=0)
         ctx.save_for_backward(dx, dweight, dbias)
+        ctx.n = n
         return (total / n).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         dx, dweight, dbias = ctx.saved_tensors
-        return dx * gradient, dweight * gradient, dbias * gradient, None, None
+        factor = gradient / ctx.n
+        return dx * factor, dweight * factor, dbias * factor, None, None

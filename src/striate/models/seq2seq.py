@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from striate.errors import UsageError, unknown_name
 from striate.models.image_encoders import image_front
+from striate.models.linear import Linear
 from striate.models.packing import Packing
 from striate.models.text_decoder import Positions, TextDecoder, TokenEmbedding
 from striate.models.transformer import Dropout, Encoder
@@ -194,7 +195,7 @@ class ImageToText(SequenceToSequence):
         )
         size = (input_size[0], input_size[1])  # JSON knows no tuples
         self.front = image_front(encoder, in_channels, size, **(encoder_arguments or {}))
-        self.project = nn.Linear(self.front.channels, width)
+        self.project = Linear(self.front.channels, width)
         # Half of a vector's components tell the row, half the column.
         self.rows = Positions(positions, width // 2, max_length)
         self.columns = Positions(positions, width - width // 2, max_length)
@@ -259,7 +260,7 @@ class Tagger(nn.Module):
         self.pad = pad
         self.embed = TokenEmbedding(vocab, width, positions, max_length, dropout)
         self.encoder = Encoder(depth, width, heads, hidden, dropout, activation="relu")
-        self.head = nn.Linear(width, tags)
+        self.head = Linear(width, tags)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits `[batch, tokens, tags]` for int64 `[batch, tokens]`; zeros where there is padding."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from striate.errors import LayoutError, unknown_name
 from striate.models.cross_entropy import linear_cross_entropy
+from striate.models.linear import Linear
 from striate.models.packing import Packing
 from striate.models.transformer import Cache, Decoder, Dropout
 
@@ -193,7 +194,7 @@ class TextDecoder(nn.Module):
         super().__init__()
         self.embed = TokenEmbedding(vocab, width, positions, max_length, dropout)
         self.layers = Decoder(depth, width, heads, hidden, dropout, activation="relu")
-        self.output = nn.Linear(width, vocab)
+        self.output = Linear(width, vocab)
         nn.init.zeros_(self.output.bias)
         if tied:
             self.output.weight = self.embed.embedding.weight

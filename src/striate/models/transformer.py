@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from striate.models.layers import ResidualBlock
+from striate.models.linear import Linear, linear
 from striate.models.packing import Packing
 
 NORM_EPSILON = 1e-6  # of the LayerNorms, as ViT's first implementation has it
@@ -88,13 +89,13 @@ class MultiHeadAttention(nn.Module):
         self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))  # queries, keys, values
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Let all tokens attend to all: `[batch, tokens, width]`, the shape unchanged."""
-        query, key, value = self._heads(F.linear(x, self.in_proj_weight, self.in_proj_bias), 3).unbind(0)
+        query, key, value = self._heads(linear(x, self.in_proj_weight, self.in_proj_bias), 3).unbind(0)
         dropout = self.dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return self.out_proj(x.transpose(1, 2).flatten(2))
@@ -156,9 +157,9 @@ class MultiHeadAttention(nn.Module):
     def _project(self, x: Tensor, first: int, last: int) -> Tensor:
         """`[..., width]` to `[..., (last - first) * width]`: some of queries (0), keys (1) and values (2)."""
         if (first, last) == (0, 3):
-            return F.linear(x, self.in_proj_weight, self.in_proj_bias)
+            return linear(x, self.in_proj_weight, self.in_proj_bias)
         rows = slice(first * x.shape[-1], last * x.shape[-1])
-        return F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        return linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
 
     def _split(self, x: Tensor, parts: int, packing: Packing | None) -> tuple[Tensor, ...]:
         """`parts` tensors `[batch, heads, tokens, width / heads]`."""
@@ -186,14 +187,14 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, causal: b
 def feed_forward(width: int, hidden: int, dropout: float, activation: str = "gelu") -> nn.Sequential:
     """The two layers that each token passes on its own (section 3.3); GELU as in ViT, or the paper's ReLU."""
     layers = nn.Sequential(
-        nn.Linear(width, hidden),
+        Linear(width, hidden),
         ACTIVATIONS[activation](),
         Dropout(dropout),
-        nn.Linear(hidden, width),
+        Linear(hidden, width),
         Dropout(dropout),
     )
     for layer in layers:
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, Linear):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.normal_(layer.bias, std=1e-6)
     return layers

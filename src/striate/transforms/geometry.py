@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from striate import memory
 from striate.errors import UsageError
 from striate.transforms.preprocess import INTERPOLATIONS
 from striate.transforms.transform import Transform, chosen, interval, plain, sides
@@ -274,7 +273,7 @@ def _antialiased_crops(
 ) -> torch.Tensor:
     source = images.permute(0, 2, 3, 1).numpy()
     flips = [False] * len(images) if mirrored is None else mirrored.tolist()
-    out = memory.empty((len(images), *size, images.shape[1]), source.dtype)
+    out = np.empty((len(images), *size, images.shape[1]), source.dtype)
     for i, (top, left, height, width) in enumerate(boxes):
         # NumPy's copies stay in this thread: torch's would wake others for a few hundred kilobytes.
         crop = np.ascontiguousarray(source[i : i + 1, top : top + height, left : left + width])

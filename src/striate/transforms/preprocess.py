@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image
 
-from striate import memory
 from striate.errors import LayoutError, UsageError
 from striate.transforms.decode import Pixels, decode, open_image
 
@@ -210,7 +209,7 @@ class Preprocess:
             return moved.div_(255).sub_(shift).div_(scale)
         # Some images at a time, which stay in the processor's cache from step to step.
         mean, std = (np.array(values, np.float32)[:, None, None] for values in (self.mean, self.std))
-        pixels, out = nchw.numpy(), memory.empty(tuple(nchw.shape), np.float32)
+        pixels, out = nchw.numpy(), np.empty(tuple(nchw.shape), np.float32)
         at_once = max(1, _IN_CACHE // max(1, math.prod(nchw.shape[1:])))
         for at in range(0, len(out), at_once):
             part = out[at : at + at_once]
