@@ -40,6 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from striate.device import choose
 from striate.folding import arrange
 from striate.generation import beam, greedy
 from striate.models.seq2seq import TextToText
@@ -94,6 +95,7 @@ def padded(rows: list[list[int]]) -> Tensor:
 
 
 def striate(args: argparse.Namespace) -> dict[str, Any]:
+    choose("cpu")  # the commands do: it sets up the memory
     net, source = arrange(network()), padded(sources())
 
     @torch.inference_mode()
@@ -243,6 +245,7 @@ def training(build: Callable[[float], Any], args: argparse.Namespace) -> dict[st
 
 
 def striate_training(args: argparse.Namespace) -> dict[str, Any]:
+    choose("cpu")
     return training(
         lambda dropout: TextToText(VOCAB, VOCAB, WIDTH, DEPTH, HEADS, HIDDEN, dropout, max_length=256), args
     )

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.generation import beam, greedy, length_penalty, likeliest, top
+from striate.generation import beam, greedy, length_penalty, top
 from striate.models.seq2seq import TextToText
 
 BEGIN, END = 1, 2
@@ -181,11 +181,3 @@ def test_top_is_topk(rows, n, k, seed):
     expected = scores.topk(min(k, n))
     assert torch.equal(values, expected.values)
     assert torch.equal(scores.gather(1, places), values)
-
-
-def test_the_likeliest_have_the_log_probabilities_of_log_softmax():
-    logits = 5 * torch.randn(4, 700, generator=torch.Generator().manual_seed(0))
-    expected = logits.log_softmax(dim=1).topk(3)
-    values, tokens = likeliest(logits, 3)
-    torch.testing.assert_close(values, expected.values)
-    assert torch.equal(tokens, expected.indices)

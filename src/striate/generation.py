@@ -100,7 +100,7 @@ def greedy(
     while rows:
         weights: list[tuple[Tensor, Tensor]] | None = [] if attention else None
         logits = decoder.step(last, state, weights)[:, 0].float()
-        value, last = likeliest(logits, 1)
+        value, last = top(logits.log_softmax(dim=1), 1)
         for row, token, log_p in zip(rows, last[:, 0].tolist(), value[:, 0].tolist(), strict=True):
             if not done[row]:
                 texts[row].append(token)
@@ -205,14 +205,11 @@ class _Search:
         """Lengthen each beam by a token; from the last tokens `[rows, beams]` to the next."""
         beams = self.beams
         weights: list[tuple[Tensor, Tensor]] | None = None if self.looked is None else []
-        logits = self.decoder.step(last, self.state, weights).float()
-        rows, _, vocab = logits.shape
-        count = min(2 * beams, vocab)
-        value, token = likeliest(logits.view(rows * beams, vocab), count)
-        value = (value.view(rows, beams, count) + self.total[:, :, None]).flatten(1)
-        value, place = value.topk(min(2 * beams, value.shape[1]))
-        token = token.view(rows, -1).gather(1, place)
-        parent = place.div(count, rounding_mode="floor")
+        log_p = self.decoder.step(last, self.state, weights).float().log_softmax(dim=2)
+        vocab = log_p.shape[2]
+        value, place = top(log_p.add_(self.total[:, :, None]).flatten(1), min(2 * beams, beams * vocab))
+        parent = place.div(vocab, rounding_mode="floor")
+        token = place - vocab * parent
         if weights:
             seen = weights[-1][1].mean(dim=1)[:, :, None]  # [rows, beams, 1, source tokens]
             assert self.looked is not None
@@ -276,25 +273,6 @@ class _Search:
         found.sort(key=lambda hypothesis: (not hypothesis.ended, -hypothesis.score))
         del found[self.best :]
         return True
-
-
-def likeliest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the `k` likeliest tokens of each row, and their numbers.
-
-    Only those are needed, so the logits are used up rather than copied: at a large vocabulary the memory of
-    a copy takes longer to get than its numbers to compute.
-
-    Args:
-        logits: `[rows, vocab]`; overwritten.
-        k: at most `vocab`.
-
-    Returns:
-        float32 and int64 `[rows, k]`, the likeliest first.
-    """
-    values, tokens = top(logits, k)
-    largest = values[:, :1]
-    total = logits.sub_(largest).exp_().sum(dim=1, keepdim=True).log_()
-    return values - largest - total, tokens
 
 
 def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
