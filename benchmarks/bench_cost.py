@@ -26,6 +26,7 @@ from rates import network_of, noise
 from striate import models
 from striate.anatomy import trace
 from striate.anatomy.limits import A100, T4, images_per_hour
+from striate.device import choose
 from striate.folding import fold
 from striate.prediction import logits
 from striate.training.config import TrainConfig
@@ -69,7 +70,7 @@ def measure(name: str, pass_seconds: float) -> dict[str, Any]:
 
 def training(config: TrainConfig, steps: int) -> float:
     """Images in a second of the processor's time, by the training loop."""
-    preprocess, images, device = config.preprocess(None), (steps + 1) * config.batch, torch.device("cpu")
+    preprocess, images, device = config.preprocess(None), (steps + 1) * config.batch, choose("cpu")
     train = noise(preprocess, images, canvas=config.augmentation(preprocess, images) != "none")
     state = TrainState.fresh(network_of(config, preprocess, device), config, device)
     times: list[float] = []
@@ -80,7 +81,7 @@ def training(config: TrainConfig, steps: int) -> float:
 
 def prediction(config: TrainConfig, steps: int) -> float:
     """Images in a second of the processor's time, folded."""
-    preprocess, device = config.preprocess(None), torch.device("cpu")
+    preprocess, device = config.preprocess(None), choose("cpu")
     with torch.inference_mode():
         shape = (preprocess.channels, *preprocess.size)
         network = fold(network_of(config, preprocess, device).eval(), shape)

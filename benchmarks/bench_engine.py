@@ -9,6 +9,7 @@
   (contiguous, torch.optim.AdamW); they take turns with our epochs in one process. The first epoch, which
   decodes, is not counted. `--peer` names a Python that has torchvision: its usual loop (a DataLoader with
   processes, RandomResizedCrop, flip, AdamW) takes turns with its own bare loop in a process of that Python.
+  In our process freed memory is kept (`striate.memory`), for bare and eager too; in the peer's it is not.
 - predict: as `bench_predict.py`, for one image.
 - start: seconds from the start of a process until torch is imported ("import"), and until `striate train` has
   made its first step ("first step"), in turns. Each run finds no decoded images.
@@ -77,7 +78,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--imgsz", type=int, default=224)
     parser.add_argument("--steps", type=int, default=8, help="of an epoch")
-    parser.add_argument("--rounds", type=int, default=4, help="epochs that count; a peer has half of them")
+    parser.add_argument("--rounds", type=int, default=4, help="epochs that count, 4 or more; a peer has half")
     parser.add_argument("--save-every", type=int, default=32, help="steps; by default a minute of them here")
     parser.add_argument("--starts", type=int, default=9, help="processes of each kind")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
