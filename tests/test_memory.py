@@ -37,8 +37,9 @@ def faults(how):
 def test_a_step_on_the_cpu_gets_the_memory_of_the_step_before():
     if not memory.keep():
         pytest.skip("this C library is not glibc")
-    assert faults("keep") < 100
-    assert faults("as malloc has it") > 10_000 / 4  # of 10 * 40 MB / 4 KB, where pages may be larger
+    kept = faults("keep")
+    assert kept < 100
+    assert 10 * kept < faults("as malloc has it")  # 100,000 of 4 KB, or 200 of 2 MB
 
 
 def test_another_c_library_is_left_alone(monkeypatch):

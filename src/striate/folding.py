@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from striate.models.layers import check_images
-from striate.models.linear import Linear, linear
+from striate.models.linear import Linear, linear, onednn
 from striate.models.transformer import Dropout, MultiHeadAttention
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -288,8 +288,7 @@ class _ArrangedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in]` to `[..., out]`."""
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, self.activation, [], "")
-        return y
+        return onednn(x, self.weight, self.bias, self.activation)
 
 
 class _ArrangedAttention(MultiHeadAttention):

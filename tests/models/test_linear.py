@@ -1,5 +1,7 @@
 """oneDNN's products are those of float64 but for rounding, and are taken where they pay, nowhere else."""
 
+import io
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -113,7 +115,7 @@ def test_elsewhere_it_is_torchs(monkeypatch):
 )
 def test_mkl_is_left_to_the_processors_it_was_made_for(monkeypatch, processor, slow):
     monkeypatch.setattr(module.torch.backends.mkl, "is_available", lambda: True)
-    monkeypatch.setattr(module.Path, "read_text", lambda path: processor)
+    monkeypatch.setattr(module.Path, "open", lambda path: io.StringIO(processor))
     assert module._mkl_is_slow() is slow
     monkeypatch.setattr(module.torch.backends.mkl, "is_available", lambda: False)
     assert module._mkl_is_slow() is False

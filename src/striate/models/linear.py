@@ -53,7 +53,19 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     """`a @ b.T` of `[n, k]` and `[m, k]`, whichever way they lie in memory; not to be differentiated."""
     if not pays(a, b):
         return a @ b.t()
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+    return onednn(a, b, None)
+
+
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+    """A linear layer and the activation after it, by oneDNN; not to be differentiated.
+
+    Args:
+        x: float32 `[..., in]` on the CPU.
+        weight: `[out, in]`, however it lies in memory, or arranged by oneDNN.
+        bias: `[out]` or None.
+        activation: oneDNN's name for what comes after it.
+    """
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
     return y
 
 
@@ -75,7 +87,8 @@ def _mkl_is_slow() -> bool:
     if not has_mkl or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     try:
-        processor = Path("/proc/cpuinfo").read_text()
+        with Path("/proc/cpuinfo").open() as file:
+            processor = file.read(1000)  # the first of many, which take long to list
     except OSError:  # not Linux
         processor = platform.processor()
     return "Intel" not in processor
@@ -88,8 +101,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return y
+        return onednn(x, weight, bias)
 
     @staticmethod
     @once_differentiable
