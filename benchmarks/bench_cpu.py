@@ -63,7 +63,7 @@ def steps(name: str, keep: bool) -> dict[str, float]:
         F.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]  # torch's omission
         optimizer.step()
 
-    repeats = 10
+    repeats = 6
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     took = milliseconds(step, repeats)
     after = resource.getrusage(resource.RUSAGE_SELF)
