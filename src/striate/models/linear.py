@@ -2,7 +2,7 @@
 
 On a CPU torch multiplies matrices of float32 with MKL, which uses Intel's processors well and others less: on
 an AMD EPYC (Zen 5) it takes 1.6 to 2.3 times as long as oneDNN, with which torch computes convolutions
-(`benchmarks/bench_cpu.py`). Here a matrix product is oneDNN's too, where that pays. Elsewhere all is torch's own.
+(`benchmarks/bench_cpu.py`). Here a matrix product is oneDNN's too, where that pays. Elsewhere all is torch's.
 """
 
 from __future__ import annotations
