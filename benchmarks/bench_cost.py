@@ -27,8 +27,8 @@ from striate import models
 from striate.anatomy import trace
 from striate.anatomy.limits import A100, T4, images_per_hour
 from striate.device import choose
-from striate.folding import fold
-from striate.prediction import logits
+from striate.inference.classifier import logits
+from striate.kernels.folding import fold
 from striate.training.config import TrainConfig
 from striate.training.loop import Job, fit
 from striate.training.schedule import Epochs

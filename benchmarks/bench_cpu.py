@@ -1,4 +1,4 @@
-"""What `striate.memory` and `striate.models.linear` gain on a CPU, beside torch as it is.
+"""What `striate.kernels.allocator` and `striate.models.linear` gain on a CPU, beside torch as it is.
 
     python benchmarks/bench_cpu.py
     python benchmarks/bench_cpu.py --rounds 5 --out benchmarks/results
@@ -29,8 +29,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from striate import memory, models
+from striate import models
 from striate.device import placed
+from striate.kernels import allocator as memory
 from striate.models.linear import onednn
 
 STEPS = {"lenet": (32, 256), "alexnet": (224, 64), "resnet18": (224, 32), "mobilenet_v3_small": (224, 64)}

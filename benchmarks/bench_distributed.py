@@ -25,7 +25,7 @@ import torch.distributed as dist
 
 from striate import models
 from striate.data import Loaded
-from striate.data.loader import stream
+from striate.data.images.loader import stream
 from striate.training.config import TrainConfig
 from striate.training.distributed import World
 from striate.training.joining import joined

@@ -9,7 +9,8 @@
   (contiguous, torch.optim.AdamW); they take turns with our epochs in one process. The first epoch, which
   decodes, is not counted. `--peer` names a Python that has torchvision: its usual loop (a DataLoader with
   processes, RandomResizedCrop, flip, AdamW) takes turns with its own bare loop in a process of that Python.
-  In our process freed memory is kept (`striate.memory`), for bare and eager too; in the peer's it is not.
+  In our process freed memory is kept (`striate.kernels.allocator`), for bare and eager too; not in the
+  peer's.
 - predict: as `bench_predict.py`, for one image.
 - start: seconds from the start of a process until torch is imported ("import"), and until `striate train` has
   made its first step ("first step"), in turns. Each run finds no decoded images.

@@ -39,8 +39,8 @@ from torch import nn
 from striate import bundle, models
 from striate.bundle import Description
 from striate.data import Decoded
-from striate.folding import fold
-from striate.prediction import logits
+from striate.inference.classifier import logits
+from striate.kernels.folding import fold
 from striate.progress import SILENT
 from striate.training.config import TrainConfig
 from striate.training.folder import TrainedRun

@@ -209,7 +209,7 @@ def one_pass(folder: Path, passes: int) -> dict[str, float]:
     import numpy as np
 
     from striate.data import Decoded, open_data
-    from striate.data.loader import stream
+    from striate.data.images.loader import stream
     from striate.device import choose
     from striate.training.schedule import batches as order_of
     from striate.transforms.augment import augment
@@ -243,7 +243,7 @@ def reading(folder: Path) -> dict[str, float]:
     import torch
 
     from striate.data import Decoded, open_data
-    from striate.data.loader import stream
+    from striate.data.images.loader import stream
     from striate.transforms.preprocess import Preprocess
 
     data, preprocess = open_data(folder), Preprocess.for_size(224)
@@ -262,8 +262,8 @@ def predicting(folder: Path) -> dict[str, float]:
     from torch import nn
 
     from striate.bundle import Description
-    from striate.data.folders import find_images
-    from striate.prediction import Classifier
+    from striate.data.images.folders import find_images
+    from striate.inference.classifier import Classifier
     from striate.transforms.preprocess import Preprocess
 
     class Corner(nn.Module):

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from striate import models
-from striate.folding import fold
+from striate.kernels.folding import fold
 
 MODELS = "resnet18,mobilenet_v3_large,mobilenet_v3_small,resnet50,googlenet,vgg16_bn"
 

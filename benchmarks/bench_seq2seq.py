@@ -41,8 +41,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from striate.device import choose
-from striate.folding import arrange
-from striate.generation import beam, greedy
+from striate.inference.generation import beam, greedy
+from striate.kernels.folding import arrange
 from striate.models.seq2seq import TextToText
 from striate.models.text_decoder import sinusoids
 
@@ -124,7 +124,7 @@ def generation(write: Callable[[int], list[list[int]]], args: argparse.Namespace
 def ctranslate2(args: argparse.Namespace, by_two: bool = False) -> dict[str, Any]:
     import ctranslate2 as library
 
-    from striate.exporting.ctranslate2 import export
+    from striate.export.ctranslate2 import export
 
     strings = [str(token) for token in range(VOCAB)]
     words = [[str(token) for token in row] for row in sources()]

@@ -40,9 +40,9 @@ from striate.anatomy import trace
 from striate.anatomy.limits import Gpu, seconds
 from striate.data import Loaded
 from striate.device import choose, mixed_precision
-from striate.folding import fold
+from striate.inference.classifier import logits
+from striate.kernels.folding import fold
 from striate.models.googlenet import GoogLeNetOutput
-from striate.prediction import logits
 from striate.training.config import TrainConfig
 from striate.training.loop import loss_of
 from striate.transforms.augment import RECIPES, augment, light

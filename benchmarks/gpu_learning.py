@@ -15,7 +15,7 @@ from rates import noise
 from striate import bundle, models
 from striate.data import Loaded
 from striate.device import mixed_precision
-from striate.prediction import logits
+from striate.inference.classifier import logits
 from striate.progress import Progress
 from striate.training.config import TrainConfig
 from striate.training.interrupts import TrainingInterrupted

@@ -13,8 +13,8 @@ from torch import nn
 from striate import models
 from striate.data import Loaded
 from striate.device import autocast, mixed_precision
-from striate.folding import fold
-from striate.prediction import logits
+from striate.inference.classifier import logits
+from striate.kernels.folding import fold
 from striate.training.config import TrainConfig
 from striate.training.loop import Job, fit, loss_of
 from striate.training.optimizer import make_optimizer

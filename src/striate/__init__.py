@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from striate import anatomy, data, metrics, models, transforms
     from striate.data.check import Checkup, check
-    from striate.evaluation import Evaluation, evaluate
-    from striate.prediction import Classifier, Prediction, load
+    from striate.inference.classifier import Classifier, Prediction, load
+    from striate.inference.evaluation import Evaluation, evaluate
+    from striate.inference.translator import Translator, evaluate_seq2seq, load_translator
     from striate.runs import Run, resume, train, train_seq2seq
     from striate.transforms.preprocess import Preprocess
-    from striate.translation import Translator, evaluate_seq2seq, load_translator
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Checkup": "striate.data.check",
-    "Classifier": "striate.prediction",
-    "Evaluation": "striate.evaluation",
-    "Prediction": "striate.prediction",
+    "Classifier": "striate.inference.classifier",
+    "Evaluation": "striate.inference.evaluation",
+    "Prediction": "striate.inference.classifier",
     "Preprocess": "striate.transforms.preprocess",
     "Run": "striate.runs",
-    "Translator": "striate.translation",
+    "Translator": "striate.inference.translator",
     "check": "striate.data.check",
-    "evaluate": "striate.evaluation",
-    "evaluate_seq2seq": "striate.translation",
-    "load": "striate.prediction",
-    "load_translator": "striate.translation",
+    "evaluate": "striate.inference.evaluation",
+    "evaluate_seq2seq": "striate.inference.translator",
+    "load": "striate.inference.classifier",
+    "load_translator": "striate.inference.translator",
     "resume": "striate.runs",
     "train": "striate.runs",
     "train_seq2seq": "striate.runs",

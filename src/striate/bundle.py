@@ -45,7 +45,7 @@ class Description:
         preprocess: how an image becomes the network's input; None where it reads text.
         metrics: figures measured on held-out data.
         provenance: where it came from: versions, data, seed, date.
-        text: of `seq2seq`, the tokenizers and what else `striate.translation` needs; else None.
+        text: of `seq2seq`, the tokenizers and what else `striate.inference.translator` needs; else None.
     """
 
     task: str

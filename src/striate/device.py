@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from striate import memory
 from striate.errors import UsageError
+from striate.kernels import allocator as memory
 
 if TYPE_CHECKING:
     import torch

@@ -19,10 +19,10 @@ from striate.training.interrupts import TrainingInterrupted
 from striate.training.seq2seq.config import SeqConfig
 
 if TYPE_CHECKING:
-    from striate.evaluation import Evaluation
+    from striate.inference.evaluation import Evaluation
+    from striate.inference.translator import TextEvaluation
     from striate.training.folder import TrainedRun
     from striate.training.seq2seq.session import SeqRun
-    from striate.translation import TextEvaluation
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def finish(run: TrainedRun, progress: Progress = SILENT) -> Run:
     Of several processes each measures, and the first one writes; the others must be able to read its folder.
     """
     # Neither is needed, and their libraries are not loaded, before there is something to report.
-    from striate.evaluation import evaluate
+    from striate.inference.evaluation import evaluate
     from striate.report.page import write_report
 
     held_out = "test" if "test" in run.dataset.splits else "val"
@@ -218,8 +218,8 @@ def train_seq2seq(*data: str | os.PathLike[str], progress: Progress = SILENT, **
 
 def finish_seq2seq(run: SeqRun, progress: Progress = SILENT) -> SeqFinished:
     """Measure the best bundle on what was held out, note the figures in it, write the report."""
+    from striate.inference.translator import load_translator, measure_on
     from striate.report.seq2seq_page import write_seq2seq_report
-    from striate.translation import load_translator, measure_on
 
     held_out = "test" if "test" in run.data.splits else "val"
     translator = load_translator(run.best, run.config.device)

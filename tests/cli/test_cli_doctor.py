@@ -16,7 +16,7 @@ from striate.transforms.preprocess import Preprocess
 def cached(colors, tmp_path, monkeypatch):
     """A cache folder with the images of a data set in it; answers the folder and their bytes."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("striate.data.decoded._SETTLED", -(10**12))
+    monkeypatch.setattr("striate.data.images.decoded._SETTLED", -(10**12))
     samples = open_data(colors).splits["all"]
     source = Decoded(samples, Preprocess.for_size(72), root=str(colors))
     out = np.empty((len(samples), 72, 72, 3), np.uint8)

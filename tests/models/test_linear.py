@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate import models
-from striate.folding import fold
+from striate.kernels.folding import fold
 from striate.models import linear as module
 from striate.models.cross_entropy import linear_cross_entropy
 from striate.models.linear import Linear, linear, pays, product

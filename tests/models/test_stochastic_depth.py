@@ -7,7 +7,7 @@ from scipy import stats
 from striate import anatomy
 from striate.device import seed_step
 from striate.errors import UsageError
-from striate.folding import fold
+from striate.kernels.folding import fold
 from striate.models import build
 from striate.models.layers import ResidualBlock, set_drop_path, set_dropout
 from striate.training.transfer import freeze, training_mode

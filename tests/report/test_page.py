@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from striate.data import Problem
-from striate.evaluation import measure
+from striate.inference.evaluation import measure
 from striate.report import figures
 from striate.report.page import write_report
 

@@ -42,7 +42,7 @@ def test_no_file_is_decoded_twice_and_the_weights_are_the_same(
     options, colors, tmp_path, monkeypatch, decoded
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("striate.data.decoded._SETTLED", 0)  # the files of this test are new
+    monkeypatch.setattr("striate.data.images.decoded._SETTLED", 0)  # the files of this test are new
     run = ahead.train(config_of(colors, tmp_path, **options))
     kept = [name for split in ("train", "val") for name in run.dataset.splits[split].names]
     assert decoded == Counter(kept)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from striate.data import Loaded
-from striate.data.loader import stream
+from striate.data.images.loader import stream
 from striate.errors import TrainingError
 from striate.progress import SILENT, Progress
 from striate.training.config import TrainConfig

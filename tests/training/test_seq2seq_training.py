@@ -20,6 +20,7 @@ from striate.cli import run as command
 from striate.data.text.batches import padded
 from striate.data.text.examples import Examples
 from striate.errors import BundleError, DataError, TrainingError, UsageError
+from striate.inference.translator import TextEvaluation, load_translator, measure_on
 from striate.metrics.text import measure
 from striate.progress import Progress
 from striate.report.seq2seq_page import write_seq2seq_report
@@ -31,7 +32,6 @@ from striate.training.seq2seq.config import PRESETS, SeqConfig, filled, rates
 from striate.training.seq2seq.prepare import prepare
 from striate.training.seq2seq.session import resume_pairs, train_pairs
 from striate.transforms.preprocess import Preprocess
-from striate.translation import TextEvaluation, load_translator, measure_on
 
 CPU = torch.device("cpu")
 SMALL = {

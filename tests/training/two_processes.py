@@ -23,7 +23,7 @@ from torch import nn
 import striate.cli
 from striate import models
 from striate.data import Loaded
-from striate.data.loader import stream
+from striate.data.images.loader import stream
 from striate.errors import DataError, StriateError, TrainingError
 from striate.progress import Progress
 from striate.training import loop, step

@@ -6,9 +6,10 @@ import hashlib
 import pytest
 import torch
 
-from striate import bundle, models, prediction, weights
+from striate import bundle, models, weights
 from striate.bundle import Description
 from striate.errors import BundleError, UsageError
+from striate.inference import classifier as prediction
 from striate.models.vit import interpolate_positions
 from striate.progress import Progress
 from striate.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess

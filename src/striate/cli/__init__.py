@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import typer
 
-from striate import early
 from striate.errors import INTERNAL_EXIT_CODE, INTERRUPTED_EXIT_CODE, StriateError, unknown_name
+from striate.kernels import preload
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def run(argv: Sequence[str]) -> int:
         if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
             raise unknown_name("command", argv[0], COMMANDS, "`striate --help` lists them")
         if argv[0] in _LEARN and "--help" not in argv:
-            early.load_libraries()
+            preload.load_libraries()
         code = _app(argv)(list(argv), prog_name="striate", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except StriateError as error:

@@ -255,7 +255,7 @@ def _subject(name: str, imgsz: str | None) -> _Subject:
 
     size = _size(imgsz)
     if name not in MODELS and (name.endswith(".safetensors") or Path(name).is_dir()):
-        from striate.prediction import load
+        from striate.inference.classifier import load
 
         classifier = load(name, "cpu")
         return _Subject(classifier.network, size or classifier.preprocess.size, classifier.preprocess)

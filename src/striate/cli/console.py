@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from striate.progress import Progress
 
 if TYPE_CHECKING:
-    from striate.evaluation import Evaluation
+    from striate.inference.evaluation import Evaluation
 
 _EVERY = 10.0  # seconds between two plain lines of the same stage
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from striate.evaluation import Evaluation
+    from striate.inference.evaluation import Evaluation
     from striate.transforms.decode import Pixels
 
 _SHADES = " ░▒▓█"

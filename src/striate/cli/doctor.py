@@ -15,12 +15,12 @@ def doctor(
 ) -> None:
     """Show versions, devices, threads, and the cache of decoded images with its size; or empty that cache.
 
-    Python: striate.data.cache.segments(), striate.data.cache.clear()
+    Python: striate.data.images.cache.segments(), striate.data.images.cache.clear()
     """
     from striate.cli.console import print_json
 
     if clear_cache:
-        from striate.data.cache import cache_folder, clear
+        from striate.data.images.cache import cache_folder, clear
 
         freed = clear()
         if as_json:
@@ -54,7 +54,7 @@ def _examine() -> dict[str, Any]:
     from PIL import features
 
     import striate
-    from striate.data.cache import LIMIT_VARIABLE, cache_folder, limit, segments
+    from striate.data.images.cache import LIMIT_VARIABLE, cache_folder, limit, segments
     from striate.device import cpu_count
     from striate.metrics.detection.kernel import native
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from striate.prediction import Prediction
+    from striate.inference.classifier import Prediction
 
 
 def predict(
@@ -34,7 +34,7 @@ def predict(
     Python: striate.load("runs/flowers/best.safetensors").predict("rose.jpg").top(5)
     """
     from striate import bundle
-    from striate.data.folders import find_images
+    from striate.data.images.folders import find_images
     from striate.errors import DataError, UsageError
 
     if as_json and as_csv:
@@ -49,7 +49,7 @@ def predict(
 
     from striate.cli.console import print_json, watching
     from striate.device import cpu_count
-    from striate.prediction import load
+    from striate.inference.classifier import load
 
     classifier = load(model, device)
     show = _rows_of_csv if as_csv else _lines

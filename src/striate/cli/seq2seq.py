@@ -11,9 +11,9 @@ import typer
 from striate.training.seq2seq.config import SeqConfig
 
 if TYPE_CHECKING:
+    from striate.inference.translator import TextEvaluation
     from striate.progress import Progress
     from striate.training.seq2seq.session import SeqRun
-    from striate.translation import TextEvaluation
 
 _NONE = SeqConfig(data=())
 _DATA, _NETWORK, _LEARNING, _RUN = "Data", "Network", "Learning", "Run"
@@ -218,7 +218,7 @@ def evaluate(
     bundle.inspect(bundle.path_of(model))  # a wrong file is told before torch is loaded
 
     from striate.cli.console import print_json, watching
-    from striate.translation import evaluate_seq2seq
+    from striate.inference.translator import evaluate_seq2seq
 
     with watching() as progress:
         evaluation = evaluate_seq2seq(

@@ -23,13 +23,13 @@ def export(
 ) -> int:
     """Write a model for another engine, and compare what the two answer.
 
-    Python: striate.exporting.translators.export(translator, Path("exported"), "ctranslate2")
+    Python: striate.export.translators.export(translator, Path("exported"), "ctranslate2")
     """
     import dataclasses
 
     from striate.cli.console import print_json
-    from striate.exporting.translators import export
-    from striate.translation import load_translator
+    from striate.export.translators import export
+    from striate.inference.translator import load_translator
 
     parity = export(load_translator(model, "cpu"), Path(out), format_, texts or [])
     if as_json:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from striate.translation import Translation, Translations, Translator
+    from striate.inference.translator import Translation, Translations, Translator
 
 _AT_ONCE = 256  # sources that are read from a file before their answers are printed
 
@@ -39,9 +39,9 @@ def translate(
     Python: striate.load_translator("runs/words").translate(["hello"], beams=5).results[0].text
     """
     from striate.cli.console import print_json
-    from striate.data.folders import find_images
+    from striate.data.images.folders import find_images
     from striate.errors import UsageError
-    from striate.translation import load_translator
+    from striate.inference.translator import load_translator
 
     if texts and file:
         raise UsageError("texts and --file", "there is one source", "Give one of the two")
@@ -77,7 +77,7 @@ def read_images(model: str, paths: list[str], device: str, *, as_json: bool, as_
     """What `striate predict` does with a model that reads text."""
     from striate.cli.console import print_json, watching
     from striate.errors import BundleError, DataError
-    from striate.translation import load_translator
+    from striate.inference.translator import load_translator
 
     translator = load_translator(model, device)
     if not translator.reads_images:

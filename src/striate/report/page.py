@@ -10,8 +10,8 @@ import yaml
 from matplotlib.figure import Figure
 
 import striate
-from striate.evaluation import Evaluation
 from striate.files import write_aside
+from striate.inference.evaluation import Evaluation
 from striate.report import figures
 from striate.report.augmented import augmented
 from striate.report.templates import template

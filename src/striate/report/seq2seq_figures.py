@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
+from striate.inference.translator import Answer
 from striate.report.figures import BLUE, GRAY, ORANGE, style
 from striate.training.seq2seq.job import SeqRow
 from striate.transforms.decode import Pixels
-from striate.translation import Answer
 
 MOST_TOKENS = 40  # of a side in a picture of attention
 MOST_LOOKS = 12  # tokens of an answer that are shown over an image

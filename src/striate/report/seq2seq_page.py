@@ -11,12 +11,12 @@ import yaml
 
 import striate
 from striate.files import write_aside
+from striate.inference.translator import TextEvaluation, Translator
 from striate.metrics.text import edit_distance
 from striate.report import figures, seq2seq_figures
 from striate.report.templates import template
 from striate.training.seq2seq.job import read_samples
 from striate.training.seq2seq.session import SeqRun
-from striate.translation import TextEvaluation, Translator
 
 PICTURED = 3  # answers whose attention is drawn
 _SHOWN = 20  # answers of each kind in a table

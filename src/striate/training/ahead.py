@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from striate import bundle, early
-from striate.data import DataSet, Decoded, SplitPlan, open_data, split
+from striate import bundle
+from striate.data import DataSet, Decoded, SplitPlan, open_data
 from striate.data.check import quick
+from striate.data.images import split
 from striate.errors import DataError
+from striate.kernels import preload
 from striate.progress import SILENT, Progress
 from striate.training.config import TrainConfig
 from striate.training.schedule import batches
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 def train(config: TrainConfig, progress: Progress = SILENT) -> TrainedRun:
     """`striate.training.session.train`, which tells what is returned and raised, while torch is loaded."""
-    early.load_libraries()
+    preload.load_libraries()
     with Ahead(config, progress) as ahead:
         with _without_collector():
             from striate.training import session

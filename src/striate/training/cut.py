@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from striate.folding import Tracer
+from striate.kernels.folding import Tracer
 
 
 @dataclass(frozen=True, eq=False)

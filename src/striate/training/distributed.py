@@ -23,8 +23,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from striate.data.loader import Batch
-from striate.data.source import Indices
+from striate.data.images.loader import Batch
+from striate.data.images.source import Indices
 from striate.device import choose, cpu_count
 from striate.errors import DataError, UsageError
 from striate.training.config import TrainConfig

@@ -18,11 +18,11 @@ import numpy.typing as npt
 import torch
 from torch import fx, nn
 
-from striate.data.decoded import IN_MEMORY
-from striate.data.loader import Batch, stream
-from striate.data.source import Indices, Source
+from striate.data.images.decoded import IN_MEMORY
+from striate.data.images.loader import Batch, stream
+from striate.data.images.source import Indices, Source
 from striate.device import autocast, cpu_count
-from striate.folding import fold
+from striate.kernels.folding import fold
 from striate.progress import SILENT, Progress
 from striate.training.cut import cut
 from striate.training.loop import Job, changed, judged

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from striate.data.loader import stream
+from striate.data.images.loader import stream
 from striate.device import cpu_count
 from striate.errors import TrainingError
 from striate.progress import SILENT, Progress

@@ -25,8 +25,8 @@ from torch import nn
 from striate import bundle
 from striate.bundle import Description
 from striate.data import DataSet, Problem
-from striate.data.given import IN_MEMORY
-from striate.data.tables import render
+from striate.data.images.in_memory import IN_MEMORY
+from striate.data.images.tables import render
 from striate.errors import DataError
 from striate.files import write_aside
 from striate.training.config import TrainConfig

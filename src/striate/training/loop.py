@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from striate.data import Source
-from striate.data.loader import Batch, stream
-from striate.data.source import Indices
+from striate.data.images.loader import Batch, stream
+from striate.data.images.source import Indices
 from striate.device import autocast, mixed_precision
 from striate.errors import TrainingError
+from striate.inference.classifier import logits
 from striate.metrics.classification import top_k_accuracy
 from striate.models.googlenet import AUXILIARY_WEIGHT, GoogLeNetOutput
-from striate.prediction import logits
 from striate.progress import SILENT, Progress
 from striate.training.config import TrainConfig
 from striate.training.distributed import ALONE, World

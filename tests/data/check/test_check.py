@@ -11,8 +11,9 @@ from conftest import make_images
 from PIL import Image, ImageFilter
 
 import striate
-from striate.data import SplitPlan, open_data, split
+from striate.data import SplitPlan, open_data
 from striate.data.check import check, quick
+from striate.data.images import split
 from striate.errors import DataError
 
 

@@ -21,7 +21,7 @@ from striate.data.check.files import survey
 from striate.data.check.labels import Found, look_at_classes
 from striate.data.check.pictures import Look, look
 from striate.data.check.records import KINDS, SERIOUS, WARNING, Checkup, Finding, Item, Kind, ranked
-from striate.data.samples import UNSPLIT, DataSet
+from striate.data.images.samples import UNSPLIT, DataSet
 from striate.device import cpu_count
 from striate.errors import DataError, DecodeError
 from striate.progress import SILENT, Progress

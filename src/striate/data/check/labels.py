@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from striate.data.check.records import Item
-from striate.data.samples import UNSPLIT, DataSet
+from striate.data.images.samples import UNSPLIT, DataSet
 
 Found = dict[str, list[tuple[Item, ...]]]
 

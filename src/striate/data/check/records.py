@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from striate.data.samples import DataSet
+from striate.data.images.samples import DataSet
 
 SERIOUS, WARNING, NOTE = "serious", "warning", "note"
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from striate.data.source import Indices
+from striate.data.images.source import Indices
 from striate.data.text.tokens import PAD
 
 IntRow = npt.NDArray[np.int32]

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 import numpy as np
 import torch
 
-from striate.data.source import Indices
+from striate.data.images.source import Indices
 from striate.data.text.batches import IntRow, TextBatch, padded
 from striate.data.text.lines import Lines, stacked
 from striate.data.text.pairs import Pairs

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from striate.data.decoded import IN_MEMORY
-from striate.data.source import Indices, Problem
+from striate.data.images.decoded import IN_MEMORY
+from striate.data.images.source import Indices, Problem
 from striate.errors import DecodeError
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Pixels

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from striate.data.folders import SPLIT_NAMES
-from striate.data.samples import UNSPLIT
+from striate.data.images.folders import SPLIT_NAMES
+from striate.data.images.samples import UNSPLIT
 from striate.data.text.tokens import normal
 from striate.errors import DataError, UsageError
 

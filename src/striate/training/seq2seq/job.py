@@ -16,13 +16,14 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
 
-from striate.data.source import Indices
+from striate.data.images.source import Indices
 from striate.data.text.batches import TextBatch, bucketed, cut
 from striate.data.text.examples import Examples
 from striate.data.text.pairs import Pairs
 from striate.data.text.tokens import PAD
 from striate.device import autocast, mixed_precision
 from striate.files import write_aside
+from striate.inference.translator import Translator
 from striate.metrics.text import bleu_score, error_rate, exact_match, has_sacrebleu
 from striate.models.seq2seq import SequenceToSequence
 from striate.progress import SILENT, Progress
@@ -32,7 +33,6 @@ from striate.training.profile import UNWATCHED, Stopwatch
 from striate.training.schedule import Pace
 from striate.training.seq2seq.config import SeqConfig
 from striate.training.state import TrainState
-from striate.translation import Translator
 
 CHECKPOINTS, SAMPLES = "checkpoints", "samples.csv"
 MOST_ANSWERED = 500  # validation pairs that are answered after an epoch; all of them have a loss

@@ -20,12 +20,12 @@ from striate.data.text.pairs import Pairs, PairSet, divide, open_pairs
 from striate.data.text.tokens import Tokenizer, learn, suggest
 from striate.device import choose, cpu_count, seed_everything
 from striate.errors import DataError, UsageError
+from striate.inference.translator import TASK, Translator
 from striate.models import MODELS
 from striate.models.seq2seq import SequenceToSequence, build
 from striate.progress import Progress
 from striate.training.seq2seq.config import ENCODERS, SeqConfig, filled
 from striate.transforms.preprocess import Preprocess
-from striate.translation import TASK, Translator
 
 MAX_LENGTH = 1024  # positions that a network has at least
 _JOINT = ("sentencepiece",)  # kinds that one vocabulary for both sides suits

@@ -1,0 +1,1 @@
+"""Use trained models: classify images, translate, generate text, evaluate."""

@@ -1,0 +1,278 @@
+"""Use a trained model: one file in, names and probabilities out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import nn
+
+from striate import bundle, models
+from striate.bundle import Description
+from striate.data import Loaded, Source
+from striate.data.images.loader import stream
+from striate.data.images.source import Indices
+from striate.device import choose as choose_device
+from striate.errors import BundleError, DecodeError, LayoutError
+from striate.kernels.folding import fold
+from striate.progress import SILENT, Progress
+from striate.transforms.decode import Pixels
+from striate.transforms.preprocess import Preprocess
+
+Picture = str | os.PathLike[str] | Pixels | Image.Image
+
+
+@dataclass(frozen=True)
+class Score:
+    """A class and how probable it is, 0 to 1."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image.
+
+    Attributes:
+        path: of the image; `array` for pixels in memory.
+        classes: the model's class names.
+        probabilities: float64 `[classes]`, summing to 1; empty if there is an error.
+        error: why the image could not be read, in one line; None if it could.
+    """
+
+    path: str
+    classes: tuple[str, ...]
+    probabilities: npt.NDArray[np.float64]
+    error: str | None = None
+
+    def top(self, k: int = 5) -> list[Score]:
+        """The `k` most probable classes, most probable first; empty if there is an error."""
+        best = np.argsort(-self.probabilities, kind="stable")[:k]
+        return [Score(self.classes[i], float(self.probabilities[i])) for i in best]
+
+    @property
+    def label(self) -> str | None:
+        """The name of the most probable class; None if there is an error."""
+        return None if self.error else self.top(1)[0].name
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network with all that is needed to use it.
+
+    Attributes:
+        network: in evaluation mode, on `device`. Predictions come from a folded copy, which is made for the
+            first one and sees no later change of the network's weights.
+        description: class names, preprocessing, figures, origin.
+        device: where it runs.
+        path: the file it came from, empty if from none.
+    """
+
+    network: nn.Module = field(repr=False)
+    description: Description
+    device: torch.device
+    path: str = ""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """A name for each score, in the order of the scores."""
+        return self.description.classes
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How an image becomes the network's input."""
+        return self.description.contract
+
+    def predict(self, source: Picture) -> Prediction:
+        """Predict one image.
+
+        Args:
+            source: a path, a PIL image, or uint8 pixels `[height, width]` or `[height, width, 1 or 3]` of any
+                size.
+
+        Raises:
+            DecodeError: the file cannot be read. (`predict_many` returns such errors instead.)
+            LayoutError: the array is not laid out like that, or is no image at all.
+        """
+        prediction = next(self.predict_many([source], workers=1))
+        if prediction.error is not None:
+            raise DecodeError(f"cannot decode {prediction.path!r}", prediction.error)
+        return prediction
+
+    def predict_many(
+        self, sources: Iterable[Picture], *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
+    ) -> Iterator[Prediction]:
+        """Predict images in batches, in their order; one that cannot be read does not stop the rest.
+
+        Args:
+            sources: paths or pixels, as for `predict`; any number, read as they are needed.
+            batch: images that go through the network at once.
+            workers: threads that decode.
+            progress: is told of each batch; whoever calls begins and ends the stage.
+        """
+        remaining = iter(sources)
+        with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
+            pending = [pool.submit(self._prepare, source) for source in islice(remaining, batch)]
+            while pending:
+                # The next batch is decoded while the network works on this one.
+                following = [pool.submit(self._prepare, source) for source in islice(remaining, batch)]
+                yield from self._answers([task.result() for task in pending])
+                progress.advance(len(pending))
+                pending = following
+
+    def probabilities(
+        self, images: Pixels, *, batch: int = 64, progress: Progress = SILENT
+    ) -> npt.NDArray[np.float64]:
+        """Class probabilities for images that are already of the network's size.
+
+        Args:
+            images: uint8 `[n, height, width, channels]`, as `preprocess.fit` gives them.
+            batch: images that go through the network at once.
+            progress: is told of each batch; whoever calls begins and ends the stage.
+
+        Returns:
+            float64 `[n, classes]`.
+        """
+        source = Loaded(images, np.zeros(len(images), np.int64), ("array",) * len(images), ())
+        return self.measure(source, batch=batch, progress=progress)[0]
+
+    def measure(
+        self, source: Source, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
+    ) -> tuple[npt.NDArray[np.float64], Indices]:
+        """Class probabilities for a source of images of the network's size.
+
+        Args:
+            source: the images.
+            batch: images that go through the network at once.
+            workers: threads that read.
+            progress: is told of each batch; whoever calls begins and ends the stage.
+
+        Returns:
+            float64 `[n, classes]`, and int64 `[n]`, the image of each row: those that can be read.
+        """
+        scores, which = logits(
+            self._folded, self.preprocess, source, self.device, batch, workers=workers, progress=progress
+        )
+        return softmax(scores) if len(scores) else scores.astype(np.float64), which
+
+    @cached_property
+    def _folded(self) -> nn.Module:
+        """What answers: the network, folded for images of the contract's size."""
+        return fold(self.network, (self.preprocess.channels, *self.preprocess.size))
+
+    def _prepare(self, source: Picture) -> tuple[str, Pixels | DecodeError]:
+        if isinstance(source, Image.Image):
+            source = np.asarray(source.convert("RGB"))
+        if isinstance(source, np.ndarray):
+            return "array", self.preprocess.fit(source)
+        if not isinstance(source, (str, os.PathLike)):
+            raise LayoutError(
+                f"a {type(source).__name__} is no image",
+                "an image is a path, a PIL image or a uint8 array",
+                "For many, use predict_many",
+            )
+        path = os.fspath(source)
+        try:
+            return path, self.preprocess.read(path)
+        except DecodeError as error:
+            return path, error
+
+    def _answers(self, prepared: Sequence[tuple[str, Pixels | DecodeError]]) -> Iterator[Prediction]:
+        good = [image for _, image in prepared if not isinstance(image, DecodeError)]
+        rows = iter(self.probabilities(np.stack(good), batch=len(good)) if good else ())
+        nothing = np.empty(0)
+        for path, image in prepared:
+            if isinstance(image, DecodeError):
+                yield Prediction(path, self.classes, nothing, image.why)
+            else:
+                yield Prediction(path, self.classes, next(rows))
+
+
+def load(path: str | os.PathLike[str], device: str = "auto") -> Classifier:
+    """Open a bundle on any device; executes no code of the file.
+
+    Args:
+        path: a bundle, or a run's folder, whose `best.safetensors` is taken.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+
+    Raises:
+        BundleError: no such file, damaged, not a bundle, or a model of another task.
+        UsageError: the device is not there.
+    """
+    path = bundle.path_of(path)
+    place = choose_device(device)
+    description, state = bundle.read(path, place)
+    if description.task != "classification":
+        raise BundleError(
+            f"{str(path)!r} cannot classify images",
+            f"it was trained for {description.task}",
+            f"Use `striate {description.task}` with it, or give a classifier",
+        )
+    network = models.build(description.architecture, **description.arguments)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(
+            f"{str(path)!r} does not fit {description.architecture}",
+            reason,
+            "It was written by another version",
+        ) from error
+    return Classifier(network.to(place).eval(), description, place, str(path))
+
+
+@torch.inference_mode()
+def logits(
+    network: nn.Module,
+    preprocess: Preprocess,
+    source: Source,
+    place: torch.device,
+    batch: int,
+    *,
+    workers: int = 2,
+    order: Sequence[Indices] | None = None,
+    progress: Progress = SILENT,
+) -> tuple[npt.NDArray[np.float32], Indices]:
+    """A network's scores for images of its size: the one way from pixels to scores, in training too.
+
+    Args:
+        network: in evaluation mode, on `place`.
+        preprocess: its contract.
+        source: the images.
+        place: the device.
+        batch: images at once.
+        workers: threads that read.
+        order: which images each batch holds; None for all of them in their order.
+        progress: is told of each batch.
+
+    Returns:
+        float32 `[n, classes]`, and int64 `[n]`, which image of the source each row is of: all of those that
+        can be read, in that order.
+    """
+    scores, which = [], []
+    if order is None:
+        order = np.split(np.arange(len(source)), range(batch, len(source), batch))
+    for images in stream(source, order, place, workers=workers):
+        if len(images):
+            scores.append(network(preprocess.normalize(images.pixels)).float().cpu().numpy())
+            which.append(images.samples)
+        progress.advance(images.asked)
+    if not scores:
+        return np.empty((0, 0), np.float32), np.empty(0, np.int64)
+    return np.concatenate(scores), np.concatenate(which)
+
+
+def softmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """exp(x) / sum(exp(x)) along the last axis, in float64."""
+    powers = np.exp(scores.astype(np.float64) - scores.max(axis=-1, keepdims=True))
+    return cast(npt.NDArray[np.float64], powers / powers.sum(axis=-1, keepdims=True))

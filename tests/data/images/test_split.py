@@ -1,0 +1,70 @@
+"""The division of a data set: complete, stratified, and a function of the seed and the names."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from striate.data import DataSet, Samples, SplitPlan
+from striate.data.images import split
+from striate.errors import DataError, UsageError
+
+
+def dataset(counts, root="/data", order=None, splits=("all",)):
+    classes = tuple(f"c{i}" for i in range(len(counts)))
+    pairs = [(f"{root}/{c}/{i}.png", k) for k, c in enumerate(classes) for i in range(counts[k])]
+    if order is not None:
+        order.shuffle(pairs)
+    samples = Samples(tuple(p for p, _ in pairs), np.array([k for _, k in pairs], np.int64))
+    return DataSet(root, root, classes, dict.fromkeys(splits, samples))
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=2, max_size=5),
+    st.sampled_from([0.0, 0.1, 0.2, 0.5]),
+    st.sampled_from([0.1, 0.25]),
+    st.integers(0, 5),
+)
+def test_every_image_is_in_one_part_and_every_class_in_all(counts, test, val, seed):
+    data = dataset(counts)
+    parts = split(data, SplitPlan(val, test, seed)).splits
+    names = [name for part in parts.values() for name in part.names]
+    assert sorted(names) == sorted(data.splits["all"].names)
+    for label, count in enumerate(counts):
+        in_part = {name: int((part.labels == label).sum()) for name, part in parts.items()}
+        wanted = {"val": val, "test": test}
+        shares = {k: 0 if count < 3 or not s else max(1, round(count * s)) for k, s in wanted.items()}
+        assert in_part["train"] >= 1
+        assert in_part.get("val", 0) == shares["val"]
+        assert in_part.get("test", 0) == max(0, min(shares["test"], count - shares["val"] - 1))
+
+
+def test_neither_order_nor_place_matters():
+    plan = SplitPlan(seed=4)
+    one = split(dataset([30, 40]), plan)
+    other = split(dataset([30, 40], root="/else/where", order=np.random.default_rng(0)), plan)
+    for name in one.splits:
+        mine = {n.removeprefix("/data/") for n in one.splits[name].names}
+        assert mine == {n.removeprefix("/else/where/") for n in other.splits[name].names}
+    assert set(split(dataset([30, 40]), SplitPlan(seed=5)).splits["val"].names) != set(
+        one.splits["val"].names
+    )
+
+
+def test_given_splits_are_kept():
+    data = dataset([20, 20], splits=("train", "test"))
+    parts = split(data, SplitPlan(0.1, 0.1)).splits
+    assert {name: len(part) for name, part in parts.items()} == {"train": 36, "test": 40, "val": 4}
+    data = dataset([20, 20], splits=("train", "val"))
+    assert split(data, SplitPlan()).splits["train"] is data.splits["train"]
+
+
+def test_nothing_to_train_on():
+    with pytest.raises(DataError, match="only test"):
+        split(dataset([5, 5], splits=("test",)), SplitPlan())
+
+
+@pytest.mark.parametrize("plan", [{"val": -0.1}, {"test": 0.6}])
+def test_odd_shares_are_refused(plan):
+    with pytest.raises(UsageError, match=r"from 0 to 0\.5"):
+        SplitPlan(**plan)

@@ -1,0 +1,254 @@
+"""Folded networks: as near the truth as the networks they were made from, and never another function."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from striate import models
+from striate.kernels import folding
+from striate.kernels.folding import arrange, fold
+from striate.models.seq2seq import TextToText
+
+WITH_NORMS = {
+    "resnet18": 64, "resnet50": 64, "resnet20": 32, "googlenet": 64, "vgg11_bn": 32,
+    "mobilenet_v3_small": 64, "mobilenet_v3_large": 64,
+}  # fmt: skip
+DEEPER = {
+    "resnet34": 64, "resnet101": 64, "resnet152": 64, "vgg13_bn": 32, "vgg16_bn": 32, "vgg19_bn": 32,
+    "resnet32": 32, "resnet44": 32, "resnet56": 32, "resnet110": 32, "resnet1202": 32,
+}  # fmt: skip
+WITHOUT = {"lenet": 32, "lenet5": 32, "alexnet": 64, "vgg11": 32}
+
+
+def trained(name, size):
+    """A network whose norms have statistics of images, and scales and offsets that are not one and zero."""
+    torch.manual_seed(0)
+    with torch.device("meta" if name.startswith("vgg") else "cpu"):
+        network = models.build(name, num_classes=10)
+    if name.startswith("vgg"):  # its fully connected layers do not fold, and are most of its weights
+        network.classifier = nn.Identity()
+        network.to_empty(device="cpu")
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and name.startswith("vgg"):
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.uniform_(layer.bias, -0.1, 0.1)
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+            layer.momentum = None  # the plain mean of what it sees
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.uniform_(layer.bias, -0.3, 0.3)
+    channels = models.MODELS[name].channels
+    with torch.no_grad():
+        network(torch.rand(4, channels, size, size))
+    return network.eval(), torch.rand(2, channels, size, size)
+
+
+def difference(a, b):
+    return ((a.double() - b.double()).norm() / b.double().norm()).item()
+
+
+@torch.no_grad()
+def require_as_exact(network, images, shape=None):
+    """Folding rounds about as often as the network does: neither may be far behind, against float64.
+
+    What a sum of n products may err by otherwise is sqrt(n) roundings (Higham, Mary 2019, theorem 2.4).
+    """
+    folded = fold(network, shape or tuple(images.shape[1:]))
+    assert folded is not network
+    assert not any(isinstance(layer, (nn.Conv2d, nn.BatchNorm2d)) for layer in folded.modules())
+    longest = max(layer.weight[0].numel() for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    truth = copy.deepcopy(network).double()(images.double())
+    allowed = 3 * difference(network(images), truth) + longest**0.5 * torch.finfo(torch.float32).eps / 2
+    assert difference(folded(images), truth) <= allowed
+    return folded
+
+
+@pytest.mark.parametrize(("name", "size"), (WITH_NORMS | WITHOUT).items())
+def test_the_folded_network_is_as_exact_as_the_network(name, size):
+    require_as_exact(*trained(name, size))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size"), DEEPER.items())
+def test_the_folded_network_is_as_exact_as_a_deep_network(name, size):
+    require_as_exact(*trained(name, size))
+
+
+def test_every_network_with_norms_is_among_them():
+    with torch.device("meta"):
+        built = {name: models.build(name) for name in models.MODELS}
+    with_norms = {
+        name for name, network in built.items()
+        if any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+    }  # fmt: skip
+    assert with_norms == {*WITH_NORMS, *DEEPER}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_without_onednn_it_is_as_exact(name, monkeypatch):
+    monkeypatch.setattr(folding, "_onednn", lambda weight: False)
+    require_as_exact(*trained(name, 64))
+
+
+def test_images_of_another_size_are_answered_too():
+    network, _ = trained("resnet18", 64)
+    images = torch.rand(3, 3, 97, 75)
+    folded = require_as_exact(network, images, (3, 64, 64))
+    with pytest.raises(models.layers.LayoutError, match="The channels stand last"):
+        folded(images.permute(0, 2, 3, 1))
+
+
+def test_the_network_and_the_images_stay_as_they_were():
+    network, images = trained("resnet20", 32)
+    attributes = set(vars(network))
+    state, kept = copy.deepcopy(network.state_dict()), images.clone()
+    folded = fold(network, (3, 32, 32))
+    with torch.no_grad():
+        folded(images)
+    assert torch.equal(images, kept)
+    assert set(vars(network)) == attributes
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    assert not any(layer._forward_pre_hooks for layer in network.modules())
+
+
+class Twisted(nn.Module):
+    """What must not be folded as if it were a plain block: one way out of the usual for each `kind`."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.conv1 = nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect" if kind == "reflect" else "zeros")
+        self.conv2 = nn.Conv2d(3, 3, 3, padding="same" if kind == "same" else 1, bias=False)
+        self.norm = nn.BatchNorm2d(
+            3, affine=kind != "plain norm", track_running_stats=kind != "no statistics"
+        )
+        self.same = nn.Identity()
+        self.bias = nn.Parameter(torch.ones(3, 1, 1))
+
+    def forward(self, x):
+        if self.kind == "branch" and x.mean() > 100:
+            return x
+        y = F.relu(self.conv1(x))
+        match self.kind:
+            case "read again":
+                return self.conv2(y) + y + 2 * y
+            case "alias read again":
+                z = self.same(y)
+                return (self.conv2(y) + z) * y
+            case "over its own input":
+                return self.conv2(y) + y
+            case "over the images":
+                return self.conv2(x) + x
+            case "norm read twice":
+                y = self.norm(self.conv2(y))
+                return y + F.relu(y)
+            case "convolution read twice":
+                y = self.conv2(y)
+                return self.norm(y) + y
+            case "activation before the norm":
+                return self.norm(F.relu(self.conv2(y)))
+            case "one row added":
+                return self.conv2(y) + y[:, :, :1]
+            case "a map of one pixel":
+                return self.conv2(F.adaptive_avg_pool2d(y, 1)) + y
+            case "a bias":
+                return F.relu(self.conv2(y) + self.bias)
+            case "hardswish after a sum":
+                return F.hardswish(self.conv2(y) + F.max_pool2d(x, 1))
+            case "the same layer twice":
+                return self.norm(self.conv2(self.norm(self.conv2(y))))
+            case "doubled":
+                y = self.conv2(y)
+                return F.silu(y + y)
+        return self.norm(self.conv2(y))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "branch", "reflect", "same", "plain norm", "no statistics", "read again", "alias read again",
+        "over its own input", "over the images", "norm read twice", "convolution read twice",
+        "activation before the norm", "one row added", "a map of one pixel", "a bias",
+        "hardswish after a sum", "the same layer twice", "doubled",
+    ],
+)  # fmt: skip
+def test_unusual_networks_answer_as_before(kind):
+    torch.manual_seed(1)
+    network = Twisted(kind)
+    images = torch.randn(2, 3, 9, 9)
+    network(images + 1)  # statistics
+    network.eval()
+    folded = fold(network, (3, 9, 9))
+    kept = images.clone()
+    with torch.no_grad():
+        assert difference(folded(images), network(images)) < 1e-6
+    assert torch.equal(images, kept)
+    assert (folded is network) == (kind in ("branch", "a map of one pixel", "a bias"))
+
+
+def test_what_answers_otherwise_is_not_used(monkeypatch):
+    network, _ = trained("resnet20", 32)
+    honest = folding._without_norm
+    monkeypatch.setattr(
+        folding, "_without_norm", lambda *layers: (honest(*layers)[0] * 1.001, honest(*layers)[1])
+    )
+    assert fold(network, (3, 32, 32)) is network
+    monkeypatch.undo()
+    network.bn1.running_var[0] = torch.nan
+    assert fold(network, (3, 32, 32)) is network
+
+
+def test_a_transformer_answers_as_before_for_any_number_of_images():
+    torch.manual_seed(0)
+    network = models.build("vit_ti_16", num_classes=5, input_size=32).eval()
+    torch.nn.init.normal_(network.heads.head.weight)
+    folded = fold(network, (3, 32, 32))
+    for count in (1, 3):
+        images = torch.randn(count, 3, 32, 32)
+        with torch.inference_mode():
+            torch.testing.assert_close(folded(images), network(images), atol=1e-5, rtol=1e-5)
+
+
+def test_a_network_whose_steps_cannot_be_followed_is_given_back():
+    class Choosy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.conv(x if x.mean() > 0 else -x)
+
+    network = Choosy().eval()
+    assert fold(network, (3, 32, 32)) is network
+
+
+def test_an_arranged_translator_answers_as_before():
+    """All at once and step by step, with beams; the network's own weights stay as they are."""
+    torch.manual_seed(0)
+    network = TextToText(20, 18, width=32, depth=2, heads=2, hidden=64).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    arranged = arrange(network)
+    assert arranged is not network
+    source = torch.randint(4, 20, (5, 9))
+    source[1, 4:] = 0
+    tokens = torch.randint(4, 18, (5, 3, 6))
+    with torch.inference_mode():
+        memories = [net.encode(source) for net in (network, arranged)]
+        assert difference(memories[1][0], memories[0][0]) < 1e-5
+        assert difference(arranged(source, tokens[:, 0]), network(source, tokens[:, 0])) < 1e-5
+        state, other = (net.decoder.start(*memories[0], beams=3) for net in (arranged, network))
+        for step in tokens.unbind(2):
+            ours, theirs = arranged.decoder.step(step, state), network.decoder.step(step, other)
+            assert difference(ours, theirs) < 1e-5
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_what_onednn_cannot_do_is_given_back():
+    network = TextToText(9, 9, width=8, depth=1, heads=2, hidden=8).double()
+    assert arrange(network) is network
