@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 
 from striate import models
-from striate.data import Loaded
+from striate.data import InMemoryImages
 from striate.data.images.loader import stream
 from striate.training.config import TrainConfig
 from striate.training.distributed import World
@@ -71,7 +71,7 @@ def main() -> None:
 def measure(options: argparse.Namespace, world: World) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     shape = (options.batch, options.imgsz, options.imgsz, 3)
-    images = Loaded(
+    images = InMemoryImages(
         rng.integers(0, 256, shape).astype(np.uint8),
         np.arange(options.batch) % 10,
         ("x",) * options.batch,

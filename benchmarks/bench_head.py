@@ -38,7 +38,7 @@ from torch import nn
 
 from striate import bundle, models
 from striate.bundle import Description
-from striate.data import Decoded
+from striate.data import DecodedImages
 from striate.inference.classifier import logits
 from striate.kernels.folding import fold
 from striate.progress import SILENT
@@ -83,7 +83,7 @@ def backbone(config: TrainConfig, folder: Path) -> Path:
     return folder / "backbone.safetensors"
 
 
-def read(source: Decoded, which: np.ndarray[Any, Any]) -> torch.Tensor:
+def read(source: DecodedImages, which: np.ndarray[Any, Any]) -> torch.Tensor:
     out = np.empty((len(which), *source.shape), np.uint8)
     source.read(which, out)
     return torch.from_numpy(out)

@@ -208,7 +208,7 @@ def one_pass(folder: Path, passes: int) -> dict[str, float]:
     """Training batches of 224 pixels as the training loop makes them."""
     import numpy as np
 
-    from striate.data import Decoded, open_data
+    from striate.data import DecodedImages, open_data
     from striate.data.images.loader import stream
     from striate.device import choose
     from striate.training.schedule import batches as order_of
@@ -218,7 +218,7 @@ def one_pass(folder: Path, passes: int) -> dict[str, float]:
     data, preprocess = open_data(folder), Preprocess.for_size(224)
     device = choose("cpu")
     rates, count, before = [], 0, time.process_time()
-    source = Decoded(data.splits["all"], preprocess, canvas=True, root=data.root)
+    source = DecodedImages(data.splits["all"], preprocess, crop=False, root=data.root)
     for epoch in range(passes):
         began, seen = time.perf_counter(), 0
         for batch in stream(source, order_of(len(source), 64, seed=0, epoch=epoch), device, workers=2):
@@ -242,13 +242,13 @@ def reading(folder: Path) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from striate.data import Decoded, open_data
+    from striate.data import DecodedImages, open_data
     from striate.data.images.loader import stream
     from striate.transforms.preprocess import Preprocess
 
     data, preprocess = open_data(folder), Preprocess.for_size(224)
     before, began = time.process_time(), time.perf_counter()
-    source = Decoded(data.splits["all"], preprocess, root=data.root)
+    source = DecodedImages(data.splits["all"], preprocess, root=data.root)
     order = np.split(np.arange(len(source)), range(64, len(source), 64))
     for batch in stream(source, order, torch.device("cpu"), workers=2):
         preprocess.normalize(batch.pixels)

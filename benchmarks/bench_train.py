@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from striate import models
-from striate.data import Loaded
+from striate.data import InMemoryImages
 from striate.device import choose
 from striate.training.config import TrainConfig
 from striate.training.loop import Job, fit
@@ -55,11 +55,11 @@ def build(config: TrainConfig, preprocess: Preprocess, device: torch.device) -> 
     return models.build(config.model, num_classes=10, in_channels=preprocess.channels, **options).to(device)
 
 
-def noise(preprocess: Preprocess, count: int, *, canvas: bool) -> Loaded:
+def noise(preprocess: Preprocess, count: int, *, canvas: bool) -> InMemoryImages:
     rng = np.random.default_rng(0)
-    size = preprocess.canvas_size if canvas else preprocess.size
+    size = preprocess.uncropped_size if canvas else preprocess.size
     images = rng.integers(0, 256, (count, *size, preprocess.channels), np.uint8)
-    return Loaded(images, rng.integers(0, 10, count), ("noise",) * count, ())
+    return InMemoryImages(images, rng.integers(0, 10, count), ("noise",) * count, ())
 
 
 def our_rate(config: TrainConfig, preprocess: Preprocess, device: torch.device, images: int) -> list[float]:

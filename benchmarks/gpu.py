@@ -38,14 +38,14 @@ from torch import nn
 from striate import models
 from striate.anatomy import trace
 from striate.anatomy.limits import Gpu, seconds
-from striate.data import Loaded
+from striate.data import InMemoryImages
 from striate.device import choose, mixed_precision
 from striate.inference.classifier import logits
 from striate.kernels.folding import fold
 from striate.models.googlenet import GoogLeNetOutput
 from striate.training.config import TrainConfig
 from striate.training.loop import loss_of
-from striate.transforms.augment import RECIPES, augment, light
+from striate.transforms.augment import RECIPES, augment, pca_color
 from striate.transforms.preprocess import Preprocess
 
 LIMIT = 570.0  # seconds for all of it
@@ -121,7 +121,7 @@ def logits_part(bench: Bench) -> dict[str, Any]:
             network = models.build(name, num_classes=10).eval()
             nn.init.normal_(list(network.parameters())[-2], std=0.1)  # a ViT's classifier begins at zero
             rng = np.random.default_rng(0)
-            images = Loaded(
+            images = InMemoryImages(
                 rng.integers(0, 256, (2, size, size, channels), np.uint8),
                 np.zeros(2, np.int64),
                 ("x",) * 2,
@@ -153,7 +153,7 @@ def augmentation(bench: Bench) -> dict[str, Any]:
                 pixels: torch.Tensor, recipe: Any = recipe, size: int = size, drawn: Any = drawn
             ) -> Any:
                 out = augment(pixels, (size, size), recipe, **drawn)
-                return light(out, 0.1, **drawn).float().cpu()
+                return pca_color(out, 0.1, **drawn).float().cpu()
 
             gap = (changed(pixels.to(bench.device)) - changed(pixels)).abs()
             figures[f"{recipe} {size}"] = {

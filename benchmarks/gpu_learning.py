@@ -13,7 +13,7 @@ from PIL import Image
 from rates import noise
 
 from striate import bundle, models
-from striate.data import Loaded
+from striate.data import InMemoryImages
 from striate.device import mixed_precision
 from striate.inference.classifier import logits
 from striate.progress import Progress
@@ -33,7 +33,7 @@ TARGET = 0.95  # of the drawn images, which are easy for a network that sees fre
 CLASSES = 10
 
 
-def drawn(count: int, seed: int, noise_level: float = 60.0) -> Loaded:
+def drawn(count: int, seed: int, noise_level: float = 60.0) -> InMemoryImages:
     """Images of CIFAR-10's size, each a grating: its class is its direction and frequency.
 
     Phase, colour and contrast are drawn for each image and noise is added, so that no single pixel tells. A
@@ -52,10 +52,10 @@ def drawn(count: int, seed: int, noise_level: float = 60.0) -> Loaded:
     images *= noise_level
     images += 128 + grating[..., None] * colour[:, None, None].astype(np.float32)
     pixels = images.clip(0, 255).astype(np.uint8)
-    return Loaded(pixels, labels.astype(np.int64), ("drawn",) * count, ())
+    return InMemoryImages(pixels, labels.astype(np.int64), ("drawn",) * count, ())
 
 
-def fitted(bench: Bench, train_on: Loaded, val: Loaded, **options: Any) -> TrainState:
+def fitted(bench: Bench, train_on: InMemoryImages, val: InMemoryImages, **options: Any) -> TrainState:
     """A network that was trained on images in memory."""
     config = TrainConfig(**{"data": "drawn", "imgsz": 32, "augment": "none", **options})
     torch.manual_seed(config.seed)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from striate import models
-from striate.data import Loaded
+from striate.data import InMemoryImages
 from striate.device import autocast, mixed_precision
 from striate.inference.classifier import logits
 from striate.kernels.folding import fold
@@ -33,12 +33,12 @@ def network_of(config: TrainConfig, preprocess: Preprocess, device: torch.device
     return models.build(config.model, num_classes=10, in_channels=preprocess.channels, **options).to(device)
 
 
-def noise(preprocess: Preprocess, count: int, *, canvas: bool = False) -> Loaded:
+def noise(preprocess: Preprocess, count: int, *, canvas: bool = False) -> InMemoryImages:
     """Images and labels without meaning."""
     rng = np.random.default_rng(0)
-    size = preprocess.canvas_size if canvas else preprocess.size
+    size = preprocess.uncropped_size if canvas else preprocess.size
     images = rng.integers(0, 256, (count, *size, preprocess.channels), np.uint8)
-    return Loaded(images, rng.integers(0, 10, count), ("noise",) * count, ())
+    return InMemoryImages(images, rng.integers(0, 10, count), ("noise",) * count, ())
 
 
 def bare_rate(config: TrainConfig, device: torch.device, steps: int) -> float:

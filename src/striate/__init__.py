@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from striate import anatomy, data, metrics, models, transforms
-    from striate.data.check import Checkup, check
+    from striate.data.check import CheckReport, check
     from striate.inference.classifier import Classifier, Prediction, load
     from striate.inference.evaluation import Evaluation, evaluate
     from striate.inference.translator import Translator, evaluate_seq2seq, load_translator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Checkup": "striate.data.check",
+    "CheckReport": "striate.data.check",
     "Classifier": "striate.inference.classifier",
     "Evaluation": "striate.inference.evaluation",
     "Prediction": "striate.inference.classifier",
@@ -40,7 +40,7 @@ _HOMES = {
 _MODULES = ("anatomy", "data", "metrics", "models", "transforms")
 
 __all__ = [
-    "Checkup",
+    "CheckReport",
     "Classifier",
     "Evaluation",
     "Prediction",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from striate.errors import BundleError, UsageError
-from striate.files import write_aside
+from striate.files import write_atomic
 from striate.transforms.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def write(
     # One owner for each tensor (safetensors refuses views of one another), on the CPU, no wrapper's prefix.
     weights = network if isinstance(network, Mapping) else network.state_dict()
     state = {_unwrapped(name): tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    write_aside(Path(path), save(state, metadata={"format": "pt", _KEY: _text(description)}))
+    write_atomic(Path(path), save(state, metadata={"format": "pt", _KEY: _text(description)}))
 
 
 def read(
@@ -200,7 +200,7 @@ def add_metrics(path: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
     header["__metadata__"][_KEY] = _text(description)
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format wants the data to begin at a multiple of 8
-    write_aside(path, len(text).to_bytes(8, "little") + text + path.read_bytes()[start:])
+    write_atomic(path, len(text).to_bytes(8, "little") + text + path.read_bytes()[start:])
 
 
 _AGAIN = "Copy or train it again"

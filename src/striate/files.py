@@ -9,7 +9,7 @@ from pathlib import Path
 from striate.errors import WriteError
 
 
-def write_aside(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
+def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
     """Write under another name in the same folder, flush to the disk, then rename into place.
 
     Args:
@@ -40,7 +40,7 @@ def write_aside(path: Path, content: bytes | Iterable[bytes | memoryview]) -> No
         ) from error
 
 
-def sweep(folder: Path) -> None:
-    """Remove what `write_aside` left in a folder when its process was killed while it wrote."""
+def remove_partial_files(folder: Path) -> None:
+    """Remove what `write_atomic` left in a folder when its process was killed while it wrote."""
     for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ class Progress:
     def end(self) -> None:
         """The stage is over."""
 
-    def say(self, message: str) -> None:
+    def info(self, message: str) -> None:
         """A fact worth a line."""
 
     def warn(self, message: str) -> None:

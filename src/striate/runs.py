@@ -89,7 +89,7 @@ def train(data: Any, progress: Progress = SILENT, **options: Any) -> Run:
     if options.get("recipe") is not None:
         model = options.pop("model", TrainConfig.model)
         options, said = recipes.apply(options.pop("recipe"), model, options)
-        progress.say(said)
+        progress.info(said)
     path = isinstance(data, (str, os.PathLike))
     config = TrainConfig(data=os.fspath(data) if path else open_data(data), **options)
     return _finished(lambda: ahead.train(config, progress), progress)

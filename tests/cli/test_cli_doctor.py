@@ -8,7 +8,7 @@ import torch
 
 from striate import cli
 from striate.cli.doctor import _size
-from striate.data import Decoded, open_data
+from striate.data import DecodedImages, open_data
 from striate.transforms.preprocess import Preprocess
 
 
@@ -18,7 +18,7 @@ def cached(colors, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("striate.data.images.decoded._SETTLED", -(10**12))
     samples = open_data(colors).splits["all"]
-    source = Decoded(samples, Preprocess.for_size(72), root=str(colors))
+    source = DecodedImages(samples, Preprocess.for_size(72), root=str(colors))
     out = np.empty((len(samples), 72, 72, 3), np.uint8)
     with source.reading():
         assert source.read(np.arange(len(samples)), out).all()

@@ -13,7 +13,7 @@ from conftest import COLORS, make_images
 from test_transfer import SIZES, build, pretrained
 
 from striate import bundle, models
-from striate.data import Loaded
+from striate.data import InMemoryImages
 from striate.progress import Progress
 from striate.training import features, transfer
 from striate.training.config import TrainConfig
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 MODES = (("head", 1), ("append", 1), ("last", 1), ("last", 2), ("last", 3))
 
 
-class Patchy(Loaded):
+class Patchy(InMemoryImages):
     """Images of which two cannot be read."""
 
     def read(self, which, out):
@@ -142,7 +142,7 @@ def test_where_nothing_is_frozen_nothing_is_said(tmp_path):
 def test_what_the_memory_does_not_take_lies_in_a_file_without_a_name(tmp_path, monkeypatch):
     network, work = job()
     inside, _ = features.compute(network, work, tmp_path)
-    monkeypatch.setattr(features, "IN_MEMORY", 84 * 4 * 10)
+    monkeypatch.setattr(features, "MAX_BYTES_IN_MEMORY", 84 * 4 * 10)
     made, memmap = [], np.memmap
     monkeypatch.setattr(np, "memmap", lambda *a, **k: made.append(k["shape"]) or memmap(*a, **k))
     mapped, _ = features.compute(network, work, tmp_path)
@@ -178,7 +178,7 @@ class Words(Progress):
     def __init__(self):
         self.said = []
 
-    def say(self, message):
+    def info(self, message):
         self.said.append(message)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from striate.data import Loaded
+from striate.data import InMemoryImages
 from striate.data.images.loader import stream
 from striate.errors import TrainingError
 from striate.progress import SILENT, Progress
@@ -30,7 +30,7 @@ def loaded(n, seed=0):
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % 2
     images = rng.integers(0, 120, (n, 32, 32, 3)) + labels[:, None, None, None] * 130
-    return Loaded(images.astype(np.uint8), labels.astype(np.int64), ("x",) * n, ())
+    return InMemoryImages(images.astype(np.uint8), labels.astype(np.int64), ("x",) * n, ())
 
 
 def small():

@@ -136,7 +136,7 @@ def test_a_run_by_recipe(tmp_path, capsys):
         def __init__(self):
             self.said = []
 
-        def say(self, message):
+        def info(self, message):
             self.said.append(message)
 
     words = Words()

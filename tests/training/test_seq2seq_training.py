@@ -17,8 +17,8 @@ import striate
 from striate import bundle
 from striate.bundle import Description
 from striate.cli import run as command
-from striate.data.text.batches import padded
-from striate.data.text.examples import Examples
+from striate.data.text.batches import pad_sequences
+from striate.data.text.dataset import Seq2SeqDataset
 from striate.errors import BundleError, DataError, TrainingError, UsageError
 from striate.inference.translator import TextEvaluation, load_translator, measure_on
 from striate.metrics.text import measure
@@ -44,7 +44,7 @@ class Words(Progress):
     def __init__(self):
         self.said, self.warned = [], []
 
-    def say(self, message):
+    def info(self, message):
         self.said.append(message)
 
     def warn(self, message):
@@ -161,10 +161,10 @@ def test_the_gradients_of_parts_sum_to_that_of_the_batch(whole, tmp_path):
     """Parts are weighted by their tokens, not by their pairs."""
     run, _ = whole
     translator = load_translator(run.best, "cpu")  # in evaluation mode: no dropout
-    train = Examples(run.data.splits["train"], translator.source, translator.target)
+    train = Seq2SeqDataset(run.data.splits["train"], translator.source, translator.target)
     job = jobs.SeqJob(train, train, run.data.splits["train"], translator, run.config, CPU, None, tmp_path)
     state = SimpleNamespace(network=translator.network)
-    batch = train.take(np.arange(9), CPU)
+    batch = train.batch(np.arange(9), CPU)
 
     def gradient(parts):
         translator.network.zero_grad()
@@ -185,7 +185,9 @@ def test_validation_loss_is_the_likelihood_of_the_references(whole):
     total = tokens = hits = 0
     for source, references in zip(pairs.sources, pairs.references, strict=True):
         ids = translator.target.target(references[0])
-        scores = translator.network(padded([translator.source.source(source)]), torch.tensor([ids[:-1]]))[0]
+        scores = translator.network(
+            pad_sequences([translator.source.source(source)]), torch.tensor([ids[:-1]])
+        )[0]
         wanted = torch.tensor(ids[1:])
         total -= float(scores.double().log_softmax(dim=1)[torch.arange(len(wanted)), wanted].sum().detach())
         hits += int((scores.argmax(dim=1) == wanted).sum())

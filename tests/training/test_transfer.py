@@ -11,7 +11,7 @@ from torch import nn
 import striate
 from striate import bundle, models
 from striate.bundle import Description
-from striate.data import Loaded
+from striate.data import InMemoryImages
 from striate.errors import UsageError
 from striate.models.vit import interpolate_positions
 from striate.training import transfer
@@ -95,7 +95,7 @@ def test_frozen_means_parameters_and_buffers(name, mode):
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (6, size, size, channels), np.uint8)
-    samples = Loaded(images, np.arange(6) % 3, ("x",) * 6, ())
+    samples = InMemoryImages(images, np.arange(6) % 3, ("x",) * 6, ())
     config = TrainConfig(
         data="x", model=name, epochs=1, batch=3, opt="sgd", lr=0.05, augment="none", warmup=0.0
     )

@@ -22,7 +22,7 @@ from torch import nn
 
 import striate.cli
 from striate import models
-from striate.data import Loaded
+from striate.data import InMemoryImages
 from striate.data.images.loader import stream
 from striate.errors import DataError, StriateError, TrainingError
 from striate.progress import Progress
@@ -49,13 +49,13 @@ class Words(Progress):
     def __init__(self):
         self.heard = []
 
-    def say(self, message):
+    def info(self, message):
         self.heard.append(message)
 
-    warn = say
+    warn = info
 
 
-class Torn(Loaded):
+class Torn(InMemoryImages):
     """Images of which some cannot be read."""
 
     broken: tuple[int, ...] = ()

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import stats
 
 from striate.errors import UsageError
-from striate.transforms.augment import RECIPES, _cut, _gathered, augment, light, uniform
+from striate.transforms.augment import RECIPES, _crop_by_gather, _crop_on_cpu, augment, pca_color, uniform
 from striate.transforms.geometry import RandomResizedCrop
 
 
@@ -69,7 +69,7 @@ def test_a_cpu_cuts_what_a_gpu_gathers(height, width):
     batch = torch.from_numpy(rng.integers(0, 256, (64, height, width, 3), np.uint8))
     top, left = (torch.from_numpy(rng.integers(-2, side - 8 + 3, 64)) for side in (height, width))
     mirrored = torch.from_numpy(rng.random(64) < 0.5)
-    cut, gathered = (f(batch, top, left, mirrored, (8, 8)) for f in (_cut, _gathered))
+    cut, gathered = (f(batch, top, left, mirrored, (8, 8)) for f in (_crop_on_cpu, _crop_by_gather))
     assert torch.equal(cut, gathered)
 
 
@@ -78,10 +78,8 @@ def test_resized_crops_are_pillows():
     batch = torch.from_numpy(np.array(photo))[None].expand(50, -1, -1, -1)
     out = augment(batch, (24, 24), "standard", seed=1, epoch=2, samples=np.arange(50))
     crop = RandomResizedCrop(24)
-    chance = torch.from_numpy(uniform(1, 2, np.arange(50), crop.draws + 1)).float()
-    for image, *box, mirror in zip(
-        out.numpy(), *crop.boxes(48, 64, chance), chance[:, -1] < 0.5, strict=True
-    ):
+    rand = torch.from_numpy(uniform(1, 2, np.arange(50), crop.num_random + 1)).float()
+    for image, *box, mirror in zip(out.numpy(), *crop.boxes(48, 64, rand), rand[:, -1] < 0.5, strict=True):
         top, left, height, width = map(int, box)
         expected = photo.crop((left, top, left + width, top + height)).resize(
             (24, 24), Image.Resampling.BILINEAR
@@ -106,20 +104,20 @@ def test_resized_crops_keep_to_their_areas():
 @given(st.integers(0, 2**63), st.integers(0, 1000))
 def test_draws_depend_on_every_argument(seed, epoch):
     samples = np.arange(50)
-    draws = uniform(seed, epoch, samples, 3)
-    assert draws.shape == (50, 3)
-    assert ((draws >= 0) & (draws < 1)).all()
-    assert len(np.unique(draws)) == 150
-    assert not np.intersect1d(draws, uniform(seed + 1, epoch, samples, 3)).size
-    assert not np.intersect1d(draws, uniform(seed, epoch + 1, samples, 3)).size
-    assert np.array_equal(uniform(seed, epoch, samples[10:20], 3), draws[10:20])
+    num_random = uniform(seed, epoch, samples, 3)
+    assert num_random.shape == (50, 3)
+    assert ((num_random >= 0) & (num_random < 1)).all()
+    assert len(np.unique(num_random)) == 150
+    assert not np.intersect1d(num_random, uniform(seed + 1, epoch, samples, 3)).size
+    assert not np.intersect1d(num_random, uniform(seed, epoch + 1, samples, 3)).size
+    assert np.array_equal(uniform(seed, epoch, samples[10:20], 3), num_random[10:20])
 
 
 def test_draws_are_uniform():
-    draws = uniform(1, 2, np.arange(20000), 5)
-    for column in draws.T:
+    num_random = uniform(1, 2, np.arange(20000), 5)
+    for column in num_random.T:
         assert stats.kstest(column, "uniform").pvalue > 1e-3
-    assert np.abs(np.corrcoef(draws.T) - np.eye(5)).max() < 0.03
+    assert np.abs(np.corrcoef(num_random.T) - np.eye(5)).max() < 0.03
 
 
 def test_strong_changes_values_and_keeps_the_stream_of_light():
@@ -151,8 +149,8 @@ def test_ones_own_transform_depends_on_the_sample_alone():
     assert whole.shape == (12, 16, 16, 3)
     assert torch.equal(augment(batch[5:], (16, 16), spin, seed=3, epoch=2, samples=samples[5:]), whole[5:])
     turned = {
-        next(k for k in range(4) if torch.equal(torch.rot90(canvas, k)[2:18, 2:18], image))
-        for canvas, image in zip(batch, whole, strict=True)
+        next(k for k in range(4) if torch.equal(torch.rot90(resized, k)[2:18, 2:18], image))
+        for resized, image in zip(batch, whole, strict=True)
     }
     assert len(turned) > 1
 
@@ -208,7 +206,7 @@ def test_light_changes_as_in_alexnet():
     """One shift for all pixels of an image, whose covariance is P diag(0.1 lambda)^2 P', in 0 to 255."""
     n = 20_000
     batch = torch.full((n, 1, 2, 3), 100.0)
-    out = light(batch, 0.1, seed=5, epoch=1, samples=np.arange(n))
+    out = pca_color(batch, 0.1, seed=5, epoch=1, samples=np.arange(n))
     assert torch.equal(out[:, 0, 0], out[:, 0, 1])
     shift = (out[:, 0, 0] - 100).double().numpy() / 255
     sizes = np.array([0.2175, 0.0188, 0.0045])
@@ -219,8 +217,8 @@ def test_light_changes_as_in_alexnet():
     for axis in range(3):
         assert stats.kstest(drawn[:, axis], "norm").pvalue > 1e-3
     assert abs(np.corrcoef(drawn.T) - np.eye(3)).max() < 0.03
-    again = light(batch[:3], 0.1, seed=5, epoch=1, samples=np.array([7, 0, 19_999]))
+    again = pca_color(batch[:3], 0.1, seed=5, epoch=1, samples=np.array([7, 0, 19_999]))
     assert torch.equal(again, out[[7, 0, 19_999]])
-    assert light(batch, 0.0, seed=5, epoch=1, samples=np.arange(n)) is batch
+    assert pca_color(batch, 0.0, seed=5, epoch=1, samples=np.arange(n)) is batch
     gray = torch.zeros(4, 2, 2, 1, dtype=torch.uint8)
-    assert light(gray, 0.1, seed=5, epoch=1, samples=np.arange(4)) is gray
+    assert pca_color(gray, 0.1, seed=5, epoch=1, samples=np.arange(4)) is gray

@@ -44,23 +44,23 @@ def test_squash_and_letterbox():
     assert (boxed[48:] == 114).all()
 
 
-def test_the_canvas_holds_the_crop():
+def test_the_uncropped_image_contains_the_crop():
     pre = Preprocess.for_size(112)
     image = photo(300, 200)
-    canvas, fit = pre.canvas(image), pre.fit(image)
-    assert canvas.shape[:2] == pre.canvas_size == (128, 128)
+    uncropped, fit = pre.resize_uncropped(image), pre.fit(image)
+    assert uncropped.shape[:2] == pre.uncropped_size == (128, 128)
     # Torch scales it, in whole numbers of fewer bits than Pillow's: the same picture, rounded otherwise.
-    apart = np.abs(canvas[8:120, 8:120].astype(int) - fit)
+    apart = np.abs(uncropped[8:120, 8:120].astype(int) - fit)
     assert apart.max() <= 1
     assert apart.mean() < 0.05
 
 
-def test_a_canvas_is_read_in_two_halves(tmp_path):
+def test_uncropped_images_are_read_in_two_steps(tmp_path):
     for size in ((300, 200), (1500, 1200)):  # the larger one is decoded at half its size
         Image.fromarray(photo(*size)).save(tmp_path / "x.jpg")
         for pre in (Preprocess.for_size(112), Preprocess.for_size(112, resize="letterbox")):
-            halves = pre.canvas(pre.decode_canvas(tmp_path / "x.jpg"))
-            assert np.array_equal(halves, pre.read(tmp_path / "x.jpg", canvas=True))
+            halves = pre.resize_uncropped(pre.decode_uncropped(tmp_path / "x.jpg"))
+            assert np.array_equal(halves, pre.read(tmp_path / "x.jpg", crop=False))
 
 
 def test_native_pixels_are_left_alone():
@@ -123,7 +123,7 @@ def test_any_image_comes_to_the_promised_shape(height, width, resize, channels):
     pre = Preprocess.for_size(24, channels, resize=resize)
     image = np.zeros((height, width, 3), np.uint8)
     assert pre.fit(image).shape == (24, 24, channels)
-    assert pre.canvas(image).shape == (*pre.canvas_size, channels)
+    assert pre.resize_uncropped(image).shape == (*pre.uncropped_size, channels)
 
 
 @pytest.mark.parametrize(
@@ -149,12 +149,12 @@ def test_decoding_is_part_of_the_contract(tmp_path):
     assert Preprocess.for_size(4, 1).decode(path).shape == (5, 7, 1)
 
 
-@pytest.mark.parametrize("canvas", [False, True])
+@pytest.mark.parametrize("crop", [True, False])
 @pytest.mark.parametrize(("shape", "width"), [((64, 96), 48), ((32, 7), 7), ((10, 900), 100), ((96, 1), 1)])
-def test_a_line_is_scaled_to_its_height_and_squashed_only_beyond_the_width(shape, width, canvas):
+def test_a_line_is_scaled_to_its_height_and_squashed_only_beyond_the_width(shape, width, crop):
     line = Preprocess.for_line(32, 100)
     image = np.broadcast_to(np.linspace(0, 255, shape[1]).astype(np.uint8), shape)
-    placed = line.canvas(image) if canvas else line.fit(image)
+    placed = line.fit(image) if crop else line.resize_uncropped(image)
     assert placed.shape == (32, width, 1)
     expected = np.asarray(Image.fromarray(image.copy()).resize((width, 32), Image.Resampling.BILINEAR))
-    assert np.abs(placed[:, :, 0].astype(int) - expected).max() <= canvas  # torch rounds otherwise
+    assert np.abs(placed[:, :, 0].astype(int) - expected).max() <= (not crop)  # torch rounds otherwise

@@ -173,16 +173,16 @@ def test_shears_and_shifts_are_pillows(m):
 )  # fmt: skip
 def test_a_sample_is_changed_alike_alone_and_in_a_batch(transform):
     images = batch_of(*[photograph(24, 28, seed) for seed in range(24)])
-    chance = torch.rand(24, transform.draws, generator=torch.Generator().manual_seed(1))
-    whole = transform.batch(images, chance)
+    rand = torch.rand(24, transform.num_random, generator=torch.Generator().manual_seed(1))
+    whole = transform.batch(images, rand)
     assert whole.dtype == torch.uint8
     for i in range(24):
-        assert torch.equal(transform.batch(images[i : i + 1], chance[i : i + 1])[0], whole[i])
+        assert torch.equal(transform.batch(images[i : i + 1], rand[i : i + 1])[0], whole[i])
     assert (
         len(
             {
                 tuple(image.flatten().tolist())
-                for image in transform.batch(images[:1].repeat(24, 1, 1, 1), chance)
+                for image in transform.batch(images[:1].repeat(24, 1, 1, 1), rand)
             }
         )
         > 1
@@ -251,7 +251,7 @@ def test_crop_positions_are_uniform():
 def test_resized_crops_have_the_areas_and_shapes_they_should():
     crop = T.RandomResizedCrop(8, scale=(0.2, 0.6))
     _, _, height, width = crop.boxes(
-        200, 200, torch.rand(5000, crop.draws, generator=torch.Generator().manual_seed(0))
+        200, 200, torch.rand(5000, crop.num_random, generator=torch.Generator().manual_seed(0))
     )
     area = (height * width / 200**2).numpy()
     ratio = np.log((width / height).numpy())
@@ -263,7 +263,7 @@ def test_resized_crops_have_the_areas_and_shapes_they_should():
 
 def test_a_crop_that_cannot_fit_is_the_middle():
     crop = T.RandomResizedCrop(8, scale=(1.0, 1.0))
-    top, left, height, width = crop.boxes(10, 100, torch.rand(3, crop.draws))
+    top, left, height, width = crop.boxes(10, 100, torch.rand(3, crop.num_random))
     assert (height == 10).all()
     assert (width == 13).all()
     assert (left == 43).all()
@@ -273,7 +273,7 @@ def test_a_crop_that_cannot_fit_is_the_middle():
 def test_erasing_blanks_the_share_and_the_shape_it_should():
     erase = T.RandomErasing(0.5, value=7)
     white = torch.full((4000, 1, 60, 60), 255, dtype=torch.uint8)
-    out = erase.batch(white, torch.rand(4000, erase.draws, generator=torch.Generator().manual_seed(0)))
+    out = erase.batch(white, torch.rand(4000, erase.num_random, generator=torch.Generator().manual_seed(0)))
     share = (out == 7).float().mean(dim=(1, 2, 3)).numpy()
     assert abs((share > 0).mean() - 0.5) < 0.03
     assert share.max() < 0.35

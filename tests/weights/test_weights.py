@@ -52,7 +52,7 @@ class Heard(Progress):
     def __init__(self):
         self.lines = []
 
-    def say(self, message):
+    def info(self, message):
         self.lines.append(message)
 
 

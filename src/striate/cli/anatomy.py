@@ -141,7 +141,7 @@ def anatomy(
 
 def _page(result: Anatomy, path: Path, image: Path | None) -> None:
     """Write the interactive page."""
-    from striate.files import write_aside
+    from striate.files import write_atomic
     from striate.report.anatomy_page import render
     from striate.transforms.preprocess import Preprocess
 
@@ -151,7 +151,7 @@ def _page(result: Anatomy, path: Path, image: Path | None) -> None:
     if image is not None:
         contract = Preprocess(result.image, shorter_side=max(result.image))
         pixels = contract.fit(contract.decode(image))
-    write_aside(path, render(result, pixels).encode())
+    write_atomic(path, render(result, pixels).encode())
     print(f"wrote {path}")
 
 

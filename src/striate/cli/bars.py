@@ -59,7 +59,7 @@ class Bars(Progress):
             self._bars.remove_task(self._task)
             self._task = None
 
-    def say(self, message: str) -> None:
+    def info(self, message: str) -> None:
         """Print the line above the bar."""
         self._console.print(escape(message))
 

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from striate.data.check import Checkup, Finding
+    from striate.data.check import CheckReport, Finding
 
 FOUND_EXIT_CODE = 1  # as a linter's
 
@@ -43,12 +43,12 @@ def check(
         checkup = look_over(data, workers=workers, progress=progress)
     report = None
     if page:
-        from striate.files import write_aside
+        from striate.files import write_atomic
         from striate.report.check_page import render
 
         name = Path(data).resolve().name or "data"
         report = out or Path("runs") / f"check-{name}.html"
-        write_aside(report, render(checkup).encode("utf-8", "replace"))
+        write_atomic(report, render(checkup).encode("utf-8", "replace"))
     if as_json:
         print_json({**checkup.to_json(), "report": None if report is None else str(report)})
     else:
@@ -56,7 +56,7 @@ def check(
     return FOUND_EXIT_CODE if checkup.serious else 0
 
 
-def _print(checkup: Checkup, report: Path | None) -> None:
+def _print(checkup: CheckReport, report: Path | None) -> None:
     from rich.console import Console
 
     out = Console(highlight=False, soft_wrap=True, emoji=False)

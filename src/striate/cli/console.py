@@ -34,15 +34,15 @@ class Lines(Progress):
         self._spoke = now
         rate = self._done / (now - self._started)
         left = (self._total - self._done) / rate
-        self.say(f"{self._stage}: {self._done}/{self._total}, {rate:,.0f} {self._unit}/s, {left:.0f} s left")
+        self.info(f"{self._stage}: {self._done}/{self._total}, {rate:,.0f} {self._unit}/s, {left:.0f} s left")
 
-    def say(self, message: str) -> None:
+    def info(self, message: str) -> None:
         """Print the line."""
         print(message, file=sys.stderr, flush=True)
 
     def warn(self, message: str) -> None:
         """Print the line, marked."""
-        self.say(f"warning: {message}")
+        self.info(f"warning: {message}")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from striate.inference.evaluation import Evaluation
-    from striate.transforms.decode import Pixels
+    from striate.transforms.decode import Uint8Array
 
 _SHADES = " ░▒▓█"
 _SHOWN = 5
@@ -34,7 +34,7 @@ def demo(
     # So small a network gains little from more threads, and on a busy machine waits for them.
     torch.set_num_threads(1)
     with watching() as progress:
-        progress.say("Training LeNet on scikit-learn's 1,797 handwritten digits of 8x8 pixels")
+        progress.info("Training LeNet on scikit-learn's 1,797 handwritten digits of 8x8 pixels")
         run = striate.train(
             "digits", progress=progress, model="lenet", epochs=30, batch=32, augment="shift", test=0.2,
             name="demo", out=out, device=device, seed=seed,
@@ -70,7 +70,7 @@ def _save_samples(evaluation: Evaluation, folder: Path) -> list[Path]:
     return paths
 
 
-def _draw(images: list[Pixels]) -> None:
+def _draw(images: list[Uint8Array]) -> None:
     """Images side by side in shades of five characters, each 14 wide and 8 high."""
     import numpy as np
     from PIL import Image

@@ -276,7 +276,7 @@ def _of_recipe(name: str, model: str, context: typer.Context, options: dict[str,
     given = {field: value for field, value in options.items() if _was_given(context, field)}
     settings, said = apply(name, model, given)
     with watching() as progress:
-        progress.say(said)
+        progress.info(said)
     return settings
 
 

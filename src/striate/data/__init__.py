@@ -2,18 +2,18 @@
 
 from striate.data.images import (
     DataSet,
-    Decoded,
-    Loaded,
+    DecodedImages,
+    Images,
+    InMemoryImages,
     Problem,
     Samples,
-    Source,
     SplitPlan,
-    located,
+    absolute_source,
     open_data,
     split,
 )
 
 __all__ = [
-    "DataSet", "Decoded", "Loaded", "Problem", "Samples", "Source", "SplitPlan", "located", "open_data",
-    "split",
+    "DataSet", "DecodedImages", "Images", "InMemoryImages", "Problem", "Samples", "SplitPlan",
+    "absolute_source", "open_data", "split",
 ]  # fmt: skip

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from striate.data.text.lines import stacked
-from striate.data.text.tokens import SPECIALS, Tokenizer
+from striate.data.text.lines import collate_images
+from striate.data.text.tokens import NUM_SPECIALS, Tokenizer
 from striate.errors import UsageError, unknown_name
 from striate.export import Parity, ctranslate2, programs
 from striate.inference.translator import Translator
@@ -55,7 +55,7 @@ def _names(tokenizer: Tokenizer) -> list[str]:
     """A string for each id, all different."""
     names: dict[str, None] = {}
     for i in range(len(tokenizer)):
-        name = tokenizer.text_of(i)
+        name = tokenizer.id_to_token(i)
         names[name if name not in names else f"{name}#{i}"] = None
     return list(names)
 
@@ -66,14 +66,14 @@ def _sources(translator: Translator, texts: Sequence[str]) -> tuple[Tensor, Tens
     if translator.source is None:
         contract = translator.description.contract
         if texts:
-            return stacked([contract.read(text) for text in texts], contract, translator.device)
+            return collate_images([contract.read(text) for text in texts], contract, translator.device)
         noise = torch.randint(256, (SAMPLES, 64, 256, 3), generator=generator).to(torch.uint8)
-        return stacked([contract.fit(image) for image in noise.numpy()], contract, translator.device)
+        return collate_images([contract.fit(image) for image in noise.numpy()], contract, translator.device)
     if texts:
         rows = [translator.source.source(text) for text in texts]
     else:
         size = len(translator.source)
         lengths = torch.randint(1, 16, (SAMPLES,), generator=generator).tolist()
-        rows = [torch.randint(SPECIALS, size, (n,), generator=generator).tolist() for n in lengths]
+        rows = [torch.randint(NUM_SPECIALS, size, (n,), generator=generator).tolist() for n in lengths]
         rows = [[*row, *translator.source.source("")] for row in rows]
     return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True), None

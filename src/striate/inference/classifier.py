@@ -18,17 +18,17 @@ from torch import nn
 
 from striate import bundle, models
 from striate.bundle import Description
-from striate.data import Loaded, Source
+from striate.data import Images, InMemoryImages
+from striate.data.images.base import Indices
 from striate.data.images.loader import stream
-from striate.data.images.source import Indices
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DecodeError, LayoutError
 from striate.kernels.folding import fold
 from striate.progress import SILENT, Progress
-from striate.transforms.decode import Pixels
+from striate.transforms.decode import Uint8Array
 from striate.transforms.preprocess import Preprocess
 
-Picture = str | os.PathLike[str] | Pixels | Image.Image
+Picture = str | os.PathLike[str] | Uint8Array | Image.Image
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Classifier:
                 pending = following
 
     def probabilities(
-        self, images: Pixels, *, batch: int = 64, progress: Progress = SILENT
+        self, images: Uint8Array, *, batch: int = 64, progress: Progress = SILENT
     ) -> npt.NDArray[np.float64]:
         """Class probabilities for images that are already of the network's size.
 
@@ -143,11 +143,11 @@ class Classifier:
         Returns:
             float64 `[n, classes]`.
         """
-        source = Loaded(images, np.zeros(len(images), np.int64), ("array",) * len(images), ())
+        source = InMemoryImages(images, np.zeros(len(images), np.int64), ("array",) * len(images), ())
         return self.measure(source, batch=batch, progress=progress)[0]
 
     def measure(
-        self, source: Source, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
+        self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
     ) -> tuple[npt.NDArray[np.float64], Indices]:
         """Class probabilities for a source of images of the network's size.
 
@@ -170,7 +170,7 @@ class Classifier:
         """What answers: the network, folded for images of the contract's size."""
         return fold(self.network, (self.preprocess.channels, *self.preprocess.size))
 
-    def _prepare(self, source: Picture) -> tuple[str, Pixels | DecodeError]:
+    def _prepare(self, source: Picture) -> tuple[str, Uint8Array | DecodeError]:
         if isinstance(source, Image.Image):
             source = np.asarray(source.convert("RGB"))
         if isinstance(source, np.ndarray):
@@ -187,7 +187,7 @@ class Classifier:
         except DecodeError as error:
             return path, error
 
-    def _answers(self, prepared: Sequence[tuple[str, Pixels | DecodeError]]) -> Iterator[Prediction]:
+    def _answers(self, prepared: Sequence[tuple[str, Uint8Array | DecodeError]]) -> Iterator[Prediction]:
         good = [image for _, image in prepared if not isinstance(image, DecodeError)]
         rows = iter(self.probabilities(np.stack(good), batch=len(good)) if good else ())
         nothing = np.empty(0)
@@ -235,7 +235,7 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Classifier:
 def logits(
     network: nn.Module,
     preprocess: Preprocess,
-    source: Source,
+    source: Images,
     place: torch.device,
     batch: int,
     *,
@@ -266,7 +266,7 @@ def logits(
         if len(images):
             scores.append(network(preprocess.normalize(images.pixels)).float().cpu().numpy())
             which.append(images.samples)
-        progress.advance(images.asked)
+        progress.advance(images.requested)
     if not scores:
         return np.empty((0, 0), np.float32), np.empty(0, np.int64)
     return np.concatenate(scores), np.concatenate(which)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from striate.data import DataSet, Decoded, Problem, Samples, open_data
-from striate.data.images.decoded import View
+from striate.data import DataSet, DecodedImages, Problem, Samples, open_data
+from striate.data.images.decoded import ImageSubset
 from striate.data.images.samples import UNSPLIT
 from striate.device import cpu_count
 from striate.errors import DataError, UsageError
@@ -28,7 +28,7 @@ from striate.metrics.classification import (
     wilson_interval,
 )
 from striate.progress import SILENT, Progress
-from striate.transforms.decode import Pixels
+from striate.transforms.decode import Uint8Array
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Evaluation:
     names: tuple[str, ...] = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
     probabilities: npt.NDArray[np.float64] = field(repr=False)
-    images: Pixels | View = field(repr=False)
+    images: Uint8Array | ImageSubset = field(repr=False)
     notes: tuple[str, ...] = ()
 
     @property
@@ -144,7 +144,7 @@ def evaluate(
             f"its classes are {', '.join(extra)}; the model knows {', '.join(classifier.classes)}",
             "Name the class folders as they were in training",
         )
-    images = Decoded(samples, classifier.preprocess, cache=cache, root=dataset.root, progress=progress)
+    images = DecodedImages(samples, classifier.preprocess, cache=cache, root=dataset.root, progress=progress)
     progress.begin(f"measuring {name}", len(images))
     probabilities, which = classifier.measure(
         images, batch=batch, workers=workers or cpu_count(), progress=progress
@@ -157,7 +157,7 @@ def evaluate(
         )
     record = measure(
         tuple(images.names[i] for i in which), images.labels[which], probabilities, classifier.classes,
-        images=View(images, which), problems=images.problems, data=dataset.source, split=name,
+        images=ImageSubset(images, which), problems=images.problems, data=dataset.source, split=name,
     )  # fmt: skip
     return replace(record, extra_classes=extra, notes=(*notes, *dataset.notes))
 
@@ -168,7 +168,7 @@ def measure(
     probabilities: npt.NDArray[np.float64],
     classes: tuple[str, ...],
     *,
-    images: Pixels | View,
+    images: Uint8Array | ImageSubset,
     problems: tuple[Problem, ...] = (),
     data: str,
     split: str,

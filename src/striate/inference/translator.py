@@ -15,11 +15,11 @@ from PIL import Image
 
 from striate import bundle
 from striate.bundle import Description
-from striate.data.text.batches import cut, padded
-from striate.data.text.examples import PIXELS, limit
-from striate.data.text.lines import stacked
+from striate.data.text.batches import batch_boundaries, pad_sequences
+from striate.data.text.dataset import PIXELS_PER_TOKEN, max_target_length
+from striate.data.text.lines import collate_images
 from striate.data.text.pairs import PairSet, open_pairs
-from striate.data.text.tokens import Tokenizer, require_fit
+from striate.data.text.tokens import Tokenizer, check_tokenizers
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DataError, DecodeError, UsageError
 from striate.inference.generation import Hypothesis, beam, greedy
@@ -27,9 +27,9 @@ from striate.kernels.folding import arrange
 from striate.metrics.text import TextScores, measure
 from striate.models.seq2seq import SequenceToSequence, TextToText, build
 from striate.progress import SILENT, Progress
-from striate.transforms.decode import Pixels
+from striate.transforms.decode import Uint8Array
 
-Source = str | os.PathLike[str] | Pixels | Image.Image
+Source = str | os.PathLike[str] | Uint8Array | Image.Image
 _TOKENS = 4096  # of a batch, padding with it
 TASK = "seq2seq"
 
@@ -156,7 +156,7 @@ class Translator:
         lengths = np.array([self._length(cast(Any, rows[i][1])) for i in good], np.int64)
         order = np.argsort(lengths, kind="stable")
         both = np.stack([lengths[order], lengths[order]], axis=1)
-        for which in np.split(good[order], cut(both, _TOKENS)):
+        for which in np.split(good[order], batch_boundaries(both, _TOKENS)):
             if not len(which):
                 continue
             batch = [cast(Any, rows[i][1]) for i in which]
@@ -177,14 +177,14 @@ class Translator:
         self, batch: list[Any], beams: int, best: int, alpha: float, attention: bool
     ) -> Sequence[Sequence[Hypothesis]]:
         says, network = self.description.text or {}, self._arranged
-        limits = [limit(self._length(row), says["ratio"], says["longest"]) for row in batch]
+        limits = [max_target_length(self._length(row), says["ratio"], says["longest"]) for row in batch]
         limits = [min(most, network.decoder.embed.positions.length) for most in limits]
         if self.source is None:
-            pixels, widths = stacked(batch, self.description.contract, self.device)
+            pixels, widths = collate_images(batch, self.description.contract, self.device)
             more = {} if widths is None else {"widths": widths}
             memory, mask = network.encode(pixels, **more)
         else:
-            memory, mask = network.encode(padded(batch).to(self.device))
+            memory, mask = network.encode(pad_sequences(batch).to(self.device))
         if beams == 1:
             return greedy(network.decoder, memory, mask, limits, attention=attention).hypotheses
         return beam(
@@ -192,7 +192,7 @@ class Translator:
             attention=attention,
         ).hypotheses  # fmt: skip
 
-    def _read(self, source: Source) -> tuple[str, list[int] | Pixels | str]:
+    def _read(self, source: Source) -> tuple[str, list[int] | Uint8Array | str]:
         """How a source is shown, and what the network reads of it; or why it cannot."""
         if self.source is not None:
             text = str(source)
@@ -215,17 +215,17 @@ class Translator:
         """Rows and columns of the places that the decoder sees of an image."""
         _, row = self._read(image)
         assert isinstance(row, np.ndarray)
-        pixels, widths = stacked([row], self.description.contract, self.device)
+        pixels, widths = collate_images([row], self.description.contract, self.device)
         with torch.inference_mode():
             x, _ = self.network.get_submodule("front")(pixels, widths)
         return x.shape[1], x.shape[2]
 
-    def _length(self, row: list[int] | Pixels) -> int:
-        return len(row) if isinstance(row, list) else -(-row.shape[1] // PIXELS)
+    def _length(self, row: list[int] | Uint8Array) -> int:
+        return len(row) if isinstance(row, list) else -(-row.shape[1] // PIXELS_PER_TOKEN)
 
     def _answer(self, hypothesis: Hypothesis, attention: bool) -> Answer:
         ids = hypothesis.tokens
-        shown = tuple(map(self.target.text_of, ids)) + (("<end>",) if hypothesis.ended else ())
+        shown = tuple(map(self.target.id_to_token, ids)) + (("<end>",) if hypothesis.ended else ())
         return Answer(
             self.target.decode(ids),
             hypothesis.score,
@@ -305,7 +305,7 @@ def load_translator(path: str | os.PathLike[str], device: str = "auto") -> Trans
             "It was written by another version",
         ) from error
     assert isinstance(network, SequenceToSequence)
-    require_fit(source, target, _rows(network), says["digests"], str(path))
+    check_tokenizers(source, target, _rows(network), says["digests"], str(path))
     return Translator(network.to(place).eval(), description, source, target, place, str(path))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from striate.anatomy.field import Interval
 from striate.errors import UsageError
-from striate.files import write_aside
+from striate.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,4 +121,4 @@ def save(figure: Figure, path: Path) -> None:
         raise UsageError(
             f"cannot write {path}", str(error).split("(")[0].strip(), "Use .png or .svg"
         ) from error
-    write_aside(path, content.getvalue())
+    write_atomic(path, content.getvalue())

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from striate.data import Decoded
+from striate.data import DecodedImages
 from striate.training.folder import TrainedRun
 from striate.training.schedule import batches
-from striate.transforms.augment import augment, light
+from striate.transforms.augment import augment, pca_color
 from striate.transforms.mixing import mix_batch
 
 _COLUMNS, _MOST = 8, 32
@@ -23,13 +23,15 @@ def augmented(run: TrainedRun) -> Figure:
     samples = run.dataset.splits["train"]
     which = batches(len(samples), config.batch, seed=config.seed, epoch=0)[0]
     recipe = config.augmentation(preprocess, len(samples))
-    source = Decoded(samples, preprocess, canvas=recipe != "none", cache=config.cache, root=run.dataset.root)
+    source = DecodedImages(
+        samples, preprocess, crop=recipe == "none", cache=config.cache, root=run.dataset.root
+    )
     canvases = np.empty((len(which), *source.shape), np.uint8)
     readable = source.read(which, canvases)
     which, canvases = which[readable], canvases[readable]
     drawn: dict[str, Any] = {"seed": config.seed, "epoch": 0, "samples": which}
     pixels = augment(torch.from_numpy(canvases), preprocess.size, recipe, **drawn)
-    pixels = light(pixels, config.lighting, **drawn)
+    pixels = pca_color(pixels, config.lighting, **drawn)
     mixed, _ = mix_batch(
         pixels.float().permute(0, 3, 1, 2), config.mixup, config.cutmix, seed=config.seed, step=0
     )

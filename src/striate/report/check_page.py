@@ -15,16 +15,16 @@ from PIL import Image
 
 import striate
 from striate.data import DataSet, Samples
-from striate.data.check import Checkup, Finding
+from striate.data.check import CheckReport, Finding
 from striate.device import cpu_count
 from striate.errors import DecodeError
-from striate.transforms.decode import Pixels, opened, read_file, to_pixels
+from striate.transforms.decode import Uint8Array, open_bytes, read_file, to_array
 
 SIDE = 128  # pixels of the longer side of a picture
 MOST_GROUPS, MOST_IN_GROUP = 24, 6  # pictures of each finding; all names are listed in JSON
 
 
-def render(checkup: Checkup) -> str:
+def render(checkup: CheckReport) -> str:
     """The page; it refers to nothing outside itself. Pictures that cannot be read are named without one."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("striate", "report"), autoescape=True, undefined=jinja2.StrictUndefined
@@ -77,11 +77,11 @@ def _thumbnail(path: str, stored: dict[str, tuple[Samples, int]]) -> str | None:
         samples, i = stored.get(path, (None, 0))
         source = path if samples is None else samples.fetch(i)
         if isinstance(source, np.ndarray):
-            pixels: Pixels = np.ascontiguousarray(source)
+            pixels: Uint8Array = np.ascontiguousarray(source)
         else:
-            with opened(read_file(source) if isinstance(source, str) else source, path) as image:
+            with open_bytes(read_file(source) if isinstance(source, str) else source, path) as image:
                 image.draft(None, (SIDE, SIDE))
-                pixels = to_pixels(image)
+                pixels = to_array(image)
     except DecodeError:
         return None
     return _data_url(Image.fromarray(pixels).convert("RGB"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from striate.files import write_aside
+from striate.files import write_atomic
 from striate.metrics.detection import CocoResult, Detections, GroundTruth, VocResult
 from striate.metrics.detection.breakdown import KINDS, Breakdown, breakdown
 from striate.metrics.detection.coco import STAT_NAMES
@@ -119,7 +119,7 @@ def write_report(
         .encode()
     )
     for name, data in pages.items():
-        write_aside(folder / name, data)
+        write_atomic(folder / name, data)
     return [folder / name for name in pages]
 
 

@@ -10,7 +10,7 @@ import yaml
 from matplotlib.figure import Figure
 
 import striate
-from striate.files import write_aside
+from striate.files import write_atomic
 from striate.inference.evaluation import Evaluation
 from striate.report import figures
 from striate.report.augmented import augmented
@@ -43,9 +43,9 @@ def write_report(evaluation: Evaluation, folder: Path, *, model: str, run: Train
     }
     images = {name: figures.png(figure) for name, figure in drawn.items() if figure is not None}
     for name, image in images.items():
-        write_aside(folder / f"{name}.png", image)
+        write_atomic(folder / f"{name}.png", image)
     page = folder / "report.html"
-    write_aside(page, render(evaluation, images, model, run).encode("utf-8", "replace"))
+    write_atomic(page, render(evaluation, images, model, run).encode("utf-8", "replace"))
     return page
 
 

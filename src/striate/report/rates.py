@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from striate.files import write_aside
+from striate.files import write_atomic
 from striate.report.figures import BLUE, GRAY, ORANGE, png, style
 from striate.training.finder import RateSearch
 
@@ -23,9 +23,9 @@ def write_rates(found: RateSearch) -> Path:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["rate", "loss", "smooth"])
     writer.writerows(zip(found.rates.tolist(), found.losses.tolist(), found.smooth.tolist(), strict=True))
-    write_aside(found.folder / "lr.csv", text.getvalue().encode())
+    write_atomic(found.folder / "lr.csv", text.getvalue().encode())
     path = found.folder / "lr.png"
-    write_aside(path, png(rates(found)))
+    write_atomic(path, png(rates(found)))
     return path
 
 

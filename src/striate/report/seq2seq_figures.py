@@ -13,7 +13,7 @@ from PIL import Image
 from striate.inference.translator import Answer
 from striate.report.figures import BLUE, GRAY, ORANGE, style
 from striate.training.seq2seq.job import SeqRow
-from striate.transforms.decode import Pixels
+from striate.transforms.decode import Uint8Array
 
 MOST_TOKENS = 40  # of a side in a picture of attention
 MOST_LOOKS = 12  # tokens of an answer that are shown over an image
@@ -63,7 +63,7 @@ def attention(source: Sequence[str], answer: Answer) -> Figure:
     return figure
 
 
-def attention_over(image: Pixels, answer: Answer, grid: tuple[int, int]) -> Figure:
+def attention_over(image: Uint8Array, answer: Answer, grid: tuple[int, int]) -> Figure:
     """The image once for each token of the answer, with a light where the decoder looked.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 import striate
-from striate.files import write_aside
+from striate.files import write_atomic
 from striate.inference.translator import TextEvaluation, Translator
 from striate.metrics.text import edit_distance
 from striate.report import figures, seq2seq_figures
@@ -50,13 +50,15 @@ def write_seq2seq_report(evaluation: TextEvaluation, run: SeqRun, translator: Tr
             grid = translator.grid(evaluation.sources[i])
             drawn[f"attention{i + 1}"] = seq2seq_figures.attention_over(image, answer, grid)
         else:
-            shown = [translator.source.text_of(t) for t in translator.source.source(evaluation.sources[i])]
+            shown = [
+                translator.source.id_to_token(t) for t in translator.source.source(evaluation.sources[i])
+            ]
             drawn[f"attention{i + 1}"] = seq2seq_figures.attention(shown, answer)
     images = {name: figures.png(figure) for name, figure in drawn.items()}
     for name, png in images.items():
-        write_aside(run.folder / f"{name}.png", png)
+        write_atomic(run.folder / f"{name}.png", png)
     page = run.folder / "report.html"
-    write_aside(page, _render(evaluation, run, images).encode("utf-8", "replace"))
+    write_atomic(page, _render(evaluation, run, images).encode("utf-8", "replace"))
     return page
 
 

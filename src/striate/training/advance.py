@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from shlex import quote
 
 from striate.errors import WriteError
-from striate.files import write_aside
+from striate.files import write_atomic
 from striate.progress import Progress
 from striate.training.folder import RunFolder
 from striate.training.interrupts import Interrupts, TrainingInterrupted
@@ -52,7 +52,7 @@ def advance(
     def after_epoch(row: Row) -> None:
         note_unreadable()
         keeper.after_epoch(row)
-        progress.say(_line(row, state, job))
+        progress.info(_line(row, state, job))
 
     interrupts = Interrupts(state, progress, job.world)
     try:
@@ -98,7 +98,7 @@ def _with_files(
     files = [names[i] for i in error.samples]
     listed = run.folder / "not-finite.txt"
     if job.world.leads:
-        write_aside(listed, "".join(f"{name}\n" for name in files).encode("utf-8", "surrogateescape"))
+        write_atomic(listed, "".join(f"{name}\n" for name in files).encode("utf-8", "surrogateescape"))
     some = ", ".join(files[:_NAMED])
     more = f" and {len(files) - _NAMED} more, all in {listed}" if len(files) > _NAMED else ""
     return LossNotFiniteError(

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from striate import bundle
-from striate.data import DataSet, Decoded, SplitPlan, open_data
-from striate.data.check import quick
+from striate.data import DataSet, DecodedImages, SplitPlan, open_data
+from striate.data.check import quick_check
 from striate.data.images import split
 from striate.errors import DataError
 from striate.kernels import preload
@@ -60,21 +60,21 @@ class Ahead:
     def __init__(self, config: TrainConfig, progress: Progress = SILENT) -> None:
         self.dataset, self.notes = _divided(config)
         self._config, self._progress = config, progress
-        self._decoded: dict[tuple[Preprocess, bool], tuple[Decoded, Decoded]] = {}
+        self._decoded: dict[tuple[Preprocess, bool], tuple[DecodedImages, DecodedImages]] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._remarks: Future[list[str]] | None = None
 
     def __enter__(self) -> Ahead:
         """Begin to read the first batch, in a thread; more of either would keep torch from being loaded."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
-        self._remarks = self._pool.submit(quick, self.dataset)
+        self._remarks = self._pool.submit(quick_check, self.dataset)
         preprocess = _foreseen(self._config, self.dataset)
         if preprocess is not None:
             train, _ = self.images(preprocess, self._config)
-            if train.keeps and self.dataset.splits["train"].pixels is None:
+            if train.reusable and self.dataset.splits["train"].pixels is None:
                 order = batches(len(train), self._config.batch, seed=self._config.seed, epoch=0)
                 for i in order[0].tolist():
-                    self._pool.submit(train.read_ahead, i)
+                    self._pool.submit(train.prefetch, i)
         return self
 
     def __exit__(
@@ -83,15 +83,15 @@ class Ahead:
         """Stop reading."""
         self.stop()
 
-    def images(self, preprocess: Preprocess, config: TrainConfig) -> tuple[Decoded, Decoded]:
+    def images(self, preprocess: Preprocess, config: TrainConfig) -> tuple[DecodedImages, DecodedImages]:
         """The images to train and to validate with, as far as they are read by now."""
         margin = (
             config.augmentation(preprocess, len(self.dataset.splits["train"])) != "none"
         )  # room for random crops
         if (preprocess, margin) not in self._decoded:
             train, val = (
-                Decoded(
-                    self.dataset.splits[name], preprocess, canvas=margin and name == "train",
+                DecodedImages(
+                    self.dataset.splits[name], preprocess, crop=not (margin and name == "train"),
                     cache=config.cache, root=self.dataset.root, progress=self._progress,
                 )
                 for name in ("train", "val")
@@ -101,7 +101,7 @@ class Ahead:
 
     def remarks(self) -> list[str]:
         """What a quick check of the data has to say."""
-        return quick(self.dataset) if self._remarks is None else self._remarks.result()
+        return quick_check(self.dataset) if self._remarks is None else self._remarks.result()
 
     def stop(self) -> None:
         """Read no further; what is under way is finished."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from striate.data import DataSet, Samples
 from striate.errors import DecodeError
-from striate.files import write_aside
+from striate.files import write_atomic
 from striate.training.saved import FOLDER
 
 _TABLE = "data.csv"  # beside the states
@@ -42,7 +42,7 @@ def note_data(run: Path, dataset: DataSet) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     writer.writerows((split, name, *rest) for name, (split, *rest) in _rows(dataset))
-    write_aside(run / FOLDER / _TABLE, text.getvalue().encode("utf-8", "surrogateescape"))
+    write_atomic(run / FOLDER / _TABLE, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def of_data(run: Path, dataset: DataSet) -> list[str]:

@@ -23,8 +23,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from striate.data.images.base import Indices
 from striate.data.images.loader import Batch
-from striate.data.images.source import Indices
 from striate.device import choose, cpu_count
 from striate.errors import DataError, UsageError
 from striate.training.config import TrainConfig
@@ -217,9 +217,9 @@ class Group(World):
 
     def usable(self, batch: Batch) -> Batch:
         """Without a single image left of several, where each process has its own batch statistics."""
-        if len(batch) >= min(self._least, batch.asked):
+        if len(batch) >= min(self._least, batch.requested):
             return batch
-        return Batch(batch.pixels[:0], batch.labels[:0], batch.samples[:0], batch.asked)
+        return Batch(batch.pixels[:0], batch.labels[:0], batch.samples[:0], batch.requested)
 
     def counts(self, *numbers: int) -> list[list[int]]:
         """Of each number what every process says, in their order."""

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import fx, nn
 
-from striate.data.images.decoded import IN_MEMORY
+from striate.data.images.base import Images, Indices
+from striate.data.images.decoded import MAX_BYTES_IN_MEMORY
 from striate.data.images.loader import Batch, stream
-from striate.data.images.source import Indices, Source
 from striate.device import autocast, cpu_count
 from striate.kernels.folding import fold
 from striate.progress import SILENT, Progress
@@ -231,7 +231,7 @@ def _answers(frozen: nn.Module, job: Job, views: int) -> Iterator[tuple[Indices,
 
 
 def _passed(
-    frozen: nn.Module, job: Job, source: Source, at: int, view: int | None
+    frozen: nn.Module, job: Job, source: Images, at: int, view: int | None
 ) -> Iterator[tuple[Indices, torch.Tensor | None, int]]:
     """One pass over a source, in its own order, so that it rounds alike whenever it is made.
 
@@ -242,7 +242,7 @@ def _passed(
     loading = stream(source, order, job.device, workers=config.workers or cpu_count())
     for batch in job.watch.each("waiting for data", loading):
         if not len(batch):
-            yield batch.samples, None, batch.asked
+            yield batch.samples, None, batch.requested
             continue
         with job.watch.phase("frozen part"), torch.inference_mode():
             pixels = batch.pixels
@@ -251,7 +251,7 @@ def _passed(
             # As the loop does: its forward is in mixed precision, its validation is not.
             with autocast(job.device, job.precision if view is not None else None):
                 answers = frozen(preprocess.normalize(pixels)).float().cpu()
-        yield at + batch.samples, answers, batch.asked
+        yield at + batch.samples, answers, batch.requested
 
 
 def _chunks(labels: Indices, size: int) -> list[Indices]:
@@ -265,11 +265,11 @@ def _room(rows: int, shape: torch.Size, folder: Path | None) -> torch.Tensor:
         _TooMuchError: there is no room for it.
     """
     size = 4 * rows * math.prod(shape)
-    if size <= IN_MEMORY:
+    if size <= MAX_BYTES_IN_MEMORY:
         return torch.empty((rows, *shape))
     if folder is None:
         raise _TooMuchError(
-            f"{size / 1e9:.1f} GB of features are more than {IN_MEMORY / 1e9:.1f} GB of memory"
+            f"{size / 1e9:.1f} GB of features are more than {MAX_BYTES_IN_MEMORY / 1e9:.1f} GB of memory"
         )
     with tempfile.TemporaryFile(
         dir=folder

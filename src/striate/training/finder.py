@@ -94,7 +94,7 @@ def find_rate(config: TrainConfig, progress: Progress = SILENT) -> RateSearch:
     progress.begin("looking for a learning rate", STEPS, "steps")
     order = list(itertools.islice(itertools.chain.from_iterable(map(job.order, itertools.count())), STEPS))
     for batch in stream(ready.train, order, ready.place, workers=config.workers or cpu_count()):
-        if len(batch) < min(2, batch.asked):
+        if len(batch) < min(2, batch.requested):
             continue
         state.rate = LOW * factor ** len(losses)
         state.tally.clear()

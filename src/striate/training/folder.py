@@ -25,10 +25,10 @@ from torch import nn
 from striate import bundle
 from striate.bundle import Description
 from striate.data import DataSet, Problem
-from striate.data.images.in_memory import IN_MEMORY
-from striate.data.images.tables import render
+from striate.data.images.in_memory import IN_MEMORY_SUFFIX
+from striate.data.images.tables import to_csv
 from striate.errors import DataError
-from striate.files import write_aside
+from striate.files import write_atomic
 from striate.training.config import TrainConfig
 from striate.training.tally import EpochResult
 
@@ -70,7 +70,7 @@ class RunFolder:
     def write_results(self, rows: Sequence[Any], best_epoch: int) -> None:
         """Write down the rows so far; at least one."""
         self.epochs, self.best_epoch = list(rows), best_epoch
-        write_aside(self.folder / "results.csv", _csv(type(rows[0]), self.epochs))
+        write_atomic(self.folder / "results.csv", _csv(type(rows[0]), self.epochs))
 
     def write_bundle(
         self, path: Path, network: nn.Module | Mapping[str, torch.Tensor], row: Any | None
@@ -109,7 +109,7 @@ class TrainedRun(RunFolder):
         provenance = {**self.description.provenance, "training_images": train}
         self.description = dataclasses.replace(self.description, provenance=provenance)
         if self.leads:
-            write_aside(self.folder / "problems.csv", _csv(Problem, problems))
+            write_atomic(self.folder / "problems.csv", _csv(Problem, problems))
 
 
 def writable(out: str) -> Path:
@@ -149,16 +149,18 @@ def reserve(out: Path, name: str) -> Path:
 
 def _called(source: str) -> str:
     """What a run is called after: its data's file or folder, without suffix and braces."""
-    name = re.sub(r"\.(tar|tar\.gz|tgz)$|\{.*?\}", "", Path(source).absolute().name.removesuffix(IN_MEMORY))
+    name = re.sub(
+        r"\.(tar|tar\.gz|tgz)$|\{.*?\}", "", Path(source).absolute().name.removesuffix(IN_MEMORY_SUFFIX)
+    )
     return Path(name).stem.strip("-_. ") or "data"
 
 
 def write_down(run: TrainedRun) -> None:
     """Write what is known before the first epoch."""
     text = yaml.safe_dump(run.config.to_json(), sort_keys=False, allow_unicode=True)
-    write_aside(run.folder / "config.yaml", text.encode())
-    write_aside(run.folder / "split.csv", render(_rows(run.dataset)))
-    write_aside(run.folder / "problems.csv", _csv(Problem, run.problems))
+    write_atomic(run.folder / "config.yaml", text.encode())
+    write_atomic(run.folder / "split.csv", to_csv(_rows(run.dataset)))
+    write_atomic(run.folder / "problems.csv", _csv(Problem, run.problems))
 
 
 def read_problems(folder: Path) -> tuple[Problem, ...]:

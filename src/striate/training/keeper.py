@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from striate.errors import UsageError
-from striate.files import sweep
+from striate.files import remove_partial_files
 from striate.training import saved
 from striate.training.folder import RunFolder
 from striate.training.loop import Work, require_sound
@@ -62,8 +62,8 @@ class Keeper:
         """Restore the state, and write once more what follows from it."""
         run, state = self._run, self._state
         if self._job.world.leads:
-            sweep(run.folder)
-            sweep(run.folder / saved.FOLDER)
+            remove_partial_files(run.folder)
+            remove_partial_files(run.folder / saved.FOLDER)
         state.restore(kept.tensors, kept.values)
         self._before = state.seconds
         run.epochs, run.best_epoch = state.rows, state.best_epoch

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from striate.data import Source
+from striate.data import Images
+from striate.data.images.base import Indices
 from striate.data.images.loader import Batch, stream
-from striate.data.images.source import Indices
 from striate.device import autocast, mixed_precision
 from striate.errors import TrainingError
 from striate.inference.classifier import logits
@@ -31,7 +31,7 @@ from striate.training.state import TrainState
 from striate.training.step import learn
 from striate.training.tally import EpochResult, Row
 from striate.training.transfer import training_mode
-from striate.transforms.augment import augment, light
+from striate.transforms.augment import augment, pca_color
 from striate.transforms.mixing import mix_batch
 from striate.transforms.preprocess import Preprocess
 
@@ -142,8 +142,8 @@ class Job:
     """
 
     preprocess: Preprocess
-    train: Source
-    val: Source
+    train: Images
+    val: Images
     config: TrainConfig
     device: torch.device
     pace: Pace
@@ -290,7 +290,7 @@ def changed(pixels: torch.Tensor, job: Job, epoch: int, samples: Indices) -> tor
     config, preprocess = job.config, job.preprocess
     recipe = config.augmentation(preprocess, len(job.train)) if len(samples) else "none"
     pixels = augment(pixels, preprocess.size, recipe, seed=config.seed, epoch=epoch, samples=samples)
-    return light(pixels, config.lighting, seed=config.seed, epoch=epoch, samples=samples)
+    return pca_color(pixels, config.lighting, seed=config.seed, epoch=epoch, samples=samples)
 
 
 def require_sound(state: TrainState, job: Work) -> None:
@@ -319,7 +319,7 @@ def _require_finite(state: TrainState, job: Work, astray: int | None) -> None:
 def validate(
     network: nn.Module,
     preprocess: Preprocess,
-    val: Source,
+    val: Images,
     batch: int,
     device: torch.device,
     workers: int = 2,

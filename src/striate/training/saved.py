@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from striate.errors import DataError
-from striate.files import write_aside
+from striate.files import write_atomic
 
 FOLDER = "state"
 _KEEP = 2
@@ -78,7 +78,7 @@ def write(
         header,
         *(arrays[name] for name in table),
     ]
-    write_aside(run / FOLDER / f"{values['step']:012}.safetensors", pieces)
+    write_atomic(run / FOLDER / f"{values['step']:012}.safetensors", pieces)
     for old in _files(run)[_KEEP:]:
         old.unlink(missing_ok=True)
 

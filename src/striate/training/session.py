@@ -21,7 +21,7 @@ from torch import nn
 import striate
 from striate import models
 from striate.bundle import Description
-from striate.data import DataSet, Decoded, Problem, located
+from striate.data import DataSet, DecodedImages, Problem, absolute_source
 from striate.device import cpu_count, placed, seed_everything
 from striate.errors import DataError, UsageError
 from striate.models.layers import set_drop_path, set_dropout
@@ -103,7 +103,7 @@ def _go_on(
     for note in stopped.notes:
         progress.warn(note)
     kept = stopped.saved.values
-    progress.say(
+    progress.info(
         f"{stopped.folder} is finished: nothing is left to train"
         if kept["finished"]
         else f"going on with {stopped.folder} at step {kept['step']:,}, in epoch {kept['epoch'] + 1}"
@@ -203,8 +203,8 @@ class Ready:
     config: TrainConfig
     dataset: DataSet
     description: Description
-    train: Decoded
-    val: Decoded
+    train: DecodedImages
+    val: DecodedImages
     network: nn.Module
     head: str | None
     place: torch.device
@@ -260,7 +260,7 @@ def prepare(
         known = _describe(config, arguments, dataset, preprocess, len(train))
         notes += told
         for line in told:
-            progress.say(line)
+            progress.info(line)
     set_drop_path(network, config.drop_path)
     if config.dropout is not None:
         set_dropout(network, config.dropout)
@@ -301,7 +301,7 @@ def _frozen_once(run: TrainedRun, state: TrainState, job: Job, progress: Progres
     once, said = features.compute(state.network, job, run.folder, progress, left)
     if said:
         run.notes.append(said)
-        progress.say(said)
+        progress.info(said)
     if once is not None and isinstance(job.pace, Budget):
         job.pace.image_seconds = once.image_seconds
     state.tally.begin()
@@ -317,7 +317,7 @@ def _sized(
     held_out = len(dataset.splits["val"]) + len(last)
     config, said = fit_to(config, len(train), held_out, len(dataset.classes), reading, place)
     if said:
-        progress.say(said)
+        progress.info(said)
     return dataclasses.replace(config, imgsz=world.first(config.imgsz))
 
 
@@ -364,7 +364,7 @@ def _head(config: TrainConfig, arguments: dict[str, Any]) -> str:
     return "head" if "append" in arguments else models.MODELS[config.model].classifier
 
 
-def _require_enough(dataset: DataSet, train: Decoded, val: Decoded) -> None:
+def _require_enough(dataset: DataSet, train: DecodedImages, val: DecodedImages) -> None:
     """Refuse data of which too little can be read; tries no more files than it takes to be sure."""
     left = 0
     for label in range(len(dataset.classes)):
@@ -381,7 +381,9 @@ def _require_enough(dataset: DataSet, train: Decoded, val: Decoded) -> None:
         )
 
 
-def _note_unreadable(run: TrainedRun, train: Decoded, val: Decoded, progress: Progress, world: World) -> None:
+def _note_unreadable(
+    run: TrainedRun, train: DecodedImages, val: DecodedImages, progress: Progress, world: World
+) -> None:
     """Write down the files that turned out to be unreadable: most do in the first epoch."""
     known = {problem.path: problem for problem in run.problems}
     found_by = world.gather([[problem.path, problem.reason] for problem in train.problems + val.problems])
@@ -415,7 +417,7 @@ def _start(config: TrainConfig, progress: Progress) -> Start | None:
 def _filled_in(config: TrainConfig, preprocess: Preprocess, images: int) -> TrainConfig:
     """The configuration with what the defaults came to, to be read and used again."""
     return dataclasses.replace(
-        config, data=located(config.source), imgsz=max(preprocess.size), channels=preprocess.channels,
+        config, data=absolute_source(config.source), imgsz=max(preprocess.size), channels=preprocess.channels,
         lr=config.peak_rate, weight_decay=config.decay,
         augment=config.augmentation(preprocess, images),
     )  # fmt: skip
@@ -430,7 +432,7 @@ def _free(config: TrainConfig) -> dict[str, Any]:
 def _anywhere(config: TrainConfig) -> TrainConfig:
     """The same, with paths that hold from any folder."""
     weights = str(Path(config.weights).absolute()) if Path(config.weights).exists() else config.weights
-    return dataclasses.replace(config, data=located(config.source), weights=weights)
+    return dataclasses.replace(config, data=absolute_source(config.source), weights=weights)
 
 
 def _describe(
@@ -446,7 +448,7 @@ def _describe(
             "striate": striate.__version__,
             "torch": torch.__version__,
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "data": Path(located(config.source)).name,
+            "data": Path(absolute_source(config.source)).name,
             "training_images": count,
             "seed": config.seed,
             "weights": Path(config.weights).name,
@@ -461,11 +463,11 @@ def _introduce(
     count = sum(p.numel() for p in network.parameters())
     height, width = preprocess.size
     test = f", {len(run.dataset.splits['test']):,} to test" if "test" in run.dataset.splits else ""
-    progress.say(
+    progress.info(
         f"{run.train:,} images to train, {val:,} to validate{test}; {len(run.dataset.classes)} classes"
     )
     recipe = config.to_json()["augment"] + (f" ({why})" if why else "")
-    progress.say(
+    progress.info(
         f"{config.model}: {count:,} parameters, input {preprocess.channels}x{height}x{width}, {config.opt}, "
         f"learning rate {config.lr:g}, augmentation {recipe}, on {place}"
     )

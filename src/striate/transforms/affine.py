@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from striate.errors import UsageError
-from striate.transforms.transform import Transform, between, interval, plain
+from striate.transforms.transform import Transform, between, check_range, is_numpy_friendly
 
 
 class RandomAffine(Transform):
@@ -25,7 +25,7 @@ class RandomAffine(Transform):
         fill: value of what was outside.
     """
 
-    draws = 6
+    num_random = 6
     stages = ("pixels", "unit", "normalized")
 
     def __init__(
@@ -41,7 +41,7 @@ class RandomAffine(Transform):
         self.translate = translate or (0.0, 0.0)
         if not all(0 <= share <= 1 for share in self.translate):
             raise UsageError(f"translate = {translate!r}", "shares of the sides lie between 0 and 1")
-        self.scale = interval("scale", scale or 1.0, 1e-6, math.inf)
+        self.scale = check_range("scale", scale or 1.0, 1e-6, math.inf)
         four = (
             shear
             if isinstance(shear, tuple) and len(shear) == 4
@@ -52,17 +52,17 @@ class RandomAffine(Transform):
             raise UsageError(f"interpolation = {interpolation!r}", "it must be nearest or bilinear")
         self.interpolation, self.fill = interpolation, fill
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Move each sample in its own way."""
         H, W = images.shape[2:]
-        turn = between(chance[:, 0], *self.degrees)
+        turn = between(rand[:, 0], *self.degrees)
         far_x, far_y = self.translate[0] * W, self.translate[1] * H
         shift = torch.stack(
-            [between(chance[:, 1], -far_x, far_x), between(chance[:, 2], -far_y, far_y)], dim=1
+            [between(rand[:, 1], -far_x, far_x), between(rand[:, 2], -far_y, far_y)], dim=1
         ).round()
-        scale = between(chance[:, 3], *self.scale)
+        scale = between(rand[:, 3], *self.scale)
         shear = torch.stack(
-            [between(chance[:, 4], *self.shear[:2]), between(chance[:, 5], *self.shear[2:])], dim=1
+            [between(rand[:, 4], *self.shear[:2]), between(rand[:, 5], *self.shear[2:])], dim=1
         )
         return warp(images, inverse_affine(turn, shift, scale, shear), self.interpolation, self.fill)
 
@@ -112,7 +112,12 @@ def warp(images: torch.Tensor, inverse: torch.Tensor, interpolation: str, fill: 
     """Fetch each pixel from where `inverse` `[batch, 2, 3]` says, in pixels from the centre."""
     B, C, H, W = images.shape
     device = images.device
-    if plain(images) and images.dtype == torch.uint8 and interpolation == "nearest" and C in (1, 3):
+    if (
+        is_numpy_friendly(images)
+        and images.dtype == torch.uint8
+        and interpolation == "nearest"
+        and C in (1, 3)
+    ):
         return _warped_by_pillow(images, inverse, int(fill))
     x = torch.arange(W, device=device, dtype=torch.float64) + 0.5 - W / 2
     y = torch.arange(H, device=device, dtype=torch.float64) + 0.5 - H / 2
@@ -152,4 +157,4 @@ def _about_zero(name: str, value: float | tuple[float, ...]) -> tuple[float, flo
         if value < 0:
             raise UsageError(f"{name} = {value!r}", "one number means from minus it to it: give 0 or more")
         return -float(value), float(value)
-    return interval(name, (value[0], value[1]) if len(value) == 2 else (1.0, 0.0), -math.inf, math.inf)
+    return check_range(name, (value[0], value[1]) if len(value) == 2 else (1.0, 0.0), -math.inf, math.inf)

@@ -44,7 +44,7 @@ def augment(
     epoch: int,
     samples: npt.NDArray[np.int64],
 ) -> torch.Tensor:
-    """Augment a batch of canvases.
+    """Augment a batch of resized, uncropped images.
 
     Args:
         batch: uint8 `[batch, height, width, channels]`, at least as large as `size`.
@@ -68,20 +68,20 @@ def augment(
     if recipe == "standard" or (recipe == "strong" and not small):
         crop = _resized_crop(batch, size, seed, epoch, samples)
     else:
-        chance = _moved(uniform(seed, epoch, samples, 5), batch.device)
+        rand = _to_device(uniform(seed, epoch, samples, 5), batch.device)
         if recipe == "scale":
-            return _scaled_crop(batch, size, chance)
-        crop = _shifted_crop(batch, size, chance, flip=recipe != "shift")
+            return _scaled_crop(batch, size, rand)
+        crop = _shifted_crop(batch, size, rand, flip=recipe != "shift")
     if recipe != "strong":
         return crop
     images = crop.permute(0, 3, 1, 2)
     for i, change in enumerate(_STRONG, start=1):
-        numbers = uniform(seed ^ i << 56, epoch, samples, change.draws)  # another stream for each
-        images = change.batch(images, _moved(numbers, batch.device))
+        numbers = uniform(seed ^ i << 56, epoch, samples, change.num_random)  # another stream for each
+        images = change.batch(images, _to_device(numbers, batch.device))
     return images.permute(0, 2, 3, 1)
 
 
-def light(
+def pca_color(
     batch: torch.Tensor, deviation: float, *, seed: int, epoch: int, samples: npt.NDArray[np.int64]
 ) -> torch.Tensor:
     """Change the light that images were taken in: its intensity and colour.
@@ -102,14 +102,16 @@ def light(
     """
     if not deviation or batch.shape[3] != 3:
         return batch
-    chance = uniform(seed ^ 3 << 56, epoch, samples, 6)  # 1 and 2 are the streams of `strong`
-    radius, angle = np.sqrt(-2 * np.log1p(-chance[:, :3])), 2 * np.pi * chance[:, 3:]
+    rand = uniform(seed ^ 3 << 56, epoch, samples, 6)  # 1 and 2 are the streams of `strong`
+    radius, angle = np.sqrt(-2 * np.log1p(-rand[:, :3])), 2 * np.pi * rand[:, 3:]
     normal = radius * np.cos(angle)  # Box and Muller 1958
     shift = 255 * deviation * (normal * _SIZES) @ np.transpose(_DIRECTIONS)
     return batch + torch.from_numpy(shift).to(batch.device, torch.float32)[:, None, None, :]
 
 
-def uniform(seed: int, epoch: int, samples: npt.NDArray[np.int64], draws: int) -> npt.NDArray[np.float64]:
+def uniform(
+    seed: int, epoch: int, samples: npt.NDArray[np.int64], num_random: int
+) -> npt.NDArray[np.float64]:
     """Numbers in [0, 1) that depend on the seed, the epoch and the sample alone.
 
     A counter-based generator: SplitMix64's finaliser (Steele, Lea, Flood 2014) over a counter made of
@@ -121,8 +123,8 @@ def uniform(seed: int, epoch: int, samples: npt.NDArray[np.int64], draws: int) -
     with np.errstate(over="ignore"):  # unsigned wrap-around is the arithmetic meant here
         key = np.array([seed % 2**64], np.uint64)
         key = _mix(_mix(key) ^ np.array([epoch], np.uint64))
-        first = samples.astype(np.uint64)[:, None] * np.array([draws], np.uint64)
-        counter = first + np.arange(draws).astype(np.uint64)
+        first = samples.astype(np.uint64)[:, None] * np.array([num_random], np.uint64)
+        counter = first + np.arange(num_random).astype(np.uint64)
         bits = _mix(key ^ _mix(counter))
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
@@ -134,7 +136,7 @@ def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def _moved(numbers: npt.NDArray[np.float64], device: torch.device) -> torch.Tensor:
+def _to_device(numbers: npt.NDArray[np.float64], device: torch.device) -> torch.Tensor:
     """Numbers as float32 on the device; from pinned memory, so that the host need not wait for a GPU."""
     values = torch.from_numpy(numbers).float()
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
@@ -146,22 +148,22 @@ def _centre(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _shifted_crop(
-    batch: torch.Tensor, size: tuple[int, int], chance: torch.Tensor, *, flip: bool
+    batch: torch.Tensor, size: tuple[int, int], rand: torch.Tensor, *, flip: bool
 ) -> torch.Tensor:
     """Random crop and maybe horizontal flip (He et al. 2016, section 4.2, for small images)."""
     B, H, W, _ = batch.shape
     height, width = size
-    # Where the canvas leaves no margin, zeros are padded all around: 4 px at 32, as in the paper.
+    # If the resized image leaves no margin, zeros are padded all around: 4 px at 32, as in the paper.
     pad_y = height // 8 if height == H else 0
     pad_x = width // 8 if width == W else 0
-    top = (chance[:, 0] * (H + 2 * pad_y - height + 1)).long() - pad_y
-    left = (chance[:, 1] * (W + 2 * pad_x - width + 1)).long() - pad_x
-    mirrored = chance[:, 2] < 0.5 if flip else torch.zeros(B, dtype=torch.bool, device=batch.device)
-    cut = _cut if batch.device.type == "cpu" else _gathered
+    top = (rand[:, 0] * (H + 2 * pad_y - height + 1)).long() - pad_y
+    left = (rand[:, 1] * (W + 2 * pad_x - width + 1)).long() - pad_x
+    mirrored = rand[:, 2] < 0.5 if flip else torch.zeros(B, dtype=torch.bool, device=batch.device)
+    cut = _crop_on_cpu if batch.device.type == "cpu" else _crop_by_gather
     return cut(batch, top, left, mirrored, size)
 
 
-def _cut(
+def _crop_on_cpu(
     batch: torch.Tensor, top: torch.Tensor, left: torch.Tensor, mirrored: torch.Tensor, size: tuple[int, int]
 ) -> torch.Tensor:
     """The rectangle of each image, zeros where it is outside: image by image, which a CPU copies fastest."""
@@ -175,7 +177,7 @@ def _cut(
     return torch.from_numpy(out)
 
 
-def _gathered(
+def _crop_by_gather(
     batch: torch.Tensor, top: torch.Tensor, left: torch.Tensor, mirrored: torch.Tensor, size: tuple[int, int]
 ) -> torch.Tensor:
     """The same in one gather, as a GPU does it fastest."""
@@ -194,20 +196,20 @@ def _resized_crop(
 ) -> torch.Tensor:
     """A crop of 8 % to 100 % of the area and of aspect 3/4 to 4/3, scaled to `size`, and a flip."""
     crop = RandomResizedCrop(size)
-    chance = torch.from_numpy(uniform(seed, epoch, samples, crop.draws + 1)).float()
-    boxes, mirrored = crop.boxes(batch.shape[1], batch.shape[2], chance), chance[:, -1] < 0.5
+    rand = torch.from_numpy(uniform(seed, epoch, samples, crop.num_random + 1)).float()
+    boxes, mirrored = crop.boxes(batch.shape[1], batch.shape[2], rand), rand[:, -1] < 0.5
     if batch.device.type != "cpu":
-        top, left, height, width, flip = _moved(torch.stack((*boxes, mirrored)).numpy(), batch.device)
+        top, left, height, width, flip = _to_device(torch.stack((*boxes, mirrored)).numpy(), batch.device)
         boxes, mirrored = (top, left, height, width), flip > 0
     return resized_crops(batch.permute(0, 3, 1, 2), boxes, size, mirrored).permute(0, 2, 3, 1)
 
 
-def _scaled_crop(batch: torch.Tensor, size: tuple[int, int], chance: torch.Tensor) -> torch.Tensor:
+def _scaled_crop(batch: torch.Tensor, size: tuple[int, int], rand: torch.Tensor) -> torch.Tensor:
     """A crop from the image scaled to a random size (He et al. 2016, section 3.4), and a flip."""
-    share = 224 / (256 + (480 - 256) * chance[:, 0])
-    flip = torch.where(chance[:, 2] < 0.5, -1.0, 1.0)
+    share = 224 / (256 + (480 - 256) * rand[:, 0])
+    flip = torch.where(rand[:, 2] < 0.5, -1.0, 1.0)
     # grid_sample's coordinates run from -1 to 1; shift is the crop's centre.
-    shift_x, shift_y = (2 * chance[:, 3] - 1) * (1 - share), (2 * chance[:, 4] - 1) * (1 - share)
+    shift_x, shift_y = (2 * rand[:, 3] - 1) * (1 - share), (2 * rand[:, 4] - 1) * (1 - share)
     zero = torch.zeros_like(share)
     theta = torch.stack([share * flip, zero, shift_x, zero, share, shift_y], dim=1).view(-1, 2, 3)
     pixels = batch.permute(0, 3, 1, 2).float()

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from striate.errors import UsageError
-from striate.transforms.transform import Transform, between, chosen, interval, top
+from striate.transforms.transform import Transform, bernoulli, between, check_range, max_value
 
 _ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # of ColorJitter's four changes
 
@@ -22,7 +22,7 @@ def blend(images: torch.Tensor, other: torch.Tensor, factor: torch.Tensor) -> to
     """`other` at factor 0, `images` at 1, further away beyond; truncated to 8 bits as Pillow does."""
     part = factor.to(images.device, torch.float32).view(-1, 1, 1, 1)
     mixed = other.float() + part * (images.float() - other.float())
-    return mixed.clamp(0, top(images)).to(images.dtype)
+    return mixed.clamp(0, max_value(images)).to(images.dtype)
 
 
 def luma(images: torch.Tensor) -> torch.Tensor:
@@ -69,7 +69,7 @@ def hue(images: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """Turn the hue by a share of the circle for each sample, -0.5 to 0.5; grayscale stays."""
     if images.shape[1] == 1:
         return images
-    r, g, b = (images.float() / top(images)).unbind(1)
+    r, g, b = (images.float() / max_value(images)).unbind(1)
     high, low = torch.maximum(r, torch.maximum(g, b)), torch.minimum(r, torch.minimum(g, b))
     span = high - low
     by = torch.where(span == 0, torch.ones_like(span), span)
@@ -78,7 +78,7 @@ def hue(images: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     # Each channel is high, low or on the way between, by its distance on the circle (Smith 1978).
     out = torch.stack(
         [high - span * (1 - (((h * 6 + n) % 6) - 3).abs().sub(1).clamp(0, 1)) for n in (0, 4, 2)], dim=1
-    ) * top(images)
+    ) * max_value(images)
     return (out.round() if images.dtype == torch.uint8 else out).to(images.dtype)
 
 
@@ -90,12 +90,14 @@ def posterize(images: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
 
 def solarize(images: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
     """Invert the values from the threshold on."""
-    return torch.where(images >= threshold.to(images.device).view(-1, 1, 1, 1), top(images) - images, images)
+    return torch.where(
+        images >= threshold.to(images.device).view(-1, 1, 1, 1), max_value(images) - images, images
+    )
 
 
 def invert(images: torch.Tensor) -> torch.Tensor:
     """The negative."""
-    return top(images) - images
+    return max_value(images) - images
 
 
 def autocontrast(images: torch.Tensor) -> torch.Tensor:
@@ -131,7 +133,7 @@ class ColorJitter(Transform):
         hue: v draws the turn from -v to v, at most 0.5; or from and to.
     """
 
-    draws = 5
+    num_random = 5
 
     def __init__(
         self,
@@ -145,17 +147,17 @@ class ColorJitter(Transform):
         self.saturation = _around("saturation", saturation, 1, 0, math.inf)
         self.hue = _around("hue", hue, 0, -0.5, 0.5)
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Change each sample in its own way."""
         changes = (brightness, contrast, saturation, hue)
         ranges = (self.brightness, self.contrast, self.saturation, self.hue)
-        order = _ORDERS.to(images.device)[(chance[:, 4] * len(_ORDERS)).long()]  # [batch, 4]
+        order = _ORDERS.to(images.device)[(rand[:, 4] * len(_ORDERS)).long()]  # [batch, 4]
         out = images.clone()
         for turn in range(4):
             for i, (change, (low, high)) in enumerate(zip(changes, ranges, strict=True)):
                 which = (order[:, turn] == i).nonzero()[:, 0]
                 if len(which) and (low, high) != ((0.0, 0.0) if change is hue else (1.0, 1.0)):
-                    out[which] = change(out[which], between(chance[which, i], low, high))
+                    out[which] = change(out[which], between(rand[which, i], low, high))
         return out
 
 
@@ -171,7 +173,7 @@ class Grayscale(Transform):
             raise UsageError(f"num_output_channels = {num_output_channels!r}", "it must be 1 or 3")
         self.num_output_channels = num_output_channels
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Gray of a batch."""
         return luma(images).repeat(1, self.num_output_channels, 1, 1)
 
@@ -179,15 +181,15 @@ class Grayscale(Transform):
 class RandomGrayscale(Transform):
     """The gray of a picture with probability p, in as many channels as before."""
 
-    draws = 1
+    num_random = 1
 
     def __init__(self, p: float = 0.1) -> None:
-        chosen(torch.zeros(1), p, "RandomGrayscale")
+        bernoulli(torch.zeros(1), p, "RandomGrayscale")
         self.p = p
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Gray of some."""
-        gray = chosen(chance[:, 0], self.p, "RandomGrayscale")[:, None, None, None]
+        gray = bernoulli(rand[:, 0], self.p, "RandomGrayscale")[:, None, None, None]
         return torch.where(gray, luma(images).expand_as(images), images)
 
 
@@ -199,7 +201,7 @@ class GaussianBlur(Transform):
         sigma: standard deviation in pixels, or from and to.
     """
 
-    draws = 1
+    num_random = 1
     stages = ("pixels", "unit", "normalized")
 
     def __init__(
@@ -208,9 +210,9 @@ class GaussianBlur(Transform):
         pair = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         if any(side < 1 or side % 2 == 0 for side in pair):
             raise UsageError(f"kernel_size = {kernel_size!r}", "it must be odd")
-        self.kernel_size, self.sigma = pair, interval("sigma", sigma, 1e-6, math.inf)
+        self.kernel_size, self.sigma = pair, check_range("sigma", sigma, 1e-6, math.inf)
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Blur each sample with its own sigma."""
         B, C, H, W = images.shape
         wide, tall = self.kernel_size
@@ -220,7 +222,7 @@ class GaussianBlur(Transform):
                 "half the kernel exceeds the image",
                 "Use a smaller kernel_size",
             )  # fmt: skip
-        sigma = between(chance[:, :1], *self.sigma)
+        sigma = between(rand[:, :1], *self.sigma)
         # All samples' channels side by side, as the groups of one convolution.
         values = images.float().reshape(1, B * C, H, W)
         values = F.pad(values, (wide // 2, wide // 2, tall // 2, tall // 2), mode="reflect")
@@ -240,7 +242,7 @@ class RandomErasing(Transform):
         value: of what is blanked, 0-255 on 8-bit pixels.
     """
 
-    draws = 2 * 10 + 3
+    num_random = 2 * 10 + 3
     stages = ("pixels", "unit", "normalized")
 
     def __init__(
@@ -250,24 +252,27 @@ class RandomErasing(Transform):
         ratio: tuple[float, float] = (0.3, 3.3),
         value: float = 0,
     ) -> None:
-        chosen(torch.zeros(1), p, "RandomErasing")
+        bernoulli(torch.zeros(1), p, "RandomErasing")
         self.p, self.value = p, value
-        self.scale, self.ratio = interval("scale", scale, 0, 1), interval("ratio", ratio, 1e-6, math.inf)
+        self.scale, self.ratio = (
+            check_range("scale", scale, 0, 1),
+            check_range("ratio", ratio, 1e-6, math.inf),
+        )
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Blank each sample's own rectangle, the first of ten that fits."""
         H, W = images.shape[2:]
-        area = between(chance[:, :10], *self.scale) * H * W
-        aspect = torch.exp(between(chance[:, 10:20], *map(math.log, self.ratio)))
+        area = between(rand[:, :10], *self.scale) * H * W
+        aspect = torch.exp(between(rand[:, 10:20], *map(math.log, self.ratio)))
         heights, widths = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
         fits = (heights < H) & (widths < W)
         first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
         height, width = (v.gather(1, first)[:, 0] for v in (heights, widths))
-        y, x = (chance[:, 20] * (H - height + 1)).floor(), (chance[:, 21] * (W - width + 1)).floor()
+        y, x = (rand[:, 20] * (H - height + 1)).floor(), (rand[:, 21] * (W - width + 1)).floor()
         rows, columns = (torch.arange(side, device=images.device) for side in (H, W))
         in_rows = (rows >= y[:, None]) & (rows < (y + height)[:, None])
         in_columns = (columns >= x[:, None]) & (columns < (x + width)[:, None])
-        erased = chosen(chance[:, 22], self.p, "RandomErasing") & fits.any(dim=1)
+        erased = bernoulli(rand[:, 22], self.p, "RandomErasing") & fits.any(dim=1)
         box = (in_rows[:, :, None] & in_columns[:, None, :] & erased[:, None, None])[:, None]
         return images.masked_fill(box, self.value)
 
@@ -285,5 +290,5 @@ def _around(
     if isinstance(value, (int, float)):
         if value < 0:
             raise UsageError(f"ColorJitter({name}={value!r})", "it must be at least 0")
-        return interval(name, (max(low, centre - value), centre + value), low, high)
-    return interval(name, value, low, high)
+        return check_range(name, (max(low, centre - value), centre + value), low, high)
+    return check_range(name, value, low, high)

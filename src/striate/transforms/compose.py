@@ -10,7 +10,7 @@ from PIL import Image
 
 from striate.errors import UsageError
 from striate.transforms.mixing import MixUp
-from striate.transforms.transform import Transform, unpack
+from striate.transforms.transform import Transform, to_batch
 
 
 class ToTensor(Transform):
@@ -20,13 +20,13 @@ class ToTensor(Transform):
 
     def __call__(self, image: Any) -> torch.Tensor:
         """float32, 0 to 1."""
-        batch, _ = unpack(image, "ToTensor")
+        batch, _ = to_batch(image, "ToTensor")
         self.require("pixels" if batch.dtype == torch.uint8 else "unit")
         out = batch.float() / 255
         one = isinstance(image, Image.Image) or image.ndim == 2 or image.ndim == 3
         return out[0] if one else out
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """float32, 0 to 1."""
         return images.float() / 255
 
@@ -47,7 +47,7 @@ class Normalize(Transform):
             )
         self.mean, self.std = list(mean), list(std)
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Normalise a batch."""
         if images.shape[1] != len(self.mean):
             raise UsageError(

@@ -33,7 +33,7 @@ from striate.errors import DecodeError
 if TYPE_CHECKING:
     from PIL import ImageCms
 
-Pixels = npt.NDArray[np.uint8]
+Uint8Array = npt.NDArray[np.uint8]
 
 # Raised whenever the same file would decode to other pixels, so that no cache keeps the old ones.
 DECODER_VERSION = 1
@@ -43,15 +43,15 @@ MAX_PIXELS = 178_956_970
 
 # Raster formats only: Pillow would hand an EPS file to Ghostscript, and a picture must not run programs.
 # Pillow has readers of the usual ones at hand; loading all others takes 20 ms.
-USUAL = ("JPEG", "PNG", "GIF", "BMP", "PPM")
-OTHERS = ("MPO", "WEBP", "AVIF", "DIB", "TIFF", "JPEG2000", "ICO", "TGA", "HEIF")
+COMMON_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM")
+OTHER_FORMATS = ("MPO", "WEBP", "AVIF", "DIB", "TIFF", "JPEG2000", "ICO", "TGA", "HEIF")
 
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp", ".dib",
     ".tif", ".tiff", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".tga", ".heic", ".heif",
 })  # fmt: skip
 
-CUT_SHORT = "the image is cut short"  # how the reason of every truncated file begins
+TRUNCATED = "the image is cut short"  # how the reason of every truncated file begins
 
 ORIENTATION_TAG = 0x0112  # of EXIF
 _UPRIGHT = {
@@ -75,7 +75,7 @@ warnings.filterwarnings("ignore", message="Corrupt EXIF data", category=UserWarn
 
 def decode(
     source: str | os.PathLike[str] | bytes, channels: Literal[1, 3] = 3, *, at_least: int | None = None
-) -> Pixels:
+) -> Uint8Array:
     """Decode one image.
 
     Args:
@@ -91,7 +91,7 @@ def decode(
         DecodeError: the file is missing, empty, damaged, truncated, too large or of no readable format.
     """
     data, name = _bytes_of(source)
-    with opened(data, name) as image:
+    with open_bytes(data, name) as image:
         whole = image.size
         if at_least is not None:
             image.draft(None, (at_least, at_least))
@@ -100,21 +100,21 @@ def decode(
             # libjpeg-turbo's pixels, to the bit those of Pillow, which takes a third more time to carry them
             # through its own memory. What it finds fault with is for Pillow to judge.
             with contextlib.suppress(ValueError):
-                pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY")
+                pixels: Uint8Array = simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY")
                 return pixels
-        return to_pixels(image, channels)
+        return to_array(image, channels)
 
 
 def open_image(source: str | os.PathLike[str] | bytes, channels: Literal[1, 3] = 3) -> Image.Image:
     """Decode one image to Pillow's mode `RGB`, or `L` for one channel; like `decode` otherwise."""
     data, name = _bytes_of(source)
-    with opened(data, name) as image:
+    with open_bytes(data, name) as image:
         image.load()
         return _eight_bit(_upright(image), channels)
 
 
 @contextlib.contextmanager
-def opened(data: bytes, name: str = "image bytes") -> Iterator[Image.Image]:
+def open_bytes(data: bytes, name: str = "image bytes") -> Iterator[Image.Image]:
     """An image whose header is read and whose pixels are not; what fails inside `with` is told as here.
 
     Args:
@@ -128,7 +128,7 @@ def opened(data: bytes, name: str = "image bytes") -> Iterator[Image.Image]:
         raise _refuse(name, "the file is empty (0 bytes)")
     try:
         try:
-            found = Image.open(io.BytesIO(data), formats=USUAL)
+            found = Image.open(io.BytesIO(data), formats=COMMON_FORMATS)
         except UnidentifiedImageError:
             found = Image.open(io.BytesIO(data), formats=_all_formats())
         with found as image:
@@ -143,7 +143,7 @@ def opened(data: bytes, name: str = "image bytes") -> Iterator[Image.Image]:
         raise _refuse(name, _reason(data, error)) from error
 
 
-def to_pixels(image: Image.Image, channels: Literal[1, 3] = 3) -> Pixels:
+def to_array(image: Image.Image, channels: Literal[1, 3] = 3) -> Uint8Array:
     """Decode an opened image: uint8 `[height, width, channels]`, upright; raises what Pillow raises."""
     image.load()
     upright = _eight_bit(_upright(image), channels)
@@ -183,7 +183,7 @@ def _refuse(name: str, why: str) -> DecodeError:
 @functools.cache
 def _all_formats() -> tuple[str, ...]:
     Image.init()  # loads Pillow's readers, and keeps one that the user registered, such as pillow-heif's
-    return tuple(name for name in (*USUAL, *OTHERS) if name in Image.OPEN)
+    return tuple(name for name in (*COMMON_FORMATS, *OTHER_FORMATS) if name in Image.OPEN)
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -250,5 +250,5 @@ def _reason(data: bytes, error: Exception) -> str:
         return "its bytes are of no image format that Striate reads"
     text = " ".join(str(error).split())
     if "truncated" in text.lower() or isinstance(error, (EOFError, struct.error)):
-        return f"{CUT_SHORT} ({text or 'the file ends too early'})"
+        return f"{TRUNCATED} ({text or 'the file ends too early'})"
     return f"the image is damaged ({text or type(error).__name__})"

@@ -1,4 +1,4 @@
-"""Other libraries' transforms, and the user's own, on canvases: one image at a time, as they expect it."""
+"""Other libraries' transforms, and the user's own, on imagees: one image at a time, as they expect it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from striate.errors import UsageError
 
 
 def augment(
-    batch: torch.Tensor, size: tuple[int, int], transform: Callable[..., Any], chance: npt.NDArray[np.float64]
+    batch: torch.Tensor, size: tuple[int, int], transform: Callable[..., Any], rand: npt.NDArray[np.float64]
 ) -> torch.Tensor:
     """Call a transform on each image of a batch.
 
     It is given a Pillow image, an albumentations transform a NumPy array. The generators of Python, NumPy and
-    torch are seeded for each image and put back after, so that what is random depends on `chance` alone.
+    torch are seeded for each image and put back after, so that what is random depends on `rand` alone.
 
     Args:
         batch: uint8 `[batch, height, width, channels]`.
         size: height and width that it must give.
         transform: takes and gives one image.
-        chance: float64 `[batch]` in [0, 1).
+        rand: float64 `[batch]` in [0, 1).
 
     Returns:
         uint8 `[batch, *size, channels]`.
@@ -39,7 +39,7 @@ def augment(
     out = []
     before = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
-        for canvas, number in zip(batch.cpu().numpy(), chance, strict=True):
+        for image, number in zip(batch.cpu().numpy(), rand, strict=True):
             seed = int(number * 2**32)
             random.seed(seed)
             np.random.seed(seed)
@@ -47,9 +47,9 @@ def augment(
             if arrays:
                 if hasattr(transform, "set_random_seed"):
                     transform.set_random_seed(seed)  # it has its own generator
-                changed = transform(image=canvas)["image"]
+                changed = transform(image=image)["image"]
             else:
-                changed = transform(Image.fromarray(canvas.squeeze(2) if shape[2] == 1 else canvas))
+                changed = transform(Image.fromarray(image.squeeze(2) if shape[2] == 1 else image))
             out.append(_pixels(changed, shape))
     random.setstate(before[0])
     np.random.set_state(before[1])

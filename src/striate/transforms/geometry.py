@@ -16,7 +16,7 @@ from PIL import Image
 
 from striate.errors import UsageError
 from striate.transforms.preprocess import INTERPOLATIONS
-from striate.transforms.transform import Transform, chosen, interval, plain, sides
+from striate.transforms.transform import Transform, bernoulli, check_range, check_size, is_numpy_friendly
 
 _ATTEMPTS = 10  # at a rectangle that fits, before the whole image is taken; as in torchvision
 
@@ -37,7 +37,7 @@ class Resize(Transform):
     def __init__(
         self, size: int | tuple[int, int], interpolation: str = "bilinear", max_size: int | None = None
     ) -> None:
-        sides(size, "Resize")
+        check_size(size, "Resize")
         if interpolation not in INTERPOLATIONS:
             raise UsageError(
                 f"Resize(interpolation={interpolation!r})", f"it must be one of {', '.join(INTERPOLATIONS)}"
@@ -59,14 +59,14 @@ class Resize(Transform):
     def target(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image of this height and width is scaled to."""
         if not isinstance(self.size, int):
-            return sides(self.size, "Resize")
+            return check_size(self.size, "Resize")
         short, long = min(height, width), max(height, width)
         new_short, new_long = self.size, int(self.size * long / short)
         if self.max_size is not None and new_long > self.max_size:
             new_short, new_long = int(self.max_size * new_short / new_long), self.max_size
         return (new_short, new_long) if height <= width else (new_long, new_short)
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Scale a batch."""
         size = self.target(images.shape[2], images.shape[3])
         if images.dtype == torch.uint8:
@@ -97,9 +97,9 @@ class CenterCrop(Transform):
     stages = ("pixels", "unit", "normalized")
 
     def __init__(self, size: int | tuple[int, int]) -> None:
-        self.size = sides(size, "CenterCrop")
+        self.size = check_size(size, "CenterCrop")
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Cut out of a batch."""
         height, width = self.size
         short_y, short_x = max(0, height - images.shape[2]), max(0, width - images.shape[3])
@@ -121,7 +121,7 @@ class RandomCrop(Transform):
         pad_if_needed: also where the image is smaller than the crop.
     """
 
-    draws = 2
+    num_random = 2
     stages = ("pixels", "unit", "normalized")
 
     def __init__(
@@ -130,14 +130,14 @@ class RandomCrop(Transform):
         padding: int | tuple[int, ...] | None = None,
         pad_if_needed: bool = False,
     ) -> None:
-        self.size, self.padding, self.pad_if_needed = sides(size, "RandomCrop"), padding, pad_if_needed
+        self.size, self.padding, self.pad_if_needed = check_size(size, "RandomCrop"), padding, pad_if_needed
         four = padding if isinstance(padding, tuple) else (padding or 0,)
         if len(four) not in (1, 2, 4):
             raise UsageError(f"RandomCrop(padding={padding!r})", "it must be one, two or four numbers")
         left, up, right, down = four * (4 // len(four))
         self._pad = (left, right, up, down)
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Cut each sample at its own place."""
         height, width = self.size
         images = F.pad(images, self._pad) if any(self._pad) else images
@@ -150,9 +150,9 @@ class RandomCrop(Transform):
                     "Use pad_if_needed=True, or Resize before it",
                 )
             images = F.pad(images, (short_x, short_x, short_y, short_y))
-        top = (chance[:, 0] * (images.shape[2] - height + 1)).long()
-        left = (chance[:, 1] * (images.shape[3] - width + 1)).long()
-        if plain(images):  # copying each is five times as fast as gathering all
+        top = (rand[:, 0] * (images.shape[2] - height + 1)).long()
+        left = (rand[:, 1] * (images.shape[3] - width + 1)).long()
+        if is_numpy_friendly(images):  # copying each is five times as fast as gathering all
             out = torch.empty_like(images[:, :, :height, :width])
             source, target = images.numpy(), out.numpy()
             for i, (t, le) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
@@ -175,7 +175,7 @@ class RandomResizedCrop(Transform):
         ratio: width over height, from and to.
     """
 
-    draws = 2 * _ATTEMPTS + 2
+    num_random = 2 * _ATTEMPTS + 2
 
     def __init__(
         self,
@@ -183,25 +183,25 @@ class RandomResizedCrop(Transform):
         scale: tuple[float, float] = (0.08, 1.0),
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
     ) -> None:
-        self.size = sides(size, "RandomResizedCrop")
-        self.scale = interval("scale", scale, 0, 1)
-        self.ratio = interval("ratio", ratio, 1e-6, math.inf)
+        self.size = check_size(size, "RandomResizedCrop")
+        self.scale = check_range("scale", scale, 0, 1)
+        self.ratio = check_range("ratio", ratio, 1e-6, math.inf)
 
     def __call__(self, image: Any) -> Any:
         """Crop and scale an image, or each of a batch."""
         if not isinstance(image, Image.Image):
             return super().__call__(image)
-        chance = torch.rand(1, self.draws)
-        top, left, height, width = (int(v[0]) for v in self.boxes(image.height, image.width, chance))
+        rand = torch.rand(1, self.num_random)
+        top, left, height, width = (int(v[0]) for v in self.boxes(image.height, image.width, rand))
         box = image.crop((left, top, left + width, top + height))
         return box.resize(self.size[::-1], Image.Resampling.BILINEAR)
 
     def boxes(
-        self, tall: int, wide: int, chance: torch.Tensor
+        self, tall: int, wide: int, rand: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Top, left, height and width of each sample's rectangle, int64 `[batch]`."""
         # By NumPy: for a few hundred numbers torch would wake other threads, which costs far more.
-        numbers = chance.cpu().numpy().astype(np.float64)
+        numbers = rand.cpu().numpy().astype(np.float64)
         tries, place = numbers[:, : 2 * _ATTEMPTS], numbers[:, 2 * _ATTEMPTS :]
         area = _uniform(tries[:, :_ATTEMPTS], *self.scale) * tall * wide
         aspect = np.exp(_uniform(tries[:, _ATTEMPTS:], *map(math.log, self.ratio)))
@@ -215,12 +215,12 @@ class RandomResizedCrop(Transform):
         top = np.where(found, np.floor(place[:, 0] * (tall - height + 1)), (tall - height) // 2)
         left = np.where(found, np.floor(place[:, 1] * (wide - width + 1)), (wide - width) // 2)
         numbered = (torch.from_numpy(side.astype(np.int64)) for side in (top, left, height, width))
-        t, le, h, w = (side.to(chance.device) for side in numbered)
+        t, le, h, w = (side.to(rand.device) for side in numbered)
         return t, le, h, w
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Crop and scale each sample by its own rectangle."""
-        return resized_crops(images, self.boxes(images.shape[2], images.shape[3], chance), self.size)
+        return resized_crops(images, self.boxes(images.shape[2], images.shape[3], rand), self.size)
 
 
 def resized_crops(
@@ -240,7 +240,7 @@ def resized_crops(
     Returns:
         Of the same type, `[batch, channels, *size]`.
     """
-    if plain(images):
+    if is_numpy_friendly(images):
         # One by one: torch's kernel for 8-bit images is many times as fast as grid_sample.
         return _antialiased_crops(images, torch.stack(boxes, 1).tolist(), size, mirrored)
     B, C, H, W = images.shape
@@ -255,8 +255,8 @@ def resized_crops(
     return sampled.round().to(torch.uint8) if images.dtype == torch.uint8 else sampled
 
 
-def _uniform(chance: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:
-    return low + (high - low) * chance
+def _uniform(rand: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:
+    return low + (high - low) * rand
 
 
 def copy_rows(source: npt.NDArray[Any], out: npt.NDArray[Any], mirrored: bool) -> None:
@@ -286,18 +286,18 @@ def _antialiased_crops(
 class RandomHorizontalFlip(Transform):
     """Mirror left and right with probability p."""
 
-    draws = 1
+    num_random = 1
     stages = ("pixels", "unit", "normalized")
     axis = 3
 
     def __init__(self, p: float = 0.5) -> None:
-        chosen(torch.zeros(1), p, type(self).__name__)
+        bernoulli(torch.zeros(1), p, type(self).__name__)
         self.p = p
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Mirror each sample, or not."""
-        mirrored = chosen(chance[:, 0], self.p, "flip")
-        if plain(images):
+        mirrored = bernoulli(rand[:, 0], self.p, "flip")
+        if is_numpy_friendly(images):
             out = torch.empty_like(images)
             source, target = (pages.permute(0, 2, 3, 1).numpy() for pages in (images, out))
             for i, flip in enumerate(mirrored.tolist()):

@@ -151,18 +151,18 @@ class TrivialAugmentWide(_Policy):
         num_magnitude_bins: steps of strength.
     """
 
-    draws = 3
+    num_random = 3
 
     def __init__(self, num_magnitude_bins: int = 31) -> None:
         self.num_magnitude_bins = num_magnitude_bins
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Change each sample once."""
         space = self._space(self.num_magnitude_bins, *images.shape[2:])
         names = tuple(space)
-        choice = (chance[:, 0] * len(names)).long()
-        bins = (chance[:, 1] * self.num_magnitude_bins).long()
-        return self._change(images, names, choice, bins, chance[:, 2], space)
+        choice = (rand[:, 0] * len(names)).long()
+        bins = (rand[:, 1] * self.num_magnitude_bins).long()
+        return self._change(images, names, choice, bins, rand[:, 2], space)
 
     def _space(self, bins: int, height: int, width: int) -> dict[str, torch.Tensor]:
         way = torch.linspace(0, 1, bins)
@@ -186,34 +186,34 @@ class RandAugment(_Policy):
         if not 0 <= magnitude < num_magnitude_bins:
             raise UsageError(f"magnitude = {magnitude!r}", f"it must lie in 0 to {num_magnitude_bins - 1}")
         self.num_ops, self.magnitude, self.num_magnitude_bins = num_ops, magnitude, num_magnitude_bins
-        self.draws = 2 * num_ops
+        self.num_random = 2 * num_ops
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Change each sample several times."""
         space = self._space(self.num_magnitude_bins, *images.shape[2:])
         names = tuple(space)
         bins = torch.full((len(images),), self.magnitude, device=images.device)
         for op in range(self.num_ops):
-            choice = (chance[:, 2 * op] * len(names)).long()
-            images = self._change(images, names, choice, bins, chance[:, 2 * op + 1], space)
+            choice = (rand[:, 2 * op] * len(names)).long()
+            images = self._change(images, names, choice, bins, rand[:, 2 * op + 1], space)
         return images
 
 
 class AutoAugment(_Policy):
     """Two changes by one of the 25 sub-policies learnt for ImageNet (Cubuk et al. 2019, table 9)."""
 
-    draws = 5
+    num_random = 5
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Change each sample by its own sub-policy."""
         space = self._space(10, *images.shape[2:]) | {"Invert": torch.zeros(10)}
         names = tuple(space)
-        policy = (chance[:, 0] * len(IMAGENET)).long().cpu()
+        policy = (rand[:, 0] * len(IMAGENET)).long().cpu()
         for turn in range(2):
             rule = [IMAGENET[i][turn] for i in policy.tolist()]
             choice = torch.tensor([names.index(name) for name, _, _ in rule], device=images.device)
             likely = torch.tensor([p for _, p, _ in rule], device=images.device)
             bins = torch.tensor([level for _, _, level in rule], device=images.device)
-            choice = torch.where(chance[:, 1 + 2 * turn] < likely, choice, -1)
-            images = self._change(images, names, choice, bins, chance[:, 2 + 2 * turn], space)
+            choice = torch.where(rand[:, 1 + 2 * turn] < likely, choice, -1)
+            images = self._change(images, names, choice, bins, rand[:, 2 + 2 * turn], space)
         return images

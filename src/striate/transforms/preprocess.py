@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from striate.errors import LayoutError, UsageError
-from striate.transforms.decode import Pixels, decode, open_image
+from striate.transforms.decode import Uint8Array, decode, open_image
 
 if TYPE_CHECKING:
     import torch
@@ -108,18 +108,18 @@ class Preprocess:
         return cls(size=(height, width), resize="line", channels=channels, mean=half, std=half)
 
     @property
-    def canvas_size(self) -> tuple[int, int]:
-        """Height and width that `canvas` gives: room around the crop for random crops in training."""
+    def uncropped_size(self) -> tuple[int, int]:
+        """Height and width that `resize_uncropped` gives: room around the crop for random crops in training."""
         if self.resize != "crop":
             return self.size
         scale = self.shorter_side / max(self.size)
         return round(self.size[0] * scale), round(self.size[1] * scale)
 
-    def decode(self, source: str | os.PathLike[str] | bytes) -> Pixels:
+    def decode(self, source: str | os.PathLike[str] | bytes) -> Uint8Array:
         """Decode a file to uint8 `[height, width, channels]` at its own size; raises DecodeError."""
         return decode(source, self.channels)
 
-    def fit(self, image: Pixels) -> Pixels:
+    def fit(self, image: Uint8Array) -> Uint8Array:
         """Bring one image to the network's size, as evaluation and prediction see it.
 
         Args:
@@ -133,27 +133,27 @@ class Preprocess:
         """
         return self._fit(self._picture(image))
 
-    def canvas(self, image: Pixels) -> Pixels:
-        """Like `fit`, with the margin that training cuts its random crops from: `canvas_size`.
+    def resize_uncropped(self, image: Uint8Array) -> Uint8Array:
+        """Like `fit`, with the margin that training cuts its random crops from: `uncropped_size`.
 
         It is scaled by torch, which takes a fifth of the time, to within one level of 255 of what Pillow
         gives.
         """
         if self.interpolation not in ("bilinear", "bicubic"):
             picture = self._picture(image)
-            return self._place(picture.size, self.canvas_size, partial(self._scale, picture))
+            return self._place(picture.size, self.uncropped_size, partial(self._scale, picture))
         if np.shape(image)[2:] != (self.channels,) or image.dtype != np.uint8:
             image = self._pixels(self._picture(image))
         pixels = np.require(image, requirements=("C", "W"))  # else torch copies, or warns
         size = (pixels.shape[1], pixels.shape[0])
-        return self._place(size, self.canvas_size, partial(self._scale_by_torch, pixels))
+        return self._place(size, self.uncropped_size, partial(self._scale_by_torch, pixels))
 
-    def read(self, source: str | os.PathLike[str] | bytes | Pixels, *, canvas: bool = False) -> Pixels:
-        """Decode a file and bring it to the network's size: `fit(decode(source))`, or `canvas` of it.
+    def read(self, source: str | os.PathLike[str] | bytes | Uint8Array, *, crop: bool = True) -> Uint8Array:
+        """Decode a file and bring it to the network's size: `fit(decode(source))`, or `resize_uncropped` of it.
 
         What is decoded already, as for `fit`, is brought to the size.
 
-        For a canvas, a JPEG of at least twice its size is decoded at 1/2, 1/4 or 1/8 of the size; what is
+        With `crop=False` a JPEG of at least twice its size is decoded at 1/2, 1/4 or 1/8 of the size; what is
         then scaled down differs from all pixels scaled down by half a level of 255 on average, far less than
         the random crop that follows. `fit` reads every pixel.
 
@@ -161,13 +161,13 @@ class Preprocess:
             DecodeError: the file cannot be decoded.
         """
         if isinstance(source, np.ndarray):
-            return self.canvas(source) if canvas else self.fit(source)
-        if not canvas:
+            return self.fit(source) if crop else self.resize_uncropped(source)
+        if crop:
             return self._fit(open_image(source, self.channels))
-        return self.canvas(self.decode_canvas(source))
+        return self.resize_uncropped(self.decode_uncropped(source))
 
-    def decode_canvas(self, source: str | os.PathLike[str] | bytes | Pixels) -> Pixels:
-        """The half of `read(source, canvas=True)` that takes no torch: the other half is `canvas`.
+    def decode_uncropped(self, source: str | os.PathLike[str] | bytes | Uint8Array) -> Uint8Array:
+        """The half of `read(source, crop=False)` that takes no torch: the other half is `resize_uncropped`.
 
         Returns:
             uint8 `[height, width, channels]` of any size.
@@ -178,7 +178,7 @@ class Preprocess:
         if isinstance(source, np.ndarray):
             return source
         # A letterbox fits the longer side; the shorter one may be of any size.
-        enough = None if self.resize == "letterbox" else 2 * max(self.canvas_size)
+        enough = None if self.resize == "letterbox" else 2 * max(self.uncropped_size)
         return decode(source, self.channels, at_least=enough)
 
     def normalize(self, batch: torch.Tensor) -> torch.Tensor:
@@ -236,12 +236,12 @@ class Preprocess:
         except TypeError as error:
             raise _bad("preprocess", values, str(error)) from error
 
-    def _fit(self, picture: Image.Image) -> Pixels:
+    def _fit(self, picture: Image.Image) -> Uint8Array:
         return self._place(picture.size, self.size, partial(self._scale, picture))
 
     def _place(
-        self, given: tuple[int, int], size: tuple[int, int], scale: Callable[[int, int], Pixels]
-    ) -> Pixels:
+        self, given: tuple[int, int], size: tuple[int, int], scale: Callable[[int, int], Uint8Array]
+    ) -> Uint8Array:
         """An image of this width and height in one of this height and width; `scale` gives it in any."""
         (own_width, own_height), (height, width) = given, size
         if self.resize == "squash":
@@ -264,7 +264,7 @@ class Preprocess:
         top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
         return scale(*scaled)[top : top + height, left : left + width]
 
-    def _picture(self, image: Pixels) -> Image.Image:
+    def _picture(self, image: Uint8Array) -> Image.Image:
         shape = np.shape(image)
         if (
             image.dtype != np.uint8
@@ -279,15 +279,15 @@ class Preprocess:
         picture = Image.fromarray(image[:, :, 0] if len(shape) == 3 and shape[2] == 1 else image)
         return picture.convert("RGB" if self.channels == 3 else "L")
 
-    def _pixels(self, picture: Image.Image) -> Pixels:
+    def _pixels(self, picture: Image.Image) -> Uint8Array:
         return np.array(picture, dtype=np.uint8).reshape(picture.height, picture.width, self.channels)
 
-    def _scale(self, picture: Image.Image, height: int, width: int) -> Pixels:
+    def _scale(self, picture: Image.Image, height: int, width: int) -> Uint8Array:
         if picture.size != (width, height):
             picture = picture.resize((width, height), INTERPOLATIONS[self.interpolation])
         return self._pixels(picture)
 
-    def _scale_by_torch(self, pixels: Pixels, height: int, width: int) -> Pixels:
+    def _scale_by_torch(self, pixels: Uint8Array, height: int, width: int) -> Uint8Array:
         if pixels.shape[:2] == (height, width):
             return pixels
         import torch
@@ -298,7 +298,7 @@ class Preprocess:
         scaled = F.interpolate(
             nchw, (height, width), mode=self.interpolation, antialias=True, align_corners=False
         )
-        values: Pixels = scaled[0].permute(1, 2, 0).numpy()
+        values: Uint8Array = scaled[0].permute(1, 2, 0).numpy()
         return values
 
 

@@ -31,7 +31,7 @@ class Transform:
             Pillow image), `unit` (float of 0-1, after `ToTensor`), `normalized` (after `Normalize`).
     """
 
-    draws: int = 0
+    num_random: int = 0
     stages: tuple[str, ...] = ("pixels", "unit")
 
     def __call__(self, image: Any) -> Any:
@@ -43,17 +43,17 @@ class Transform:
             LayoutError: it is no image, or its axes are not where they should be.
             UsageError: it is at a stage at which this transform means nothing.
         """
-        batch, back = unpack(image, type(self).__name__)
+        batch, back = to_batch(image, type(self).__name__)
         self.require(stage_of(batch))
-        chance = torch.rand(len(batch), self.draws).to(batch.device)  # on the CPU: alike for every device
-        return back(self.batch(batch, chance))
+        rand = torch.rand(len(batch), self.num_random).to(batch.device)  # on the CPU: alike for every device
+        return back(self.batch(batch, rand))
 
-    def batch(self, images: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
         """Transform a batch.
 
         Args:
             images: uint8 of 0-255 or float of 0-1, `[batch, channels, height, width]`.
-            chance: float `[batch, draws]` in [0, 1), on the device of `images`.
+            rand: float `[batch, draws]` in [0, 1), on the device of `images`.
 
         Returns:
             Of the same type, `[batch, channels, *size]`.
@@ -84,7 +84,7 @@ def stage_of(batch: torch.Tensor) -> str:
     return "pixels" if batch.dtype == torch.uint8 else "unit"
 
 
-def unpack(image: Any, name: str) -> tuple[torch.Tensor, Callable[[torch.Tensor], Any]]:
+def to_batch(image: Any, name: str) -> tuple[torch.Tensor, Callable[[torch.Tensor], Any]]:
     """An image as a batch `[batch, channels, height, width]`, and the way back to what it was.
 
     Raises:
@@ -97,7 +97,7 @@ def unpack(image: Any, name: str) -> tuple[torch.Tensor, Callable[[torch.Tensor]
                 'Convert it first: image.convert("RGB")',
             )  # fmt: skip
         pixels = np.array(image)
-        return unpack(pixels, name)[0], lambda out: Image.fromarray(
+        return to_batch(pixels, name)[0], lambda out: Image.fromarray(
             (out[0, 0] if out.shape[1] == 1 else out[0].permute(1, 2, 0)).contiguous().cpu().numpy()
         )
     if isinstance(image, np.ndarray):
@@ -109,7 +109,7 @@ def unpack(image: Any, name: str) -> tuple[torch.Tensor, Callable[[torch.Tensor]
         pixels = image if image.ndim > 2 else image[:, :, None]
         own = np.ascontiguousarray(pixels) if pixels.flags.writeable else pixels.copy()
         tensor = torch.from_numpy(own).movedim(-1, -3)
-        batch, back = unpack(tensor, name)
+        batch, back = to_batch(tensor, name)
         flat = image.ndim == 2
         return batch, lambda out: back(out)[0].numpy() if flat else back(out).movedim(-3, -1).numpy()
     if isinstance(image, torch.Tensor):
@@ -126,12 +126,12 @@ def unpack(image: Any, name: str) -> tuple[torch.Tensor, Callable[[torch.Tensor]
     )
 
 
-def top(images: torch.Tensor) -> int:
+def max_value(images: torch.Tensor) -> int:
     """The value that is white: 255 of uint8, 1 of float."""
     return 255 if images.dtype == torch.uint8 else 1
 
 
-def sides(size: int | tuple[int, int] | list[int], name: str) -> tuple[int, int]:
+def check_size(size: int | tuple[int, int] | list[int], name: str) -> tuple[int, int]:
     """Height and width of a size, one number for a square; raises UsageError."""
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) == 1:
@@ -141,7 +141,9 @@ def sides(size: int | tuple[int, int] | list[int], name: str) -> tuple[int, int]
     return pair[0], pair[1]
 
 
-def interval(name: str, value: float | tuple[float, float], low: float, high: float) -> tuple[float, float]:
+def check_range(
+    name: str, value: float | tuple[float, float], low: float, high: float
+) -> tuple[float, float]:
     """A range of values inside [low, high]; one number v means that alone. Raises UsageError."""
     pair = (value, value) if isinstance(value, (int, float)) else tuple(value)
     if len(pair) != 2 or not low <= pair[0] <= pair[1] <= high:
@@ -149,19 +151,19 @@ def interval(name: str, value: float | tuple[float, float], low: float, high: fl
     return float(pair[0]), float(pair[1])
 
 
-def between(chance: torch.Tensor, low: float, high: float) -> torch.Tensor:
+def between(rand: torch.Tensor, low: float, high: float) -> torch.Tensor:
     """Uniform in [low, high)."""
-    return low + (high - low) * chance
+    return low + (high - low) * rand
 
 
-def chosen(chance: torch.Tensor, p: float, name: str) -> torch.Tensor:
+def bernoulli(rand: torch.Tensor, p: float, name: str) -> torch.Tensor:
     """Bool `[batch]`, True with probability p; raises UsageError if p is none."""
     if not 0 <= p <= 1:
         raise UsageError(f"{name}(p={p!r})", "a probability lies between 0 and 1")
-    return chance < p
+    return rand < p
 
 
-def plain(images: torch.Tensor) -> bool:
+def is_numpy_friendly(images: torch.Tensor) -> bool:
     """Whether NumPy can work on them where they are."""
     usual = images.dtype in (torch.uint8, torch.float32)
     return usual and images.device.type == "cpu" and not images.requires_grad

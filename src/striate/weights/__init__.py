@@ -19,7 +19,7 @@ import striate
 from striate import bundle, models
 from striate.bundle import Description
 from striate.errors import BundleError, UsageError, unknown_name
-from striate.files import write_aside
+from striate.files import write_atomic
 from striate.progress import SILENT, Progress
 from striate.transforms.preprocess import Preprocess
 from striate.weights.catalog import CATALOG, Weights, default, find, imagenet_classes, official
@@ -94,7 +94,7 @@ def open_weights(
         return description, state
     description, state = opened(path, architecture)
     for note in description.provenance["notes"]:
-        progress.say(f"{path.name}: {note}")
+        progress.info(f"{path.name}: {note}")
     return description, state
 
 
@@ -178,7 +178,7 @@ def export_weights(source: str | os.PathLike[str], out: str | os.PathLike[str]) 
     }  # clones, since the file's tensors may share one block of memory, which torch.save would write whole
     content = io.BytesIO()
     torch.save(ordered, content)
-    write_aside(Path(out), content.getvalue())
+    write_atomic(Path(out), content.getvalue())
     return list(ordered)
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 import striate
 from striate.data import SplitPlan, open_data
-from striate.data.check import check, quick
+from striate.data.check import check, quick_check
 from striate.data.images import split
 from striate.errors import DataError
 
@@ -208,15 +208,15 @@ def test_nothing_to_check(tmp_path):
 
 
 def test_the_quick_form_sees_equal_files_across_a_division(root):
-    assert quick(open_data(root)) == []
+    assert quick_check(open_data(root)) == []
     data = (root / "cat" / "00.jpg").read_bytes()
     (root / "dog" / "same.jpg").write_bytes(data)
-    (line,) = quick(open_data(root))
+    (line,) = quick_check(open_data(root))
     assert "two classes: 'cat/00.jpg' and 'dog/same.jpg'" in line
     (root / "dog" / "same.jpg").unlink()
     for i in range(8):
         (root / "cat" / f"copy{i}.jpg").write_bytes(data)
-    (line,) = quick(split(open_data(root), SplitPlan(val=0.4, test=0.2)))
+    (line,) = quick_check(split(open_data(root), SplitPlan(val=0.4, test=0.2)))
     assert "one split in another" in line
 
 

@@ -10,10 +10,10 @@ from striate.data.check.duplicates import (
     _moved,
     _moved_bits,
     _packed,
+    connected_components,
+    find_copies,
     fingerprint,
-    groups,
-    near,
-    same_pictures,
+    neighbors,
 )
 
 
@@ -56,7 +56,7 @@ def test_the_index_finds_what_comparing_all_finds(seed, n, flips):
         one.reshape(-1)[rng.choice(np.arange(1, 64), flips, replace=False)] ^= True
     a, b = _packed(bits), _packed(others)
     distance = (bits.reshape(n, 1, 64) != others.reshape(1, n, 64))[..., 1:].sum(2)
-    assert set(zip(*near(a, b), strict=True)) == set(zip(*np.nonzero(distance <= 5), strict=True))
+    assert set(zip(*neighbors(a, b), strict=True)) == set(zip(*np.nonzero(distance <= 5), strict=True))
 
 
 def test_copies_are_found_and_others_are_not(tmp_path):
@@ -69,8 +69,8 @@ def test_copies_are_found_and_others_are_not(tmp_path):
         image.transpose(Image.Transpose.ROTATE_90),
         image.convert("L").convert("RGB"),
     ]
-    found = same_pictures([picture(i) for i in images + copies])
-    assert groups(found) == [[0, 12, 13, 14, 15]]
+    found = find_copies([picture(i) for i in images + copies])
+    assert connected_components(found) == [[0, 12, 13, 14, 15]]
 
 
 def test_another_colour_is_another_picture():
@@ -78,15 +78,15 @@ def test_another_colour_is_another_picture():
     y, cb, cr = image.convert("YCbCr").split()
     other = Image.merge("YCbCr", (y, cb.point(lambda v: min(255, v + 60)), cr)).convert("RGB")
     red = Image.merge("YCbCr", (y, cb, cr.point(lambda v: max(0, v - 60)))).convert("RGB")
-    assert len(same_pictures([picture(other), picture(red)])) == 0
+    assert len(find_copies([picture(other), picture(red)])) == 0
 
 
 @pytest.mark.parametrize("image", [Image.new("RGB", (64, 64), "white"), scene(1, 16)], ids=["blank", "small"])
 def test_blanks_and_tiny_images_are_not_compared(image):
-    assert len(same_pictures([picture(image), picture(image)])) == 0
+    assert len(find_copies([picture(image), picture(image)])) == 0
 
 
 def test_a_thousand_frames_of_one_camera_are_one_group():
     bits = np.repeat(np.random.default_rng(0).random((1, 8, 8)) < 0.5, 1500, axis=0)
-    first, second = near(_packed(bits), _packed(bits))
-    assert len(groups(np.stack([first, second], 1))) == 1
+    first, second = neighbors(_packed(bits), _packed(bits))
+    assert len(connected_components(np.stack([first, second], 1))) == 1

@@ -15,7 +15,7 @@ import pytest
 from conftest import make_images
 from PIL import Image
 
-from striate.data import Decoded, open_data
+from striate.data import DecodedImages, open_data
 from striate.data.images import cache, decoded
 from striate.errors import UsageError
 from striate.progress import Progress
@@ -49,7 +49,7 @@ def folder(tmp_path):
 
 def opened(folder, pre=PRE, progress=None, **options):
     data = open_data(folder)
-    return Decoded(data.splits["all"], pre, root=data.root, progress=progress or Words(), **options)
+    return DecodedImages(data.splits["all"], pre, root=data.root, progress=progress or Words(), **options)
 
 
 def read(source):
@@ -62,12 +62,12 @@ def read(source):
     return readable, out
 
 
-def require_right(source, pre=PRE, canvas=False):
+def require_right(source, pre=PRE, crop=True):
     """What the source gives equals what the files hold now."""
     readable, out = read(source)
     for name, good, image in zip(source.names, readable, out, strict=True):
         if good:
-            assert np.array_equal(image, pre.read(name, canvas=canvas)), name
+            assert np.array_equal(image, pre.read(name, crop=crop)), name
         else:
             assert Path(name).read_bytes() == b"" or Path(name).name.startswith("bad")
     return readable
@@ -156,7 +156,7 @@ def test_another_preprocessing_is_another_cache(folder):
     ]
     for pre in contracts * 2:
         require_right(opened(folder, pre), pre)
-        require_right(opened(folder, pre, canvas=True), pre, canvas=True)
+        require_right(opened(folder, pre, crop=False), pre, crop=False)
     other = Preprocess(size=(72, 72), shorter_side=80, mean=(0.1, 0.2, 0.3))
     before = len(cache.segments())
     require_right(opened(folder, other), other)  # the mean is subtracted later
@@ -192,13 +192,13 @@ def test_a_cut_anywhere_in_its_files_loses_images_and_never_mixes_them(folder, h
 BUILDER = """
 import sys, time
 import numpy as np
-from striate.data import Decoded, open_data
+from striate.data import DecodedImages, open_data
 from striate.data.images import cache, decoded
 from striate.transforms.preprocess import Preprocess
 cache._PUBLISH_BYTES, decoded._SETTLED = 40_000, 0
 data = open_data(sys.argv[1])
 pre = Preprocess(size=(72, 72), shorter_side=80)
-source = Decoded(data.splits["all"], pre, root=data.root)
+source = DecodedImages(data.splits["all"], pre, root=data.root)
 out = np.zeros((2, *source.shape), np.uint8)
 print("ready", flush=True)
 with source.reading():

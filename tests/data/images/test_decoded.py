@@ -9,9 +9,9 @@ import torch
 from conftest import make_images
 from PIL import Image
 
-from striate.data import Decoded, open_data
+from striate.data import DecodedImages, open_data
 from striate.data.images import decoded
-from striate.data.images.decoded import View
+from striate.data.images.decoded import ImageSubset
 from striate.data.images.loader import stream
 from striate.training.schedule import batches
 from striate.transforms.preprocess import Preprocess
@@ -48,27 +48,27 @@ def test_pixels_are_what_the_contract_gives(folder, size, workers, cache):
     samples = open_data(folder).splits["all"]
     pre = Preprocess.for_size(size)
     expected = np.stack([pre.fit(pre.decode(name)) for name in samples.names])
-    source = Decoded(samples, pre, cache=cache)
+    source = DecodedImages(samples, pre, cache=cache)
     for _ in range(2):  # decoding, and then from memory or the cache
         which, pixels = everything(source, workers)
         assert which.tolist() == list(range(21))
         assert np.array_equal(pixels, expected)
-    assert np.array_equal(everything(Decoded(samples, pre, cache=cache))[1], expected)
+    assert np.array_equal(everything(DecodedImages(samples, pre, cache=cache))[1], expected)
     assert source.in_memory == (size == 32 or not cache)
 
 
-def test_a_canvas_has_its_margin(folder):
+def test_uncropped_images_have_a_margin(folder):
     samples = open_data(folder).splits["all"]
     pre = Preprocess.for_size(96)
-    source = Decoded(samples, pre, canvas=True)
+    source = DecodedImages(samples, pre, crop=False)
     assert source.shape == (110, 110, 3)
-    assert np.array_equal(everything(source)[1][3], pre.canvas(pre.decode(samples.names[3])))
+    assert np.array_equal(everything(source)[1][3], pre.resize_uncropped(pre.decode(samples.names[3])))
 
 
 SHARE = """
 import sys
 import numpy as np, torch
-from striate.data import Decoded, open_data
+from striate.data import DecodedImages, open_data
 from striate.data.images import decoded
 from striate.data.images.loader import stream
 from striate.training.schedule import batches
@@ -78,7 +78,7 @@ from striate.transforms.preprocess import Preprocess
 decoded._SETTLED = 0  # the files are new, and are to be cached all the same
 folder, rank, size, threads, out = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
 data, pre = open_data(folder), Preprocess.for_size(96)
-source = Decoded(data.splits["all"], pre, canvas=True, root=data.root)
+source = DecodedImages(data.splits["all"], pre, crop=False, root=data.root)
 for epoch in range(2):  # decoding, and from the cache
     order = [np.array_split(which, size)[rank] for which in batches(len(source), 8, seed=3, epoch=epoch)]
     shown = [
@@ -109,14 +109,14 @@ def test_batches_are_alike_for_any_threads_and_for_two_processes(folder, tmp_pat
         assert all(np.array_equal(a, b) for a, b in zip(alone, other, strict=True))
 
 
-@pytest.mark.parametrize("canvas", [True, False])
-def test_what_is_read_ahead_is_what_is_read(folder, canvas):
+@pytest.mark.parametrize("crop", [False, True])
+def test_prefetched_images_are_the_images_that_are_read(folder, crop):
     samples = open_data(folder).splits["all"]
     pre = Preprocess.for_size(96)
-    expected = everything(Decoded(samples, pre, canvas=canvas, cache=False))[1]
-    source = Decoded(samples, pre, canvas=canvas)
+    expected = everything(DecodedImages(samples, pre, crop=crop, cache=False))[1]
+    source = DecodedImages(samples, pre, crop=crop)
     for i in range(10):
-        source.read_ahead(i)
+        source.prefetch(i)
     make_images(folder / "a", 10, (0, 0, 0))  # none of them is opened again
     assert np.array_equal(everything(source)[1], expected)
 
@@ -125,7 +125,7 @@ def test_what_is_read_ahead_is_what_is_read(folder, canvas):
 def test_unreadable_files_are_named_and_left_out(folder, size):
     (folder / "a" / "003.png").write_bytes(b"")
     (folder / "b" / "000.png").write_text("no image at all")
-    source = Decoded(open_data(folder).splits["all"], Preprocess.for_size(size))
+    source = DecodedImages(open_data(folder).splits["all"], Preprocess.for_size(size))
     assert source.problems == ()
     order = batches(21, 5, seed=1, epoch=0)
     for _ in range(2):
@@ -143,8 +143,8 @@ def test_unreadable_files_are_named_and_left_out(folder, size):
 
 def test_what_does_not_fit_in_memory_is_decoded_each_time(folder, monkeypatch):
     samples = open_data(folder).splits["all"]
-    monkeypatch.setattr(decoded, "IN_MEMORY", 1000)
-    source = Decoded(samples, Preprocess.for_size(32), cache=False)
+    monkeypatch.setattr(decoded, "MAX_BYTES_IN_MEMORY", 1000)
+    source = DecodedImages(samples, Preprocess.for_size(32), cache=False)
     first = everything(source)[1]
     assert not source.in_memory
     Image.new("RGB", (40, 36)).save(folder / "a" / "000.png")
@@ -153,10 +153,10 @@ def test_what_does_not_fit_in_memory_is_decoded_each_time(folder, monkeypatch):
 
 def test_images_in_memory_of_the_right_size_are_not_touched(tmp_path):
     samples = open_data("digits").splits["all"]
-    source = Decoded(samples, Preprocess.for_size(8, 1))
+    source = DecodedImages(samples, Preprocess.for_size(8, 1))
     assert source.in_memory
     assert np.array_equal(everything(source)[1][..., 0], samples.pixels)
-    other = Decoded(samples, Preprocess.for_size(8, 3))
+    other = DecodedImages(samples, Preprocess.for_size(8, 3))
     assert np.array_equal(everything(other)[1], np.repeat(samples.pixels[..., None], 3, axis=3))
     assert not (tmp_path / "cache").exists()
 
@@ -164,7 +164,7 @@ def test_images_in_memory_of_the_right_size_are_not_touched(tmp_path):
 def test_a_view_reads_what_is_looked_at(folder):
     samples = open_data(folder).splits["all"]
     pre = Preprocess.for_size(96)
-    view = View(Decoded(samples, pre), np.array([4, 2, 20]))
+    view = ImageSubset(DecodedImages(samples, pre), np.array([4, 2, 20]))
     expected = [pre.fit(pre.decode(samples.names[i])) for i in (4, 2, 20)]
     assert len(view) == 3
     assert np.array_equal(view[1], expected[1])

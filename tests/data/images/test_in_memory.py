@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
 
 import striate
-from striate.data import Decoded, open_data
+from striate.data import DecodedImages, open_data
 from striate.data.check import check
 from striate.errors import DataError, UsageError
 from striate.training.session import resume
@@ -127,7 +127,7 @@ def test_bad_npz_files_are_refused(tmp_path, arrays, reason):
 
 
 def read(data, split="all"):
-    source = Decoded(data.splits[split], Preprocess(size=(12, 10), resize="squash"), root=data.root)
+    source = DecodedImages(data.splits[split], Preprocess(size=(12, 10), resize="squash"), root=data.root)
     out = np.empty((len(source), *source.shape), np.uint8)
     assert source.read(np.arange(len(source)), out).all()
     return out
@@ -252,7 +252,7 @@ def test_an_item_that_fails_is_named_and_left_out():
                 raise KeyError("no such image")
             return Image.fromarray(255 - RGB[i]), int(LABELS[i])
 
-    source = Decoded(open_data(Faulty()).splits["all"], Preprocess.for_size(12))
+    source = DecodedImages(open_data(Faulty()).splits["all"], Preprocess.for_size(12))
     readable = source.read(np.arange(30), np.empty((30, 12, 12, 3), np.uint8))
     assert np.flatnonzero(~readable).tolist() == [7]
     assert source.problems[0].path == "Faulty/7"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from striate.data import Loaded
+from striate.data import InMemoryImages
 from striate.data.images import loader
 from striate.data.images.loader import stream
 from striate.training.schedule import batches
@@ -69,7 +69,7 @@ def test_an_image_that_cannot_be_read_is_left_out_of_its_batch():
     order = [np.array(a) for a in ([0, 1, 2, 3], [4, 5], [6, 7, 8], [9])]
     got = list(stream(Slow(10, {1, 4, 6, 7, 8}), order, CPU))
     assert [b.samples.tolist() for b in got] == [[0, 2, 3], [5], [], [9]]
-    assert [b.asked for b in got] == [4, 2, 3, 1]
+    assert [b.requested for b in got] == [4, 2, 3, 1]
     assert got[0].labels.tolist() == [0, 14, 21]
     assert (got[0].pixels[:, 0, 0, 0] == torch.tensor([0, 2, 3])).all()
     assert got[2].pixels.shape == (0, 2, 3, 1)
@@ -77,7 +77,7 @@ def test_an_image_that_cannot_be_read_is_left_out_of_its_batch():
 
 def test_arrays_in_memory_are_copied(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)
-    source = Loaded(images, np.arange(50), ("x",) * 50, ())
+    source = InMemoryImages(images, np.arange(50), ("x",) * 50, ())
     order = batches(50, 7, seed=0, epoch=0)
     inline = [flat(b) for b in stream(source, order, CPU)]
     for which, (samples, pixels, labels) in zip(order, inline, strict=True):

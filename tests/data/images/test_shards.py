@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from striate.data import Decoded, open_data
+from striate.data import DecodedImages, open_data
 from striate.data.images import shards
 from striate.data.images.loader import stream
 from striate.errors import DataError
@@ -51,7 +51,7 @@ def gray(samples):
 )
 def test_patterns_are_those_of_the_shell(pattern):
     expected = subprocess.run(["bash", "-c", f"echo {pattern}"], capture_output=True, text=True, check=True)
-    assert shards.expand(pattern) == expected.stdout.split()
+    assert shards.expand_braces(pattern) == expected.stdout.split()
 
 
 @pytest.mark.parametrize("named", ["folder", "pattern", "file"])
@@ -64,7 +64,7 @@ def test_samples_in_any_order(tmp_path, named):
     ids = list(range(40, 80) if named == "file" else range(120))
     assert gray(samples) == ids
     assert [data.classes[label] for label in samples.labels] == [str(i % 3) for i in ids]
-    source = Decoded(samples, Preprocess.for_size(4, 1))
+    source = DecodedImages(samples, Preprocess.for_size(4, 1))
     order = batches(len(samples), 16, seed=5, epoch=2)
     for which, batch in zip(order, stream(source, order, torch.device("cpu"), workers=4), strict=True):
         assert np.array_equal(batch.pixels[:, 0, 0, 0], np.array(ids)[which])

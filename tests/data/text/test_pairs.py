@@ -2,7 +2,7 @@ import gzip
 
 import pytest
 
-from striate.data.text.pairs import divide, open_pairs
+from striate.data.text.pairs import open_pairs, split_pairs
 from striate.errors import DataError
 
 
@@ -92,7 +92,7 @@ def test_bytes_that_are_no_text_are_named(tmp_path):
 def test_division_keeps_equal_sources_together(tmp_path):
     lines = "".join(f"s{i % 40}\tt{i}\n" for i in range(200))
     data = open_pairs(write(tmp_path / "a.tsv", lines))
-    divided = divide(data, seed=3)
+    divided = split_pairs(data, seed=3)
     parts = {name: set(pairs.sources) for name, pairs in divided.splits.items()}
     assert set(parts) == {"train", "val", "test"}
     assert not parts["train"] & parts["val"]
@@ -102,10 +102,10 @@ def test_division_keeps_equal_sources_together(tmp_path):
     assert 15 <= len(divided.splits["val"]) <= 30
     # The order of the file does not matter, the seed does.
     other = open_pairs(write(tmp_path / "b.tsv", "".join(sorted(lines.splitlines(True), reverse=True))))
-    assert set(divide(other, seed=3).splits["val"].sources) == parts["val"]
-    assert set(divide(data, seed=4).splits["val"].sources) != parts["val"]
+    assert set(split_pairs(other, seed=3).splits["val"].sources) == parts["val"]
+    assert set(split_pairs(data, seed=4).splits["val"].sources) != parts["val"]
 
 
 def test_too_little_to_measure_by(tmp_path):
     with pytest.raises(DataError, match="Training and val need one each"):
-        divide(open_pairs(write(tmp_path / "a.tsv", "one\t1\n")))
+        split_pairs(open_pairs(write(tmp_path / "a.tsv", "one\t1\n")))

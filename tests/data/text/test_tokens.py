@@ -6,16 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.data.text.tokens import (
-    BEGIN,
-    END,
+    BOS,
+    EOS,
     KINDS,
+    NUM_SPECIALS,
     PAD,
-    SPECIALS,
-    UNKNOWN,
+    UNK,
     Tokenizer,
-    learn,
-    require_fit,
-    suggest,
+    check_tokenizers,
+    suggest_kind,
+    train_tokenizer,
 )
 from striate.errors import BundleError, UsageError
 
@@ -31,65 +31,65 @@ SENTENCES = [
 def test_bytes_know_every_text(text):
     tokens = Tokenizer("bytes")
     ids = tokens.encode(text)
-    assert bytes(i - SPECIALS for i in ids) == unicodedata.normalize("NFC", text).encode()
+    assert bytes(i - NUM_SPECIALS for i in ids) == unicodedata.normalize("NFC", text).encode()
     assert tokens.decode(ids) == unicodedata.normalize("NFC", text)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
 def test_characters_come_back_and_strangers_are_marked(texts):
-    tokens = learn(texts, "characters")
+    tokens = train_tokenizer(texts, "characters")
     for text in texts:
         assert tokens.decode(tokens.encode(text)) == unicodedata.normalize("NFC", text)
     stranger = chr(max((ord(c) for t in texts for c in unicodedata.normalize("NFC", t)), default=96) + 1)
     if unicodedata.normalize("NFC", stranger) == stranger:
-        assert tokens.encode(stranger) == [UNKNOWN]
-        assert tokens.decode([UNKNOWN]) == "\ufffd"
+        assert tokens.encode(stranger) == [UNK]
+        assert tokens.decode([UNK]) == "\ufffd"
 
 
 def test_words_are_what_spaces_separate():
-    tokens = learn(["B AH1 T", "B AH1", "B"], "words")
+    tokens = train_tokenizer(["B AH1 T", "B AH1", "B"], "words")
     assert tokens.vocabulary == ("B", "AH1", "T")  # the most frequent first
-    assert tokens.encode(" B  T ") == [SPECIALS, SPECIALS + 2]
-    assert tokens.decode([SPECIALS, SPECIALS + 1]) == "B AH1"
-    assert learn(["a b c a"], "words", size=SPECIALS + 1).vocabulary == ("a",)
+    assert tokens.encode(" B  T ") == [NUM_SPECIALS, NUM_SPECIALS + 2]
+    assert tokens.decode([NUM_SPECIALS, NUM_SPECIALS + 1]) == "B AH1"
+    assert train_tokenizer(["a b c a"], "words", size=NUM_SPECIALS + 1).vocabulary == ("a",)
 
 
 def test_sentence_pieces_give_the_text_back():
     pytest.importorskip("sentencepiece")
-    tokens = learn(SENTENCES, "sentencepiece", size=60)
+    tokens = train_tokenizer(SENTENCES, "sentencepiece", size=60)
     for sentence in SENTENCES[:3]:
         ids = tokens.encode(sentence)
-        assert min(ids) >= SPECIALS
+        assert min(ids) >= NUM_SPECIALS
         assert max(ids) < len(tokens)
         assert tokens.decode(ids) == sentence
-    assert learn(SENTENCES, "sentencepiece", size=60) == tokens
+    assert train_tokenizer(SENTENCES, "sentencepiece", size=60) == tokens
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_owner_of_begin_and_end(kind):
     if kind == "sentencepiece":
         pytest.importorskip("sentencepiece")
-    tokens = learn(SENTENCES, kind, size=60)
+    tokens = train_tokenizer(SENTENCES, kind, size=60)
     text = "Ein Hund"
     ids = tokens.encode(text)
-    assert not {PAD, BEGIN, END} & set(ids)
-    assert tokens.source(text) == [*ids, END]
-    assert tokens.target(text) == [BEGIN, *ids, END]
+    assert not {PAD, BOS, EOS} & set(ids)
+    assert tokens.source(text) == [*ids, EOS]
+    assert tokens.target(text) == [BOS, *ids, EOS]
     assert tokens.decode([*tokens.target(text), PAD, *ids]) == text  # nothing after END
     assert Tokenizer.from_json(json.loads(json.dumps(tokens.to_json()))) == tokens
 
 
 def test_composed_and_decomposed_text_have_the_same_tokens():
-    tokens = learn(["é"], "characters")
-    assert tokens.encode("e\u0301") == tokens.encode("é") == [SPECIALS]
+    tokens = train_tokenizer(["é"], "characters")
+    assert tokens.encode("e\u0301") == tokens.encode("é") == [NUM_SPECIALS]
 
 
 def test_a_kind_that_suits_the_text():
-    assert suggest(["hello", "world", "seven"]) == "characters"
-    assert suggest(["3 May 1999", "1999-05-03"]) == "characters"
-    assert suggest(["HH AH0 L OW1", "W ER1 L D"]) == "words"
-    assert suggest(SENTENCES) in ("sentencepiece", "words")
+    assert suggest_kind(["hello", "world", "seven"]) == "characters"
+    assert suggest_kind(["3 May 1999", "1999-05-03"]) == "characters"
+    assert suggest_kind(["HH AH0 L OW1", "W ER1 L D"]) == "words"
+    assert suggest_kind(SENTENCES) in ("sentencepiece", "words")
 
 
 def test_an_unknown_kind_is_refused():
@@ -100,11 +100,11 @@ def test_an_unknown_kind_is_refused():
 
 
 def test_another_vocabulary_than_the_weights_is_refused():
-    one, other = learn(["abc"], "characters"), learn(["abd"], "characters")
+    one, other = train_tokenizer(["abc"], "characters"), train_tokenizer(["abd"], "characters")
     shapes = {"source": len(one), "target": len(one)}
-    require_fit(one, one, shapes, [one.digest, one.digest], "a.safetensors")
+    check_tokenizers(one, one, shapes, [one.digest, one.digest], "a.safetensors")
     with pytest.raises(BundleError, match="not the one that its weights learnt"):
-        require_fit(one, other, shapes, [one.digest, one.digest], "a.safetensors")
-    longer = learn(["abcd"], "characters")
+        check_tokenizers(one, other, shapes, [one.digest, one.digest], "a.safetensors")
+    longer = train_tokenizer(["abcd"], "characters")
     with pytest.raises(BundleError, match="source tokenizer has 8 ids, its weights 7"):
-        require_fit(longer, one, shapes, [longer.digest, one.digest], "a.safetensors")
+        check_tokenizers(longer, one, shapes, [longer.digest, one.digest], "a.safetensors")

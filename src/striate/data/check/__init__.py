@@ -16,18 +16,27 @@ from typing import Any
 import numpy as np
 
 from striate.data import open_data
-from striate.data.check.duplicates import groups, same_pictures
-from striate.data.check.files import survey
-from striate.data.check.labels import Found, look_at_classes
-from striate.data.check.pictures import Look, look
-from striate.data.check.records import KINDS, SERIOUS, WARNING, Checkup, Finding, Item, Kind, ranked
+from striate.data.check.duplicates import connected_components, find_copies
+from striate.data.check.files import scan_folder
+from striate.data.check.images import ImageStats, inspect_image
+from striate.data.check.labels import Found, check_classes
+from striate.data.check.records import (
+    KINDS,
+    SERIOUS,
+    WARNING,
+    CheckReport,
+    Finding,
+    Item,
+    Kind,
+    sort_findings,
+)
 from striate.data.images.samples import UNSPLIT, DataSet
 from striate.device import cpu_count
 from striate.errors import DataError, DecodeError
 from striate.progress import SILENT, Progress
-from striate.transforms.decode import Pixels
+from striate.transforms.decode import Uint8Array
 
-__all__ = ["KINDS", "SERIOUS", "WARNING", "Checkup", "Finding", "Item", "Kind", "check", "quick"]
+__all__ = ["KINDS", "SERIOUS", "WARNING", "CheckReport", "Finding", "Item", "Kind", "check", "quick_check"]
 
 STYLE = 0.2  # share of the images from which on a trait is the nature of the data, and no defect
 BLANKS = 0.01  # the same for nearly blank ones: handwriting leaves much of a page white
@@ -42,23 +51,23 @@ _ABOUT_CLASSES = frozenset({
 class _Image:
     """One image to look at: what to read, and what is known of it."""
 
-    source: Callable[[], str | bytes | Pixels]
+    source: Callable[[], str | bytes | Uint8Array]
     name: str
     label: str
     split: str
 
-    def look(self) -> Look:
+    def inspect(self) -> ImageStats:
         """Look at it; what it cannot be taken from is reported as any other fault."""
         try:
-            return look(self.source(), self.name)
+            return inspect_image(self.source(), self.name)
         except DecodeError as error:
-            return Look(kind="unreadable", error=error.why)
+            return ImageStats(kind="unreadable", error=error.why)
 
     def item(self, detail: str = "") -> Item:
         return Item(self.name, self.label, self.split, detail)
 
 
-def check(source: Any, *, workers: int | None = None, progress: Progress = SILENT) -> Checkup:
+def check(source: Any, *, workers: int | None = None, progress: Progress = SILENT) -> CheckReport:
     """Look at every image of a data set; reads only, and needs no network.
 
     Args:
@@ -83,7 +92,7 @@ def check(source: Any, *, workers: int | None = None, progress: Progress = SILEN
     pool = ThreadPoolExecutor(workers or cpu_count(), thread_name_prefix="check")
     try:
         looks = []
-        for seen in pool.map(_Image.look, images):
+        for seen in pool.map(_Image.inspect, images):
             looks.append(seen)
             progress.advance(1)
     finally:
@@ -91,18 +100,18 @@ def check(source: Any, *, workers: int | None = None, progress: Progress = SILEN
         progress.end()
     _single(images, looks, found)
     _copies(images, looks, found)
-    return Checkup(
+    return CheckReport(
         text,
         len(images),
         dict(Counter(image.label for image in images if image.label)),
         dict(Counter(image.split for image in images if image.split)),
-        ranked(found, _ABOUT_CLASSES),
+        sort_findings(found, _ABOUT_CLASSES),
         time.perf_counter() - started,
         data,
     )
 
 
-def quick(data: DataSet) -> list[str]:
+def quick_check(data: DataSet) -> list[str]:
     """What names, labels and file sizes alone tell, in at most two lines; decodes nothing.
 
     Finds classes of like names, and files of equal content under two classes or in two splits.
@@ -111,11 +120,11 @@ def quick(data: DataSet) -> list[str]:
         data: divided or not; a division that puts copies on both sides is found too.
     """
     found: Found = defaultdict(list)
-    look_at_classes(data, found)
+    check_classes(data, found)
     if all(samples.in_files for samples in data.splits.values()):
         _same_bytes(_listed(data), found)
     lines = []
-    for finding in ranked(found, _ABOUT_CLASSES):
+    for finding in sort_findings(found, _ABOUT_CLASSES):
         if finding.kind not in ("similar-classes", "conflicting-labels", "leakage"):
             continue
         first = " and ".join(_short(item, data.root) for item in finding.groups[0])
@@ -139,7 +148,7 @@ def _data(source: Any, found: Found) -> DataSet | None:
 
 def _strays(text: str, found: Found) -> list[_Image]:
     """What images there are in a folder that is no data set."""
-    paths = survey(Path(text).expanduser(), frozenset(), found)
+    paths = scan_folder(Path(text).expanduser(), frozenset(), found)
     del found["passed-over-images"][:]  # they are checked, and the layout is told
     return [_Image(partial(str, name), name, "", "") for name in paths if os.access(name, os.F_OK)]
 
@@ -147,10 +156,10 @@ def _strays(text: str, found: Found) -> list[_Image]:
 def _images(data: DataSet, found: Found) -> list[_Image]:
     """The images of a data set."""
     images = _listed(data)
-    look_at_classes(data, found)
+    check_classes(data, found)
     path = Path(data.source).expanduser()
     if path.is_dir() and all(samples.in_files for samples in data.splits.values()):
-        survey(path, frozenset(image.name for image in images), found)
+        scan_folder(path, frozenset(image.name for image in images), found)
     return images
 
 
@@ -162,7 +171,7 @@ def _listed(data: DataSet) -> list[_Image]:
     ]
 
 
-def _single(images: list[_Image], looks: list[Look], found: Found) -> None:
+def _single(images: list[_Image], looks: list[ImageStats], found: Found) -> None:
     """What each image shows by itself; traits of many are told once."""
     traits: Found = defaultdict(list)
     sides = [min(seen.size) for seen in looks if seen.print is not None]
@@ -186,7 +195,7 @@ def _single(images: list[_Image], looks: list[Look], found: Found) -> None:
     _lone_formats(images, looks, found)
 
 
-def _lone_formats(images: list[_Image], looks: list[Look], found: Found) -> None:
+def _lone_formats(images: list[_Image], looks: list[ImageStats], found: Found) -> None:
     """Up to two files of a format in at least fifty of another; with what else is odd about them."""
     formats = Counter(seen.format for seen in looks if seen.format)
     if not formats:
@@ -203,7 +212,7 @@ def _lone_formats(images: list[_Image], looks: list[Look], found: Found) -> None
     found["odd-one-out"] = [(by_name[name].item(blank[name]),) for name in order]
 
 
-def _copies(images: list[_Image], looks: list[Look], found: Found) -> None:
+def _copies(images: list[_Image], looks: list[ImageStats], found: Found) -> None:
     """Equal files, and the same picture in different ones, sorted by what they spoil."""
     by_digest = defaultdict(list)
     for i, seen in enumerate(looks):
@@ -211,10 +220,10 @@ def _copies(images: list[_Image], looks: list[Look], found: Found) -> None:
             by_digest[seen.digest].append(i)
     firsts = [members[0] for members in by_digest.values() if looks[members[0]].print is not None]
     prints = [p for i in firsts if (p := looks[i].print) is not None]
-    alike = np.array(firsts, np.int64)[same_pictures(prints)] if firsts else np.empty((0, 2), np.int64)
+    alike = np.array(firsts, np.int64)[find_copies(prints)] if firsts else np.empty((0, 2), np.int64)
     chained = [(members[0], other) for members in by_digest.values() for other in members[1:]]
     pairs = np.concatenate([alike, np.array(chained, np.int64).reshape(-1, 2)])
-    for members in groups(pairs):
+    for members in connected_components(pairs):
         equal = len({looks[i].digest for i in members}) == 1
         _file_copies([images[i] for i in members], equal, found)
 

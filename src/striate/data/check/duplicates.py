@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from striate.transforms.decode import Pixels
+from striate.transforms.decode import Uint8Array
 
 RADIUS = 5  # bits of 63 in which the hashes of one picture may differ
 ALIKE = 0.97  # least correlation of the luma of two files of one picture, at 16x16 pixels
@@ -40,7 +40,7 @@ Hashes = npt.NDArray[np.uint64]
 Pairs = npt.NDArray[np.int64]
 
 
-class Print(NamedTuple):
+class Fingerprint(NamedTuple):
     """What is kept of a picture to know it again.
 
     Attributes:
@@ -51,7 +51,7 @@ class Print(NamedTuple):
     """
 
     bits: npt.NDArray[np.bool_]
-    luma: Pixels
+    luma: Uint8Array
     chroma: npt.NDArray[np.int8]
     side: int
 
@@ -66,7 +66,7 @@ def _cosines() -> npt.NDArray[np.float32]:
 _DCT = _cosines()
 
 
-def fingerprint(pixels: Image.Image, side: int) -> Print:
+def fingerprint(pixels: Image.Image, side: int) -> Fingerprint:
     """The print of an RGB image, of which `side` was the shorter side before it was scaled down."""
     scaling = Image.Resampling.BOX if min(pixels.size) >= _SIDE else Image.Resampling.BILINEAR
     small = pixels.resize((_SIDE, _SIDE), scaling)
@@ -74,10 +74,12 @@ def fingerprint(pixels: Image.Image, side: int) -> Print:
     bits = _DCT @ ycc[..., 0] @ _DCT.T > 0
     luma = ycc[..., 0].reshape(16, 2, 16, 2).mean((1, 3))
     chroma = ycc[..., 1:].reshape(4, 8, 4, 8, 2).mean((1, 3)) - 128
-    return Print(bits, np.rint(luma).astype(np.uint8), np.rint(chroma).clip(-127, 127).astype(np.int8), side)
+    return Fingerprint(
+        bits, np.rint(luma).astype(np.uint8), np.rint(chroma).clip(-127, 127).astype(np.int8), side
+    )
 
 
-def same_pictures(prints: list[Print]) -> Pairs:
+def find_copies(prints: list[Fingerprint]) -> Pairs:
     """The pairs `[n, 2]` of prints that are of one picture, re-encoded, scaled, turned or mirrored.
 
     Blank pictures, of less than `LEAST_CONTRAST`, have no pair.
@@ -91,7 +93,7 @@ def same_pictures(prints: list[Print]) -> Pairs:
     bits = np.stack([p.bits for p in prints])[own]
     found = [np.empty((0, 2), np.int64)]
     for position in range(8):
-        first, second = near(_packed(bits), _packed(_moved_bits(bits, position)))
+        first, second = neighbors(_packed(bits), _packed(_moved_bits(bits, position)))
         first, second = own[first], own[second]
         keep = (first < second) & (np.maximum(sides[first], sides[second]) >= LEAST_SIDE)
         first, second = first[keep], second[keep]
@@ -103,7 +105,7 @@ def same_pictures(prints: list[Print]) -> Pairs:
     return np.unique(np.concatenate(found), axis=0)
 
 
-def near(hashes: Hashes, others: Hashes, radius: int = RADIUS) -> tuple[Pairs, Pairs]:
+def neighbors(hashes: Hashes, others: Hashes, radius: int = RADIUS) -> tuple[Pairs, Pairs]:
     """The positions of all hashes and others that differ in at most `radius` (up to five) of 63 bits.
 
     In time and memory about linear in their number: tables of 21-bit keys, no comparison of all with all.
@@ -130,7 +132,7 @@ def near(hashes: Hashes, others: Hashes, radius: int = RADIUS) -> tuple[Pairs, P
     return both // len(others), both % len(others)
 
 
-def groups(pairs: Pairs) -> list[list[int]]:
+def connected_components(pairs: Pairs) -> list[list[int]]:
     """Positions that hang together through pairs, each group in order."""
     parent: dict[int, int] = {}
 

@@ -14,7 +14,7 @@ Found = dict[str, list[tuple[Item, ...]]]
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"BM")
 
 
-def survey(root: Path, used: frozenset[str], found: Found) -> list[str]:
+def scan_folder(root: Path, used: frozenset[str], found: Found) -> list[str]:
     """Walk the whole tree and note what is passed over, hidden, locked or looped.
 
     Args:

@@ -15,7 +15,7 @@ FEW = 20  # images of a class below which little can be learnt from nothing
 LOPSIDED = 10.0  # times as many images in the largest class as in the smallest
 
 
-def look_at_classes(data: DataSet, found: Found) -> None:
+def check_classes(data: DataSet, found: Found) -> None:
     """Note classes of like names, classes that are missing somewhere or scarce, and imbalance."""
     counts = {
         split: Counter(data.classes[i] for i in samples.labels.tolist())

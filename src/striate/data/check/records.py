@@ -269,7 +269,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Checkup:
+class CheckReport:
     """A data set, looked over.
 
     Attributes:
@@ -308,7 +308,9 @@ class Checkup:
         }
 
 
-def ranked(found: dict[str, list[tuple[Item, ...]]], unpictured: frozenset[str]) -> tuple[Finding, ...]:
+def sort_findings(
+    found: dict[str, list[tuple[Item, ...]]], unpictured: frozenset[str]
+) -> tuple[Finding, ...]:
     """Findings in the order of `KINDS`, of the groups that each kind has."""
     return tuple(
         Finding(kind, tuple(found[kind]), kind not in unpictured) for kind in KINDS if found.get(kind)

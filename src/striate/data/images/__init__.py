@@ -9,15 +9,15 @@ from typing import Any
 
 from striate.data.images import archives, arrays, folders, shards, tables
 from striate.data.images import in_memory as given
-from striate.data.images.decoded import Decoded
+from striate.data.images.base import Images, InMemoryImages, Problem
+from striate.data.images.decoded import DecodedImages
 from striate.data.images.samples import DataSet, Samples
-from striate.data.images.source import Loaded, Problem, Source
 from striate.data.images.split import SplitPlan, split
 from striate.errors import DataError, UsageError
 
 __all__ = [
-    "DataSet", "Decoded", "Loaded", "Problem", "Samples", "Source", "SplitPlan", "located", "open_data",
-    "split",
+    "DataSet", "DecodedImages", "Images", "InMemoryImages", "Problem", "Samples", "SplitPlan",
+    "absolute_source", "open_data", "split",
 ]  # fmt: skip
 
 
@@ -52,13 +52,13 @@ def open_data(source: Any) -> DataSet:
         if text == "digits":
             return arrays.digits()
         if shards.is_pattern(text):
-            return shards.read(shards.expand(str(path)), text)
+            return shards.read(shards.expand_braces(str(path)), text)
         raise _missing(text, path)
     if path.is_dir():
         return _folder(path, text)
     if archives.is_archive(path.name):
         archive = archives.open_archive(path)
-        one = shards.labelled(archive)
+        one = shards.is_shard(archive)
         return shards.read([path], str(path), [archive]) if one else archives.read(archive, str(path))
     if path.suffix.lower() in (".csv", ".tsv"):
         return tables.read(path)
@@ -71,7 +71,7 @@ def open_data(source: Any) -> DataSet:
     )
 
 
-def located(source: str) -> str:
+def absolute_source(source: str) -> str:
     """What `open_data` takes, so that it holds from any folder: a path made absolute, a name as it is."""
     path = Path(source).expanduser()
     return os.path.abspath(path) if path.exists() or shards.is_pattern(source) else source  # noqa: PTH100
@@ -81,7 +81,7 @@ def _folder(path: Path, text: str) -> DataSet:
     try:
         if arrays.has_idx(path):
             return arrays.idx(path)
-        if found := shards.in_folder(path):
+        if found := shards.find_shards(path):
             return shards.read(found, text)
         return folders.read(path)
     except PermissionError as error:
@@ -89,7 +89,7 @@ def _folder(path: Path, text: str) -> DataSet:
 
 
 def _missing(text: str, path: Path) -> DataError:
-    if text.endswith(given.IN_MEMORY):
+    if text.endswith(given.IN_MEMORY_SUFFIX):
         return DataError(
             f"cannot open {text!r}", "it was given to Python as an object", "Give the same again, as data="
         )

@@ -24,14 +24,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from striate.data.images.folders import SPLIT_NAMES, arrange
+from striate.data.images.folders import SPLIT_NAMES, read_tree
 from striate.data.images.samples import DataSet, Stamp
 from striate.errors import DataError, DecodeError
 from striate.transforms.decode import MAX_PIXELS, is_image_name
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-LARGEST = 3 * MAX_PIXELS  # bytes of a member: the largest picture that is read, not compressed
-HELD = 2 << 30  # bytes of a .tar.gz's files
+MAX_MEMBER_BYTES = 3 * MAX_PIXELS  # bytes of a member: the largest picture that is read, not compressed
+MAX_TAR_GZ_BYTES = 2 << 30  # bytes of a .tar.gz's files
 
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, RuntimeError, OSError)
 
@@ -47,7 +47,7 @@ class Archive(Protocol):
 
     path: str
     names: Sequence[str]
-    odd: Sequence[str]
+    skipped: Sequence[str]
 
     def read(self, i: int) -> bytes:
         """The bytes of a member; by several threads at once. Raises DecodeError."""
@@ -89,15 +89,15 @@ def read(archive: Archive, source: str) -> DataSet:
         DataError: there are no class folders with images.
     """
     root = _Inside(os.path.basename(archive.path), archive.path, tuple(_sorted(archive.names)))  # noqa: PTH119
-    while len(below := root.folders()) == 1 and not root.loose():
+    while len(below := root.folders()) == 1 and not root.count_loose():
         if below[0].name.lower() in SPLIT_NAMES or not below[0].folders():
             break
         root = below[0]
-    data = arrange(root, source)
-    return stored(replace(data, notes=(*archive.odd, *data.notes)), Members([archive]))
+    data = read_tree(root, source)
+    return attach_store(replace(data, notes=(*archive.skipped, *data.notes)), ArchiveStore([archive]))
 
 
-def stored(data: DataSet, members: Members) -> DataSet:
+def attach_store(data: DataSet, members: ArchiveStore) -> DataSet:
     """A data set whose names are those of members, to be read from there."""
     key = {name: i for i, name in enumerate(members.names())}
     splits = {
@@ -107,7 +107,7 @@ def stored(data: DataSet, members: Members) -> DataSet:
     return replace(data, splits=splits)
 
 
-class Members:
+class ArchiveStore:
     """The members of one or several archives, one after the other: what samples are read from."""
 
     def __init__(self, archives: Sequence[Archive]) -> None:
@@ -125,7 +125,7 @@ class Members:
     def fetch(self, key: int) -> bytes:
         """The bytes of a member; raises DecodeError."""
         archive, i = self._find(key)
-        if archive.size(i) > LARGEST:
+        if archive.size(i) > MAX_MEMBER_BYTES:
             raise _bad(archive, i, f"it has {archive.size(i):,} bytes, more than any image that is read")
         try:
             return archive.read(i)
@@ -156,10 +156,10 @@ class _Tar:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.odd: Sequence[str]
+        self.skipped: Sequence[str]
         with open(path, "rb") as file:  # noqa: PTH123 - a str, as all here
             self._status = os.fstat(file.fileno())
-            places, self.odd = _tar_members(file, "r:")
+            places, self.skipped = _tar_members(file, "r:")
         self.names: Sequence[str] = tuple(places)
         self._places = tuple(places.values())
 
@@ -185,10 +185,10 @@ class _PackedTar:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.odd: Sequence[str]
+        self.skipped: Sequence[str]
         self._held: list[bytes] = []
         with open(path, "rb") as file:  # noqa: PTH123
-            places, self.odd = _tar_members(file, "r|gz", self._held)
+            places, self.skipped = _tar_members(file, "r|gz", self._held)
         self.names: Sequence[str] = tuple(places)
         self._places = tuple(places.values())
 
@@ -213,7 +213,7 @@ class _Zip:
             strange += name is None
             if name and not info.is_dir():
                 names[name] = info
-        self.odd: Sequence[str] = _told(strange, 0)
+        self.skipped: Sequence[str] = _told(strange, 0)
         self.names: Sequence[str] = tuple(names)
         self._infos = tuple(names.values())
 
@@ -249,12 +249,12 @@ def _tar_members(
         while (member := tar.next()) is not None:
             tar.members.clear()  # tarfile would keep all it has seen
             total += member.size
-            if held is not None and total > HELD:
+            if held is not None and total > MAX_TAR_GZ_BYTES:
                 raise DataError(
                     f"cannot read {getattr(file, 'name', '')!r}",
-                    f"it is compressed as a whole, and holds more than the {HELD / 1e9:.1f} GB of such an "
-                    "archive that are kept in memory",
-                    "Make it a .tar (gunzip -k) or a .zip, whose images can be read in any order",
+                    "its files must be kept in memory (a .tar.gz has no random access), and they exceed "
+                    f"{MAX_TAR_GZ_BYTES / 1e9:.1f} GB",
+                    "Convert it to a .tar (gunzip -k) or a .zip, whose images can be read in any order",
                 )
             name = _clean(member.name)
             if name is None:
@@ -334,7 +334,7 @@ class _Inside:
             if is_image_name(parts[-1]) and not any(part.startswith(".") for part in parts[:-1])
         ]
 
-    def loose(self) -> int:
+    def count_loose(self) -> int:
         return sum(len(parts) == 1 and is_image_name(parts[0]) for parts, _ in self.members)
 
 

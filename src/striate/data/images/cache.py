@@ -37,7 +37,7 @@ from PIL import features
 
 from striate.data.images.samples import Stamp
 from striate.errors import UsageError
-from striate.transforms.decode import DECODER_VERSION, Pixels
+from striate.transforms.decode import DECODER_VERSION, Uint8Array
 from striate.transforms.preprocess import Preprocess
 
 Places = npt.NDArray[np.int64]  # segment number * 2**32 + position in it; -1 for nowhere
@@ -134,13 +134,13 @@ class Cache:
         trouble: why nothing more is stored, in a sentence; None while all is well.
     """
 
-    def __init__(self, root: str, preprocess: Preprocess, *, canvas: bool) -> None:
-        size = preprocess.canvas_size if canvas else preprocess.size
+    def __init__(self, root: str, preprocess: Preprocess, *, crop: bool) -> None:
+        size = preprocess.size if crop else preprocess.uncropped_size
         self.shape = (*size, preprocess.channels)
         self.trouble: str | None = None
-        scaler = version("torch") if canvas else ""
+        scaler = "" if crop else version("torch")
         how = json.dumps([
-            DECODER_VERSION, PIL.__version__, features.version("jpg"), canvas, scaler, self.shape,
+            DECODER_VERSION, PIL.__version__, features.version("jpg"), not crop, scaler, self.shape,
             preprocess.resize, preprocess.shorter_side, preprocess.interpolation,
         ])  # fmt: skip
         self._seed = hashlib.blake2b(f"{how}\0{root}".encode("utf-8", "surrogateescape"))
@@ -150,7 +150,7 @@ class Cache:
         self._bytes = math.prod(self.shape)
         self._lock, self._publishing = threading.Lock(), threading.Lock()
         self._names: list[str] = []  # of the segments, by their number
-        self._maps: list[Pixels] = []  # by their number
+        self._maps: list[Uint8Array] = []  # by their number
         self._seen: list[int] = []  # entries of their index that are known, by their number
         self._used: set[str] = set()  # segments that this run reads or writes
         self._known: dict[bytes, int] = {}  # digest -> place
@@ -175,7 +175,7 @@ class Cache:
                 os.utime(self.folder / f"{self._names[number]}.index")
         return places
 
-    def copy(self, place: int, out: Pixels) -> bool:
+    def copy(self, place: int, out: Uint8Array) -> bool:
         """Write the image at `place` into `out`; answers whether it is still there."""
         number, position = place >> 32, place & 0xFFFFFFFF
         if position >= len(self._maps[number]):  # not mapped yet, or the file has outgrown the mapping
@@ -188,7 +188,7 @@ class Cache:
         out[:] = self._maps[number][position]
         return True
 
-    def add(self, digests: Sequence[bytes], images: Pixels) -> Places | None:
+    def add(self, digests: Sequence[bytes], images: Uint8Array) -> Places | None:
         """Store images, by several threads at once; answers where, or None if that is not possible."""
         with self._lock:
             if self.trouble is not None:
@@ -284,7 +284,7 @@ class _Writer:
             if file is not None:
                 file.close()
 
-    def append(self, digests: Sequence[bytes], images: Pixels) -> int:
+    def append(self, digests: Sequence[bytes], images: Uint8Array) -> int:
         """Write images; answers the position of the first."""
         first = self._count
         _write(self._pixels, np.ascontiguousarray(images))

@@ -11,23 +11,23 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from striate.data.images.base import Images, Problem
 from striate.data.images.cache import LIMIT_VARIABLE, Cache, limit
 from striate.data.images.samples import Samples
-from striate.data.images.source import Problem, Source
 from striate.errors import DecodeError
 from striate.progress import SILENT, Progress
-from striate.transforms.decode import Pixels
+from striate.transforms.decode import Uint8Array
 from striate.transforms.preprocess import Preprocess
 
-SMALL = 64  # pixels of the longer side up to which images live in memory
-IN_MEMORY = 2 << 30  # bytes of a split that may
+MAX_SIDE_IN_MEMORY = 64  # pixels of the longer side up to which images live in memory
+MAX_BYTES_IN_MEMORY = 2 << 30  # bytes of a split that may
 _AHEAD = 256 << 20  # bytes of images that wait to be brought to size
 _SETTLED = 2 * 10**9  # nanoseconds: the coarsest clock of a file system
 
 _UNSEEN, _KEPT, _PLACED, _BAD = range(4)  # not asked for yet, in memory, in the cache, unreadable
 
 
-class Decoded:
+class DecodedImages:
     """Images of one size: in memory up to 64 pixels, else in the cache, else decoded each time.
 
     It is read by several threads at once. What an image holds does not depend on when or by whom it is read.
@@ -43,7 +43,7 @@ class Decoded:
         samples: Samples,
         preprocess: Preprocess,
         *,
-        canvas: bool = False,
+        crop: bool = True,
         cache: bool = True,
         root: str = "",
         progress: Progress = SILENT,
@@ -53,31 +53,31 @@ class Decoded:
         Args:
             samples: what to read.
             preprocess: how.
-            canvas: with the margin for random crops, as training wants it, rather than at the final size.
+            crop: False leaves out the centre crop, for training that takes random crops.
             cache: keep the decoded images in the user's cache folder.
             root: the data set that they belong to there.
             progress: is told once, if the cache cannot be used.
         """
-        size = preprocess.canvas_size if canvas else preprocess.size
+        size = preprocess.size if crop else preprocess.uncropped_size
         self.shape: tuple[int, int, int] = (*size, preprocess.channels)
         self.labels, self.names = samples.labels, samples.names
-        self._samples, self._preprocess, self._canvas, self._progress = samples, preprocess, canvas, progress
+        self._samples, self._preprocess, self._crop, self._progress = samples, preprocess, crop, progress
         self._state = np.full(len(samples), _UNSEEN, np.uint8)
         self._reasons: dict[int, str] = {}
         self._cache: Cache | None = None
         self._places = np.full(len(samples), -1, np.int64)
         self._warned = False
-        self._waiting: dict[int, Pixels] = {}  # decoded, and not brought to size yet
+        self._waiting: dict[int, Uint8Array] = {}  # decoded, and not brought to size yet
 
         pixels = samples.pixels
         if pixels is not None and (*pixels.shape[1:3], _channels(pixels)) == self.shape:
-            self._kept: Pixels | None = pixels.reshape(len(samples), *self.shape)
+            self._kept: Uint8Array | None = pixels.reshape(len(samples), *self.shape)
             self._state[:] = _KEPT  # nothing to decode, nothing to scale
             return
         if cache and (samples.in_files or (len(samples) and samples.stamp(0) is not None)):
             self._open_cache(root)
-        fits = len(samples) * math.prod(self.shape) <= IN_MEMORY
-        small = max(size) <= SMALL or self._cache is None
+        fits = len(samples) * math.prod(self.shape) <= MAX_BYTES_IN_MEMORY
+        small = max(size) <= MAX_SIDE_IN_MEMORY or self._cache is None
         self._kept = np.empty((len(samples), *self.shape), np.uint8) if small and fits else None
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class Decoded:
         return self._kept is not None and bool(((self._state == _KEPT) | (self._state == _BAD)).all())
 
     @property
-    def keeps(self) -> bool:
+    def reusable(self) -> bool:
         """Whether an image that is read is there for the next time."""
         return self._kept is not None or (self._cache is not None and bool(self._storable.any()))
 
@@ -104,7 +104,7 @@ class Decoded:
         readable: npt.NDArray[np.bool_] = self._state != _BAD
         return readable
 
-    def read(self, which: npt.NDArray[np.int64], out: Pixels) -> npt.NDArray[np.bool_]:
+    def read(self, which: npt.NDArray[np.int64], out: Uint8Array) -> npt.NDArray[np.bool_]:
         """Write the images at `which` into `out`; answers which of them can be read."""
         state = self._state[which]
         if self._kept is not None and (state == _KEPT).all():
@@ -143,13 +143,13 @@ class Decoded:
                         "what is not stored yet is decoded in each epoch"
                     )
 
-    def read_ahead(self, i: int) -> None:
+    def prefetch(self, i: int) -> None:
         """Do what takes no torch of reading an image, and keep it for when it is read."""
-        if not self._canvas:
+        if self._crop:
             self.read(np.array([i]), np.empty((1, *self.shape), np.uint8))
         elif self._state[i] == _UNSEEN and sum(image.nbytes for image in [*self._waiting.values()]) < _AHEAD:
             with contextlib.suppress(DecodeError):  # reading will tell
-                self._waiting[i] = self._preprocess.decode_canvas(self._samples.fetch(i))
+                self._waiting[i] = self._preprocess.decode_uncropped(self._samples.fetch(i))
 
     def any_readable(self, which: npt.NDArray[np.int64]) -> bool:
         """Whether at least one of these images can be read; tries them one after the other."""
@@ -158,7 +158,7 @@ class Decoded:
 
     def _open_cache(self, root: str) -> None:
         """Look up what is stored, and make room for the rest."""
-        cache = Cache(root, self._preprocess, canvas=self._canvas)
+        cache = Cache(root, self._preprocess, crop=self._crop)
         stamps = [self._samples.stamp(i) for i in range(len(self))]
         self._digests = [None if stamp is None else cache.digest(stamp) for stamp in stamps]
         # A file that changed a moment ago may change again within the same tick of its file system's clock.
@@ -183,18 +183,18 @@ class Decoded:
         self._places[unseen] = self._cache.find([self._digests[i] for i in unseen])
         self._state[unseen[self._places[unseen] >= 0]] = _PLACED
 
-    def _decode(self, i: int, out: Pixels) -> bool:
+    def _decode(self, i: int, out: Uint8Array) -> bool:
         """Decode one image; answers whether it can be read."""
         try:
             ahead = self._waiting.pop(i, None)
             source = self._samples.fetch(i) if ahead is None else ahead
-            out[:] = self._preprocess.read(source, canvas=self._canvas)
+            out[:] = self._preprocess.read(source, crop=self._crop)
         except DecodeError as error:
             self._reasons[i], self._state[i] = error.why, _BAD
             return False
         return True
 
-    def _keep(self, which: npt.NDArray[np.int64], images: Pixels) -> None:
+    def _keep(self, which: npt.NDArray[np.int64], images: Uint8Array) -> None:
         """Keep decoded images for the next time, in memory or in the cache or both."""
         if self._kept is not None:
             self._kept[which] = images
@@ -208,7 +208,7 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class View:
+class ImageSubset:
     """Some images of a source, each read when it is looked at: `view[i]`, `view[:5]`, `len(view)`.
 
     Attributes:
@@ -216,13 +216,13 @@ class View:
         which: int64 `[n]`, their positions there.
     """
 
-    source: Source
+    source: Images
     which: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.which)
 
-    def __getitem__(self, at: int | np.integer | slice) -> Pixels:
+    def __getitem__(self, at: int | np.integer | slice) -> Uint8Array:
         """uint8 `[height, width, channels]`, or `[n, height, width, channels]` for a slice."""
         which = np.atleast_1d(self.which[at])
         out = np.empty((len(which), *self.source.shape), np.uint8)
@@ -230,5 +230,5 @@ class View:
         return out if isinstance(at, slice) else out[0]
 
 
-def _channels(pixels: Pixels) -> int:
+def _channels(pixels: Uint8Array) -> int:
     return 1 if pixels.ndim == 3 else pixels.shape[3]

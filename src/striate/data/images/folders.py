@@ -41,7 +41,7 @@ class Tree(Protocol):
     def images(self) -> list[str]:
         """The paths of all images below it, in a fixed order."""
 
-    def loose(self) -> int:
+    def count_loose(self) -> int:
         """How many images lie right in it."""
 
 
@@ -67,7 +67,7 @@ class _Folder:
     def images(self) -> list[str]:
         return _images(self.place)
 
-    def loose(self) -> int:
+    def count_loose(self) -> int:
         return sum(is_image_name(p.name) for p in self.place.iterdir())
 
 
@@ -77,10 +77,10 @@ def read(root: Path) -> DataSet:
     Raises:
         DataError: there are no class folders with images.
     """
-    return arrange(_Folder(root), str(root))
+    return read_tree(_Folder(root), str(root))
 
 
-def arrange(root: Tree, source: str) -> DataSet:
+def read_tree(root: Tree, source: str) -> DataSet:
     """The data set that a tree of class folders is; samples are named by their paths.
 
     Args:
@@ -107,7 +107,7 @@ def arrange(root: Tree, source: str) -> DataSet:
         found = {UNSPLIT: _classes(root, notes)}
     classes = tuple(sorted({name for by_class in found.values() for name in by_class}))
     if not classes:
-        loose = root.loose()
+        loose = root.count_loose()
         why = (
             f"it holds {loose} images but no class folders"
             if loose
@@ -160,7 +160,7 @@ def _classes(folder: Tree, notes: list[str]) -> dict[str, list[str]]:
             empty.append(child.name)
     if empty:
         notes.append(f"class folders without images in {folder.name!r} are passed over: {_list(empty)}")
-    loose = folder.loose()
+    loose = folder.count_loose()
     if loose and classes:
         notes.append(f"{loose} images lie in {folder.name!r} outside of any class folder and are passed over")
     return classes

@@ -18,9 +18,9 @@ from PIL import Image
 from striate.data.images.folders import SPLIT_NAMES
 from striate.data.images.samples import UNSPLIT, DataSet, Samples, Stamp
 from striate.errors import DataError, DecodeError, UsageError
-from striate.transforms.decode import Pixels, to_pixels
+from striate.transforms.decode import Uint8Array, to_array
 
-IN_MEMORY = "(in memory)"  # ends the name of a data set that no path leads back to
+IN_MEMORY_SUFFIX = "(in memory)"  # ends the name of a data set that no path leads back to
 
 _IMAGES, _LABELS = ("images", "image", "x", "data"), ("labels", "label", "y", "targets")  # in .npz files
 _TRANSFORMS = ("transform", "transforms", "target_transform")  # where torchvision's data sets have them
@@ -111,7 +111,7 @@ def arrays(images: Any, labels: Any, classes: Iterable[Any] | None = None, prefi
         )
     names, own = _named([_plain(number) for number in numbers.tolist()], classes)
     samples = Samples(tuple(f"{prefix}/{i}" for i in range(len(pixels))), own, pixels)
-    return DataSet(f"{len(pixels):,} images {IN_MEMORY}", "", names, {UNSPLIT: samples})
+    return DataSet(f"{len(pixels):,} images {IN_MEMORY_SUFFIX}", "", names, {UNSPLIT: samples})
 
 
 class _Given:
@@ -132,7 +132,7 @@ class _Given:
             part = whole.splits[UNSPLIT].take(np.asarray(dataset.indices, np.int64))
             return replace(whole, splits={UNSPLIT: part})
         if tensors := getattr(dataset, "tensors", None):  # its TensorDataset
-            return replace(arrays(*tensors[:2]), source=f"{self._name} {IN_MEMORY}")
+            return replace(arrays(*tensors[:2]), source=f"{self._name} {IN_MEMORY_SUFFIX}")
         self._refuse_transforms()
         if not len(dataset):
             raise DataError(f"cannot use {self._name}", "it is empty")
@@ -148,15 +148,15 @@ class _Given:
             samples = Samples(names, numbers, pixels)
         else:
             samples = Samples(names, numbers, None, self, np.arange(len(names)))
-        return DataSet(f"{self._name} {IN_MEMORY}", "", classes, {UNSPLIT: samples})
+        return DataSet(f"{self._name} {IN_MEMORY_SUFFIX}", "", classes, {UNSPLIT: samples})
 
-    def fetch(self, key: int) -> Pixels:
+    def fetch(self, key: int) -> Uint8Array:
         """The pixels of an item; raises DecodeError if it cannot be read, UsageError if it is no image."""
         with self._lock:
             image = self._item(key)[0]
         try:
             if isinstance(image, Image.Image):
-                return to_pixels(image, 1 if image.mode in ("1", "L") else 3)
+                return to_array(image, 1 if image.mode in ("1", "L") else 3)
         except Exception as error:  # Pillow opens files without reading them
             raise self._fault(key, error) from error
         return _one(image)
@@ -216,7 +216,7 @@ class _Given:
             return None
         return tuple(str(Path(path).absolute()) for path, _ in samples)
 
-    def _held(self) -> Pixels | None:
+    def _held(self) -> Uint8Array | None:
         """The array that a Dataset such as CIFAR10 keeps, where it is what the items are made of."""
         kept = getattr(self._dataset, "data", None)
         n = len(self._dataset)
@@ -300,7 +300,7 @@ def _array(values: Any) -> npt.NDArray[Any]:
     return np.asarray(values)
 
 
-def _pixels(images: npt.NDArray[Any]) -> Pixels:
+def _pixels(images: npt.NDArray[Any]) -> Uint8Array:
     """Images as `Samples` have them; raises DataError where they are something else."""
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise DataError(
@@ -317,10 +317,10 @@ def _pixels(images: npt.NDArray[Any]) -> Pixels:
     return images[..., 0] if images.shape[3] == 1 else images
 
 
-def _one(image: Any) -> Pixels:
+def _one(image: Any) -> Uint8Array:
     """One image, Pillow's or as `_pixels`; raises UsageError where it is something else."""
     try:
-        pixels: Pixels = _pixels(_array(image)[None])[0]
+        pixels: Uint8Array = _pixels(_array(image)[None])[0]
         return pixels
     except DataError as error:
         raise UsageError(error.what, error.why, error.fix) from error

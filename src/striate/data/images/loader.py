@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from striate.data.images.source import Indices, Source
+from striate.data.images.base import Images, Indices
 
 _PIECE = 16  # images that one thread reads at a time
 _INLINE = 1 << 20  # bytes of a batch in memory, below which a copy is quicker than a word to another thread
@@ -38,7 +38,7 @@ class Batch:
     pixels: torch.Tensor
     labels: torch.Tensor
     samples: Indices
-    asked: int
+    requested: int
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -50,7 +50,7 @@ class Batch:
 
 
 def stream(
-    source: Source, order: Sequence[Indices], device: torch.device, *, workers: int = 2
+    source: Images, order: Sequence[Indices], device: torch.device, *, workers: int = 2
 ) -> Generator[Batch, None, None]:
     """Read batch after batch, the next ones in the background.
 
@@ -75,7 +75,7 @@ def stream(
 
 
 def _threaded(
-    source: Source, order: Sequence[Indices], device: torch.device, workers: int
+    source: Images, order: Sequence[Indices], device: torch.device, workers: int
 ) -> Iterator[Batch]:
     pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
     try:
@@ -96,7 +96,7 @@ def _threaded(
 class _Buffer:
     """The memory of one batch while it is being filled; pinned, where the batch goes to a GPU."""
 
-    def __init__(self, source: Source, which: Indices, device: torch.device) -> None:
+    def __init__(self, source: Images, which: Indices, device: torch.device) -> None:
         self._source, self._which, self._device = source, which, device
         self._pinned = device.type == "cuda"
         shape = (len(which), *source.shape)

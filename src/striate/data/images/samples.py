@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from striate.transforms.decode import Pixels
+from striate.transforms.decode import Uint8Array
 
 UNSPLIT = "all"  # the one split of data that comes undivided
 
@@ -35,7 +35,7 @@ class Stamp(NamedTuple):
 class Store(Protocol):
     """Where images are that are neither files of their own nor one array: an archive, a torch `Dataset`."""
 
-    def fetch(self, key: int) -> bytes | Pixels:
+    def fetch(self, key: int) -> bytes | Uint8Array:
         """The bytes of an image file, or pixels; by several threads at once. Raises DecodeError."""
 
     def stamp(self, key: int) -> Stamp | None:
@@ -63,7 +63,7 @@ class Samples:
 
     names: tuple[str, ...] = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
-    pixels: Pixels | None = field(default=None, repr=False)
+    pixels: Uint8Array | None = field(default=None, repr=False)
     store: Store | None = field(default=None, repr=False)
     keys: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
 
@@ -75,7 +75,7 @@ class Samples:
         """Whether each image is a file of its own, at the path that is its name."""
         return self.pixels is None and self.store is None
 
-    def fetch(self, i: int) -> str | bytes | Pixels:
+    def fetch(self, i: int) -> str | bytes | Uint8Array:
         """What to decode for one image: the path or the bytes of its file, or its pixels.
 
         Raises:

@@ -15,10 +15,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from striate.data.images.archives import Archive, Members, open_archive, stored
+from striate.data.images.archives import Archive, ArchiveStore, attach_store, open_archive
 from striate.data.images.folders import SPLIT_NAMES
 from striate.data.images.samples import UNSPLIT, DataSet, is_text
-from striate.data.images.tables import collect
+from striate.data.images.tables import from_rows
 from striate.errors import DataError
 from striate.transforms.decode import SUFFIXES
 
@@ -30,7 +30,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MOST = 100_000  # shards that a pattern may stand for
 
 
-def expand(pattern: str) -> list[str]:
+def expand_braces(pattern: str) -> list[str]:
     """The paths that `shard-{000..009}.tar` or `{train,val}-{0..3}.tar` stands for, as a shell expands it.
 
     Raises:
@@ -53,7 +53,7 @@ def is_pattern(text: str) -> bool:
     return any("," in group or _RANGE.fullmatch(group) for group in _GROUP.findall(text))
 
 
-def labelled(archive: Archive) -> bool:
+def is_shard(archive: Archive) -> bool:
     """Whether an archive is a shard: it has `.cls` files, or labels beside images that lie in no folder."""
     names = set(archive.names)
     if any(name.endswith(".cls") for name in names):
@@ -65,7 +65,7 @@ def labelled(archive: Archive) -> bool:
     )  # fmt: skip
 
 
-def in_folder(folder: Path) -> list[Path]:
+def find_shards(folder: Path) -> list[Path]:
     """The shards right in a folder, by name; none where it has folders too, which may be classes."""
     found = [path for path in folder.iterdir() if not path.name.startswith(".")]
     if any(path.is_dir() for path in found):
@@ -96,7 +96,7 @@ def read(paths: Sequence[str | os.PathLike[str]], source: str, opened: Sequence[
     root = os.path.commonpath([os.path.dirname(archive.path) for archive in archives])  # noqa: PTH120
     classes = _class_names(Path(root))
     found: dict[str, list[tuple[str, str]]] = {}
-    odd = [note for archive in archives for note in archive.odd]
+    skipped = [note for archive in archives for note in archive.skipped]
     unlabelled = 0
     for archive in archives:
         pairs = found.setdefault(_split(archive), [])
@@ -106,7 +106,7 @@ def read(paths: Sequence[str | os.PathLike[str]], source: str, opened: Sequence[
             else:
                 pairs.append((f"{archive.path}/{name}", label))
     if unlabelled:
-        odd.append(f"{unlabelled:,} images of the shards have no label and are passed over")
+        skipped.append(f"{unlabelled:,} images of the shards have no label and are passed over")
     found = {split: pairs for split, pairs in found.items() if pairs}
     if not found:
         raise DataError(
@@ -120,8 +120,8 @@ def read(paths: Sequence[str | os.PathLike[str]], source: str, opened: Sequence[
             "some shards have train, val or test in their names and some have not",
             "Name them all so, or give them as a pattern: shards/train-{000..009}.tar",
         )
-    data = stored(collect(source, root, found), Members(archives))
-    return DataSet(source, root, data.classes, data.splits, tuple(odd))
+    data = attach_store(from_rows(source, root, found), ArchiveStore(archives))
+    return DataSet(source, root, data.classes, data.splits, tuple(skipped))
 
 
 def _choices(group: str) -> list[str]:

@@ -47,10 +47,10 @@ def read(table: Path) -> DataSet:
             "some rows have a split and some have none",
             "Fill the column or drop it",
         )
-    return collect(str(table), str(table.parent), found)
+    return from_rows(str(table), str(table.parent), found)
 
 
-def collect(source: str, root: str, found: dict[str, list[tuple[str, str]]]) -> DataSet:
+def from_rows(source: str, root: str, found: dict[str, list[tuple[str, str]]]) -> DataSet:
     """A data set from (path, class name) pairs by split."""
     classes = tuple(sorted({label for pairs in found.values() for _, label in pairs}))
     position = {name: i for i, name in enumerate(classes)}
@@ -63,7 +63,7 @@ def collect(source: str, root: str, found: dict[str, list[tuple[str, str]]]) -> 
     return DataSet(source, root, classes, splits)
 
 
-def render(rows: Iterable[tuple[str, str, str]]) -> bytes:
+def to_csv(rows: Iterable[tuple[str, str, str]]) -> bytes:
     """The CSV text of (path, label, split) rows, as `read` reads it."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from striate.data.images.source import Indices
+from striate.data.images.base import Indices
 from striate.data.text.tokens import PAD
 
-IntRow = npt.NDArray[np.int32]
+TokenIds = npt.NDArray[np.int32]
 
 
-def bucketed(lengths: Indices, tokens: int, *, seed: int, epoch: int) -> list[Indices]:
+def bucket_by_length(lengths: Indices, tokens: int, *, seed: int, epoch: int) -> list[Indices]:
     """The batches of one epoch; a function of the arguments alone, their number of the first two.
 
     Args:
@@ -38,12 +38,12 @@ def bucketed(lengths: Indices, tokens: int, *, seed: int, epoch: int) -> list[In
     order = shuffled[
         np.lexsort((lengths[shuffled, 0], lengths[shuffled, 1]))
     ]  # stable: shuffled within equals
-    cuts = cut(lengths[order], tokens)
+    cuts = batch_boundaries(lengths[order], tokens)
     found = np.split(order, cuts)
     return [found[i] for i in generator.permutation(len(found))]
 
 
-def cut(lengths: Indices, tokens: int) -> list[int]:
+def batch_boundaries(lengths: Indices, tokens: int) -> list[int]:
     """Where to cut a sequence of pairs so that each part's padded arrays hold at most `tokens`.
 
     Args:
@@ -79,10 +79,10 @@ class TextBatch:
 
     source: torch.Tensor
     widths: torch.Tensor | None
-    given: torch.Tensor
-    wanted: torch.Tensor
+    decoder_input: torch.Tensor
+    target: torch.Tensor
     samples: Indices
-    asked: int
+    requested: int
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -90,10 +90,10 @@ class TextBatch:
     @cached_property
     def weight(self) -> int:
         """Over how many terms the mean loss is taken: one for each token that is not padding."""
-        return int((self.wanted != PAD).sum())
+        return int((self.target != PAD).sum())
 
     @property
-    def more(self) -> dict[str, torch.Tensor]:
+    def encoder_kwargs(self) -> dict[str, torch.Tensor]:
         """What the encoder wants to know beside the source."""
         return {} if self.widths is None else {"widths": self.widths}
 
@@ -102,11 +102,11 @@ class TextBatch:
         widths = None if self.widths is None else self.widths[rows]
         samples = self.samples[rows]
         return TextBatch(
-            self.source[rows], widths, self.given[rows], self.wanted[rows], samples, len(samples)
+            self.source[rows], widths, self.decoder_input[rows], self.target[rows], samples, len(samples)
         )
 
 
-def padded(rows: Sequence[IntRow | Sequence[int]], least: int = 1) -> torch.Tensor:
+def pad_sequences(rows: Sequence[TokenIds | Sequence[int]], least: int = 1) -> torch.Tensor:
     """Rows of ids as int64 `[rows, longest]`, filled up with PAD.
 
     Args:

@@ -8,15 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from striate.data.images.decoded import IN_MEMORY
-from striate.data.images.source import Indices, Problem
+from striate.data.images.base import Indices, Problem
+from striate.data.images.decoded import MAX_BYTES_IN_MEMORY
 from striate.errors import DecodeError
 from striate.progress import SILENT, Progress
-from striate.transforms.decode import Pixels
+from striate.transforms.decode import Uint8Array
 from striate.transforms.preprocess import Preprocess
 
 
-class Lines:
+class TextLineImages:
     """Image files brought to one height; decoded once, and kept as far as 2 GiB go.
 
     Attributes:
@@ -38,7 +38,7 @@ class Lines:
             progress: is told of each hundred.
         """
         self.paths, self.contract, self._workers = tuple(paths), contract, workers
-        self._kept: list[Pixels | None] = []
+        self._kept: list[Uint8Array | None] = []
         widths, problems, held = [], [], 0
         progress.begin("decoding", len(paths))
         with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
@@ -50,7 +50,7 @@ class Lines:
                     continue
                 widths.append(image.shape[1])
                 held += image.nbytes
-                self._kept.append(image if held <= IN_MEMORY else None)
+                self._kept.append(image if held <= MAX_BYTES_IN_MEMORY else None)
                 if i % 100 == 99:
                     progress.advance(100)
         progress.end()
@@ -60,7 +60,7 @@ class Lines:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, which: Indices) -> list[Pixels]:
+    def read(self, which: Indices) -> list[Uint8Array]:
         """uint8 `[height, width, channels]` of each of these, which can all be read."""
         images = [self._kept[i] for i in which]
         if missing := [i for i, image in zip(which, images, strict=True) if image is None]:
@@ -69,15 +69,15 @@ class Lines:
             images = [next(again) if image is None else image for image in images]
         return [image for image in images if image is not None]
 
-    def _decode(self, path: str) -> Pixels | DecodeError:
+    def _decode(self, path: str) -> Uint8Array | DecodeError:
         try:
             return self.contract.read(path)
         except DecodeError as error:
             return error
 
 
-def stacked(
-    images: Sequence[Pixels], contract: Preprocess, device: torch.device
+def collate_images(
+    images: Sequence[Uint8Array], contract: Preprocess, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Images as one batch of the network's input.
 

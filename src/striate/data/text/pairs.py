@@ -15,10 +15,10 @@ from pathlib import Path
 
 from striate.data.images.folders import SPLIT_NAMES
 from striate.data.images.samples import UNSPLIT
-from striate.data.text.tokens import normal
+from striate.data.text.tokens import normalize_text
 from striate.errors import DataError, UsageError
 
-MOST_HELD_OUT = 2000  # pairs that are cut off for val, and as many for test
+MAX_HELD_OUT = 2000  # pairs that are cut off for val, and as many for test
 _NAMES = {**SPLIT_NAMES, "dev": "val", "development": "val"}
 _FORMS = "Give a .tsv of source<TAB>target, two files of parallel lines, a folder of either, or a .csv"
 
@@ -111,7 +111,7 @@ def open_pairs(*data: str | os.PathLike[str], languages: tuple[str, str] | None 
     raise UsageError(f"cannot read pairs from {shown!r}", "it is no .tsv and no .csv", _FORMS)
 
 
-def divide(data: PairSet, *, val: float = 0.1, test: float = 0.1, seed: int = 0) -> PairSet:
+def split_pairs(data: PairSet, *, val: float = 0.1, test: float = 0.1, seed: int = 0) -> PairSet:
     """Give a data set the splits `train` and `val`, and `test` where it came in one piece.
 
     Equal sources stay together, so that none that measures has trained; the division is a function of the
@@ -149,7 +149,7 @@ def _cut(pairs: Pairs, shares: Mapping[str, float], seed: int) -> dict[str, Pair
     order = sorted(range(len(pairs)), key=lambda i: keys[pairs.sources[i]])
     parts, at = {}, 0
     for name, share in shares.items():
-        end = at + min(MOST_HELD_OUT, max(int(share > 0), round(share * len(pairs))))
+        end = at + min(MAX_HELD_OUT, max(int(share > 0), round(share * len(pairs))))
         while at < end < len(order) and pairs.sources[order[end - 1]] == pairs.sources[order[end]]:
             end += 1
         parts[name], at = pairs.take(sorted(order[at:end])), min(end, len(order))
@@ -292,8 +292,8 @@ def _of_rows(rows: Sequence[tuple[str, tuple[str, ...], str]], *, images: bool =
     """Pairs of rows; text in Unicode's composed form, paths as they are."""
     sources, references, places = zip(*rows, strict=True) if rows else ((), (), ())
     return Pairs(
-        tuple(sources if images else map(normal, sources)),
-        tuple(tuple(map(normal, these)) for these in references),
+        tuple(sources if images else map(normalize_text, sources)),
+        tuple(tuple(map(normalize_text, these)) for these in references),
         tuple(places),
     )
 

@@ -19,13 +19,13 @@ from typing import Any
 
 from striate.errors import BundleError, DataError, UsageError, unknown_name
 
-PAD, BEGIN, END, UNKNOWN = 0, 1, 2, 3
-SPECIALS = 4  # ids below are no text
+PAD, BOS, EOS, UNK = 0, 1, 2, 3
+NUM_SPECIALS = 4  # ids below are no text
 KINDS = ("characters", "words", "bytes", "sentencepiece")
 _STRANGE = "\N{REPLACEMENT CHARACTER}"  # what an unknown id is written as
 
 
-def normal(text: str) -> str:
+def normalize_text(text: str) -> str:
     """Text in Unicode's composed form (NFC): what looks alike has the same tokens."""
     return unicodedata.normalize("NFC", text)
 
@@ -55,55 +55,57 @@ class Tokenizer:
     def __len__(self) -> int:
         """How many ids there are, special ones among them."""
         if self.kind == "bytes":
-            return SPECIALS + 256
+            return NUM_SPECIALS + 256
         if self.kind == "sentencepiece":
             return int(self._pieces.get_piece_size())
-        return SPECIALS + len(self.vocabulary)
+        return NUM_SPECIALS + len(self.vocabulary)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without begin and end."""
-        text = normal(text)
+        text = normalize_text(text)
         if self.kind == "bytes":
-            return [SPECIALS + byte for byte in text.encode("utf-8", "surrogateescape")]
+            return [NUM_SPECIALS + byte for byte in text.encode("utf-8", "surrogateescape")]
         if self.kind == "sentencepiece":
             return list(self._pieces.encode(text))
         parts = text.split() if self.kind == "words" else text
-        return [self._ids.get(part, UNKNOWN) for part in parts]
+        return [self._ids.get(part, UNK) for part in parts]
 
     def source(self, text: str) -> list[int]:
         """The ids that an encoder reads: those of the text, and END, so that there is always one."""
-        return [*self.encode(text), END]
+        return [*self.encode(text), EOS]
 
     def target(self, text: str) -> list[int]:
         """The ids that a decoder learns: BEGIN, those of the text, END."""
-        return [BEGIN, *self.encode(text), END]
+        return [BOS, *self.encode(text), EOS]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, up to the first END; of the other special ids only UNKNOWN is visible."""
         kept: list[int] = []
         for i in ids:
-            if i == END:
+            if i == EOS:
                 break
-            if i not in (PAD, BEGIN):
+            if i not in (PAD, BOS):
                 kept.append(int(i))
         if self.kind == "bytes":
-            raw = b"".join(bytes([i - SPECIALS]) if i >= SPECIALS else _STRANGE.encode() for i in kept)
+            raw = b"".join(
+                bytes([i - NUM_SPECIALS]) if i >= NUM_SPECIALS else _STRANGE.encode() for i in kept
+            )
             return raw.decode("utf-8", "replace")
         if self.kind == "sentencepiece":
-            text = "".join(_STRANGE if i == UNKNOWN else self._pieces.id_to_piece(i) for i in kept)
+            text = "".join(_STRANGE if i == UNK else self._pieces.id_to_piece(i) for i in kept)
             return text.replace("▁", " ").removeprefix(" ")
-        return (" " if self.kind == "words" else "").join(self.text_of(i) for i in kept)
+        return (" " if self.kind == "words" else "").join(self.id_to_token(i) for i in kept)
 
-    def text_of(self, i: int) -> str:
+    def id_to_token(self, i: int) -> str:
         """How one id is shown in a picture or a table."""
-        if i < SPECIALS:
+        if i < NUM_SPECIALS:
             return ("<pad>", "<begin>", "<end>", _STRANGE)[i]
         if self.kind == "bytes":
-            byte = i - SPECIALS
+            byte = i - NUM_SPECIALS
             return chr(byte) if 32 < byte < 127 else f"{byte:02x}"
         if self.kind == "sentencepiece":
             return str(self._pieces.id_to_piece(i))
-        return self.vocabulary[i - SPECIALS]
+        return self.vocabulary[i - NUM_SPECIALS]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -121,14 +123,14 @@ class Tokenizer:
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        return {token: i for i, token in enumerate(self.vocabulary, SPECIALS)}
+        return {token: i for i, token in enumerate(self.vocabulary, NUM_SPECIALS)}
 
     @cached_property
     def _pieces(self) -> Any:
         return _sentencepiece().SentencePieceProcessor(model_proto=base64.b64decode(self.model))
 
 
-def learn(texts: Sequence[str], kind: str, size: int = 8000) -> Tokenizer:
+def train_tokenizer(texts: Sequence[str], kind: str, size: int = 8000) -> Tokenizer:
     """Make a tokenizer from training text.
 
     Args:
@@ -142,17 +144,17 @@ def learn(texts: Sequence[str], kind: str, size: int = 8000) -> Tokenizer:
         DataError: there is no text to learn from.
     """
     if kind == "sentencepiece":
-        return Tokenizer(kind, model=_learn_pieces([normal(text) for text in texts], size))
+        return Tokenizer(kind, model=_learn_pieces([normalize_text(text) for text in texts], size))
     if kind == "bytes":
         return Tokenizer(kind)
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(normal(text).split() if kind == "words" else normal(text))
+        counts.update(normalize_text(text).split() if kind == "words" else normalize_text(text))
     ranked = sorted(counts, key=lambda token: (-counts[token], token))
-    return Tokenizer(kind, tuple(ranked[: size - SPECIALS]))
+    return Tokenizer(kind, tuple(ranked[: size - NUM_SPECIALS]))
 
 
-def suggest(texts: Sequence[str]) -> str:
+def suggest_kind(texts: Sequence[str]) -> str:
     """A kind of tokens that suits a text.
 
     Characters for single words, numbers, dates; words where spaces separate short symbols, such as phonemes;
@@ -175,7 +177,7 @@ def suggest(texts: Sequence[str]) -> str:
     return "sentencepiece"
 
 
-def require_fit(
+def check_tokenizers(
     source: Tokenizer | None, target: Tokenizer, shapes: dict[str, int], digests: Sequence[str], where: str
 ) -> None:
     """Refuse tokenizers that are not those the weights learnt with.
@@ -224,7 +226,7 @@ def _learn_pieces(texts: list[str], size: int) -> str:
             sentence_iterator=iter(texts), model_writer=model, model_type="unigram", vocab_size=size,
             hard_vocab_limit=False,  # a small text has fewer pieces than asked for
             character_coverage=1.0, normalization_rule_name="nfkc", num_threads=1,
-            pad_id=PAD, bos_id=BEGIN, eos_id=END, unk_id=UNKNOWN, minloglevel=2,
+            pad_id=PAD, bos_id=BOS, eos_id=EOS, unk_id=UNK, minloglevel=2,
         )  # fmt: skip
     except RuntimeError as error:
         raise DataError(

@@ -43,14 +43,14 @@ def require_learnable(ready: SeqReady, progress: Progress) -> None:
     assert isinstance(network, SequenceToSequence)
     network.to(device).train()
     which = np.linspace(0, len(ready.train) - 1, min(EXAMPLES, len(ready.train))).astype(np.int64)
-    batch = ready.train.take(which, device)
+    batch = ready.train.batch(which, device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, betas=(0.9, 0.98))
     progress.begin("self-check", STEPS, "steps")
     step, right = 0, 0.0
     for step in range(1, STEPS + 1):
         for group in optimizer.param_groups:
             group["lr"] = _RATE * min(1.0, step / 20)
-        loss = network.loss(batch.source, batch.given, batch.wanted, 0.0, **batch.more)
+        loss = network.loss(batch.source, batch.decoder_input, batch.target, 0.0, **batch.encoder_kwargs)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
@@ -67,12 +67,12 @@ def require_learnable(ready: SeqReady, progress: Progress) -> None:
             "Look at the data: equal sources with different targets, wrong pairs, images that are cut",
         )
     seconds = time.perf_counter() - started
-    progress.say(f"self-check: {len(which)} examples learnt by heart in {step} steps, {seconds:.0f} s")
+    progress.info(f"self-check: {len(which)} examples learnt by heart in {step} steps, {seconds:.0f} s")
 
 
 @torch.no_grad()
 def _share(network: SequenceToSequence, batch: TextBatch) -> float:
     """Of the tokens that are right, given the right ones before; BatchNorm sees the batch as in training."""
-    said = network(batch.source, batch.given, **batch.more).argmax(dim=2)
-    asked = batch.wanted != PAD
-    return float((said == batch.wanted)[asked].float().mean())
+    said = network(batch.source, batch.decoder_input, **batch.encoder_kwargs).argmax(dim=2)
+    asked = batch.target != PAD
+    return float((said == batch.target)[asked].float().mean())

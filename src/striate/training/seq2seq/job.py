@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
 
-from striate.data.images.source import Indices
-from striate.data.text.batches import TextBatch, bucketed, cut
-from striate.data.text.examples import Examples
+from striate.data.images.base import Indices
+from striate.data.text.batches import TextBatch, batch_boundaries, bucket_by_length
+from striate.data.text.dataset import Seq2SeqDataset
 from striate.data.text.pairs import Pairs
 from striate.data.text.tokens import PAD
 from striate.device import autocast, mixed_precision
-from striate.files import write_aside
+from striate.files import write_atomic
 from striate.inference.translator import Translator
 from striate.metrics.text import bleu_score, error_rate, exact_match, has_sacrebleu
 from striate.models.seq2seq import SequenceToSequence
@@ -102,8 +102,8 @@ class SeqJob:
         world: the processes that share the work; this one alone.
     """
 
-    train: Examples
-    val: Examples
+    train: Seq2SeqDataset
+    val: Seq2SeqDataset
     pairs: Pairs
     translator: Translator
     config: SeqConfig
@@ -119,7 +119,7 @@ class SeqJob:
 
     def order(self, epoch: int) -> list[Indices]:
         """The examples of each batch of an epoch, which counts from 0."""
-        return bucketed(self.train.lengths, self.config.batch, seed=self.config.seed, epoch=epoch)
+        return bucket_by_length(self.train.lengths, self.config.batch, seed=self.config.seed, epoch=epoch)
 
     def batches(self, epoch: int, order: list[Indices]) -> Generator[TextBatch, None, None]:
         """The batches of that order, on the device."""
@@ -132,7 +132,11 @@ class SeqJob:
             part = batch.part(rows) if len(parts) > 1 else batch
             with self.watch.phase("forward"), autocast(self.device, self.precision):
                 loss = network.loss(
-                    part.source, part.given, part.wanted, self.config.label_smoothing, **part.more
+                    part.source,
+                    part.decoder_input,
+                    part.target,
+                    self.config.label_smoothing,
+                    **part.encoder_kwargs,
                 )
             yield PartLoss(loss, None, part.weight)
 
@@ -185,14 +189,14 @@ class SeqJob:
     @cached_property
     def _asked(self) -> Pairs:
         """The validation pairs that are answered: as many, evenly spaced."""
-        known = np.unique(self.val.pair)
+        known = np.unique(self.val.pair_index)
         count = min(MOST_ANSWERED, len(known))
         return self.pairs.take(known[np.linspace(0, len(known) - 1, count).astype(int)].tolist())
 
     @cached_property
     def _val_order(self) -> list[Indices]:
         order = np.lexsort((self.val.lengths[:, 0], self.val.lengths[:, 1]))
-        return np.split(order, cut(self.val.lengths[order], self.config.batch))
+        return np.split(order, batch_boundaries(self.val.lengths[order], self.config.batch))
 
     def _note_samples(self, epoch: int, answers: list[str]) -> None:
         """Write down the first answers of an epoch, in the place of what later epochs had written."""
@@ -205,18 +209,18 @@ class SeqJob:
         ]
         for _, source, reference, answer in rows:
             verdict = "right" if answer == reference else f"not {reference!r}"
-            self.progress.say(f"  {source!r} -> {answer!r}, {verdict}")
+            self.progress.info(f"  {source!r} -> {answer!r}, {verdict}")
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("epoch", "source", "reference", "answer"))
         writer.writerows([*before, *rows])
-        write_aside(path, text.getvalue().encode("utf-8", "surrogateescape"))
+        write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
     def _keep_checkpoint(self, state: TrainState) -> None:
         """Keep the weights of this epoch, and let go of those that will not be averaged."""
         folder = self.folder / CHECKPOINTS
         weights = {name: value.detach().cpu().contiguous() for name, value in unshared(state).items()}
-        write_aside(folder / f"{state.epoch + 1:06}.safetensors", save(weights))
+        write_atomic(folder / f"{state.epoch + 1:06}.safetensors", save(weights))
         for old in checkpoints(self.folder)[: -self.config.average]:
             old.unlink()
 
@@ -253,13 +257,13 @@ def read_samples(folder: Path) -> list[list[str]]:
 
 @torch.inference_mode()
 def next_token(
-    network: SequenceToSequence, examples: Examples, order: list[Indices], device: torch.device
+    network: SequenceToSequence, examples: Seq2SeqDataset, order: list[Indices], device: torch.device
 ) -> tuple[float, float]:
     """Cross-entropy in nats and share of right ones, a mean over the tokens of examples."""
     loss = hits = count = 0.0
     for batch in examples.stream(order, device):
-        scores = network(batch.source, batch.given, **batch.more).float().flatten(0, 1)
-        wanted = batch.wanted.flatten()
+        scores = network(batch.source, batch.decoder_input, **batch.encoder_kwargs).float().flatten(0, 1)
+        wanted = batch.target.flatten()
         loss += float(F.cross_entropy(scores, wanted, ignore_index=PAD, reduction="sum"))
         hits += float(((scores.argmax(dim=1) == wanted) & (wanted != PAD)).sum())
         count += batch.weight

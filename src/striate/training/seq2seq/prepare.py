@@ -14,10 +14,10 @@ import torch
 import striate
 from striate import bundle
 from striate.bundle import Description
-from striate.data.text.examples import Examples
-from striate.data.text.lines import Lines
-from striate.data.text.pairs import Pairs, PairSet, divide, open_pairs
-from striate.data.text.tokens import Tokenizer, learn, suggest
+from striate.data.text.dataset import Seq2SeqDataset
+from striate.data.text.lines import TextLineImages
+from striate.data.text.pairs import Pairs, PairSet, open_pairs, split_pairs
+from striate.data.text.tokens import Tokenizer, suggest_kind, train_tokenizer
 from striate.device import choose, cpu_count, seed_everything
 from striate.errors import DataError, UsageError
 from striate.inference.translator import TASK, Translator
@@ -47,8 +47,8 @@ class SeqReady:
 
     config: SeqConfig
     data: PairSet
-    train: Examples
-    val: Examples
+    train: Seq2SeqDataset
+    val: Seq2SeqDataset
     translator: Translator
     notes: list[str]
     chosen: list[str]
@@ -66,7 +66,7 @@ def prepare(config: SeqConfig, progress: Progress, known: Description | None = N
         DataError: nothing to train on, or too little that can be read.
         UsageError: sentencepiece is not installed, a device is not there, weights do not fit.
     """
-    data = divide(
+    data = split_pairs(
         open_pairs(*config.data, languages=config.languages),
         val=config.val, test=config.test, seed=config.seed,
     )  # fmt: skip
@@ -102,12 +102,12 @@ def prepare(config: SeqConfig, progress: Progress, known: Description | None = N
 def _tokenizers(config: SeqConfig, pairs: Pairs, images: bool) -> tuple[Tokenizer | None, Tokenizer, str]:
     """What turns both sides into ids, from the training data alone; and what was chosen."""
     targets = [reference for references in pairs.references for reference in references]
-    target_kind = config.target_tokens or config.tokens or suggest(targets)
+    target_kind = config.target_tokens or config.tokens or suggest_kind(targets)
     if images:
-        target = learn(targets, target_kind, config.vocab)
+        target = train_tokenizer(targets, target_kind, config.vocab)
         return None, target, f"tokens: {target.kind} ({len(target):,} ids)"
     sources = list(pairs.sources)
-    source_kind = config.source_tokens or config.tokens or suggest(sources)
+    source_kind = config.source_tokens or config.tokens or suggest_kind(sources)
     joint = config.joint
     if joint is None:
         joint = source_kind == target_kind and source_kind in _JOINT
@@ -117,10 +117,11 @@ def _tokenizers(config: SeqConfig, pairs: Pairs, images: bool) -> tuple[Tokenize
             "Give one kind as --tokens",
         )  # fmt: skip
     if joint:
-        both = learn([*sources, *targets], source_kind, config.vocab)
+        both = train_tokenizer([*sources, *targets], source_kind, config.vocab)
         return both, both, f"tokens: {both.kind}, one vocabulary of {len(both):,} ids for both sides"
     source, target = (
-        learn(texts, kind, config.vocab) for texts, kind in ((sources, source_kind), (targets, target_kind))
+        train_tokenizer(texts, kind, config.vocab)
+        for texts, kind in ((sources, source_kind), (targets, target_kind))
     )
     said = f"tokens: {source.kind} ({len(source):,} ids) to {target.kind} ({len(target):,} ids)"
     return source, target, said
@@ -183,15 +184,15 @@ def _examples(
     progress: Progress,
     *,
     first: bool,
-) -> Examples:
+) -> Seq2SeqDataset:
     if source is not None:
-        return Examples(pairs, source, target, all_references=not first)
+        return Seq2SeqDataset(pairs, source, target, all_references=not first)
     assert contract is not None
-    lines = Lines(pairs.sources, contract, workers=config.workers or cpu_count(), progress=progress)
+    lines = TextLineImages(pairs.sources, contract, workers=config.workers or cpu_count(), progress=progress)
     if lines.problems:
         some = "; ".join(f"{p.path} ({p.reason})" for p in lines.problems[:3])
         notes.append(f"{len(lines.problems)} images cannot be read and are left out: {some}")
-    return Examples(pairs, lines, target, all_references=not first)
+    return Seq2SeqDataset(pairs, lines, target, all_references=not first)
 
 
 def _describe(
@@ -200,7 +201,7 @@ def _describe(
     source: Tokenizer | None,
     target: Tokenizer,
     contract: Preprocess | None,
-    train: Examples,
+    train: Seq2SeqDataset,
     front: dict[str, Any],
 ) -> Description:
     lengths = train.lengths

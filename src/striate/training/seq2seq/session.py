@@ -14,11 +14,11 @@ import torch
 import yaml
 from torch import nn
 
-from striate.data.text.batches import bucketed
+from striate.data.text.batches import bucket_by_length
 from striate.data.text.pairs import PairSet
 from striate.device import mixed_precision
 from striate.errors import DataError
-from striate.files import write_aside
+from striate.files import write_atomic
 from striate.progress import SILENT, Progress
 from striate.training.advance import advance
 from striate.training.folder import RunFolder, reserve, writable
@@ -81,7 +81,7 @@ def resume_pairs(folder: str | os.PathLike[str], progress: Progress = SILENT, **
     for note in stopped.notes:
         progress.warn(note)
     kept = stopped.saved.values
-    progress.say(
+    progress.info(
         f"{stopped.folder} is finished: nothing is left to train"
         if kept["finished"]
         else f"going on with {stopped.folder} at step {kept['step']:,}, in epoch {kept['epoch'] + 1}"
@@ -126,7 +126,7 @@ def _run(config: SeqConfig, progress: Progress, stopped: Stopped | None) -> SeqR
     with alone(run.folder):
         if stopped is None:
             text = yaml.safe_dump(config.to_json(), sort_keys=False, allow_unicode=True)
-            write_aside(run.folder / "config.yaml", text.encode())
+            write_atomic(run.folder / "config.yaml", text.encode())
             keeper.begin()
         else:
             keeper.go_on_from(stopped.saved)
@@ -190,7 +190,7 @@ def _pace(ready: SeqReady, elapsed: Callable[[], float]) -> tuple[Pace, Rates]:
         clock = Clock(config, elapsed, tokens, last, 0.0)
         clock.rates = numbers
         return clock, numbers
-    batches = len(bucketed(ready.train.lengths, config.batch, seed=config.seed, epoch=0))
+    batches = len(bucket_by_length(ready.train.lengths, config.batch, seed=config.seed, epoch=0))
     numbers = rates(config, config.epochs * batches)
     return Passes(config.epochs, batches, numbers), numbers
 
@@ -209,7 +209,7 @@ def _average(run: SeqRun, state: TrainState, job: SeqJob, progress: Progress) ->
             run.write_bundle(run.best, state.network, row)
         better = "kept as the best" if row.merit > best.merit else "not better than the best epoch"
         run.notes.append(f"weights averaged over the last {len(paths)} epochs: {row.told[0]}, {better}")
-        progress.say(run.notes[-1])
+        progress.info(run.notes[-1])
     for path in paths:
         path.unlink()
     if paths:
@@ -256,11 +256,11 @@ def _introduce(run: SeqRun, ready: SeqReady, job: SeqJob, progress: Progress) ->
     for note in ready.notes:
         progress.warn(note)
     splits = ", ".join(f"{len(pairs):,} {name}" for name, pairs in run.data.splits.items())
-    progress.say(f"pairs: {splits}")
+    progress.info(f"pairs: {splits}")
     for line in ready.chosen:
-        progress.say(line)
+        progress.info(line)
     count = sum(p.numel() for p in job.translator.network.parameters())
-    progress.say(
+    progress.info(
         f"network {config.model}: {run.description.architecture}, width {config.width}, "
         f"{config.depth}+{config.decoder_depth or config.depth} layers, {config.heads} heads, hidden "
         f"{config.hidden}, dropout {config.dropout:g}, positions {config.positions}; {count:,} parameters"
@@ -268,7 +268,7 @@ def _introduce(run: SeqRun, ready: SeqReady, job: SeqJob, progress: Progress) ->
     length = f"budget {config.budget}" if config.budget else f"{config.epochs} epochs"
     if isinstance(job.pace, Passes):
         length += f", {job.pace.steps:,} steps"
-    progress.say(
+    progress.info(
         f"{length} of {config.batch:,} tokens, {config.sched}, effective peak learning rate "
         f"{numbers.peak_rate:.3g}, warm-up {100 * numbers.warmup:.0f} % of the steps, label smoothing "
         f"{config.label_smoothing:g}, on {job.device}"

@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from striate.transforms.decode import Pixels
+from striate.transforms.decode import Uint8Array
 
 Indices = npt.NDArray[np.int64]
 
 
-class Source(Protocol):
+class Images(Protocol):
     """Images of one size with labels, which can be read by index and by several threads at once.
 
     Attributes:
@@ -41,7 +41,7 @@ class Source(Protocol):
     def __len__(self) -> int:
         """How many images there are, those that cannot be read among them."""
 
-    def read(self, which: Indices, out: Pixels) -> npt.NDArray[np.bool_]:
+    def read(self, which: Indices, out: Uint8Array) -> npt.NDArray[np.bool_]:
         """Write the images at `which` into `out` `[len(which), *shape]`; answers which could be read."""
 
 
@@ -54,7 +54,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class InMemoryImages:
     """The readable images of a split.
 
     Attributes:
@@ -64,7 +64,7 @@ class Loaded:
         problems: the images that are not among them.
     """
 
-    images: Pixels
+    images: Uint8Array
     labels: npt.NDArray[np.int64]
     names: tuple[str, ...]
     problems: tuple[Problem, ...]
@@ -83,7 +83,7 @@ class Loaded:
         """Reading is no more than a copy."""
         return True
 
-    def read(self, which: npt.NDArray[np.int64], out: Pixels) -> npt.NDArray[np.bool_]:
+    def read(self, which: npt.NDArray[np.int64], out: Uint8Array) -> npt.NDArray[np.bool_]:
         """Write the images at `which` into `out`; all of them can be read."""
         np.take(self.images, which, axis=0, out=out, mode="clip")  # "raise" would copy once more
         return np.ones(len(which), np.bool_)

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from striate.data.text.examples import PIXELS, Examples, limit
-from striate.data.text.lines import Lines, stacked
+from striate.data.text.dataset import PIXELS_PER_TOKEN, Seq2SeqDataset, max_target_length
+from striate.data.text.lines import TextLineImages, collate_images
 from striate.data.text.pairs import Pairs
-from striate.data.text.tokens import BEGIN, END, PAD, learn
+from striate.data.text.tokens import BOS, EOS, PAD, train_tokenizer
 from striate.transforms.preprocess import Preprocess
 
 CPU = torch.device("cpu")
@@ -24,22 +24,22 @@ def pairs(*rows):
 def test_no_answer_of_the_training_data_would_be_cut(lengths):
     ratio, most = max(t / s for s, t in lengths), max(t for _, t in lengths)
     for source, target in lengths:
-        assert limit(source, ratio, most) >= target
-    assert limit(10_000, ratio, most) <= max(8, 2 * most)
+        assert max_target_length(source, ratio, most) >= target
+    assert max_target_length(10_000, ratio, most) <= max(8, 2 * most)
 
 
 def test_a_batch_is_what_the_decoder_is_given_and_what_it_is_to_say():
-    tokens = learn(["abc"], "characters")
+    tokens = train_tokenizer(["abc"], "characters")
     a, b, c = tokens.encode("abc")
-    examples = Examples(pairs(("ab", ("c", "cc")), ("c", ("a",))), tokens, tokens)
-    assert examples.pair.tolist() == [0, 0, 1]  # each reference is to be learnt
+    examples = Seq2SeqDataset(pairs(("ab", ("c", "cc")), ("c", ("a",))), tokens, tokens)
+    assert examples.pair_index.tolist() == [0, 0, 1]  # each reference is to be learnt
     assert examples.lengths.tolist() == [[3, 2], [3, 3], [2, 2]]
-    batch = examples.take(np.array([1, 2]), CPU)
-    assert batch.source.tolist() == [[a, b, END], [c, END, PAD]]
-    assert batch.given.tolist() == [[BEGIN, c, c], [BEGIN, a, END]]
-    assert batch.wanted.tolist() == [[c, c, END], [a, END, PAD]]
+    batch = examples.batch(np.array([1, 2]), CPU)
+    assert batch.source.tolist() == [[a, b, EOS], [c, EOS, PAD]]
+    assert batch.decoder_input.tolist() == [[BOS, c, c], [BOS, a, EOS]]
+    assert batch.target.tolist() == [[c, c, EOS], [a, EOS, PAD]]
     assert (batch.weight, batch.part(slice(1, 2)).weight) == (5, 2)
-    assert len(Examples(pairs(("ab", ("c", "cc"))), tokens, tokens, all_references=False)) == 1
+    assert len(Seq2SeqDataset(pairs(("ab", ("c", "cc"))), tokens, tokens, all_references=False)) == 1
 
 
 @pytest.fixture
@@ -55,23 +55,23 @@ def files(tmp_path):
 
 
 def test_lines_keep_their_proportions_up_to_the_widest(files):
-    lines = Lines(files, CONTRACT)
+    lines = TextLineImages(files, CONTRACT)
     assert lines.widths.tolist() == [16, 64, 4, 0]  # half as high: half as wide, at most 64
     assert [problem.path for problem in lines.problems] == [files[3]]
     images = lines.read(np.array([2, 0]))
     assert [image.shape for image in images] == [(16, 4, 1), (16, 16, 1)]
     half = Image.open(files[0]).resize((16, 16), Image.Resampling.BILINEAR)
     assert np.array_equal(images[1][:, :, 0], np.asarray(half))
-    pixels, widths = stacked(images, CONTRACT, CPU)
+    pixels, widths = collate_images(images, CONTRACT, CPU)
     assert pixels.shape == (2, 1, 16, 16)
     assert widths.tolist() == [4, 16]
     assert torch.equal(pixels[1], CONTRACT.normalize(torch.from_numpy(images[1][None]))[0])
 
 
 def test_images_beyond_the_memory_are_decoded_again(files, monkeypatch):
-    kept = Lines(files, CONTRACT)
-    monkeypatch.setattr("striate.data.text.lines.IN_MEMORY", 0)
-    decoded = Lines(files, CONTRACT)
+    kept = TextLineImages(files, CONTRACT)
+    monkeypatch.setattr("striate.data.text.lines.MAX_BYTES_IN_MEMORY", 0)
+    decoded = TextLineImages(files, CONTRACT)
     assert decoded._kept == [None] * 4
     which = np.array([1, 0])
     for one, other in zip(kept.read(which), decoded.read(which), strict=True):
@@ -79,8 +79,8 @@ def test_images_beyond_the_memory_are_decoded_again(files, monkeypatch):
 
 
 def test_unreadable_images_are_no_examples(files):
-    tokens = learn(["abc"], "characters")
+    tokens = train_tokenizer(["abc"], "characters")
     rows = pairs(*((path, ("ab",)) for path in files))
-    examples = Examples(rows, Lines(files, CONTRACT), tokens)
-    assert examples.pair.tolist() == [0, 1, 2]
-    assert examples.lengths[:, 0].tolist() == [16 // PIXELS, 64 // PIXELS, 1]
+    examples = Seq2SeqDataset(rows, TextLineImages(files, CONTRACT), tokens)
+    assert examples.pair_index.tolist() == [0, 1, 2]
+    assert examples.lengths[:, 0].tolist() == [16 // PIXELS_PER_TOKEN, 64 // PIXELS_PER_TOKEN, 1]

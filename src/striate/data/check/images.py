@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from striate.data.check.duplicates import Print, fingerprint
+from striate.data.check.duplicates import Fingerprint, fingerprint
 from striate.errors import DecodeError
 from striate.transforms.decode import (
-    CUT_SHORT,
     MAX_PIXELS,
     ORIENTATION_TAG,
-    Pixels,
-    opened,
+    TRUNCATED,
+    Uint8Array,
+    open_bytes,
     read_file,
-    to_pixels,
+    to_array,
 )
 
 LOOKED_AT = 160  # pixels of the shorter side that pictures are scaled down to before they are measured
@@ -29,7 +29,7 @@ LONG = 3.0  # times as long as wide
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageStats:
     """What was seen of one image.
 
     Attributes:
@@ -48,10 +48,10 @@ class Look:
     format: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     size: tuple[int, int] = (0, 0)
-    print: Print | None = None
+    print: Fingerprint | None = None
 
 
-def look(source: str | bytes | Pixels, name: str) -> Look:
+def inspect_image(source: str | bytes | Uint8Array, name: str) -> ImageStats:
     """Look at one image: a path, the bytes of a file, or its pixels.
 
     Never raises for what is wrong with a file: that is what is reported.
@@ -62,19 +62,19 @@ def look(source: str | bytes | Pixels, name: str) -> Look:
     try:
         data = read_file(source) if isinstance(source, str) else source
     except DecodeError as error:
-        return Look(kind="denied" if "ermission" in error.why else "unreadable", error=error.why)
+        return ImageStats(kind="denied" if "ermission" in error.why else "unreadable", error=error.why)
     if not data:
-        return Look(kind="empty", error="0 bytes")
+        return ImageStats(kind="empty", error="0 bytes")
     digest = _digest(data)
     try:
-        with opened(data, name) as image:
+        with open_bytes(data, name) as image:
             facts = header(image, data, name)
             kind = image.format or ""
             size = image.size
             image.draft(None, (LOOKED_AT, LOOKED_AT))  # decodes every byte of a JPEG, to fewer pixels
-            pixels = to_pixels(image)
+            pixels = to_array(image)
     except DecodeError as error:
-        return Look(digest, _fault(error.why), error.why)
+        return ImageStats(digest, _fault(error.why), error.why)
     if (pixels.shape[1] > pixels.shape[0]) != (size[0] > size[1]):
         size = size[::-1]  # EXIF turned it by a quarter
     return _seen(Image.fromarray(pixels), digest, size, facts, kind)
@@ -131,7 +131,9 @@ def _bits(image: Image.Image, data: bytes) -> int:
     return 8
 
 
-def _seen(image: Image.Image, digest: bytes, size: tuple[int, int], facts: dict[str, str], kind: str) -> Look:
+def _seen(
+    image: Image.Image, digest: bytes, size: tuple[int, int], facts: dict[str, str], kind: str
+) -> ImageStats:
     scale = LOOKED_AT / min(image.size)
     if scale < 1:
         small = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -140,10 +142,10 @@ def _seen(image: Image.Image, digest: bytes, size: tuple[int, int], facts: dict[
     long, short = max(size), min(size)
     if long > LONG * short:
         facts["odd-shape"] = f"{size[0]}x{size[1]} px"
-    return Look(digest, "", "", kind, tuple(facts.items()), size, fingerprint(image, short))
+    return ImageStats(digest, "", "", kind, tuple(facts.items()), size, fingerprint(image, short))
 
 
-def _measures(luma: Pixels) -> dict[str, str]:
+def _measures(luma: Uint8Array) -> dict[str, str]:
     """What is remarkable of the pixels, uint8 `[height, width]`: kind -> detail."""
     facts = {}
     counts = np.bincount(luma.ravel(), minlength=256)
@@ -165,7 +167,7 @@ def _measures(luma: Pixels) -> dict[str, str]:
 
 
 def _fault(why: str) -> str:
-    if why.startswith(CUT_SHORT):
+    if why.startswith(TRUNCATED):
         return "truncated"
     return "bomb" if f"{MAX_PIXELS:,} pixels" in why else "unreadable"
 
