@@ -45,7 +45,8 @@ from striate.kernels.folding import fold
 from striate.models.googlenet import GoogLeNetOutput
 from striate.training.config import TrainConfig
 from striate.training.loop import loss_of
-from striate.transforms.augment import RECIPES, augment, pca_color
+from striate.transforms.augment import augment, pca_color
+from striate.transforms.augmentations import AUGMENTATIONS
 from striate.transforms.preprocess import Preprocess
 
 LIMIT = 570.0  # seconds for all of it
@@ -144,7 +145,7 @@ def augmentation(bench: Bench) -> dict[str, Any]:
     """Augmented batches of the device against the CPU's: whole pixels equal, others to rounding."""
     rng, n = np.random.default_rng(0), bench.pick(4, 64)
     figures = {}
-    for recipe in RECIPES:
+    for recipe in AUGMENTATIONS:
         for size, canvas in ((32, 32), bench.pick((40, 46), (224, 256))):
             pixels = torch.from_numpy(rng.integers(0, 256, (n, canvas, canvas, 3), np.uint8))
             drawn: dict[str, Any] = {"seed": 1, "epoch": 2, "samples": np.arange(n)}

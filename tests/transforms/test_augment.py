@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
+from striate import transforms
 from striate.errors import UsageError
-from striate.transforms.augment import RECIPES, _crop_by_gather, _crop_on_cpu, augment, pca_color, uniform
+from striate.transforms.augment import _crop_by_gather, _crop_on_cpu, augment, pca_color, uniform
+from striate.transforms.augmentations import AUGMENTATIONS, Augmentation
 from striate.transforms.geometry import RandomResizedCrop
 
 
@@ -21,7 +23,7 @@ def numbered(n, height, width):
     return page.expand(n, -1, -1, -1).to(torch.uint8)
 
 
-@pytest.mark.parametrize("recipe", list(RECIPES))
+@pytest.mark.parametrize("recipe", list(AUGMENTATIONS))
 def test_a_sample_is_augmented_alike_in_any_batch(recipe):
     batch = torch.randint(0, 256, (12, 20, 20, 3), dtype=torch.uint8)
     samples = np.arange(100, 112)
@@ -104,20 +106,20 @@ def test_resized_crops_keep_to_their_areas():
 @given(st.integers(0, 2**63), st.integers(0, 1000))
 def test_draws_depend_on_every_argument(seed, epoch):
     samples = np.arange(50)
-    num_random = uniform(seed, epoch, samples, 3)
-    assert num_random.shape == (50, 3)
-    assert ((num_random >= 0) & (num_random < 1)).all()
-    assert len(np.unique(num_random)) == 150
-    assert not np.intersect1d(num_random, uniform(seed + 1, epoch, samples, 3)).size
-    assert not np.intersect1d(num_random, uniform(seed, epoch + 1, samples, 3)).size
-    assert np.array_equal(uniform(seed, epoch, samples[10:20], 3), num_random[10:20])
+    numbers = uniform(seed, epoch, samples, 3)
+    assert numbers.shape == (50, 3)
+    assert ((numbers >= 0) & (numbers < 1)).all()
+    assert len(np.unique(numbers)) == 150
+    assert not np.intersect1d(numbers, uniform(seed + 1, epoch, samples, 3)).size
+    assert not np.intersect1d(numbers, uniform(seed, epoch + 1, samples, 3)).size
+    assert np.array_equal(uniform(seed, epoch, samples[10:20], 3), numbers[10:20])
 
 
 def test_draws_are_uniform():
-    num_random = uniform(1, 2, np.arange(20000), 5)
-    for column in num_random.T:
+    numbers = uniform(1, 2, np.arange(20000), 5)
+    for column in numbers.T:
         assert stats.kstest(column, "uniform").pvalue > 1e-3
-    assert np.abs(np.corrcoef(num_random.T) - np.eye(5)).max() < 0.03
+    assert np.abs(np.corrcoef(numbers.T) - np.eye(5)).max() < 0.03
 
 
 def test_strong_changes_values_and_keeps_the_stream_of_light():
@@ -130,6 +132,23 @@ def test_strong_changes_values_and_keeps_the_stream_of_light():
     same = (light == strong).flatten(1).all(1).float().mean()
     # One change in 14 is Identity, signed ones of strength 0 are few; a tenth of those is erased.
     assert 1 / 14 * 0.8 < same < 0.25
+
+
+def test_a_row_of_the_table_is_an_augmentation(monkeypatch):
+    row = Augmentation("gray and mirrored", "center", flip=False, transforms=(
+        ("RandomGrayscale", {"p": 1.0}), ("RandomHorizontalFlip", {"p": 1.0}),
+        ("RandomVerticalFlip", {"p": 0.5}), ("RandomErasing", {"p": 1.0}),
+    ))  # fmt: skip
+    monkeypatch.setitem(AUGMENTATIONS, "gray", row)
+    batch = torch.randint(0, 256, (30, 12, 12, 3), dtype=torch.uint8)
+    out = augment(batch, (8, 8), "gray", seed=1, epoch=0, samples=np.arange(30))
+    assert out.shape == (30, 8, 8, 3)
+    assert torch.equal(out[..., 0], out[..., 2])
+    gray = transforms.Grayscale(3)(batch[:, 2:10, 2:10].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    upright = (out == gray.flip(2)).flatten(1).float().mean(1)
+    upside = (out == gray.flip(1, 2)).flatten(1).float().mean(1)
+    assert (torch.maximum(upright, upside) > 0.6).all()  # the rest is erased
+    assert 5 < (upright > upside).sum() < 25  # a transform does not repeat another one's numbers
 
 
 def spin(image):

@@ -335,6 +335,35 @@ def test_mixing_keeps_the_sum_and_the_labels_follow():
             assert torch.allclose(mixed[1], own * images[1] + neighbour * images[0], atol=1e-6)
 
 
+class FixedGenerator:
+    """Stands in for NumPy's generator: returns this lambda and this box centre."""
+
+    def __init__(self, lam, x, y):
+        self.lam, self.place = lam, iter((x, y))
+
+    def beta(self, a, b):
+        return self.lam
+
+    def integers(self, high):
+        return next(self.place)
+
+
+@pytest.mark.parametrize("lam", [0.75, 0.36, 0.19])
+def test_the_sides_of_cutmix_follow_the_square_root_of_the_area(lam):
+    """Yun et al. 2019, section 3.1: sides W sqrt(1 - lambda) and H sqrt(1 - lambda), so the area is 1 - lambda."""
+    height, width = 40, 80
+    images = torch.stack([torch.zeros(1, height, width), torch.ones(1, height, width)])
+    rows, columns = round(height * math.sqrt(1 - lam)), round(width * math.sqrt(1 - lam))
+    mixed, own = T.CutMix().mix(images, FixedGenerator(lam, width // 2, height // 2))
+    pasted = mixed[0, 0] == 1
+    assert (pasted.any(1).sum(), pasted.any(0).sum(), pasted.sum()) == (rows, columns, rows * columns)
+    assert math.isclose(own, lam, abs_tol=1e-9)
+    # At a corner three quarters of the box lie outside; the label follows the pasted area.
+    mixed, own = T.CutMix().mix(images, FixedGenerator(lam, 0, 0))
+    assert (mixed[0, 0] == 1).sum() == rows * columns // 4
+    assert math.isclose(own, 1 - (1 - lam) / 4, abs_tol=1e-9)
+
+
 def test_mixup_shares_follow_their_beta():
     generator = np.random.default_rng(0)
     mix = T.MixUp(alpha=0.4, num_classes=2)

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from striate import models
 from striate.errors import DataError, UsageError, unknown_name
+from striate.transforms import augmentations
 
 if TYPE_CHECKING:
     from striate.data import DataSet
-    from striate.transforms.augment import Recipe
     from striate.transforms.preprocess import Preprocess
 
 OPTIMIZERS = ("adamw", "sgd", "rmsprop")
 SCHEDULES = ("cosine", "step", "constant")
-AUGMENTATIONS = ("auto", "none", "shift", "light", "scale", "standard", "strong")
+AUGMENTATIONS = ("auto", *augmentations.AUGMENTATIONS)
 FEW_IMAGES, MANY_EPOCHS = 10_000, 50  # with so few images and so many epochs, `auto` changes them strongly
 MANY_IMAGES = 5_000_000  # from here on lightly, whatever their size
 RESIZES = ("crop", "squash", "letterbox")
@@ -292,7 +292,7 @@ class TrainConfig:
             return dataclasses.replace(preprocess, mean=(fmean(mean),), std=(fmean(std),))
         return dataclasses.replace(preprocess, mean=mean, std=std)
 
-    def augmentation(self, preprocess: Preprocess, images: int) -> Recipe | Callable[..., Any]:
+    def augmentation(self, preprocess: Preprocess, images: int) -> str | Callable[..., Any]:
         """The recipe of this run, by name, or the user's own.
 
         Args:
@@ -300,14 +300,14 @@ class TrainConfig:
             images: how many it trains on.
         """
         if self.augment != "auto":
-            return self.augment  # type: ignore[return-value]  # __post_init__ checked it
+            return self.augment
         return self._suited(preprocess, images)[0]
 
     def why_augmented(self, preprocess: Preprocess, images: int) -> str:
         """Why `auto` takes the recipe that it takes, in a few words; empty where the user named one."""
         return self._suited(preprocess, images)[1] if self.augment == "auto" else ""
 
-    def _suited(self, preprocess: Preprocess, images: int) -> tuple[Recipe, str]:
+    def _suited(self, preprocess: Preprocess, images: int) -> tuple[str, str]:
         """What `auto` takes, and why. Steiner et al. 2021 ("How to train your ViT?"), section 4, on numbers.
 
         They find that strong changes stand in for missing images where training goes on for long, and do harm
