@@ -1,6 +1,6 @@
 """The one thing that pyproject.toml cannot say: the optional native kernel of the detection metrics.
 
-Where there is no compiler the build goes on without it, and the NumPy version of the same functions is used.
+Without a compiler the build still succeeds, and the NumPy version of the same functions is used.
 """
 
 import sys

@@ -1,13 +1,12 @@
-"""How long the check-up takes, and what it finds of planted copies.
+"""Time, memory and recall of `striate check` on images with planted copies.
 
-Run `python benchmarks/bench_check.py FOLDER...`. It takes real images from the folders (all files below
-them) and writes JPEG files under a temporary folder until there are 10,000: the originals, then copies of
-four kinds (JPEG quality 70; 0.8 times the size; mirrored; all three).
+Run `python benchmarks/bench_check.py FOLDER...`. It takes all images below the folders and writes 10,000 JPEG
+files to a temporary folder: the originals, then copies of four kinds (JPEG quality 70; 0.8 times the size;
+mirrored; all three).
 
-Recall is the share of copies found together with their original. A stranger is an image that stands in a
-group with one that it is no copy of. Nobody knows but by looking whether originals are copies of each
-other; groups of such are printed, and count as false alarms all the same. Seconds and memory are those of
-`striate check` in its own process.
+Recall is the share of copies that are grouped with their original. A false alarm is an image in a group with
+one that it is not a copy of. Originals may be copies of each other; such groups are printed for inspection,
+and count as false alarms. `striate check` runs in a separate process.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def main() -> None:
 
 
 def plant(folders: list[Path], root: Path, count: int, seed: int) -> dict[str, tuple[str, str]]:
-    """Write the images in two classes; answers the name of each copy with its original and its kind."""
+    """Write the images in two classes; returns the name of each copy with its original and its kind."""
     sources = sorted(p for f in folders for p in f.rglob("*") if is_image_name(p.name))
     rng = np.random.default_rng(seed)
     for name in ("a", "b"):
@@ -104,7 +103,7 @@ def run(root: Path) -> dict[str, float]:
 
 
 def judge(root: Path, copies: dict[str, tuple[str, str]]) -> dict[str, object]:
-    """Recall by kind, and the images that stand in a group with what they are no copy of."""
+    """Recall by kind, and the images in groups with images that they are not copies of."""
     told = json.loads((root.parent / "found.json").read_text("utf-8"))
     groups: dict[str, set[str]] = {}
     for finding in told["findings"]:

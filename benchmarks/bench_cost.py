@@ -1,13 +1,13 @@
-"""Images that each network takes in an hour of one CPU core; and the table of docs/cost.md.
+"""Images per hour of each network on one CPU core, and the table of docs/cost.md.
 
-    python benchmarks/bench_cost.py --out results.json              # measures, some ten minutes
-    python benchmarks/bench_cost.py --models lenet,vgg16 --out results.json   # adds to what is there
+    python benchmarks/bench_cost.py --out results.json              # measures for about ten minutes
+    python benchmarks/bench_cost.py --models lenet,vgg16 --out results.json   # adds to the file
     python benchmarks/bench_cost.py --table results.json
 
-One thread, and the processor's time rather than the clock's, so that other work on the machine counts little.
-Training is the training loop on noise in memory, with crops and flips, SGD: the median of the steps after the
-first. Prediction is folded, as `predict` does it: the second of two passes. Batches are of 2 to 32 images.
-What a GPU would take is estimated (`striate.anatomy.limits`), not measured here.
+One thread, and CPU time instead of wall time, so that other programs have little effect. Training is the
+training loop with SGD on noise in memory, with crops and flips: the median of the steps after the first.
+Prediction uses the folded network, as `predict` does: the second of two passes. Batches have 2 to 32 images.
+GPU figures are estimates (`striate.anatomy.limits`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rates import network_of, noise
+from in_memory import noise, noise_training, random_network
 
 from striate import models
 from striate.anatomy import trace
@@ -29,14 +29,12 @@ from striate.anatomy.limits import A100, T4, images_per_hour
 from striate.device import choose
 from striate.inference.classifier import logits
 from striate.kernels.folding import fold
-from striate.training.config import TrainConfig
-from striate.training.loop import Job, fit
-from striate.training.schedule import Epochs
-from striate.training.state import TrainState
+from striate.tasks.classification.config import ClassificationConfig
+from striate.training.loop import fit
 
 GPUS = (A100, T4)
 KINDS = ("training", "prediction")
-_SPEED = 30e9  # multiply-adds a second that a pass is laid out for
+_SPEED = 30e9  # multiply-adds per second, to choose the size of a pass
 _PASS = 3.0  # seconds
 
 
@@ -55,7 +53,7 @@ def measure(name: str, pass_seconds: float) -> dict[str, Any]:
     architecture = models.MODELS[name]
     batch = max(2, min(32, round(pass_seconds * _SPEED / macs)))
     steps = max(2, min(40, int(pass_seconds * _SPEED / (macs * batch))))
-    config = TrainConfig(
+    config = ClassificationConfig(
         data="noise", model=name, batch=batch, imgsz=architecture.input_size, channels=architecture.channels,
         epochs=1, opt="sgd", lr=1e-4, augment="none" if architecture.channels == 1 else "light",
     )  # fmt: skip
@@ -68,23 +66,20 @@ def measure(name: str, pass_seconds: float) -> dict[str, Any]:
     }
 
 
-def training(config: TrainConfig, steps: int) -> float:
-    """Images in a second of the processor's time, by the training loop."""
-    preprocess, images, device = config.preprocess(None), (steps + 1) * config.batch, choose("cpu")
-    train = noise(preprocess, images, canvas=config.augmentation(preprocess, images) != "none")
-    state = TrainState.fresh(network_of(config, preprocess, device), config, device)
+def training(config: ClassificationConfig, steps: int) -> float:
+    """Images per CPU second of the training loop."""
     times: list[float] = []
-    job = Job(preprocess, train, noise(preprocess, 2), config, device, Epochs(config, images))
-    fit(state, job, after_step=lambda: times.append(time.process_time()))
+    work = noise_training(config, choose("cpu"), (steps + 1) * config.batch)
+    fit(work, after_step=lambda: times.append(time.process_time()))
     return config.batch / statistics.median(b - a for a, b in itertools.pairwise(times))
 
 
-def prediction(config: TrainConfig, steps: int) -> float:
-    """Images in a second of the processor's time, folded."""
-    preprocess, device = config.preprocess(None), choose("cpu")
+def prediction(config: ClassificationConfig, steps: int) -> float:
+    """Images per CPU second of the folded network."""
+    preprocess, device = config.own_preprocess(None), choose("cpu")
     with torch.inference_mode():
         shape = (preprocess.channels, *preprocess.size)
-        network = fold(network_of(config, preprocess, device).eval(), shape)
+        network = fold(random_network(config, preprocess, device).eval(), shape)
     images = noise(preprocess, steps * config.batch)
     for _ in range(2):
         started = time.process_time()
@@ -94,7 +89,7 @@ def prediction(config: TrainConfig, steps: int) -> float:
 
 
 def thousands(count: float) -> str:
-    """Three digits that count: 1,230, 4.56 M and 78,900 M."""
+    """Three significant digits: 1,230, 4.56 M and 78,900 M."""
     if 1e6 <= count < 1e9:
         return f"{count / 1e6:.3g} M"
     unit, count = ("", count) if count < 1e6 else (" M", count / 1e6)
@@ -103,12 +98,12 @@ def thousands(count: float) -> str:
 
 
 def per_image(rows: list[dict[str, Any]], what: str) -> float:
-    """Multiply-adds in a second, the median of the networks that were measured."""
+    """Multiply-adds per second, the median of the measured networks."""
     return float(statistics.median(trace(row["model"]).macs * row[what] for row in rows))
 
 
 def table(record: dict[str, Any]) -> list[str]:
-    """The rows of docs/cost.md: measured on a CPU, else estimated and marked with ~; estimated on GPUs."""
+    """The rows of docs/cost.md; estimates are marked with ~."""
     names = [f"{gpu.name}, {what}" for gpu in GPUS for what in KINDS]
     lines = ["| network | size | CPU core, training | CPU core, prediction | " + " | ".join(names) + " |"]
     lines.append("|---|---:|" + "---:|" * (2 + len(names)))

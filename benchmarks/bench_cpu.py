@@ -1,14 +1,14 @@
-"""What `striate.kernels.allocator` and `striate.models.linear` gain on a CPU, beside torch as it is.
+"""Speed of `striate.kernels.allocator` and `striate.kernels.linear` on a CPU, compared with plain torch.
 
     python benchmarks/bench_cpu.py
     python benchmarks/bench_cpu.py --rounds 5 --out benchmarks/results
 
-- steps: forward, backward and SGD of a network on one batch that never changes, with what is freed kept
-  ("kept") or as malloc has it ("mapped"); each in a process of its own, in turns.
-- products: a linear layer of a Transformer (448 tokens), its gradient for the input and for the weight, by
-  oneDNN and by what torch takes itself.
+- steps: forward, backward and SGD of a network on one batch that never changes. Freed memory is kept ("kept")
+  or returned to the system as malloc does by default ("mapped"); each in a separate process, in turns.
+- products: a linear layer of a Transformer (448 tokens) and its gradients for input and weight, by oneDNN and
+  by torch's default.
 
-Medians over the rounds of the medians, in milliseconds; pages that a step mapped; the most memory.
+Medians over the rounds of the medians, in milliseconds; page faults of a step; peak memory.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ import torch
 import torch.nn.functional as F
 
 from striate import models
-from striate.device import placed
-from striate.kernels import allocator as memory
-from striate.models.linear import onednn
+from striate.kernels import allocator
+from striate.kernels.layout import use_channels_last
+from striate.kernels.linear import onednn
 
 STEPS = {"lenet": (32, 256), "alexnet": (224, 64), "resnet18": (224, 32), "mobilenet_v3_small": (224, 64)}
 PRODUCTS = {"256 to 256": (256, 256), "256 to 1,024": (256, 1024), "1,024 to 256": (1024, 256)}
@@ -52,10 +52,11 @@ def milliseconds(call: Callable[[], object], repeats: int) -> float:
 def steps(name: str, keep: bool) -> dict[str, float]:
     """A network's training step."""
     if keep:
-        memory.keep()
+        allocator.keep()
     torch.manual_seed(0)
     size, batch = STEPS[name]
-    network = placed(models.build(name, num_classes=10), torch.device("cpu")).train()
+    network = models.build(name, num_classes=10).train()
+    use_channels_last(network, torch.device("cpu"))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     images, labels = torch.randn(batch, 3, size, size), torch.randint(0, 10, (batch,))
 

@@ -2,9 +2,9 @@
 
     python benchmarks/bench_detection.py SET... [--repeats 5] [--threads 1 2] [--peers striate hotcoco]
 
-A SET is a folder with gt.json and dt.json. The peers that are not installed are left out. CPU seconds are
-those of all threads, from the files to the twelve numbers, after a warm-up on a set of one image, so that
-imports are in none of them; `striate-arrays` starts from arrays. Memory is the peak of the process.
+A SET is a folder with gt.json and dt.json. Peers that are not installed are skipped. CPU seconds include all
+threads, from the files to the twelve numbers; a warm-up on a set of one image comes first, so they include no
+imports. `striate-arrays` starts from arrays. Memory is the peak of the process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def striate(gt: str, dt: str, threads: int) -> list[float]:
 
 
 def striate_arrays(gt: str, dt: str, threads: int) -> list[float]:
-    """The evaluation alone, of columns that are read beforehand, with ids still to be looked up."""
+    """The evaluation alone: the columns are read before, the ids are looked up here."""
     import numpy as np
 
     from striate.metrics.detection import detections, evaluate_coco, read_detections, read_ground_truth
@@ -84,7 +84,7 @@ START = (0.0, 0.0)
 
 
 def child(peer: str, folder: str, threads: int) -> None:
-    """One run in this process; prints its figures as JSON."""
+    """Evaluate in this process, and print the figures as JSON."""
     global START
     with tempfile.TemporaryDirectory() as small:
         box = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}

@@ -1,10 +1,10 @@
-"""What a second process gains on one machine, and what it sends: one process against two, the same batch.
+"""Speed and traffic of two processes on one machine, compared with one process at the same batch size.
 
     python benchmarks/bench_distributed.py            # ResNet-18, 96 px, 32 images a step; two minutes
 
-Compared are the steps of `striate.training.step.learn` on images in memory: one process with all threads, two
-with half of them each (gloo over loopback), and in both the all-reduce by itself. The bytes are those that
-the loopback interface counts, so that the model in docs/distributed.md can be held against them.
+Measures `striate.training.loop.train_step` on images in memory: one process with all threads, then two with
+half of them each (gloo over loopback), and there also an all-reduce by itself. The loopback interface counts
+the bytes, to check the model in docs/distributed.md.
 """
 
 from __future__ import annotations
@@ -22,19 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from in_memory import make_training
 
 from striate import models
 from striate.data import InMemoryImages
 from striate.data.images.loader import stream
-from striate.training.config import TrainConfig
-from striate.training.distributed import World
-from striate.training.joining import joined
-from striate.training.loop import Job
-from striate.training.schedule import Epochs
-from striate.training.state import TrainState
-from striate.training.step import learn
+from striate.tasks.classification.config import ClassificationConfig
+from striate.training.distributed import Distributed, init_distributed
+from striate.training.loop import train_step
 from striate.training.transfer import training_mode
-from striate.transforms.preprocess import Preprocess
 
 
 def main() -> None:
@@ -47,9 +43,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file for the results")
     options = parser.parse_args()
     if "RANK" in os.environ or "ONE" in os.environ:
-        with joined("cpu") as world:
-            measured = measure(options, world)
-        if world.leads:
+        with init_distributed("cpu") as distributed:
+            measured = measure(options, distributed)
+        if distributed.is_main:
             print(json.dumps(measured))
         return
     alone = [sys.executable, *sys.argv]
@@ -68,7 +64,7 @@ def main() -> None:
         options.out.write_text(text + "\n")
 
 
-def measure(options: argparse.Namespace, world: World) -> dict[str, Any]:
+def measure(options: argparse.Namespace, distributed: Distributed) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     shape = (options.batch, options.imgsz, options.imgsz, 3)
     images = InMemoryImages(
@@ -77,32 +73,32 @@ def measure(options: argparse.Namespace, world: World) -> dict[str, Any]:
         ("x",) * options.batch,
         (),
     )
-    config = TrainConfig(data="x", model=options.model, opt="sgd", batch=options.batch, augment="none")
-    pre, cpu = Preprocess.for_size(options.imgsz), torch.device("cpu")
-    job = Job(pre, images, images, config, cpu, Epochs(config, options.batch), world=world)
+    config = ClassificationConfig(
+        data="x", model=options.model, imgsz=options.imgsz, opt="sgd", batch=options.batch, augment="none"
+    )
+    cpu = torch.device("cpu")
     torch.manual_seed(0)
-    network = world.prepared(models.build(options.model, num_classes=10), sync_norm=False)
-    state = TrainState.fresh(network, config, cpu)
+    network = distributed.sync_batchnorm(models.build(options.model, num_classes=10), wanted=False)
+    training = make_training(config, network, images, images, cpu, distributed)
     training_mode(network)
-    share = world.share(np.arange(options.batch))
+    share = distributed.shard(np.arange(options.batch))
     seconds, sent = [], []
     for batch in stream(images, [share] * (3 + options.steps), cpu):
         before, started = loopback(), time.perf_counter()
-        counts, weights = world.counts(len(batch), batch.weight)
-        learn(state, job, batch, counts, weights)
+        train_step(training, batch, options.batch)
         seconds.append(time.perf_counter() - started)
         sent.append(loopback() - before)
-        state.step += 1
+        training.state.step += 1
     parameters = sum(p.numel() for p in network.parameters())
     found = {
-        "processes": world.size,
+        "processes": distributed.size,
         "threads_each": torch.get_num_threads(),
         "images_per_second": options.batch / statistics.median(seconds[3:]),
         "step_seconds": statistics.median(seconds[3:]),
         "gradient_bytes": 4 * parameters,
     }
-    if world.size > 1:
-        n = world.size
+    if distributed.size > 1:
+        n = distributed.size
         found["bytes_per_process_and_step_by_the_model"] = 2 * (n - 1) / n * 4 * parameters
         found["bytes_per_process_and_step"] = statistics.median(sent[3:]) / n
         found["all_reduce_seconds"] = all_reduce_seconds(parameters)

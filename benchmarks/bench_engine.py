@@ -1,26 +1,28 @@
-"""The training engine beside bare torch: the loop, prediction for one image, and the start, in one run.
+"""The training engine compared with bare torch: the loop, prediction for one image, and the start.
 
     python benchmarks/bench_engine.py
     python benchmarks/bench_engine.py --rounds 5 --peer PYTHON --out benchmarks/results
 
 - loop: ResNet-18 at 224 px. "ours" is `striate train` on a folder of photographs: reading from the cache,
-  augmentation, the sums, a state saved every minute, progress. "bare" is forward, backward and step on one
-  batch that never changes, with the same layout and optimizer; "eager" is the same as torch has it by default
-  (contiguous, torch.optim.AdamW); they take turns with our epochs in one process. The first epoch, which
-  decodes, is not counted. `--peer` names a Python that has torchvision: its usual loop (a DataLoader with
-  processes, RandomResizedCrop, flip, AdamW) takes turns with its own bare loop in a process of that Python.
-  In our process freed memory is kept (`striate.kernels.allocator`), for bare and eager too; not in the
-  peer's.
+  augmentation, metrics, a checkpoint every minute, progress. "bare" is forward, backward and step on one
+  batch that never changes, with the same memory layout and optimizer; "eager" is the same with torch's
+  defaults (contiguous, torch.optim.AdamW). They take turns with our epochs in one process. The first epoch
+  decodes the images and does not count. `--peer` names a Python that has torchvision: its usual loop (a
+  DataLoader with processes, RandomResizedCrop, flip, AdamW) takes turns with its own bare loop in a process
+  of that Python. Our process keeps freed memory (`striate.kernels.allocator`), also for bare and eager; the
+  peer's does not.
 - predict: as `bench_predict.py`, for one image.
 - start: seconds from the start of a process until torch is imported ("import"), and until `striate train` has
-  made its first step ("first step"), in turns. Each run finds no decoded images.
+  finished its first step, in turns. Each run decodes its images.
 
-Medians and quartiles, ratios of the loop over all turns; seconds of the wall and of the processor.
+Medians and quartiles; ratios of the loop over all turns; wall and CPU seconds. `before_after.py` compares two
+versions of Striate.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
@@ -38,34 +40,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from before_after import FIRST_STEP, processor
 from bench_predict import compare
 from PIL import Image
 
-from striate import models
-from striate.device import placed
+from striate import api, models
+from striate.kernels import prepare
 from striate.progress import Progress
-from striate.training.config import TrainConfig
+from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.classification.network import parameter_groups
 from striate.training.optimizer import make_optimizer
-from striate.training.session import train
 
-FIRST_STEP = """
-import os, sys, time
-from contextlib import contextmanager
-import striate.cli.console
-from striate.progress import Progress
-
-class FirstStep(Progress):
-    def advance(self, done, **figures):
-        print(time.time(), sum(os.times()[:2]), flush=True)
-        os._exit(0)
-
-@contextmanager
-def watching():
-    yield FirstStep()
-
-striate.cli.console.watching = watching
-striate.cli.run(sys.argv[1:])
-"""
 IMPORT = "import torch, os, time; print(time.time(), sum(os.times()[:2]))"
 STARTS = {
     "digits": ["train", "digits", "--model", "lenet", "--epochs", "1"],
@@ -103,13 +88,13 @@ def photographs(folder: Path, count: int, side: int = 320) -> Path:
 class Bare:
     """Forward, backward and step on one batch."""
 
-    def __init__(self, config: TrainConfig, *, default: bool) -> None:
+    def __init__(self, config: ClassificationConfig, *, default: bool) -> None:
         network = models.build(config.model, num_classes=2)
-        self.network = (network if default else placed(network, torch.device("cpu"))).train()
+        self.network = (network if default else prepare(network, torch.device("cpu"), training=True)).train()
         if default:
             self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
         else:
-            self.optimizer = make_optimizer(self.network, config)
+            self.optimizer = make_optimizer(parameter_groups(config, network, None), config, {})
         size = config.imgsz or 224
         self.images = torch.randn(config.batch, 3, size, size)
         self.truth = torch.randint(0, 2, (config.batch,))
@@ -125,7 +110,7 @@ class Bare:
 class Turns(Progress):
     """Lets the bare loops run before each epoch of ours, and takes the time of all of them."""
 
-    def __init__(self, config: TrainConfig, steps: int) -> None:
+    def __init__(self, config: ClassificationConfig, steps: int) -> None:
         self.bare = {"bare": Bare(config, default=False), "eager": Bare(config, default=True)}
         self.steps = steps
         self.seconds: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -152,12 +137,12 @@ class Turns(Progress):
 
 def loop(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     images = args.batch * args.steps
-    config = TrainConfig(
+    config = ClassificationConfig(
         data=str(photographs(folder / "loop", images)), model="resnet18", imgsz=args.imgsz, batch=args.batch,
         epochs=1 + args.rounds, save_every=args.save_every, out=str(folder / "runs"), device="cpu",
     )  # fmt: skip
     turns = Turns(config, args.steps)
-    train(config, turns)
+    api.run_training(dataclasses.replace(config, progress=turns))
     counted = {name: seconds[1:] for name, seconds in turns.seconds.items()}
     found: dict[str, Any] = {name: rates(seconds, images) for name, seconds in counted.items()}
     for name in ("bare", "eager"):
@@ -250,7 +235,7 @@ def main() -> None:
     record: dict[str, Any] = {
         "torch": torch.__version__,
         "threads": args.threads,
-        "cpu": platform.processor(),
+        "cpu": processor(),
     }
     parts = args.parts.split(",")
     with tempfile.TemporaryDirectory() as name:

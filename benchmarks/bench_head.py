@@ -1,18 +1,15 @@
-"""Training a head on features that are computed once, beside the loop that computes them in every epoch.
+"""Training a head on features computed once, compared with computing them in every epoch.
 
     python benchmarks/bench_head.py ../shared/data/hymenoptera_data
     python benchmarks/bench_head.py DATA --model mobilenet_v3_small --epochs 20 --out benchmarks/results
 
-"pass" is one forward pass over all images that train or validate, and nothing else: pixels from the cache of
-decoded images, which is filled before, normalised, through the whole network in evaluation and inference
-mode; "folded pass" the same through the network as it is folded for prediction. "head" and "ordinary" are
-whole runs, from the folder of images to the last bundle: data, weights, network, epochs, validation, states.
-"ordinary" is told to keep no features; it is the loop that trains everything else. All take turns in one
-process; medians and quartiles in seconds.
+"pass" is one forward pass over all training and validation images in inference mode; the pixels come from the
+filled cache of decoded images. "folded pass" is the same with the network folded for prediction. "head" and
+"ordinary" are whole runs, from the folder of images to the last bundle. "ordinary" computes the features in
+every epoch. All take turns in one process; medians and quartiles in seconds.
 
-The backbone has fresh weights of a fixed seed, and norms with the statistics of the images: what is compared
-is time, and the two heads. `head_error` is the largest difference of a number in the head, `loss_error` that
-of a loss in results.csv.
+The backbone has random weights of a fixed seed, and norms with the statistics of the images. `head_error` is
+the largest difference between the weights of the two heads, `loss_error` that of a loss in results.csv.
 """
 
 from __future__ import annotations
@@ -36,15 +33,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from striate import bundle, models
+from striate import api, bundle, models
 from striate.bundle import Description
 from striate.data import DecodedImages
 from striate.inference.classifier import logits
 from striate.kernels.folding import fold
 from striate.progress import SILENT
-from striate.training.config import TrainConfig
-from striate.training.folder import TrainedRun
-from striate.training.session import prepare, train
+from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.classification.task import Classification
+from striate.training.distributed import SINGLE
+from striate.training.profile import OFF
+from striate.training.run_folder import TrainingRun
+from striate.training.task import Context
 
 CPU = torch.device("cpu")
 
@@ -63,22 +63,30 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def backbone(config: TrainConfig, folder: Path) -> Path:
-    """A bundle of the network with seeded weights, its norms with the statistics of some of the images."""
-    fresh = prepare(dataclasses.replace(config, weights="none", transfer="all", augment="none"), SILENT)
+def prepared(config: ClassificationConfig) -> Classification:
+    """The task with its images and network, before the first step."""
+    with config.open_data() as data:
+        task = Classification(config, data, Context(CPU, SINGLE, SILENT, OFF))
+        task.setup = task.prepare(None)
+    return task
+
+
+def backbone(config: ClassificationConfig, folder: Path) -> Path:
+    """A bundle of the network with seeded weights, and norms with the statistics of some of the images."""
+    fresh = prepared(dataclasses.replace(config, weights="none", transfer="all", augment="none"))
     torch.manual_seed(0)
     arguments: dict[str, Any] = {"num_classes": 1000, "in_channels": 3}
     if models.MODELS[config.model].sizes == "argument":
-        arguments["input_size"] = list(fresh.description.contract.size)
+        arguments["input_size"] = list(fresh.preprocess.size)
     network = models.build(config.model, **arguments).train()
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = 1.0
     pixels = read(fresh.train, np.arange(32))
     with torch.no_grad():
-        network(fresh.description.contract.normalize(pixels))
+        network(fresh.preprocess.normalize(pixels))
     names = tuple(f"class {i}" for i in range(1000))
-    description = Description("classification", config.model, arguments, names, fresh.description.contract)
+    description = Description("classification", config.model, arguments, names, fresh.preprocess)
     bundle.write(folder / "backbone.safetensors", network, description)
     return folder / "backbone.safetensors"
 
@@ -89,10 +97,10 @@ def read(source: DecodedImages, which: np.ndarray[Any, Any]) -> torch.Tensor:
     return torch.from_numpy(out)
 
 
-def passes(config: TrainConfig) -> dict[str, Callable[[], Any]]:
+def passes(config: ClassificationConfig) -> dict[str, Callable[[], Any]]:
     """One forward pass over all images, as it is and folded."""
-    ready = prepare(config, SILENT)
-    preprocess, network = ready.description.contract, ready.network.eval()
+    ready = prepared(config)
+    preprocess, network = ready.preprocess, ready.setup.network.eval()
     folded = fold(network, (preprocess.channels, *preprocess.size))
 
     def through(model: nn.Module) -> None:
@@ -102,10 +110,10 @@ def passes(config: TrainConfig) -> dict[str, Callable[[], Any]]:
     return {"pass": lambda: through(network), "folded pass": lambda: through(folded)}
 
 
-def run(config: TrainConfig, out: Path, *, once: bool) -> TrainedRun:
-    never = mock.patch("striate.training.features.compute", return_value=(None, ""))
+def run(config: ClassificationConfig, out: Path, *, once: bool) -> TrainingRun:
+    never = mock.patch("striate.tasks.classification.task.compute_features", return_value=(None, ""))
     with tempfile.TemporaryDirectory(dir=out) as folder, contextlib.nullcontext() if once else never:
-        done = train(dataclasses.replace(config, out=folder))
+        done = api.run_training(dataclasses.replace(config, out=folder))
         _, state = bundle.read(done.last)
     head = models.MODELS[config.model].classifier
     heads[once] = {name: value for name, value in state.items() if name.startswith(f"{head}.")}
@@ -113,7 +121,7 @@ def run(config: TrainConfig, out: Path, *, once: bool) -> TrainedRun:
 
 
 heads: dict[bool, dict[str, torch.Tensor]] = {}
-runs: dict[bool, TrainedRun] = {}
+runs: dict[bool, TrainingRun] = {}
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -123,7 +131,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def measure(args: argparse.Namespace, out: Path) -> dict[str, Any]:
-    config = TrainConfig(
+    config = ClassificationConfig(
         data=args.data, model=args.model, imgsz=args.imgsz, epochs=args.epochs, batch=args.batch, device="cpu"
     )
     config = dataclasses.replace(config, weights=str(backbone(config, out)), transfer="head")
@@ -155,7 +163,7 @@ def record(args: argparse.Namespace, times: dict[str, list[float]]) -> dict[str,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "data": Path(args.data).name,
-        "images": {name: len(samples) for name, samples in quick.dataset.splits.items()},
+        "images": {name: len(samples) for name, samples in quick.task.dataset.splits.items()},
         "model": args.model,
         "imgsz": args.imgsz,
         "epochs": args.epochs,

@@ -1,19 +1,18 @@
-"""How fast images get from files into training, beside loops with torchvision and timm, in one run.
+"""Speed of reading images for training, compared with the loops of torchvision and timm in one run.
 
     python benchmarks/bench_input.py --peers PEERS/bin/python --out benchmarks/results
 
-* `lenet`: LeNet on 10,000 PNG files of 28 pixels in class folders (made of MNIST), batch 64, crop and flip,
-  two epochs with a validation each. `images_per_second` is the second epoch's; `seconds` the whole process,
-  which for Striate includes the report.
-* `batches`: training batches of 224 pixels from a folder of photographs, RandomResizedCrop, flip and
-  normalisation included, no network: the first pass, which decodes and stores, and later passes from the
-  cache. `cpu_ms` is for an image, of all threads and processes.
-* `reading`: images read for `evaluate` and `predict`, which take every pixel; from files and from the cache.
-* `transforms`: CPU milliseconds for an image, of a batch of 64 here, one by one with torchvision.
+* `lenet`: LeNet on 10,000 PNG files of 28 pixels in class folders (from MNIST), batch 64, crop and flip, two
+  epochs with validation. `images_per_second` is of the second epoch; `seconds` of the whole process, which
+  for Striate includes the report.
+* `batches`: training batches of 224 pixels from a folder of photographs, with RandomResizedCrop, flip and
+  normalization, without a network: the first pass, which decodes and caches, and later passes from the cache.
+  `cpu_ms` is per image, over all threads and processes.
+* `reading`: images read for `evaluate` and `predict` in full resolution; from files and from the cache.
+* `transforms`: CPU milliseconds per image; a batch of 64 here, one by one with torchvision.
 
-Peers run in an environment of their own (`python -m venv PEERS`, `pip install torch torchvision timm`);
-without them only Striate is measured. Every side runs in processes of its own, in turns; medians of the
-rounds.
+Peers run in a separate environment (`python -m venv PEERS`, `pip install torch torchvision timm`); without
+it only Striate is measured. All run in separate processes, in turns; medians of the rounds.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000, help="PNG files to train on")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="folder for a results file")
-    parser.add_argument("--role", nargs=2, help=argparse.SUPPRESS)  # one measurement, in a process of its own
+    parser.add_argument("--role", nargs=2, help=argparse.SUPPRESS)  # one measurement, in a separate process
     given = parser.parse_args()
     if given.role:
         print(json.dumps(ROLES[given.role[0]](Path(given.role[1]))))
@@ -76,7 +75,7 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     }
     photos, digits = scratch / "photos", scratch / "digits"
     collect(given.photos, photos)
-    time.sleep(3)  # files of this moment are not cached: they may still be being written
+    time.sleep(3)  # files that were just written are not cached
     if "lenet" in given.only:
         write_digits(given.mnist, digits, given.images)
         figures["lenet"] = lenet(given, digits, scratch)
@@ -92,7 +91,7 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
 
 def collect(folders: list[Path], root: Path) -> None:
-    """One folder of links to photographs, in two classes; four to each, so that a pass takes some seconds."""
+    """A folder of links to photographs, in two classes; four per photograph, so that a pass takes seconds."""
     found = sorted(
         p for folder in folders for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg")
     )
@@ -167,7 +166,7 @@ def here(role: str, folder: Path, env: dict[str, str]) -> dict[str, float]:
 
 
 def timed(command: list[str], env: dict[str, str] | None = None) -> dict[str, float]:
-    """What a process prints as JSON, with its seconds and CPU seconds from start to end."""
+    """The JSON that a process prints, with its seconds and CPU seconds from start to end."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, **(env or {})}, check=True)
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -184,7 +183,7 @@ def last_rate(table: Path) -> float:
 
 
 def compared(rounds: dict[str, list[dict[str, float]]], names: tuple[str, ...]) -> dict[str, Any]:
-    """Medians, and how many times as good as torchvision's each is; for seconds, fewer are better."""
+    """Medians, and how many times as fast as torchvision each is."""
     medians = {
         side: {name: statistics.median(one[name] for one in found) for name in names}
         for side, found in rounds.items()
@@ -211,7 +210,7 @@ def one_pass(folder: Path, passes: int) -> dict[str, float]:
     from striate.data import DecodedImages, open_data
     from striate.data.images.loader import stream
     from striate.device import choose
-    from striate.training.schedule import batches as order_of
+    from striate.training.schedule import shuffled_batches
     from striate.transforms.augment import augment
     from striate.transforms.preprocess import Preprocess
 
@@ -221,7 +220,9 @@ def one_pass(folder: Path, passes: int) -> dict[str, float]:
     source = DecodedImages(data.splits["all"], preprocess, crop=False, root=data.root)
     for epoch in range(passes):
         began, seen = time.perf_counter(), 0
-        for batch in stream(source, order_of(len(source), 64, seed=0, epoch=epoch), device, workers=2):
+        for batch in stream(
+            source, shuffled_batches(len(source), 64, seed=0, epoch=epoch), device, workers=2
+        ):
             pixels = augment(
                 batch.pixels,
                 preprocess.size,
@@ -238,7 +239,7 @@ def one_pass(folder: Path, passes: int) -> dict[str, float]:
 
 
 def reading(folder: Path) -> dict[str, float]:
-    """The images of an evaluation, every pixel of each file decoded."""
+    """The images of an evaluation, decoded in full resolution."""
     import numpy as np
     import torch
 
@@ -257,7 +258,7 @@ def reading(folder: Path) -> dict[str, float]:
 
 
 def predicting(folder: Path) -> dict[str, float]:
-    """`Classifier.predict_many` with a network that takes next to no time."""
+    """`Classifier.predict_many` with a network that takes almost no time."""
     import torch
     from torch import nn
 
@@ -285,7 +286,7 @@ def predicting(folder: Path) -> dict[str, float]:
 
 
 def transforms_alone(folder: Path) -> dict[str, float]:
-    """CPU milliseconds for an image of a batch of 64."""
+    """CPU milliseconds per image in a batch of 64."""
     import numpy as np
     import torch
     from PIL import Image

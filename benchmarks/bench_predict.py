@@ -1,12 +1,12 @@
-"""Milliseconds that a network takes for one image, as it is and folded for prediction.
+"""Milliseconds of a network for one image, before and after folding.
 
     python benchmarks/bench_predict.py
     python benchmarks/bench_predict.py --models resnet50 --batch 32 --rounds 10 --out benchmarks/results
 
 "eager" is the network in evaluation and inference mode on a contiguous tensor; "folded" is what `predict`,
 `evaluate` and the validation of a training run use. Both run in turns in one process; medians and quartiles.
-`error` is the largest difference of a score, as a share of the largest score; `folding_ms` is what making
-the folded network costs, once, its comparison with the original included.
+`error` is the largest difference of a score divided by the largest score; `folding_ms` is the time to fold
+the network once, including its comparison with the original.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
 
 
 def network_of(name: str, shape: tuple[int, int, int]) -> nn.Module:
-    """A network with fresh weights, and norms with the statistics of a few images of noise."""
+    """A network with random weights, and norms with the statistics of a few images of noise."""
     torch.manual_seed(0)
     network = models.build(name)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def compare(name: str, batch: int, rounds: int) -> dict[str, Any]:
     times: dict[str, list[float]] = {"eager": [], "folded": []}
     for _ in range(rounds):
         for kind, module in (("eager", network), ("folded", folded)):
-            module(images)  # its weights into the processor's caches, as in a run of one kind
+            module(images)  # loads its weights into the CPU's caches
             started = time.perf_counter()
             module(images)
             times[kind].append(1e3 * (time.perf_counter() - started))

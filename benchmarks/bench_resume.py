@@ -1,12 +1,12 @@
-"""Does a run that is killed end with the weights of one that was not? Kills, a full disk, damage, Ctrl-C.
+"""Check that a resumed run ends with the weights of an uninterrupted one, after kills, Ctrl-C and damage.
 
-    python benchmarks/bench_resume.py                       # 20 kills, all else once
+    python benchmarks/bench_resume.py                       # 20 kills, everything else once
     python benchmarks/bench_resume.py --kills 5 --seed 3
 
-Every run is a process of its own, `striate train` and then `striate resume` as a user would type them. The
-reference is never stopped. The others are killed by SIGKILL at random instants, from the first moment of the
-process to the last, until there were as many kills as asked for; compared are the SHA-256 of the weights of
-the last and the best bundle, and the rows of results.csv without their timings.
+Every run is a separate process: `striate train`, then `striate resume`, as a user would type them. The
+reference is never stopped. The others get SIGKILL at random times, a full disk, a damaged checkpoint, or
+Ctrl-C. The SHA-256 of the weights of the last and the best bundle must be equal, and the rows of results.csv
+without their timings.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from PIL import Image
 
 from striate import bundle
 
-# Dropout, a moving average, augmentation and accumulation: all that must go on where it was.
+# Dropout, a moving average, augmentation and accumulation all have to continue exactly.
 OPTIONS = {
-    "model": "mobilenet_v3_small", "imgsz": 32, "epochs": 12, "batch": 16, "ema": 0.9, "accumulate": 2,
+    "model": "mobilenet_v3_small", "imgsz": 32, "epochs": 12, "batch": 8, "ema": 0.9, "accumulate": 2,
     "label-smoothing": 0.1, "augment": "standard", "save-every": 3, "name": "run",
 }  # fmt: skip
 
@@ -59,7 +59,7 @@ def main() -> None:
             (f"{args.kills} kills", lambda: killed(folder, args.kills, args.seed, startup, whole)),
             ("Ctrl-C", lambda: interrupted(folder)),
             ("full disk", lambda: full_disk(folder)),
-            ("damaged newest state", lambda: damaged(folder)),
+            ("damaged newest checkpoint", lambda: damaged(folder)),
         ]
         failed = False
         for title, check in checks:
@@ -86,7 +86,7 @@ def train(folder: Path) -> list[str]:
 
 
 def striate(folder: Path, title: str, arguments: list[str], **options: Any) -> subprocess.Popen[str]:
-    """Start a command; its runs go to a folder of their own."""
+    """Start a command; `title` names the folder of its runs."""
     command = [sys.executable, "-m", "striate", *arguments]
     if arguments[0] == "train":
         command += ["--out", str(folder / title)]
@@ -97,7 +97,7 @@ def striate(folder: Path, title: str, arguments: list[str], **options: Any) -> s
 
 
 def again(folder: Path, title: str) -> list[str]:
-    """The command that goes on: `resume` once the run has written its first state, else `train`."""
+    """`resume` if the run has a checkpoint, else `train`."""
     run = folder / title / "run"
     return ["resume", str(run)] if list(run.glob("state/0*.safetensors")) else train(folder)
 
@@ -113,21 +113,21 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def finish(folder: Path, title: str) -> str:
-    """Go on to the end; returns what was said."""
+    """Train to the end; returns the messages."""
     process = striate(folder, title, again(folder, title))
-    said = process.communicate()[1]
-    assert process.returncode == 0, said
-    return said
+    messages = process.communicate()[1]
+    assert process.returncode == 0, messages
+    return messages
 
 
 def killed(folder: Path, kills: int, seed: int, startup: float, whole: float) -> dict[str, Any]:
-    """Kill at random from the start of the process on, so that the kills spread over the whole run."""
+    """Kill at random times after the start, so that the kills are spread over the whole run."""
     rng, title, steps = random.Random(seed), f"{kills} kills", list[int]()
     while len(steps) < kills:
         process = striate(folder, title, again(folder, title))
         time.sleep(rng.uniform(0, startup + 4 * (whole - startup) / kills))
         process.kill()
-        if process.wait() == 0:  # it had come to its end: the next kills are another run's
+        if process.wait() == 0:  # finished before the kill: start over
             shutil.rmtree(folder / title)
             continue
         states = sorted((folder / title).glob("run/state/0*.safetensors"))
@@ -135,20 +135,20 @@ def killed(folder: Path, kills: int, seed: int, startup: float, whole: float) ->
         if not states:
             shutil.rmtree(folder / title, ignore_errors=True)
     finish(folder, title)
-    return {"step of the newest state after each": steps}
+    return {"step of the newest checkpoint after each": steps}
 
 
 def interrupted(folder: Path) -> dict[str, Any]:
     process = striate(folder, "Ctrl-C", train(folder))
     wait_for_step(folder / "Ctrl-C", 40, process)
     process.send_signal(signal.SIGINT)
-    said = process.communicate()[1]
+    messages = process.communicate()[1].splitlines()
     finish(folder, "Ctrl-C")
-    return {"exit code": process.returncode, "said": [line for line in said.splitlines() if "stopp" in line]}
+    return {"exit code": process.returncode, "messages": [line for line in messages if "interrupt" in line]}
 
 
 def full_disk(folder: Path) -> dict[str, Any]:
-    """On a file system of a few megabytes where that is allowed, else under a limit on the size of files."""
+    """Fill a small file system, or limit the size of files where mounting is not allowed."""
     title = "full disk"
     (folder / title).mkdir()
     small = subprocess.run(
@@ -167,10 +167,10 @@ def full_disk(folder: Path) -> dict[str, Any]:
         if mounted:
             wait_for_step(folder / title, 40, process)
             fill(ballast)
-        said = process.communicate()[1]
+        messages = process.communicate()[1].splitlines()
         ballast.unlink(missing_ok=True)
         finish(folder, title)
-        shutil.copytree(folder / title / "run", folder / "kept")  # outlives the file system
+        shutil.copytree(folder / title / "run", folder / "kept")  # the file system is unmounted
     finally:
         if mounted:
             subprocess.run(["umount", str(folder / title)], check=True)
@@ -178,11 +178,11 @@ def full_disk(folder: Path) -> dict[str, Any]:
     (folder / title).mkdir()
     (folder / "kept").rename(folder / title / "run")
     return {"file system": "tmpfs" if mounted else "limited", "exit code": process.returncode,
-            "said": said.splitlines()[-1]}  # fmt: skip
+            "message": messages[-1]}  # fmt: skip
 
 
 def fill(ballast: Path) -> None:
-    """Leave not a byte."""
+    """Leave no free byte."""
     with ballast.open("wb", buffering=0) as file:
         for piece in (1 << 20, 1 << 12):
             try:
@@ -193,7 +193,7 @@ def fill(ballast: Path) -> None:
 
 
 def damaged(folder: Path) -> dict[str, Any]:
-    title = "damaged newest state"
+    title = "damaged newest checkpoint"
     process = striate(folder, title, train(folder))
     wait_for_step(folder / title, 40, process)
     process.kill()
@@ -202,8 +202,8 @@ def damaged(folder: Path) -> dict[str, Any]:
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    said = finish(folder, title)
-    return {"said": [line for line in said.splitlines() if "damaged" in line]}
+    messages = finish(folder, title).splitlines()
+    return {"messages": [line for line in messages if "damaged" in line]}
 
 
 def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:

@@ -1,21 +1,21 @@
-"""Generation and training of a small Transformer beside CTranslate2, transformers' Marian and nn.Transformer.
+"""Generation and training of a small Transformer, compared with CTranslate2, Marian and nn.Transformer.
 
     python benchmarks/bench_seq2seq.py
     python benchmarks/bench_seq2seq.py --rounds 1 --seconds 1 --out benchmarks/results
 
-The peers are `pip install ctranslate2 transformers`; those that are missing are left out. Each engine runs in
-a process of its own, in turns, `--rounds` times; the figure is the median of all calls.
+The peers are `pip install ctranslate2 transformers`; missing ones are skipped. The engines run in separate
+processes, in turns, `--rounds` times; the figure is the median of all calls.
 
-Generation: 3 + 3 layers, width 256, 4 heads, 1,024 between the feed-forward layers, 8,000 tokens, float32,
-fresh weights; 32 sources of 8 to 24 tokens. All write exactly `--steps` tokens, since END is made impossible
-in the last layer's bias; encoding the sources counts. CTranslate2 gets Striate's own weights, and
-`same_as_ctranslate2` is the share of equal texts; Marian is post-norm, with weights of its own.
+Generation: 3 + 3 layers, width 256, 4 heads, feed-forward layers of 1,024, 8,000 tokens, float32, random
+weights; 32 sources of 8 to 24 tokens. Each writes exactly `--steps` tokens, because the last layer's bias
+makes END impossible; encoding the sources counts. CTranslate2 has Striate's weights, and
+`same_as_ctranslate2` is the share of equal texts; Marian is post-norm and has other weights.
 `ctranslate2_by_two` is CTranslate2 with one thread for each of two half batches at once.
 
-Training: the same network with target embeddings tied, label smoothing 0.1 and AdamW; batches of 32 pairs
-with lengths like those of multi30k (normal, mean 14, deviation 4), in random order (`random`) or sorted by
-length first (`bucketed`), dropout 0.1 or 0. Both get the same batches; throughput counts target tokens,
-without padding.
+Training: the same network with tied target embeddings, label smoothing 0.1 and AdamW; batches of 32 pairs
+with lengths as in multi30k (normal, mean 14, deviation 4), in random order (`random`) or sorted by length
+first (`bucketed`), dropout 0.1 or 0. Both get the same batches; throughput counts target tokens, without
+padding. `before_after.py` compares two versions of Striate.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from striate.device import choose
 from striate.inference.generation import beam, greedy
-from striate.kernels.folding import arrange
+from striate.kernels import prepare
+from striate.kernels.prepacking import prepack
 from striate.models.seq2seq import TextToText
 from striate.models.text_decoder import sinusoids
 
@@ -95,8 +95,8 @@ def padded(rows: list[list[int]]) -> Tensor:
 
 
 def striate(args: argparse.Namespace) -> dict[str, Any]:
-    choose("cpu")  # the commands do: it sets up the memory
-    net, source = arrange(network()), padded(sources())
+    net = prepack(prepare(network(), torch.device("cpu"), training=False))
+    source = padded(sources())
 
     @torch.inference_mode()
     def write(beams: int) -> list[list[int]]:
@@ -105,7 +105,7 @@ def striate(args: argparse.Namespace) -> dict[str, Any]:
             found = greedy(net.decoder, memory, mask, args.steps)
         else:
             found = beam(net.decoder, memory, mask, args.steps, beams=beams)
-        return [list(best[0].tokens) for best in found.hypotheses]
+        return [list(best[0].tokens) for best in found]
 
     return generation(write, args)
 
@@ -124,7 +124,7 @@ def generation(write: Callable[[int], list[list[int]]], args: argparse.Namespace
 def ctranslate2(args: argparse.Namespace, by_two: bool = False) -> dict[str, Any]:
     import ctranslate2 as library
 
-    from striate.export.ctranslate2 import export
+    from striate.exporters.ctranslate2 import export
 
     strings = [str(token) for token in range(VOCAB)]
     words = [[str(token) for token in row] for row in sources()]
@@ -245,10 +245,11 @@ def training(build: Callable[[float], Any], args: argparse.Namespace) -> dict[st
 
 
 def striate_training(args: argparse.Namespace) -> dict[str, Any]:
-    choose("cpu")
-    return training(
-        lambda dropout: TextToText(VOCAB, VOCAB, WIDTH, DEPTH, HEADS, HIDDEN, dropout, max_length=256), args
-    )
+    def build(dropout: float) -> TextToText:
+        net = TextToText(VOCAB, VOCAB, WIDTH, DEPTH, HEADS, HIDDEN, dropout, max_length=256)
+        return prepare(net, torch.device("cpu"), training=True)
+
+    return training(build, args)
 
 
 ENGINES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {

@@ -1,10 +1,10 @@
-"""Images per second of a training epoch, beside the bare model on the same batch.
+"""Images per second of a training epoch, compared with the bare network on one batch.
 
     python benchmarks/bench_train.py --model lenet --imgsz 28 --channels 1 --images 20000
     python benchmarks/bench_train.py --model resnet18 --imgsz 96 --images 256 --out benchmarks/results
 
-"bare" is forward, backward and step on one batch that never changes: what no training loop can beat. The
-images are noise held in memory, so decoding is not part of it. Medians over the epochs after the first.
+"bare" is forward, backward and step on one batch that never changes: no training loop can be faster. The
+images are noise in memory, so nothing is decoded. Medians over the epochs after the first.
 """
 
 from __future__ import annotations
@@ -16,22 +16,16 @@ import platform
 import statistics
 import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from in_memory import noise, noise_training, random_network
 
-from striate import models
-from striate.data import InMemoryImages
 from striate.device import choose
-from striate.training.config import TrainConfig
-from striate.training.loop import Job, fit
+from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.classification.network import parameter_groups
+from striate.training.loop import fit
 from striate.training.optimizer import make_optimizer
-from striate.training.schedule import Epochs
-from striate.training.state import TrainState
-from striate.transforms.preprocess import Preprocess
 
 
 def arguments() -> argparse.Namespace:
@@ -48,32 +42,17 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build(config: TrainConfig, preprocess: Preprocess, device: torch.device) -> nn.Module:
-    options: dict[str, Any] = {}
-    if models.MODELS[config.model].sizes == "argument":
-        options["input_size"] = preprocess.size
-    return models.build(config.model, num_classes=10, in_channels=preprocess.channels, **options).to(device)
+def our_rate(config: ClassificationConfig, device: torch.device, images: int) -> list[float]:
+    training = noise_training(config, device, images)
+    fit(training)
+    return [row.images_per_second for row in training.state.rows[1:]]
 
 
-def noise(preprocess: Preprocess, count: int, *, canvas: bool) -> InMemoryImages:
-    rng = np.random.default_rng(0)
-    size = preprocess.uncropped_size if canvas else preprocess.size
-    images = rng.integers(0, 256, (count, *size, preprocess.channels), np.uint8)
-    return InMemoryImages(images, rng.integers(0, 10, count), ("noise",) * count, ())
-
-
-def our_rate(config: TrainConfig, preprocess: Preprocess, device: torch.device, images: int) -> list[float]:
-    train = noise(preprocess, images, canvas=config.augmentation(preprocess, images) != "none")
-    val = noise(preprocess, 2, canvas=False)
-    state = TrainState.fresh(build(config, preprocess, device), config, device)
-    fit(state, Job(preprocess, train, val, config, device, Epochs(config, images)))
-    return [row.images_per_second for row in state.rows[1:]]
-
-
-def bare_rate(config: TrainConfig, preprocess: Preprocess, device: torch.device, images: int) -> list[float]:
-    network = build(config, preprocess, device).train()
-    optimizer = make_optimizer(network, config)
-    pixels = noise(preprocess, config.batch, canvas=False)
+def bare_rate(config: ClassificationConfig, device: torch.device, images: int) -> list[float]:
+    preprocess = config.own_preprocess(None)
+    network = random_network(config, preprocess, device).train()
+    optimizer = make_optimizer(parameter_groups(config, network, None), config, {})
+    pixels = noise(preprocess, config.batch)
     x = preprocess.normalize(torch.from_numpy(pixels.images)).to(device)
     y = torch.from_numpy(pixels.labels).to(device)
     rates = []
@@ -97,18 +76,18 @@ def hardware(device: torch.device) -> str:
 
 def main() -> None:
     args = arguments()
-    config = TrainConfig(
+    config = ClassificationConfig(
         data="noise", model=args.model, imgsz=args.imgsz, channels=args.channels, batch=args.batch,
         epochs=args.epochs, augment=args.augment, device=args.device,
     )  # fmt: skip
-    device, preprocess = choose(args.device), config.preprocess(None)
-    bare = statistics.median(bare_rate(config, preprocess, device, args.images))
-    ours = statistics.median(our_rate(config, preprocess, device, args.images))
+    device, preprocess = choose(args.device), config.own_preprocess(None)
+    bare = statistics.median(bare_rate(config, device, args.images))
+    ours = statistics.median(our_rate(config, device, args.images))
     figures = {
         "model": args.model,
         "input": [preprocess.channels, *preprocess.size],
         "batch": args.batch,
-        "augment": config.augmentation(preprocess, args.images),
+        "augment": config.augmentation(preprocess, args.images)[0],
         "images_per_second": round(ours, 1),
         "bare_images_per_second": round(bare, 1),
         "ratio": round(ours / bare, 3),

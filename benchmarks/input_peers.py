@@ -1,8 +1,8 @@
-"""The loops that bench_input.py is compared with, as they are commonly written; needs torchvision and timm.
+"""Common training loops with torchvision and timm, for bench_input.py.
 
     PYTHON benchmarks/input_peers.py lenet|batches|transforms torchvision|timm FOLDER
 
-Prints one JSON object. It knows nothing of Striate, so it runs in an environment of its own.
+Prints one JSON object. It does not import Striate, so it can run in a separate environment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STARTED = time.perf_counter()
 
 
 def cpu_seconds() -> float:
-    """Of this process and those of its workers that have ended."""
+    """CPU seconds of this process and of its workers that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
@@ -65,7 +65,7 @@ def loader(kind: str, folder: Path, size: int, batch: int, *, train: bool) -> An
 
 
 class LeNet(nn.Module):
-    """LeNet as it is widely taught, for 28 pixels: 44,426 parameters."""
+    """LeNet as in PyTorch tutorials, for 28 pixels: 44,426 parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class LeNet(nn.Module):
 
 
 def lenet(kind: str, folder: Path) -> dict[str, float]:
-    """Two epochs with a validation each, and the weights on the disk."""
+    """Two epochs with validation; saves the weights."""
     train, val = (loader(kind, folder / part, 28, 64, train=part == "train") for part in ("train", "val"))
     network = LeNet()
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
@@ -103,7 +103,7 @@ def lenet(kind: str, folder: Path) -> dict[str, float]:
 
 
 def batches(kind: str, folder: Path) -> dict[str, float]:
-    """Passes over a folder of photographs after the first; CPU time of the workers among it."""
+    """Passes over a folder of photographs after the first; CPU time includes the workers."""
     passes, rates, count = 3, [], 0
     before = cpu_seconds()
     data = loader(kind, folder, 224, 64, train=True)
@@ -113,7 +113,7 @@ def batches(kind: str, folder: Path) -> dict[str, float]:
             seen += len(x)
         rates.append(seen / (time.perf_counter() - began))
         count += seen
-    del data  # ends the workers, whose time can then be asked for
+    del data  # ends the workers, so that their time is counted
     return {
         "images_per_second": statistics.median(rates[1:]),
         "cpu_ms": 1e3 * (cpu_seconds() - before) / count,
@@ -128,7 +128,7 @@ def timed(into: dict[str, float], name: str, count: int) -> Iterator[None]:
 
 
 def transforms_alone(folder: Path) -> dict[str, float]:
-    """CPU milliseconds for an image of torchvision's transforms (v2) on Pillow images, one by one."""
+    """CPU milliseconds per image of torchvision's transforms (v2) on Pillow images, one by one."""
     from torchvision.transforms import v2  # type: ignore[import-not-found]
 
     torch.set_num_threads(1)

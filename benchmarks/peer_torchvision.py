@@ -1,4 +1,4 @@
-"""torchvision's usual training loop on a folder of images, in turns with its bare loop; for bench_engine.py.
+"""torchvision's usual training loop on a folder of images, and its bare loop in turns, for bench_engine.py.
 
     PYTHON peer_torchvision.py FOLDER BATCH IMGSZ ROUNDS
 

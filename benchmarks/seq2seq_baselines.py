@@ -1,8 +1,8 @@
 """Baselines for pronunciation: letters to phonemes without a network.
 
-Letters and phonemes are aligned by EM: each letter stands for none, one or two phonemes, in their order
-(Bisani, Ney 2008, call such pairs graphones). A letter is then pronounced as it mostly is: regardless of its
-neighbours (`unigram`), or between the letters beside it, as far as training has seen them (`neighbours`).
+EM aligns letters and phonemes: each letter stands for zero, one or two phonemes in order (Bisani, Ney 2008,
+call such pairs graphones). Each letter then gets its most frequent pronunciation: regardless of its
+neighbours (`unigram`), or given those of its neighbours that occurred in training (`neighbours`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Alignment = list[tuple[str, Chunk]]
 
 
 def aligned(words: Sequence[Word], rounds: int = 6) -> list[Alignment]:
-    """Each word's letters with what each stands for; words with more phonemes than fit are left out."""
+    """The letters of each word with their phonemes; words with too many phonemes are left out."""
     weights: dict[str, dict[Chunk, float]] = defaultdict(lambda: defaultdict(lambda: 1.0))
     words = [word for word in words if len(word[1]) <= MOST * len(word[0])]
     best: list[Alignment] = []
@@ -37,7 +37,7 @@ def aligned(words: Sequence[Word], rounds: int = 6) -> list[Alignment]:
 
 
 def _best(word: Word, weights: dict[str, dict[Chunk, float]]) -> Alignment:
-    """The likeliest alignment (Viterbi)."""
+    """The most probable alignment (Viterbi)."""
     spelling, phonemes = word
     sounds = tuple(phonemes)
     scores: list[dict[int, tuple[float, Chunk]]] = [{0: (0.0, ())}]
@@ -62,12 +62,12 @@ def _best(word: Word, weights: dict[str, dict[Chunk, float]]) -> Alignment:
 
 
 def unigram(words: Sequence[Word]) -> Callable[[str], list[str]]:
-    """Each letter as it mostly is pronounced."""
+    """The most frequent pronunciation of each letter."""
     return _speaker(words, [()])
 
 
 def neighbours(words: Sequence[Word]) -> Callable[[str], list[str]]:
-    """Each letter as it mostly is between two letters on each side, one on each, one after, or at all."""
+    """The most frequent pronunciation given two letters on each side, one on each, the next one, or none."""
     return _speaker(words, [(-2, -1, 1, 2), (-1, 1, 2), (-1, 1), (1,), ()])
 
 
@@ -92,5 +92,5 @@ def _speaker(words: Sequence[Word], contexts: list[tuple[int, ...]]) -> Callable
 
 
 def _key(spelling: str, i: int, context: tuple[int, ...]) -> tuple[object, ...]:
-    beside = tuple(spelling[i + k] if 0 <= i + k < len(spelling) else "#" for k in context)
-    return (spelling[i], context, beside)
+    nearby = tuple(spelling[i + k] if 0 <= i + k < len(spelling) else "#" for k in context)
+    return (spelling[i], context, nearby)

@@ -1,4 +1,4 @@
-"""Data for the tasks of seq2seq_tasks.py, made from a seed, or from data sets at hand.
+"""Data for the tasks of seq2seq_tasks.py, generated from a seed or from local datasets.
 
 Each function writes files that `striate seq2seq train` reads, with what is unseen kept apart: strings, dates,
 headwords, words and fonts.
@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from striate.data import open_data
 
 LETTERS = "abcdefghijklmnopqrst"
-# Families of which no other one here is a clone or a sibling (as Nimbus Sans is of Liberation Sans).
+# Families without a clone or sibling among the others (Nimbus Sans is one of Liberation Sans).
 UNSEEN = ("DejaVu Serif", "Liberation Mono", "P052", "URW Bookman")
 NOT_LETTERS = ("D050000L", "StandardSymbols", "Symbol", "Fallback", "Emoji", "Math", "Dingbats")
 WHITE = 255
@@ -49,7 +49,7 @@ def dates(folder: Path, count: int, seed: int) -> None:
 
 
 def written(date: datetime.date, rng: random.Random) -> str:
-    """A date in one of ten forms; the day stands before the month where both are numbers."""
+    """A date in one of ten forms; the day comes before the month if both are numbers."""
     day, month, year = date.day, date.strftime("%B"), date.year
     suffix = "th" if day in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
     forms = (
@@ -77,7 +77,7 @@ def pronunciations(path: Path, seed: int) -> dict[str, list[tuple[str, list[str]
 
 
 def fonts() -> dict[str, list[Path]]:
-    """The fonts of this machine that have Latin letters, by family."""
+    """The installed fonts with Latin letters, by family."""
     listed = subprocess.run(
         ["fc-list", ":lang=en", "file", "family", "fontformat"], capture_output=True, text=True, check=True
     )
@@ -91,7 +91,7 @@ def fonts() -> dict[str, list[Path]]:
 
 
 def divide_fonts(families: dict[str, list[Path]]) -> tuple[list[Path], list[Path]]:
-    """Fonts to train with, and those of the families that training never sees."""
+    """Fonts for training, and the fonts of unseen families."""
     seen = [path for name in sorted(families) if name not in UNSEEN for path in families[name]]
     unseen = [path for name in UNSEEN for path in families.get(name, [])]
     if not seen or not unseen:
@@ -100,7 +100,7 @@ def divide_fonts(families: dict[str, list[Path]]) -> tuple[list[Path], list[Path
 
 
 def rendered(word: str, font: Path, rng: np.random.Generator) -> Image.Image:
-    """A word as an image: its own size, place, skew, turn, ink, paper, blur and noise."""
+    """A word as an image, with random size, place, skew, rotation, ink, paper, blur and noise."""
     size = int(rng.integers(22, 44))
     letters = ImageFont.truetype(str(font), size)
     left, top, right, bottom = letters.getbbox(word)
@@ -120,7 +120,7 @@ def rendered(word: str, font: Path, rng: np.random.Generator) -> Image.Image:
         page = page.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 1.1))))
     paper, ink = float(rng.uniform(170, 255)), float(rng.uniform(0, 90))
     if rng.random() < 0.15:
-        paper, ink = ink, paper  # light on dark
+        paper, ink = ink, paper  # bright on dark
     mask = np.asarray(page, np.float32) / 255
     pixels = paper + (ink - paper) * mask + rng.normal(0, rng.uniform(0, 18), mask.shape)
     return Image.fromarray(np.clip(pixels, 0, WHITE).astype(np.uint8))
@@ -159,7 +159,7 @@ def words(folder: Path, vocabulary: Sequence[str], count: int, seed: int) -> dic
 
 
 def digits(folder: Path, source: Path, count: int, seed: int) -> None:
-    """Strings of 1 to 6 of MNIST's digits, somewhat apart, up and down; those of test are of its test set."""
+    """Strings of 1 to 6 MNIST digits with random gaps and heights; the test split uses MNIST's test set."""
     rng = np.random.default_rng(seed)
     rows = ["path,text,split"]
     mnist = open_data(source)

@@ -1,4 +1,4 @@
-"""What sequence to sequence can do, task by task: data made or read, trained by the command line, measured.
+"""Accuracy of sequence to sequence on six tasks: make or read the data, train by command line, evaluate.
 
     python benchmarks/seq2seq_tasks.py reverse dates                 # small data, a minute or two each
     python benchmarks/seq2seq_tasks.py reverse dates --full          # the sizes that figures are given for
@@ -6,13 +6,13 @@
     python benchmarks/seq2seq_tasks.py words digits --full --data ../shared/data
     python benchmarks/seq2seq_tasks.py translation --full --data ../shared/data --out benchmarks/results
 
-A task that was stopped goes on where it was when it is started again with the same --work; its data, its runs
-and their reports lie there. Each task writes one JSON file into --out, or prints it.
+A stopped task resumes when it is started again with the same --work, which holds its data, runs and reports.
+Each task prints its results as JSON and, with --out, writes them to a file.
 
 reverse        strings of 5 to 20 letters backwards; the control is a network without positions
 dates          dates as people write them to ISO 8601
-pronunciation  cmudict: letters to phonemes, split by headword, beside baselines without a network
-words          words rendered in this machine's fonts: unseen words, unseen fonts, and a shuffled control
+pronunciation  cmudict: letters to phonemes, split by headword, compared with baselines without a network
+words          words rendered in the installed fonts: unseen words, unseen fonts, and a shuffled control
 digits         strings of 1 to 6 of MNIST's digits
 translation    Multi30k, English to German, and a shuffled control
 """
@@ -42,7 +42,7 @@ PATIENT = {**os.environ, "PYTHONUNBUFFERED": "1"}
 
 
 class Bench:
-    """Where a task's files lie, and how large it is."""
+    """The folders of a task, and its size."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.work: Path = args.work / ("full" if args.full else "small")
@@ -52,32 +52,32 @@ class Bench:
         self.work.mkdir(parents=True, exist_ok=True)
 
     def size(self, full: int, small: int) -> int:
-        """How many pairs."""
+        """Number of pairs."""
         return full if self.full else small
 
     def budget(self, full: str, small: str = "90s") -> list[str]:
-        """The time to train."""
+        """The option for the training time."""
         return ["--budget", self._budget or (full if self.full else small)]
 
     def train(self, name: str, data: Sequence[Path | str], options: Sequence[str]) -> dict[str, Any]:
-        """Train, or go on with a run that was stopped; what `train --json` says."""
+        """Train, or resume a stopped run; returns the JSON of `train --json`."""
         done, run = self.work / f"{name}.json", self.work / "runs" / name
         if done.exists():
-            told: dict[str, Any] = json.loads(done.read_text("utf-8"))
-            return told
+            result: dict[str, Any] = json.loads(done.read_text("utf-8"))
+            return result
         fresh = ["seq2seq", "train", *map(str, data), "--name", name, "--out", str(run.parent), *options]
-        told = striate(*(["resume", str(run)] if run.exists() else fresh))
-        told["command"] = " ".join(["striate", *fresh]).replace(f"{self.work}/", "")
-        done.write_text(json.dumps(told, indent=2), "utf-8")
-        return told
+        result = striate(*(["resume", str(run)] if run.exists() else fresh))
+        result["command"] = " ".join(["striate", *fresh]).replace(f"{self.work}/", "")
+        done.write_text(json.dumps(result, indent=2), "utf-8")
+        return result
 
     def evaluate(self, run: dict[str, Any], data: Sequence[Path | str], *options: str) -> dict[str, Any]:
-        """What `evaluate --json` says."""
+        """Run `evaluate`; returns its JSON."""
         return striate("seq2seq", "evaluate", run["best"], *map(str, data), *options)
 
 
 def striate(*arguments: str) -> dict[str, Any]:
-    """Run a command as a user would; its one JSON object."""
+    """Run a command as a user would; returns its JSON object."""
     done = subprocess.run(
         [sys.executable, "-m", "striate", *arguments, "--json"],
         stdout=subprocess.PIPE,
@@ -86,8 +86,8 @@ def striate(*arguments: str) -> dict[str, Any]:
     )
     if done.returncode:
         sys.exit(f"striate {' '.join(arguments)} ended with {done.returncode}")
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 def reverse(bench: Bench) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def dates(bench: Bench) -> dict[str, Any]:
     folder = bench.work / "dates"
     if not (folder / "test.tsv").exists():
         make.dates(folder, bench.size(20_000, 6_000), seed=0)
-    options = ["--tokens", "characters", "--label-smoothing", "0", "--dropout", "0.05", *_SMALL.split()]
+    options = ["--tokenizer", "characters", "--label-smoothing", "0", "--dropout", "0.05", *_SMALL.split()]
     own = bench.train("dates-run", [folder], [*options, *bench.budget("5m", "100s")])
     return {"exact": own["exact"], "n": own["n"], **_of(own)}
 
@@ -120,11 +120,11 @@ def pronunciation(bench: Bench) -> dict[str, Any]:
         folder.mkdir(exist_ok=True)
         text = "".join("\t".join((word, *several)) + "\n" for word, several in rows)
         (folder / f"{name}.tsv").write_text(text, "utf-8")
-    learnt = [(word, several[0].split()) for word, several in splits["train"]]
+    known = [(word, several[0].split()) for word, several in splits["train"]]
     references = [[text.split() for text in several] for _, several in splits["test"]]
     baseline = {}
     for name, method in (("unigram", baselines.unigram), ("neighbours", baselines.neighbours)):
-        speak = method(learnt)
+        speak = method(known)
         answers = [speak(word) for word, _ in splits["test"]]
         baseline[name] = {
             "phoneme_error_rate": error_rate(answers, references),
@@ -187,7 +187,7 @@ def digits(bench: Bench) -> dict[str, Any]:
 def translation(bench: Bench) -> dict[str, Any]:
     data = [bench.data / "multi30k"]
     languages = ["--from", "en", "--to", "de"]
-    options = [*languages, "--tokens", "sentencepiece", "--vocab", "6000", *_TRANSLATION.split()]
+    options = [*languages, "--tokenizer", "sentencepiece", "--vocab-size", "6000", *_TRANSLATION.split()]
     own = bench.train("multi30k-run", data, [*options, *bench.budget("15m")])
     beam = bench.evaluate(own, data, "--split", "val", "--beam", "5", *languages)
     shuffled = bench.evaluate(own, data, "--split", "val", "--shuffled", *languages)
@@ -205,7 +205,7 @@ def translation(bench: Bench) -> dict[str, Any]:
 
 _SMALL = "--width 64 --depth 2 --hidden 128 --heads 4 --batch 2000 --lr 0.004"
 _SPEAKING = (
-    "--source-tokens characters --target-tokens words --width 128 --depth 3 --hidden 256 --heads 4 "
+    "--source-tokenizer characters --target-tokenizer words --width 128 --depth 3 --hidden 256 --heads 4 "
     "--dropout 0.2 --batch 2000 --lr 0.002"
 )
 _READING = (
@@ -220,7 +220,7 @@ TASKS = {
 
 
 def _of(run: dict[str, Any]) -> dict[str, Any]:
-    """What else is to be known of a run."""
+    """Other figures of a run."""
     return {
         "command": run["command"],
         "seconds": round(run["seconds"], 1),
@@ -232,7 +232,7 @@ def _of(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def curve(table: Path) -> list[dict[str, float]]:
-    """Loss and errors on val after each epoch that was measured: whether they were still falling."""
+    """Loss and errors on val after each evaluated epoch."""
     kept = ("epoch", "train_loss", "val_loss", "val_error", "val_exact")
     with table.open(encoding="utf-8") as file:
         return [{name: round(float(row[name]), 5) for name in kept} for row in csv.DictReader(file)]
@@ -242,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("tasks", nargs="+", choices=list(TASKS))
     parser.add_argument("--full", action="store_true", help="the sizes that figures are given for")
-    parser.add_argument("--budget", help="time of the training, such as 5m, in place of the task's own")
+    parser.add_argument("--budget", help="training time, such as 5m, instead of the task's own")
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="folder of cmudict, mnist_idx, multi30k"
     )

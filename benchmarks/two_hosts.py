@@ -1,8 +1,8 @@
-"""Two hosts train one network, one is cut off in the middle, and the run recovers when it is back.
+"""Two hosts train one network, one loses its connection in between, and the run recovers.
 
-The hosts are two network namespaces joined by a pair of virtual interfaces, a torchrun in each, as on two
-machines; they share a folder for the run. A run that nobody disturbs comes first: the disturbed one must end
-with the same weights, bit for bit. Needs Linux, root and iproute2; takes a few minutes; leaves no namespace.
+The hosts are two network namespaces with a torchrun in each, connected by virtual interfaces; they share the
+run folder. An undisturbed run comes first: the other must end with the same weights, bit for bit. Needs
+Linux, root and iproute2; takes a few minutes; removes its namespaces.
 
     sudo python benchmarks/two_hosts.py [--log FILE]
 """
@@ -32,7 +32,7 @@ RUN = ["digits", "--model", "lenet", "--epochs", "12", "--batch", "16", "--save-
 
 
 class Log:
-    """Lines with the time, on the terminal and in a file, without the paths of this machine."""
+    """Lines with the time, on the terminal and in a file, with placeholders for local paths."""
 
     def __init__(self, work: Path) -> None:
         self.lines: list[str] = []
@@ -54,7 +54,7 @@ def ip(*arguments: str, check: bool = True) -> None:
 
 @contextlib.contextmanager
 def two_hosts() -> Iterator[dict[str, str]]:
-    """Make the namespaces, and remove them whatever happens; answers their names."""
+    """Create the namespaces and remove them in any case; yields their names."""
     spaces = {host: f"striate-{host}-{os.getpid()}" for host in HOSTS}
     ends = [f"st{host}{os.getpid()}" for host in HOSTS]
     try:
@@ -73,7 +73,7 @@ def two_hosts() -> Iterator[dict[str, str]]:
 
 
 class Host(threading.Thread):
-    """A host that runs torchrun, and starts it again where it has failed, as SLURM and Kubernetes do."""
+    """A host that runs torchrun, and restarts it after failures, as SLURM and Kubernetes do."""
 
     def __init__(self, name: str, space: str, out: Path, run: str, log: Log) -> None:
         super().__init__(daemon=True)
@@ -97,44 +97,44 @@ class Host(threading.Thread):
         }  # fmt: skip
         for attempt in range(5):
             if attempt:
-                self._log.say(self._name, "(torchrun has failed on this host, and is started again)")
+                self._log.say(self._name, "(torchrun has failed on this host and is restarted)")
             self._process = subprocess.Popen(
                 self._command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                 start_new_session=True,
             )  # fmt: skip
             assert self._process.stdout is not None
             for line in self._process.stdout:
-                if _telling(line):
+                if _relevant(line):
                     self._log.say(self._name, _short(line))
             self.code = self._process.wait()
             if self.code == 0 or self._over:
                 return
 
     def stop(self) -> None:
-        """End it, if it still runs."""
+        """End it if it is still running."""
         self._over = True
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGTERM)
 
 
-def _telling(line: str) -> bool:
-    """Whether a line is of Striate or of torchrun's own log, rather than of a traceback."""
-    kept = ("striate:", "going on", "warning", "epoch", "model ", "top-1")
+def _relevant(line: str) -> bool:
+    """Whether a line is Striate's or of torchrun's log, and not part of a traceback."""
+    kept = ("striate:", "resuming", "warning", "epoch", "model ", "top-1")
     return line.startswith(kept) or bool(re.match(r"[WE]\d{4} .*(elastic|rendezvous)", line))
 
 
 def _short(line: str) -> str:
-    """A line of torchrun's log without its time and place."""
+    """A line of torchrun's log without its time and source line."""
     return re.sub(r"^([WE])\d{4} \S+ \d+ \S+\] ", r"torchrun: ", line)[:240]
 
 
 def step_of(folder: Path) -> int:
-    """The step that was saved last."""
+    """The step of the newest checkpoint."""
     return max((int(p.stem) for p in (folder / "state").glob("[0-9]*.safetensors")), default=0)
 
 
 def train(name: str, spaces: dict[str, str], out: Path, log: Log, cut_at: int | None) -> str:
-    """One run over both hosts; answers the SHA-256 of its weights."""
+    """One run on both hosts; returns the SHA-256 of its weights."""
     from striate import bundle
 
     hosts = [Host(host, space, out, name, log) for host, space in spaces.items()]
@@ -166,12 +166,12 @@ def main() -> int:
     if os.name != "posix" or os.geteuid() != 0 or shutil.which("ip") is None:
         print("skipped: network namespaces need Linux, root and iproute2")
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is stopped cleans up, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the namespaces are removed
     with tempfile.TemporaryDirectory() as work, two_hosts() as spaces:
         log, out = Log(Path(work)), Path(work) / "runs"
         log.say("", f"striate train {' '.join(RUN)}, on two hosts with a process each")
         calm = train("calm", spaces, out, log, None)
-        log.say("", f"weights {calm[:16]} of the run that nobody disturbed")
+        log.say("", f"weights {calm[:16]} of the undisturbed run")
         cut = train("cut-off", spaces, out, log, step_of(out / "calm") // 3)
         log.say("", f"weights {cut[:16]} of the run whose host b was cut off for {CUT_OFF} s")
         log.say("", "the same, bit for bit" if calm == cut else "NOT THE SAME")

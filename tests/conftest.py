@@ -1,18 +1,56 @@
-"""What all tests share: where the shared material is, small data made on the spot, one trained run."""
+"""Fixtures and helpers for all tests: shared material, small generated data, one trained run."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
+from text_runs import reversed_words, text_lines, text_run  # noqa: F401 - fixtures of all tests
+
+from striate.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 
 COLORS = {"blue": (30, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
+
+
+class Messages(Progress):
+    """A progress that collects messages."""
+
+    def __init__(self):
+        self.infos, self.warnings = [], []
+
+    def info(self, message):
+        self.infos.append(message)
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+
+class CrashError(Exception):
+    """Stands for the death of the process: nothing handles it."""
+
+
+@contextlib.contextmanager
+def crash_after(step: int):
+    """Raise CrashError after a step of training, once its checkpoint (if it has one) is written."""
+    from striate.training.checkpointer import Checkpointer
+
+    after_step = Checkpointer.after_step
+
+    def crashing(checkpointer):
+        after_step(checkpointer)
+        if checkpointer._state.step == step:
+            raise CrashError
+
+    with mock.patch.object(Checkpointer, "after_step", crashing), pytest.raises(CrashError):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -26,10 +64,10 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _surroundings(tmp_path_factory):
-    """What the tests have of the machine: one thread, and caches of their own, not the user's.
+    """Run tests with one thread, and with their own caches instead of the user's.
 
-    One thread, because sums split differently round differently, and because two test processes that keep
-    two threads each wait for each other.
+    Sums that are split differently round differently, and two test processes with two threads each wait for
+    each other.
     """
     import torch
 
@@ -61,8 +99,36 @@ def colors(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def few_colors(tmp_path_factory) -> Path:
+    """Three classes of twelve images."""
+    root = tmp_path_factory.mktemp("few") / "data"
+    for name, color in COLORS.items():
+        make_images(root / name, 12, color)
+    return root
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(few_colors, tmp_path_factory):
+    """The outcome of the run of `exact_resume.start` if nothing interrupts it."""
+    from exact_resume import outcome, start
+
+    return outcome(start(few_colors, tmp_path_factory.mktemp("whole")).folder)
+
+
+@pytest.fixture
+def two_threads():
+    """Use two threads instead of the one that tests have otherwise."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
 def run(colors, tmp_path_factory):
-    """A LeNet that has learnt the colours: a finished run with its report."""
+    """A finished run with its report: a LeNet trained on the colours."""
     import striate
 
     out = tmp_path_factory.mktemp("runs")
@@ -70,31 +136,34 @@ def run(colors, tmp_path_factory):
 
 
 class Warm:
-    """Runs command lines in processes of their own, which warm_process.py forks; one at a time."""
+    """Runs command lines in separate processes, which warm_process.py forks; one at a time."""
 
     def __init__(self, process):
         self._process = process
 
     def start(self, *arguments, after=None, threads=1, stdout=os.devnull, stderr=os.devnull) -> int:
-        """Starts a command line, killed `after` so many seconds; answers its process id. None closes."""
+        """Start a command line; returns its process id.
+
+        `after` seconds later it is killed; a stream that is None is closed.
+        """
         order = {"arguments": [str(a) for a in arguments], "after": after, "threads": threads}
         streams = {"stdout": stdout and str(stdout), "stderr": stderr and str(stderr)}
         print(json.dumps(order | streams), file=self._process.stdin, flush=True)
         return int(self._process.stdout.readline())
 
     def end(self) -> int:
-        """Waits for it; answers its exit code, or minus the signal."""
+        """Wait for it; returns its exit code, or minus the signal."""
         return int(self._process.stdout.readline())
 
     def run(self, *arguments, **options) -> int:
-        """Both."""
+        """Start a command line and wait for it."""
         self.start(*arguments, **options)
         return self.end()
 
 
 @pytest.fixture(scope="session")
 def warm():
-    """Processes without the seconds in which each would load PyTorch."""
+    """Processes that start without the seconds that loading PyTorch takes."""
     program = [sys.executable, Path(__file__).with_name("warm_process.py")]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Warm(process)

@@ -67,6 +67,14 @@ def test_inspect_needs_no_torch(path):
     assert out.split() == [bundle.inspect(path).weights_sha256, "62006".replace("62006", str(61326 + 85))]
 
 
+def test_describe_reads_the_header_only(path, monkeypatch):
+    """Not the weights, whose digest takes seconds for a large network."""
+    monkeypatch.setattr("hashlib.sha256", lambda *_: pytest.fail("the weights are hashed"))
+    assert bundle.describe(path) == DESCRIPTION
+    monkeypatch.undo()
+    assert bundle.inspect(path).description == DESCRIPTION
+
+
 def test_the_digest_is_of_the_weights_alone(path, network, tmp_path):
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
@@ -102,7 +110,7 @@ def test_metrics_are_added_without_touching_the_weights(path):
 @pytest.mark.parametrize("cut", [0, 5, 100, 5000, -1])
 def test_cut_files_are_told(path, cut):
     path.write_bytes(path.read_bytes()[:cut])
-    for function in (bundle.inspect, bundle.read):
+    for function in (bundle.describe, bundle.inspect, bundle.read):
         with pytest.raises(BundleError, match=r"damaged|no safetensors header"):
             function(path)
 

@@ -1,4 +1,4 @@
-"""The README's own commands and code run as they stand, and both languages say the same."""
+"""The commands and the code of the README run unchanged, and both languages have the same content."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ def blocks(text, language):
 
 @pytest.fixture
 def flowers(tmp_path, monkeypatch):
-    """The folder that the README speaks of, with small images."""
+    """The folder of the README's examples, with small images."""
     for name, color in zip(("daisy", "rose", "tulip"), COLORS.values(), strict=True):
         make_images(tmp_path / "flowers" / name, 5, color)
     monkeypatch.chdir(tmp_path)

@@ -1,9 +1,10 @@
-"""A program that loads Striate once and then runs commands in children of its own, as fresh processes would.
+"""A program that loads Striate once and then runs each command in a child process.
 
 Each line of standard input is a JSON object: `arguments` for the command line; `threads`; `after`, the
-seconds until the child is killed (null: it may come to its end); `stdout` and `stderr`, the files they go to
-(null: closed, as by `2>&-`). Of each child two lines of standard output tell: its process id, and in the end
-its exit code, or minus the signal. Loading PyTorch for each child anew would be most of the time.
+seconds until the child is killed (null for never); `stdout` and `stderr`, the files they go to (null: closed,
+as by `2>&-`). For each child it prints two lines: the process id, and at the end the exit code, or minus the
+signal.
+Loading PyTorch in each child would take most of the time.
 """
 
 import json
@@ -14,14 +15,17 @@ import time
 
 import torch
 
+# All that training and reporting import is loaded here, not in each child.
 import striate.cli
 import striate.report.page
-import striate.runs  # loaded here, not in each child
+import striate.tasks.classification.task
+import striate.tasks.seq2seq.task
+import striate.training.run
 
 
 def redirect(name: str, path: str | None) -> None:
     handle = getattr(sys, name).fileno()
-    if path is None:  # what the interpreter does where a stream is closed from the beginning
+    if path is None:  # as the interpreter does if a stream is closed at the start
         os.close(handle)
         setattr(sys, name, None)
         setattr(sys, f"__{name}__", None)
@@ -35,9 +39,9 @@ def child(order: dict) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for name in ("stdout", "stderr"):
         redirect(name, order[name])
-    signal.alarm(240)  # a stuck one ends
+    signal.alarm(240)  # ends a child that hangs
     torch.set_num_threads(order["threads"])
-    sys.exit(striate.cli.run(order["arguments"]))  # with all that happens at an interpreter's end
+    sys.exit(striate.cli.run(order["arguments"]))  # runs the exit handlers, too
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""Striate: from a folder of images to a measured, explained, portable model.
+"""Striate: from a folder of images to an evaluated model in one file, with a report.
 
-Every public name is resolved on first use, so that `import striate` loads neither torch nor anything else
-that is heavy.
+Every public name is resolved on first use, so `import striate` loads neither torch nor anything else that is
+slow to import.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from striate.version import __version__
+
 if TYPE_CHECKING:
     from striate import anatomy, data, metrics, models, transforms
+    from striate.api import Run, evaluate, export, load, resume, train, train_seq2seq
     from striate.data.check import CheckReport, check
-    from striate.inference.classifier import Classifier, Prediction, load
-    from striate.inference.evaluation import Evaluation, evaluate
-    from striate.inference.translator import Translator, evaluate_seq2seq, load_translator
-    from striate.runs import Run, resume, train, train_seq2seq
+    from striate.inference.classifier import Classifier, Prediction
+    from striate.inference.evaluation import Evaluation
+    from striate.inference.text_evaluation import evaluate_seq2seq
+    from striate.inference.translator import Translator, load_translator
     from striate.transforms.preprocess import Preprocess
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "CheckReport": "striate.data.check",
@@ -26,16 +27,17 @@ _HOMES = {
     "Evaluation": "striate.inference.evaluation",
     "Prediction": "striate.inference.classifier",
     "Preprocess": "striate.transforms.preprocess",
-    "Run": "striate.runs",
+    "Run": "striate.api",
     "Translator": "striate.inference.translator",
     "check": "striate.data.check",
-    "evaluate": "striate.inference.evaluation",
-    "evaluate_seq2seq": "striate.inference.translator",
-    "load": "striate.inference.classifier",
+    "evaluate": "striate.api",
+    "evaluate_seq2seq": "striate.inference.text_evaluation",
+    "export": "striate.api",
+    "load": "striate.api",
     "load_translator": "striate.inference.translator",
-    "resume": "striate.runs",
-    "train": "striate.runs",
-    "train_seq2seq": "striate.runs",
+    "resume": "striate.api",
+    "train": "striate.api",
+    "train_seq2seq": "striate.api",
 }
 _MODULES = ("anatomy", "data", "metrics", "models", "transforms")
 
@@ -53,6 +55,7 @@ __all__ = [
     "data",
     "evaluate",
     "evaluate_seq2seq",
+    "export",
     "load",
     "load_translator",
     "metrics",

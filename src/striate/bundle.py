@@ -1,19 +1,19 @@
 """A bundle: one `.safetensors` file that is the whole model.
 
-Beside the weights, the file's JSON header (the `__metadata__` of the safetensors format) holds what is
-needed to use them: the architecture and its arguments, the class names, the preprocessing, the measured
-figures and where they came from. The file opens on any device and executes no code; `inspect` reads the
-header without torch.
+The weights are ordinary safetensors. The file's JSON header (`__metadata__` in that format) also holds the
+architecture and its arguments, the class names, the preprocessing, the metrics and the provenance. A bundle
+opens on any device and executes no code. `describe` and `inspect` need no torch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,25 +27,29 @@ if TYPE_CHECKING:
     from torch import nn
 
 FORMAT = 1
-_KEY = "striate"  # the entry of __metadata__ that is ours
-_WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DDP and torch.compile put before every key
-_MAX_HEADER = 100_000_000  # bytes, as in the safetensors format itself
+_KEY = "striate"  # our entry of __metadata__
+_WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DDP and torch.compile add to every key
+_MAX_HEADER = 100_000_000  # bytes; the safetensors format has the same limit
+_AGAIN = "Copy or train it again"
+_IMPORT = (
+    "Give a .safetensors file that `striate train` wrote, or import a .pth with `striate weights import`"
+)
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a bundle says of itself.
+    """The header of a bundle.
 
     Attributes:
-        task: what the model does: `classification`, or `seq2seq`.
-        architecture: its name in `striate.models.MODELS`, or of `seq2seq` in
+        task: `classification` or `seq2seq`.
+        architecture: a key of `striate.models.MODELS`, or for `seq2seq` of
             `striate.models.seq2seq.SEQUENCE_MODELS`.
-        arguments: what it was built with.
-        classes: a name for each score, in the order of the scores; none for `seq2seq`.
-        preprocess: how an image becomes the network's input; None where it reads text.
-        metrics: figures measured on held-out data.
-        provenance: where it came from: versions, data, seed, date.
-        text: of `seq2seq`, the tokenizers and what else `striate.inference.translator` needs; else None.
+        arguments: the arguments that the network was built with.
+        classes: a name for each score, in the order of the scores; empty for `seq2seq`.
+        preprocess: how an image becomes the network's input; None if the model reads text.
+        metrics: measured on held-out data.
+        provenance: versions, data, seed, date.
+        text: for `seq2seq`, the tokenizers and settings that `striate.inference.translator` needs; else None.
     """
 
     task: str
@@ -58,8 +62,12 @@ class Description:
     text: dict[str, Any] | None = None
 
     @property
-    def contract(self) -> Preprocess:
-        """How an image becomes the network's input; raises BundleError where it reads text."""
+    def image_preprocess(self) -> Preprocess:
+        """The preprocessing of a model that reads images.
+
+        Raises:
+            BundleError: the model reads text.
+        """
         if self.preprocess is None:
             raise BundleError(f"a {self.architecture} reads no images", "it was trained on text")
         return self.preprocess
@@ -69,7 +77,7 @@ class Description:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values |= {"classes": list(self.classes)}
         values |= {"preprocess": self.preprocess.to_json() if self.preprocess else None}
-        if self.text is None:  # bundles of images are as they were before there was text
+        if self.text is None:  # image bundles keep the keys they had before seq2seq existed
             del values["text"]
         return {"format": FORMAT, **values}
 
@@ -78,24 +86,24 @@ class Description:
         """The inverse of `to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError, UsageError: for other values.
+            KeyError, TypeError, ValueError, UsageError: the values are not a description.
         """
         values = {key: value for key, value in values.items() if key != "format"}
-        contract = values["preprocess"]
-        values["preprocess"] = None if contract is None else Preprocess.from_json(contract)
+        preprocess = values["preprocess"]
+        values["preprocess"] = None if preprocess is None else Preprocess.from_json(preprocess)
         return cls(**{**values, "classes": tuple(values["classes"])})
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A bundle's header, and what its tensors are.
+    """A bundle's header, the list of its tensors, and a digest of the weights.
 
     Attributes:
-        description: what the bundle says of itself.
-        tensors: name -> (dtype as safetensors writes it, shape).
+        description: the header.
+        tensors: name -> (dtype in safetensors' notation, shape).
         bytes: size of the file.
-        weights_sha256: SHA-256 of names, types, shapes and values; equal weights, equal digest, whatever
-            the header says.
+        weights_sha256: SHA-256 over names, dtypes, shapes and values: equal weights have equal digests,
+            whatever the header contains.
     """
 
     description: Description
@@ -105,26 +113,26 @@ class Inspection:
 
     @property
     def values(self) -> int:
-        """How many numbers all tensors hold together, buffers included."""
+        """Number of values in all tensors, buffers included."""
         return sum(math.prod(shape) for _, shape in self.tensors.values())
 
 
 def write(
     path: str | os.PathLike[str], network: nn.Module | Mapping[str, torch.Tensor], description: Description
 ) -> None:
-    """Write a bundle: aside, then renamed, so that no reader ever sees half of one.
+    """Write a bundle to a temporary file and rename it, so that readers never see half a bundle.
 
     Args:
-        path: of the file.
-        network: the network, or its weights by name.
-        description: what it says of itself.
+        path: the file to write.
+        network: a network, or its weights by name.
+        description: the header.
 
     Raises:
-        DataError: the file cannot be written (no room, no permission).
+        DataError: the file cannot be written (disk full, no permission).
     """
     from safetensors.torch import save
 
-    # One owner for each tensor (safetensors refuses views of one another), on the CPU, no wrapper's prefix.
+    # safetensors refuses tensors that share memory, so each one is cloned.
     weights = network if isinstance(network, Mapping) else network.state_dict()
     state = {_unwrapped(name): tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     write_atomic(Path(path), save(state, metadata={"format": "pt", _KEY: _text(description)}))
@@ -133,80 +141,88 @@ def write(
 def read(
     path: str | os.PathLike[str], device: str | torch.device = "cpu"
 ) -> tuple[Description, dict[str, torch.Tensor]]:
-    """Read a bundle's description and its tensors, onto any device.
+    """Read a bundle's header and its tensors, onto any device.
 
     Raises:
-        BundleError: missing, damaged, or not a bundle.
+        BundleError: the file is missing, damaged or not a bundle.
     """
     from safetensors.torch import load_file
 
-    description = _described(Path(path), _header(Path(path))[0])
+    description = describe(path)
     try:
         return description, load_file(path, device=str(device))
-    except Exception as error:  # safetensors raises its own error for damage of any kind
+    except Exception as error:  # safetensors has its own classes of errors
         raise BundleError(f"cannot read {str(path)!r}", " ".join(str(error).split()), _AGAIN) from error
 
 
-def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Read what a bundle holds, without torch and without loading the weights.
+def describe(path: str | os.PathLike[str]) -> Description:
+    """Read a bundle's header only: no torch, no weights, a few milliseconds for any size.
 
     Raises:
-        BundleError: missing, damaged, or not a bundle.
+        BundleError: the file is missing, truncated or not a bundle.
+    """
+    header, _ = _read_header(Path(path))
+    return _description(Path(path), header)
+
+
+def inspect(path: str | os.PathLike[str]) -> Inspection:
+    """Read a bundle's header, list its tensors and hash its weights; needs no torch.
+
+    Hashing reads the whole file. Use `describe` if the header is enough.
+
+    Raises:
+        BundleError: the file is missing, truncated or not a bundle.
     """
     path = Path(path)
-    header, start = _header(path)
-    digest = hashlib.sha256()
+    header, start = _read_header(path)
     tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    with path.open("rb") as file:
-        for name in sorted(tensors):
-            dtype, shape = tensors[name]["dtype"], tensors[name]["shape"]
-            first, last = tensors[name]["data_offsets"]
-            digest.update(f"{name} {dtype} {shape}\n".encode())
-            file.seek(start + first)
-            digest.update(file.read(last - first))
     return Inspection(
-        description=_described(path, header),
+        description=_description(path, header),
         tensors={name: (entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()},
         bytes=path.stat().st_size,
-        weights_sha256=digest.hexdigest(),
+        weights_sha256=_weights_sha256(path, tensors, start),
     )
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
-    """Whether this is a whole safetensors file with a description of ours, however old or new."""
+    """Whether a file is a complete safetensors file with Striate's header, of any format version."""
     try:
-        return _KEY in (_header(Path(path))[0].get("__metadata__") or {})
+        return _KEY in (_read_header(Path(path))[0].get("__metadata__") or {})
     except BundleError:
         return False
 
 
 def path_of(place: str | os.PathLike[str]) -> Path:
-    """The bundle at a path: the file itself, or the best one of a run's folder."""
+    """The bundle at a path: the file itself, or `best.safetensors` of a run folder."""
     path = Path(place)
     return path / "best.safetensors" if path.is_dir() else path
 
 
+@contextlib.contextmanager
+def must_fit(weights: str, architecture: str) -> Iterator[None]:
+    """Around building a network and loading its weights: raises BundleError if the two do not fit."""
+    try:
+        yield
+    except (KeyError, TypeError, RuntimeError, UsageError) as error:
+        what, why = f"{weights} does not fit {architecture}", " ".join(str(error).split())
+        raise BundleError(what, why, "Another version wrote it") from error
+
+
 def add_metrics(path: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
-    """Add figures to a bundle's header; the weights stay as they are, byte for byte.
+    """Add metrics to a bundle's header; the bytes of the weights do not change.
 
     Raises:
-        BundleError: missing, damaged, or not a bundle.
+        BundleError: the file is missing, damaged or not a bundle.
         DataError: it cannot be written.
     """
     path = Path(path)
-    header, start = _header(path)
-    description = _described(path, header)
+    header, start = _read_header(path)
+    description = _description(path, header)
     description = dataclasses.replace(description, metrics={**description.metrics, **metrics})
     header["__metadata__"][_KEY] = _text(description)
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format wants the data to begin at a multiple of 8
+    text += b" " * (-len(text) % 8)  # the format requires the data to start at a multiple of 8
     write_atomic(path, len(text).to_bytes(8, "little") + text + path.read_bytes()[start:])
-
-
-_AGAIN = "Copy or train it again"
-_IMPORT = (
-    "Give a .safetensors file that `striate train` wrote, or import a .pth with `striate weights import`"
-)
 
 
 def _text(description: Description) -> str:
@@ -219,8 +235,8 @@ def _unwrapped(name: str) -> str:
     return name
 
 
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The safetensors header, and where the data begin, after checks that the file is whole."""
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The safetensors header and the offset of the data, after checking that the file is complete."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -235,15 +251,15 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         raise BundleError(f"cannot open {str(path)!r}", error.strerror or str(error), _IMPORT) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BundleError(f"{str(path)!r} is no bundle", "its header is damaged", _AGAIN) from error
-    promised = 8 + length + max((last for _, last in spans), default=0)
-    if promised != size:
+    expected = 8 + length + max((last for _, last in spans), default=0)
+    if expected != size:
         raise BundleError(
-            f"{str(path)!r} is damaged", f"it has {size:,} bytes where its header says {promised:,}", _AGAIN
+            f"{str(path)!r} is damaged", f"it has {size:,} bytes, but its header says {expected:,}", _AGAIN
         )
     return header, 8 + length
 
 
-def _described(path: Path, header: Mapping[str, Any]) -> Description:
+def _description(path: Path, header: Mapping[str, Any]) -> Description:
     text = (header.get("__metadata__") or {}).get(_KEY)
     if text is None:
         raise BundleError(
@@ -254,8 +270,8 @@ def _described(path: Path, header: Mapping[str, Any]) -> Description:
         version = values.pop("format")
         if version > FORMAT:
             raise BundleError(
-                f"{str(path)!r} is of bundle format {version}",
-                f"this Striate reads up to format {FORMAT}",
+                f"{str(path)!r} has bundle format {version}",
+                f"this version of Striate reads formats up to {FORMAT}",
                 "Upgrade Striate",
             )
         return Description.from_json(values)
@@ -263,3 +279,15 @@ def _described(path: Path, header: Mapping[str, Any]) -> Description:
         raise BundleError(
             f"{str(path)!r} is no bundle", f"its description is damaged ({error})", _AGAIN
         ) from error
+
+
+def _weights_sha256(path: Path, tensors: Mapping[str, Any], start: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for name in sorted(tensors):
+            dtype, shape = tensors[name]["dtype"], tensors[name]["shape"]
+            first, last = tensors[name]["data_offsets"]
+            digest.update(f"{name} {dtype} {shape}\n".encode())
+            file.seek(start + first)
+            digest.update(file.read(last - first))
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Where a network runs and in which precision."""
+"""Devices, seeds and mixed precision."""
 
 from __future__ import annotations
 
@@ -11,25 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from striate.errors import UsageError
-from striate.kernels import allocator as memory
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
-
-_WIDE = 32  # channels from which on kernels that take 16 of them at once are the quicker ones
 
 
 def choose(name: str = "auto") -> torch.device:
-    """The device that `name` asks for.
-
-    What is freed on a CPU is kept for the next tensors from then on, as torch keeps a GPU's memory itself.
+    """Select a device by name.
 
     Args:
-        name: `auto` (a GPU where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`, ...
+        name: `auto` (a GPU if there is one, otherwise the CPU), `cpu`, `cuda`, `cuda:1`, `mps`, ...
 
     Raises:
-        UsageError: the name is not a device, or this machine has no such device.
+        UsageError: unknown name, or the device is not available.
     """
     import torch
 
@@ -50,13 +44,11 @@ def choose(name: str = "auto") -> torch.device:
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device 'mps' is not available", "this is no Apple GPU", "Use --device auto or cpu")
-    if device.type == "cpu":
-        memory.keep()
     return device
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's generators, for initial weights and dropout."""
+    """Seed the random generators of Python, NumPy and torch."""
     import torch
 
     random.seed(seed)
@@ -65,9 +57,9 @@ def seed_everything(seed: int) -> None:
 
 
 def seed_step(device: torch.device, seed: int, step: int) -> None:
-    """Make what torch draws next, such as dropout, a function of the seed and the step alone.
+    """Seed torch's generators for one training step, from the run's seed and the number of the step.
 
-    A run that is resumed draws as one that was never stopped, whatever was drawn before.
+    So dropout in a resumed run equals that of a run without interruption.
     """
     import torch
 
@@ -82,11 +74,11 @@ def seed_step(device: torch.device, seed: int, step: int) -> None:
 
 
 def mixed_precision(device: torch.device, wanted: bool | None) -> torch.dtype | None:
-    """The type for mixed precision, or None for plain float32.
+    """Select the dtype of mixed precision; None for plain float32.
 
     Args:
         device: where the network runs.
-        wanted: True or False as the user said, None to use it where it helps (CUDA).
+        wanted: the user's choice; None for the default, which is to use it on CUDA.
     """
     import torch
 
@@ -96,7 +88,7 @@ def mixed_precision(device: torch.device, wanted: bool | None) -> torch.dtype | 
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[None]:
-    """Run what is inside in `dtype` where that is safe; a no-op for None."""
+    """A context in which operations run in `dtype` if that is safe; does nothing for None."""
     import torch
 
     if dtype is None:
@@ -104,24 +96,8 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
     return torch.autocast(device.type, dtype)
 
 
-def placed(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network on a device, its convolutions laid out as that device's kernels read them.
-
-    With the channels of a pixel side by side oneDNN and cuDNN need not rearrange what passes through; a
-    training step of resnet18 takes four fifths of the time on a CPU. So narrow a network as LeNet is slower
-    that way.
-    """
-    import torch
-
-    network = network.to(device)
-    widths = [layer.out_channels for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)]
-    if device.type in ("cpu", "cuda") and max(widths, default=0) >= _WIDE:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network
-
-
 def cpu_count() -> int:
-    """The processors this process may use, which in a container are fewer than the machine has."""
+    """Number of processors that this process may use; in a container fewer than the machine has."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows

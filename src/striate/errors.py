@@ -1,7 +1,7 @@
-"""Every error that Striate raises on purpose, each with its exit code.
+"""The exceptions of Striate and their exit codes.
 
-An error says what went wrong, why, and what to do next, in one line. The command line prints that line
-and exits with `exit_code`; a Python caller catches `StriateError` or one of its few subclasses.
+A message says what failed, why, and what to do next, in one line. The command line prints it and exits with
+`exit_code`; Python code catches `StriateError` or a subclass.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from difflib import get_close_matches
 
 
 class StriateError(Exception):
-    """Base of all errors that are not a bug of Striate.
+    """Base class of all errors that are not bugs of Striate.
 
     Args:
-        what: the thing that failed, with the offending value.
-        why: the cause.
+        what: what failed, with the value.
+        why: the reason.
         fix: what to do next.
     """
 
@@ -29,52 +29,52 @@ class StriateError(Exception):
 
 
 class UsageError(StriateError):
-    """A wrong flag, argument, model name or value."""
+    """Invalid option, argument, model name or value."""
 
     exit_code = 2
 
 
 class LayoutError(UsageError, ValueError):
-    """A tensor or array whose axes are not where they should be."""
+    """Wrong shape or dtype of a tensor or array."""
 
 
 class DataError(StriateError):
-    """A folder, table, image or bundle that cannot be used."""
+    """Unusable folder, table, image or bundle."""
 
     exit_code = 3
 
 
 class WriteError(DataError):
-    """A file that cannot be written; what stood there before still stands."""
+    """Failed to write a file; an existing file is unchanged."""
 
 
 class DecodeError(DataError):
-    """An image file that cannot be decoded; `why` is the one-line reason."""
+    """Failed to decode an image file; `why` is the reason in one line."""
 
 
 class BundleError(DataError):
-    """A model file that is damaged, of another task, or not a bundle at all."""
+    """A model file that is damaged, for another task, or not a bundle."""
 
 
 class TrainingError(StriateError):
-    """A training run that cannot go on, such as one whose loss is no longer finite."""
+    """Training failed, for example because the loss is not finite."""
 
     exit_code = 4
 
 
-INTERNAL_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h: a bug of Striate, not a mistake of the user
+INTERNAL_EXIT_CODE = 70  # EX_SOFTWARE in sysexits.h: a bug of Striate, not an error of the user
 TERMINATED_EXIT_CODE = 143  # 128 + SIGTERM
-INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells report it
+INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as in shells
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> UsageError:
-    """The error for a name that is not in `known`, with its near matches.
+    """Create the error for an unknown name, with similar names.
 
     Args:
-        kind: what the name stands for, such as "model".
-        name: what was given.
-        known: all names that would have been right.
-        where: how to see all names; where this is empty, and none is near, all are listed.
+        kind: of the name, such as "model".
+        name: the unknown name.
+        known: all valid names.
+        where: how to list all names; if empty, and no name is similar, the message lists them.
     """
     names = list(known)
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)

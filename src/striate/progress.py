@@ -1,29 +1,29 @@
-"""What long work tells whoever watches it.
+"""Interface for progress reports of long operations.
 
-Libraries return records and do not print. Work that takes long is handed a `Progress`; this one says
-nothing, the command line has one that draws bars and one that writes plain lines.
+Libraries do not print. Long operations report to a `Progress`: this base class ignores the reports; the
+command line has subclasses that show progress bars or plain lines.
 """
 
 from __future__ import annotations
 
 
 class Progress:
-    """A silent watcher, and the shape of all others."""
+    """Receives progress reports and ignores them; base class of all others."""
 
     def begin(self, stage: str, total: int, unit: str = "images") -> None:
-        """A stage of `total` units starts."""
+        """Start a stage of `total` units."""
 
     def advance(self, done: int, **figures: float) -> None:
-        """`done` more units are finished; `figures` are worth showing beside the bar (a loss, a rate)."""
+        """Report `done` more units; `figures` are shown next to the progress bar (a loss, a rate)."""
 
     def end(self) -> None:
-        """The stage is over."""
+        """End the stage."""
 
     def info(self, message: str) -> None:
-        """A fact worth a line."""
+        """Report a message, such as a line of a log."""
 
     def warn(self, message: str) -> None:
-        """Something the user should know about, though the work goes on."""
+        """Report a warning; the operation continues."""
 
 
 SILENT = Progress()

@@ -1,4 +1,4 @@
-"""The calculator, against torch's own layers and the figures of the papers."""
+"""The calculator agrees with torch's layers and with the figures in the papers."""
 
 import hypothesis.strategies as st
 import pytest
@@ -53,7 +53,7 @@ def test_sizes_of_transposed_convolutions(size, kernel, stride, padding, dilatio
 
 @settings(derandomize=True)
 @given(st.lists(st.tuples(st.integers(1, 7), st.integers(1, 3)), max_size=5))
-def test_the_recurrence_of_the_textbooks(layers):
+def test_receptive_field_follows_the_recurrence(layers):
     field = 1
     for kernel, stride in reversed(layers):
         field = (field - 1) * stride + kernel
@@ -64,18 +64,18 @@ def test_the_first_layer_of_alexnet():
     step = explain(224, 11, 4, 2, channels=3, filters=64)
     assert (step.output, step.params, step.macs) == (55, 64 * (11 * 11 * 3 + 1), 64 * 363 * 55 * 55)
     assert "W - F + 2 P = 224 - 11 + 2 x 2 = 217" in step.lines
-    assert "217 / 4 = 54.25, down to 54" in step.lines
+    assert "217 / 4 = 54.25, rounded down to 54" in step.lines
 
 
-def test_two_3x3_see_as_much_as_one_5x5():
+def test_two_3x3_have_the_receptive_field_of_one_5x5():
     two, one = stack([3, 3]), stack([5])
-    assert (two.sight, one.sight) == (5, 5)
+    assert (two.rf, one.rf) == (5, 5)
     assert (two.weights, one.weights) == (2 * 9, 25)
-    assert (stack([3, 3, 3]).sight, stack([3, 3, 3]).weights) == (7, 27)
-    assert (stack([7]).sight, stack([7]).weights) == (7, 49)
+    assert (stack([3, 3, 3]).rf, stack([3, 3, 3]).weights) == (7, 27)
+    assert (stack([7]).rf, stack([7]).weights) == (7, 49)
 
 
-def test_a_1x1_in_front_of_a_5x5_saves():
+def test_a_bottleneck_saves_macs():
     # GoogLeNet's inception 3a: 192 channels to 32 by a 5x5 on 28x28, through 16 (its table 1).
     saved = reduction(28, 192, 32, 5, 16)
     assert saved.plain == 28 * 28 * 25 * 192 * 32

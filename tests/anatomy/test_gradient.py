@@ -1,4 +1,4 @@
-"""Measured fields: they agree with the closed form, find a wrong one, and spread as they should."""
+"""Measured receptive fields agree with the closed form and expose a wrong one."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from striate.anatomy import check, effective_field, field, gradient, tracing
+from striate.anatomy import check, effective_field, gradient, receptive_fields, tracing
 from striate.errors import UsageError
 
 
@@ -34,7 +34,7 @@ def test_squeeze_and_excitation_reaches_the_whole_image():
 
 
 class Odd(nn.Module):
-    """What networks do besides: pools of all kinds, in-place activations, joins, transposed convolutions."""
+    """Pools of all kinds, in-place activations, concatenation, transposed convolutions."""
 
     def __init__(self):
         super().__init__()
@@ -52,7 +52,7 @@ class Odd(nn.Module):
         return self.up(torch.cat([y, z.clone()], dim=1))
 
 
-def test_odd_networks_agree_and_are_left_as_they_were():
+def test_unusual_networks_agree_and_are_left_unchanged():
     net = Odd()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     found = check(net, size=(60, 72))
@@ -64,14 +64,14 @@ def test_odd_networks_agree_and_are_left_as_they_were():
 
 
 def test_a_wrong_closed_form_is_found(monkeypatch):
-    true = field.window
+    true = receptive_fields.conv
     wrong = lambda kernel, stride=1, padding=0, dilation=1: true(kernel, stride, 0, dilation)
-    monkeypatch.setattr(field, "window", wrong)
+    monkeypatch.setattr(receptive_fields, "conv", wrong)
     assert not all(item.agrees for item in check("resnet20"))
 
 
 def test_a_network_without_images_cannot_be_checked():
-    with pytest.raises(UsageError, match="reads no images"):
+    with pytest.raises(UsageError, match="not an image"):
         check(nn.Linear(3, 3), torch.zeros(1, 3))
 
 
@@ -84,8 +84,8 @@ def linear_stack(depth):
 
 
 @pytest.mark.parametrize("depth", [1, 3, 8])
-def test_heat_of_equal_weights_is_the_convolution_of_boxes(depth):
-    # Luo et al. 2016, section 2.2: with equal weights the field is the kernel convolved with itself.
+def test_effective_field_of_equal_weights_is_a_convolution_of_boxes(depth):
+    # Luo et al. 2016, section 2.2: equal weights give the kernel convolved with itself.
     heat, layer, unit = effective_field(linear_stack(depth), torch.zeros(1, 1, 41, 41, dtype=torch.float64))
     row = np.array([1.0])
     for _ in range(depth):
@@ -97,7 +97,7 @@ def test_heat_of_equal_weights_is_the_convolution_of_boxes(depth):
     assert layer.sees(unit) == ((20 - depth, 20 + depth),) * 2
 
 
-def test_heat_stays_inside_the_theoretical_field():
+def test_effective_field_lies_inside_the_theoretical_one():
     net = tracing.build("resnet18")
     heat, layer, unit = effective_field(net, torch.rand(2, 3, 128, 128), "layer2.1.conv2", (3, 9))
     assert heat.sum() == pytest.approx(1)
@@ -107,17 +107,17 @@ def test_heat_stays_inside_the_theoretical_field():
     assert (inside > 0).any(axis=1).all()
 
 
-def test_layers_without_a_place_are_refused():
+def test_effective_field_needs_spatial_dimensions():
     net = tracing.build("resnet18")
-    with pytest.raises(UsageError, match="no place in the image"):
+    with pytest.raises(UsageError, match="no spatial dimensions"):
         effective_field(net, torch.rand(1, 3, 64, 64), "fc")
     with pytest.raises(UsageError, match="conv1"):
         effective_field(net, torch.rand(1, 3, 64, 64), "conv11")
 
 
-def test_spread_reaches_every_pixel_of_the_windows():
+def test_max_pool_gradient_reaches_the_whole_window():
     x = torch.rand(1, 2, 7, 8, requires_grad=True)
-    with gradient._Open():
+    with gradient._DenseGradients():
         y = F.max_pool2d(x, (2, 3), stride=(2, 3), padding=(1, 0))
     assert torch.equal(y, F.max_pool2d(x, (2, 3), stride=(2, 3), padding=(1, 0)))
     (g,) = torch.autograd.grad(y.sum(), x)

@@ -1,4 +1,4 @@
-"""Tables say what the trace found, and fit where they are shown."""
+"""Tables contain the results of the trace, and fit the terminal."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ def test_text_fits_the_width(googlenet, width, depth):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_fewer_levels_lose_nothing(googlenet, depth):
+def test_fewer_levels_keep_the_totals(googlenet, depth):
     rows = table.collapse(googlenet, depth)
     assert len(rows) < len(googlenet.layers)
     assert sum(row.params for row in rows) == googlenet.params
@@ -77,5 +77,5 @@ def test_text_without_an_image_has_no_fields():
     import torch
 
     text = table.to_text(trace(nn.Linear(4, 2), torch.empty(3, 4)), 100)
-    assert "field" not in text.splitlines()[0]
+    assert "rf" not in text.splitlines()[0]
     assert "(itself)" in text

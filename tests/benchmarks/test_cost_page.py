@@ -1,4 +1,4 @@
-"""docs/cost.md says what was measured, and what the formula estimates, for every network."""
+"""docs/cost.md lists the measured and estimated figures of every network."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def number(cell):
     return float(text) * (1e6 if cell.endswith("M") else 1)
 
 
-def test_every_network_is_there():
+def test_every_network_is_listed():
     assert sorted(ROWS) == sorted(MODELS)
     measured = {row["model"] for row in RECORD["rows"]}
     for name, (size, *cpu) in ((name, row[:3]) for name, row in ROWS.items()):
@@ -36,7 +36,7 @@ def test_every_network_is_there():
 
 
 @pytest.mark.parametrize("row", RECORD["rows"], ids=lambda row: row["model"])
-def test_the_cpus_figures_are_the_measured_ones(row):
+def test_cpu_figures_are_the_measured_ones(row):
     _, training, prediction, *_ = ROWS[row["model"]]
     for cell, what in ((training, "training"), (prediction, "prediction")):
         assert number(cell) == pytest.approx(3600 * row[what], rel=5.1e-3)
@@ -45,7 +45,7 @@ def test_the_cpus_figures_are_the_measured_ones(row):
 @pytest.mark.parametrize(
     "name", ["lenet", "alexnet", "resnet50", "resnet1202", "mobilenet_v3_small", "vit_l_16"]
 )
-def test_the_gpus_figures_are_estimates_and_marked(name):
+def test_gpu_figures_are_marked_as_estimates(name):
     anatomy = trace(name)
     cells = ROWS[name][3:]
     assert len(cells) == 4
@@ -56,7 +56,7 @@ def test_the_gpus_figures_are_estimates_and_marked(name):
         )
 
 
-def test_the_example_is_worked_out():
+def test_the_example_is_correct():
     hours = re.search(r"20 epochs: 200,000 passes, which one core makes in (\d+) hours", PAGE).group(1)
     (rate,) = [row["training"] for row in RECORD["rows"] if row["model"] == "resnet18"]
     assert int(hours) == round(200_000 / rate / 3600)

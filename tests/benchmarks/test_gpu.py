@@ -1,4 +1,4 @@
-"""The script for a GPU, rehearsed on the CPU: its code is to work at the first contact with one."""
+"""benchmarks/gpu.py, rehearsed on the CPU, so that it works on a GPU at the first attempt."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ def gpu(monkeypatch):
     import gpu
 
     yield gpu
-    for name in ("gpu", "gpu_learning", "rates"):
+    for name in ("gpu", "gpu_learning", "in_memory", "rates"):
         sys.modules.pop(name, None)
 
 
@@ -27,12 +27,12 @@ def rehearse(gpu, out, *argv):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so(gpu, capsys):
+def test_without_a_gpu_a_message_is_printed(gpu, capsys):
     assert gpu.main([]) == 0
-    assert capsys.readouterr().out.startswith("no GPU at hand")
+    assert capsys.readouterr().out.startswith("no GPU")
 
 
-def test_a_rehearsal_of_the_quick_parts(gpu, tmp_path):
+def test_a_rehearsal_of_the_quick_parts(gpu, tmp_path, capsys):
     only = "logits,augmentation,copies,throughput"
     code, parts = rehearse(gpu, tmp_path, "--only", only, "--models", "lenet")
     assert code == 0
@@ -40,9 +40,10 @@ def test_a_rehearsal_of_the_quick_parts(gpu, tmp_path):
     assert parts["logits"]["relative_error"]["lenet"] < 1e-6
     assert all(value > 0 for value in parts["throughput"]["lenet"].values())
     assert parts["augmentation"]["standard 32"]["largest"] == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"results in {next(tmp_path.iterdir())}"
 
 
-def test_a_check_that_fails_is_told_and_the_others_run(gpu, tmp_path, monkeypatch, capsys):
+def test_a_failed_check_is_reported_and_the_others_run(gpu, tmp_path, monkeypatch, capsys):
     real = gpu.logits
     calls = []
 
@@ -64,4 +65,5 @@ def test_the_whole_rehearsal(gpu, tmp_path):
     assert code == 0
     assert list(parts) == list(gpu.PARTS)
     assert parts["resume"]["resumed_is_exact"]
+    assert parts["resume_seq2seq"]["resumed_is_exact"]
     assert parts["two_processes"]["relative_error"] < 1e-10

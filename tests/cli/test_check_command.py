@@ -25,17 +25,17 @@ def test_what_is_printed(data, capfd):
     assert cli.run(["check", "data"]) == 1
     out, _ = capfd.readouterr()
     assert out.startswith("51 images, 2 classes")
-    assert "serious The same image under two classes: 1 group, 2 images" in out
-    assert "data/blue/[b]<script>'.png [blue]  (equal to the byte)" in out
+    assert "serious The same image in two classes: 1 group, 2 images" in out
+    assert "data/blue/[b]<script>'.png [blue]  (equal files)" in out
     assert f"-> {KINDS['conflicting-labels'].advice}" in out
-    assert "page    runs/check-data.html" in out
+    assert "report  runs/check-data.html" in out
 
 
 def test_json_has_every_item(data, capfd):
     assert cli.run(["check", "data", "--json", "--no-page"]) == 1
-    told = json.loads(capfd.readouterr().out)
-    assert (told["n"], told["serious"], told["report"]) == (51, True, None)
-    (finding,) = told["findings"]
+    result = json.loads(capfd.readouterr().out)
+    assert (result["n"], result["serious"], result["report"]) == (51, True, None)
+    (finding,) = result["findings"]
     assert {"kind", "severity", "title", "advice", "count", "groups", "items"} == set(finding)
     assert [(i["path"], i["class"], i["split"], i["group"]) for i in finding["items"]] == [
         ("data/blue/[b]<script>'.png", "blue", None, 0),
@@ -48,8 +48,8 @@ def test_nothing_serious_is_zero(data, capfd):
     (data / "blue" / "[b]<script>'.png").unlink()
     before = sorted(data.rglob("*"))
     assert cli.run(["check", "data", "--out", "page.html"]) == 0
-    assert "nothing found" in capfd.readouterr().out
-    assert "Nothing was found" in (data.parent / "page.html").read_text("utf-8")
+    assert "no findings" in capfd.readouterr().out
+    assert "No problems found" in (data.parent / "page.html").read_text("utf-8")
     assert sorted(data.rglob("*")) == before
 
 
@@ -58,7 +58,7 @@ def test_the_page_is_whole_and_names_are_no_markup(data, capfd):
     cli.run(["check", "data"])
     page = (data.parent / "runs" / "check-data.html").read_text("utf-8")
     assert page.count('src="data:image/jpeg;base64,') == 2
-    assert "no picture" in page
+    assert "not readable" in page
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)
     assert "<script>" not in page
     assert "[b]&lt;script&gt;" in page
@@ -67,7 +67,7 @@ def test_the_page_is_whole_and_names_are_no_markup(data, capfd):
 @pytest.mark.parametrize(
     ("argv", "code", "says"),
     [
-        (["check"], 2, "argument 'data'"),
+        (["check"], 2, "argument 'DATA'"),
         (["check", "absent"], 3, "no such folder or file"),
         (["check", "data", "--out", "data/red/000.png/x.html"], 3, "cannot write"),
     ],

@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import COLORS, ROOT, make_images
@@ -18,7 +20,7 @@ from striate import bundle, cli
 
 @pytest.fixture
 def striate(capfd):
-    """Run a command line in this process; answers exit code, standard output and standard error."""
+    """Run a command line in this process; returns exit code, standard output and standard error."""
 
     def call(*argv):
         code = cli.run([str(a) for a in argv])
@@ -28,18 +30,20 @@ def striate(capfd):
     return call
 
 
-def test_help_is_quick_and_loads_no_torch():
-    code = """if True:
+@pytest.mark.parametrize(
+    "command", ["", "train", "seq2seq train", "seq2seq evaluate", "anatomy", "detection"]
+)
+def test_help_is_quick_and_loads_no_torch(command):
+    code = f"""if True:
         import sys
         from striate.cli import run
-        run(["--help"])
-        print(*{name.split(".")[0] for name in sys.modules})
+        run("{command} --help".split())
+        print(*{{name.split(".")[0] for name in sys.modules}})
     """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     heavy = {"torch", "numpy", "PIL", "matplotlib", "sklearn", "yaml", "safetensors"}
     assert not heavy & set(out.splitlines()[-1].split())
-    for name in cli.COMMANDS:
-        assert f" {name} " in out
+    assert "Usage: striate" in out
 
 
 def test_every_command_has_help(striate):
@@ -49,6 +53,12 @@ def test_every_command_has_help(striate):
             code, out, err = striate(*path, "--help")
             assert (code, err) == (0, "")
             assert "Python:" in out, f"{path} has no one-line Python twin"
+
+
+def test_the_help_lists_every_command(striate):
+    _, out, _ = striate("--help")
+    for name in cli.COMMANDS:
+        assert f" {name} " in out
 
 
 def test_no_arguments_show_the_help(striate):
@@ -65,10 +75,24 @@ def test_version(striate):
 MISTAKES = [
     (["trian", "x"], 2, "unknown command 'trian': did you mean train?"),
     (["train"], 2, "no data to train on"),
-    (["train", "{colors}", "--model", "resnet81"], 2, "unknown model 'resnet81': did you mean resnet18"),
+    (
+        ["train", "{colors}", "--model", "resnet81"],
+        2,
+        "unknown value for --model 'resnet81': did you mean resnet18",
+    ),
+    (["train", "{colors}", "--val", "0.7"], 2, "--val 0.7: it must be from 0 to 0.5"),
+    (["train", "{colors}", "--sched", "noam"], 2, "unknown value for --sched 'noam'"),
+    (["seq2seq", "train", "{tmp}/absent.tsv"], 3, "no such file"),
+    (["seq2seq", "train", "{tmp}/file.txt", "--vocab-sise", "9"], 2, "--vocab-size"),
+    (["seq2seq", "train", "{tmp}/file.txt", "--from", "en"], 2, "one is missing"),
+    (["export", "{tmp}/file.txt"], 3, "no safetensors header"),
     (["train", "{colors}", "--batch", "0"], 2, "--batch 0: it must be at least 1"),
     (["train", "{colors}", "--lr", "-1"], 2, "--lr -1.0: it must be above 0"),
-    (["train", "{colors}", "--label-smoothing", "2"], 2, "--label-smoothing 2.0: it must be from 0 to 1"),
+    (
+        ["train", "{colors}", "--label-smoothing", "2"],
+        2,
+        "--label-smoothing 2.0: it must be at least 0 and below 1",
+    ),
     (["train", "{colors}", "--batch", "many"], 2, "--batch many: Invalid value"),
     (["train", "{colors}", "--epoch", "3"], 2, "--epochs"),
     (["train", "{colors}", "--device", "gpux"], 2, "unknown device 'gpux'"),
@@ -83,7 +107,7 @@ MISTAKES = [
     (["evaluate", "{best}", "{tmp}/single"], 3, "the model knows blue, green, red"),
     (["evaluate", "{best}", "{colors}", "--split", "tets"], 2, "no split 'tets'"),
     (["evaluate", "{best}", "{colors}", "--batch", "0"], 2, "batch"),
-    (["predict", "{best}"], 2, "sources"),
+    (["predict", "{best}"], 2, "argument 'IMAGE'"),
     (["predict", "{best}", "{tmp}/empty"], 3, "no images at"),
     (["predict", "{best}", "{tmp}/file.txt"], 3, "none of 1 images could be read"),
     (["predict", "{tmp}/seq2seq.safetensors", "x.png"], 3, "trained for seq2seq"),
@@ -112,7 +136,7 @@ def test_a_mistake_is_one_line_and_an_exit_code(argv, exit_code, says, striate, 
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 
-def test_a_bug_is_told_as_one(striate, monkeypatch):
+def test_a_bug_is_reported_as_one(striate, monkeypatch):
     monkeypatch.setattr("striate.bundle.inspect", lambda path: 1 / 0)
     code, _, err = striate("weights", "inspect", "x")
     assert code == 70
@@ -127,24 +151,36 @@ def test_train_json(striate, colors, tmp_path):
         *("--out", tmp_path, "--name", "x"),
     )
     assert code == 0, err
-    told = json.loads(out)
-    assert told["run"] == str(tmp_path / "x")
-    assert {"best", "last", "val_top1", "seconds", "images_per_second"} <= set(told)
-    assert Path(told["best"]).is_file()
-    assert Path(told["report"]).is_file()
+    result = json.loads(out)
+    assert result["run"] == str(tmp_path / "x")
+    assert {"best", "last", "val_top1", "seconds", "images_per_second"} <= set(result)
+    assert Path(result["best"]).is_file()
+    assert Path(result["report"]).is_file()
     assert "epoch 2/2" in err
+
+
+def test_find_lr(striate, colors, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = SimpleNamespace(lr=0.02, lowest=0.2, to_json=lambda: {"lr": 0.02})
+    monkeypatch.setattr("striate.training.lr_finder.find_lr", lambda task, config: found)
+    monkeypatch.setattr("striate.report.lr_search.write_lr_search", lambda found: Path("lr.png"))
+    code, out, _ = striate("train", colors, "--model", "lenet", "--find-lr")
+    assert code == 0
+    assert "next           the same command with --lr 0.02 instead of --find-lr" in out
+    code, out, _ = striate("train", colors, "--model", "lenet", "--find-lr", "--json")
+    assert json.loads(out) == {"lr": 0.02, "picture": "lr.png"}
 
 
 def test_evaluate_json_and_report(striate, run, colors, tmp_path):
     code, out, _ = striate("evaluate", run.best, "--data", colors, "--json", "--out", tmp_path / "page")
     assert code == 0
-    told = json.loads(out)
-    assert told["n"] == 12
-    assert told["top1"] == run.evaluation.top1
-    assert set(told["per_class"]) == set(COLORS)
-    assert told["top1_ci"][0] <= told["top1"] <= told["top1_ci"][1]
-    assert {"top5", "ece"} <= set(told)
-    assert Path(told["report"]).is_file()
+    result = json.loads(out)
+    assert result["n"] == 12
+    assert result["top1"] == run.evaluation.top1
+    assert set(result["per_class"]) == set(COLORS)
+    assert result["top1_ci"][0] <= result["top1"] <= result["top1_ci"][1]
+    assert {"top5", "ece"} <= set(result)
+    assert Path(result["report"]).is_file()
     code, out, _ = striate("evaluate", run.training.folder)
     assert code == 0
     assert "of 12 test images" in out
@@ -183,11 +219,11 @@ def test_weights_inspect(striate, run):
     for fact in ("lenet", "blue, green, red", bundle.inspect(run.best).weights_sha256, "32x32"):
         assert fact in out
     code, out, _ = striate("weights", "inspect", run.training.folder, "--json")
-    told = json.loads(out)
-    assert told["architecture"] == "lenet"
-    assert told["classes"] == ["blue", "green", "red"]
-    assert told["tensors"]["fc3.bias"] == {"dtype": "F32", "shape": [3]}
-    assert told["metrics"]["test"]["n"] == 12
+    result = json.loads(out)
+    assert result["architecture"] == "lenet"
+    assert result["classes"] == ["blue", "green", "red"]
+    assert result["tensors"]["fc3.bias"] == {"dtype": "F32", "shape": [3]}
+    assert result["metrics"]["test"]["n"] == 12
 
 
 def test_weights_inspect_loads_no_torch(run):
@@ -222,12 +258,12 @@ def test_closed_streams_are_no_traceback(colors, tmp_path, redirection, warm):
     os.mkfifo(tmp_path / "pipe")
     options = ["--model", "lenet", "--epochs", 1, "--batch", 8, "--name", "x", "--out", tmp_path]
     warm.start("train", colors, *options, **streams)
-    said = head(tmp_path / "pipe") if "head" in redirection else ""
+    printed = head(tmp_path / "pipe") if "head" in redirection else ""
     code = warm.end()
     if redirection == "2>&-":
-        said += streams["stdout"].read_text("utf-8")
-    assert "Traceback" not in said
-    assert "internal" not in said
+        printed += streams["stdout"].read_text("utf-8")
+    assert "Traceback" not in printed
+    assert "internal" not in printed
     if "head" not in redirection:
         assert code == 0
         assert (tmp_path / "x" / "report.html").is_file()
@@ -245,10 +281,10 @@ def test_an_interpreter_that_is_born_with_closed_streams(redirection):
 )
 def test_with_json_an_error_is_the_one_object(striate, argv, code):
     exit_code, out, err = striate(*argv, "--json")
-    told = json.loads(out)["error"]
-    assert exit_code == told["exit_code"] == code
-    assert err == f"striate: {told['message']}\n"
-    assert {"what", "why", "fix"} < set(told)
+    result = json.loads(out)["error"]
+    assert exit_code == result["exit_code"] == code
+    assert err == f"striate: {result['message']}\n"
+    assert {"what", "why", "fix"} < set(result)
 
 
 def test_the_network_is_that_of_the_weights(striate, run, colors, tmp_path):
@@ -267,16 +303,16 @@ def test_file_names_may_be_any_bytes(run, colors, tmp_path, warm):
         (tmp_path / "data" / "red" / "000.png").rename(tmp_path / "data" / "red" / odd.name)
     except OSError:
         pytest.skip("this file system takes UTF-8 only")
-    told = tmp_path / "told"
+    printed = tmp_path / "printed"
     options = ["--model", "lenet", "--epochs", 1, "-b", 8, "--out", tmp_path, "--name", "x"]
     assert warm.run("train", tmp_path / "data", *options) == 0
     assert b"bad\xff.png" in (tmp_path / "x" / "split.csv").read_bytes()
     assert warm.run("evaluate", tmp_path / "x") == 0
-    assert warm.run("predict", run.best, tmp_path / "data" / "red", stdout=told) == 0
-    assert b"bad\xff.png" in told.read_bytes()
-    told.unlink()
-    assert warm.run("predict", run.best, tmp_path / "data" / "red", "--json", stdout=told) == 0
-    results = json.loads(told.read_text("utf-8", "surrogateescape"))["results"]
+    assert warm.run("predict", run.best, tmp_path / "data" / "red", stdout=printed) == 0
+    assert b"bad\xff.png" in printed.read_bytes()
+    printed.unlink()
+    assert warm.run("predict", run.best, tmp_path / "data" / "red", "--json", stdout=printed) == 0
+    results = json.loads(printed.read_text("utf-8", "surrogateescape"))["results"]
     assert any(os.fsencode(r["path"]).endswith(b"bad\xff.png") for r in results)
 
 
@@ -296,3 +332,14 @@ def test_the_module_and_the_program_are_one():
     assert 'striate = "striate.__main__:main"' in (ROOT / "pyproject.toml").read_text("utf-8")
     done = subprocess.run([sys.executable, "-m", "striate", "--version"], capture_output=True, text=True)
     assert done.stdout.startswith("striate ")
+
+
+def test_a_row_in_the_table_is_a_command(striate, monkeypatch):
+    def hello(name: str) -> None:
+        print(f"hello {name}")
+
+    monkeypatch.setitem(sys.modules, "striate.cli.hello", SimpleNamespace(hello=hello))
+    monkeypatch.setitem(cli.COMMANDS, "hello", cli.Command("hello:hello", "Say hello."))
+    assert re.search(r"hello +Say hello\.", striate("--help")[1])
+    assert striate("hello", "you") == (0, "hello you\n", "")
+    assert "did you mean hello" in striate("helo")[2]

@@ -1,4 +1,4 @@
-"""`striate anatomy`, as people type it."""
+"""The command `striate anatomy`."""
 
 import json
 
@@ -83,7 +83,7 @@ def test_an_interactive_page(capsys, tmp_path):
 def test_fields_are_checked_by_gradients(capsys):
     code, out, _ = striate(capsys, "lenet", "--check")
     assert code == 0
-    assert out.startswith("24 of 24 fields agree with the gradients")
+    assert out.startswith("24 of 24 receptive fields agree with the gradients")
     code, out, _ = striate(capsys, "lenet", "--check", "--json")
     assert all(item["agrees"] for item in json.loads(out)["checks"])
 
@@ -120,7 +120,7 @@ def test_the_calculator_explains_the_first_layer_of_alexnet(capsys):
     )
     assert code == 0
     assert "N = 54 + 1 = 55" in out
-    assert "sees 11 pixels; the first one -2 to 8, the next 4 further on" in out
+    assert "receptive field: 11 pixels, from -2 to 8 for the first output; jump 4" in out
 
 
 def test_the_calculator_compares_stacks_and_reductions(capsys):

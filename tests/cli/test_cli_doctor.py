@@ -1,4 +1,4 @@
-"""`striate doctor`: it tells what is there, and empties the cache and nothing else."""
+"""`striate doctor`: it shows what is installed, and clears the cache and nothing else."""
 
 import json
 
@@ -14,9 +14,9 @@ from striate.transforms.preprocess import Preprocess
 
 @pytest.fixture
 def cached(colors, tmp_path, monkeypatch):
-    """A cache folder with the images of a data set in it; answers the folder and their bytes."""
+    """A cache folder with the images of a data set in it; returns the folder and their bytes."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("striate.data.images.decoded._SETTLED", -(10**12))
+    monkeypatch.setattr("striate.data.images.decoded._CLOCK_NS", -(10**12))
     samples = open_data(colors).splits["all"]
     source = DecodedImages(samples, Preprocess.for_size(72), root=str(colors))
     out = np.empty((len(samples), 72, 72, 3), np.uint8)
@@ -30,16 +30,16 @@ def run(capfd, *argv):
     return code, capfd.readouterr().out
 
 
-def test_it_tells_versions_devices_and_the_size_of_the_cache(cached, capfd):
+def test_it_shows_versions_devices_and_the_size_of_the_cache(cached, capfd):
     folder, least = cached
     code, out = run(capfd, "--json")
-    told = json.loads(out)
+    result = json.loads(out)
     assert code == 0
-    assert told["versions"]["torch"] == torch.__version__
-    assert told["devices"][0] == "cpu"
-    assert told["cache"]["folder"] == str(folder)
+    assert result["versions"]["torch"] == torch.__version__
+    assert result["devices"][0] == "cpu"
+    assert result["cache"]["folder"] == str(folder)
     stored = sum(path.stat().st_size for path in (folder / "decoded").rglob("*") if path.is_file())
-    assert least <= told["cache"]["bytes"] <= stored
+    assert least <= result["cache"]["bytes"] <= stored
     assert str(folder) in run(capfd)[1]
 
 

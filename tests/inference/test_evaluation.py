@@ -1,4 +1,4 @@
-"""Evaluation: classes go by name, whatever the folder looks like."""
+"""Evaluation: classes are matched by name, whatever class folders there are."""
 
 import shutil
 
@@ -28,17 +28,17 @@ def answers(evaluation):
     )
 
 
-def test_the_figures_are_those_of_the_predictions(model, folder):
+def test_metrics_are_those_of_the_predictions(model, folder):
     evaluation = striate.evaluate(model, folder)
     assert (evaluation.split, evaluation.n) == ("all", 18)
     right = [model.predict(n).label == n.split("/")[-2] for n in evaluation.names]
     assert evaluation.top1 == np.mean(right)
     assert evaluation.top5 == 1.0
     assert evaluation.confusion.sum() == 18
-    assert "any the model was trained on too" in evaluation.notes[0]
+    assert "including any used for training" in evaluation.notes[0]
 
 
-def test_each_image_is_predicted_alike_whatever_class_folders_there_are(model, folder):
+def test_predictions_do_not_depend_on_the_other_class_folders(model, folder):
     before = answers(striate.evaluate(model, folder))
     make_images(folder / "aaa", 4, (0, 0, 0))  # sorts first, the model does not know it
     make_images(folder / "zebra", 3, (9, 9, 9))
@@ -55,27 +55,27 @@ def test_each_image_is_predicted_alike_whatever_class_folders_there_are(model, f
         assert probabilities.argmax() == before[key].argmax()
 
 
-def test_unreadable_images_are_named_and_not_measured(model, folder):
+def test_unreadable_images_are_listed_and_not_scored(model, folder):
     (folder / "red" / "000.png").write_bytes(b"")
     evaluation = striate.evaluate(model, folder)
     assert evaluation.n == 17
     assert [p.path for p in evaluation.problems] == [str(folder / "red" / "000.png")]
 
 
-def test_a_run_s_own_data_are_divided_as_in_training(run, colors):
+def test_the_data_of_a_run_are_split_as_in_training(run, colors):
     own = striate.evaluate(run.training.folder)
     assert own.split == "test"
     assert own.n == 12
-    assert set(own.names) == set(run.training.dataset.splits["test"].names)
-    assert not set(own.names) & set(run.training.dataset.splits["train"].names)
+    assert set(own.names) == set(run.training.task.dataset.splits["test"].names)
+    assert not set(own.names) & set(run.training.task.dataset.splits["train"].names)
     assert own.top1 == run.evaluation.top1
     again = striate.evaluate(run.best, colors)
     assert again.names == own.names
-    assert "divided as in training" in again.notes[0]
-    assert striate.evaluate(run.best, colors, split="train").n == run.training.train
+    assert "split as in training" in again.notes[0]
+    assert striate.evaluate(run.best, colors, split="train").n == run.training.task.train_count
 
 
-def test_held_out_images_that_are_gone_are_said(tmp_path):
+def test_missing_held_out_images_are_noted(tmp_path):
     for name, color in COLORS.items():
         make_images(tmp_path / "data" / name, 10, color)
     run = striate.train(tmp_path / "data", model="lenet", epochs=1, out=str(tmp_path / "runs"))
@@ -85,14 +85,14 @@ def test_held_out_images_that_are_gone_are_said(tmp_path):
     assert any(note.startswith("1 of 3 test images") for note in evaluation.notes)
 
 
-def test_images_in_memory_are_divided_as_in_training(tmp_path):
+def test_data_by_name_are_split_as_in_training(tmp_path):
     run = striate.train("digits", model="lenet", epochs=1, out=str(tmp_path))
     evaluation = striate.evaluate(run.training.folder)
     assert evaluation.names == run.evaluation.names
     assert evaluation.n == 179
 
 
-def test_nothing_to_measure(model, folder, tmp_path):
+def test_nothing_to_evaluate(model, folder, tmp_path):
     with pytest.raises(UsageError, match="no split 'test'"):
         striate.evaluate(model, folder, split="test")
     make_images(tmp_path / "other" / "cat", 2, (1, 1, 1))

@@ -1,18 +1,18 @@
-"""What is freed is given again, without new pages of the operating system."""
+"""Freed memory is reused without new pages from the operating system."""
 
 import subprocess
 import sys
 
 import pytest
 
-from striate.kernels import allocator as memory
+from striate.kernels import allocator
 
-# Pages that became the process's own while memory of 40 MB was got, written and freed over and over.
+# Page faults while memory of 40 MB is allocated, written and freed over and over.
 FAULTS = """
 import resource, sys, torch
-from striate import device
+from striate.kernels import prepare
 if sys.argv[1] == "keep":
-    device.choose("cpu")
+    prepare(torch.nn.Identity(), torch.device("cpu"), training=False)
 torch.set_num_threads(1)
 
 def faults():
@@ -35,7 +35,7 @@ def faults(how):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
 def test_a_step_on_the_cpu_gets_the_memory_of_the_step_before():
-    if not memory.keep():
+    if not allocator.keep():
         pytest.skip("this C library is not glibc")
     kept = faults("keep")
     assert kept < 100
@@ -43,5 +43,5 @@ def test_a_step_on_the_cpu_gets_the_memory_of_the_step_before():
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
-    assert memory.keep.__wrapped__() is False
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
+    assert allocator.keep.__wrapped__() is False

@@ -9,8 +9,7 @@ from torch import nn
 
 from striate import models
 from striate.kernels import folding
-from striate.kernels.folding import arrange, fold
-from striate.models.seq2seq import TextToText
+from striate.kernels.folding import fold
 
 WITH_NORMS = {
     "resnet18": 64, "resnet50": 64, "resnet20": 32, "googlenet": 64, "vgg11_bn": 32,
@@ -89,7 +88,7 @@ def test_every_network_with_norms_is_among_them():
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
 def test_without_onednn_it_is_as_exact(name, monkeypatch):
-    monkeypatch.setattr(folding, "_onednn", lambda weight: False)
+    monkeypatch.setattr(folding, "has_onednn", lambda weight: False)
     require_as_exact(*trained(name, 64))
 
 
@@ -97,7 +96,7 @@ def test_images_of_another_size_are_answered_too():
     network, _ = trained("resnet18", 64)
     images = torch.rand(3, 3, 97, 75)
     folded = require_as_exact(network, images, (3, 64, 64))
-    with pytest.raises(models.layers.LayoutError, match="The channels stand last"):
+    with pytest.raises(models.layers.LayoutError, match="The channels are last"):
         folded(images.permute(0, 2, 3, 1))
 
 
@@ -191,9 +190,9 @@ def test_unusual_networks_answer_as_before(kind):
 
 def test_what_answers_otherwise_is_not_used(monkeypatch):
     network, _ = trained("resnet20", 32)
-    honest = folding._without_norm
+    honest = folding._fold_norm
     monkeypatch.setattr(
-        folding, "_without_norm", lambda *layers: (honest(*layers)[0] * 1.001, honest(*layers)[1])
+        folding, "_fold_norm", lambda *layers: (honest(*layers)[0] * 1.001, honest(*layers)[1])
     )
     assert fold(network, (3, 32, 32)) is network
     monkeypatch.undo()
@@ -223,32 +222,3 @@ def test_a_network_whose_steps_cannot_be_followed_is_given_back():
 
     network = Choosy().eval()
     assert fold(network, (3, 32, 32)) is network
-
-
-def test_an_arranged_translator_answers_as_before():
-    """All at once and step by step, with beams; the network's own weights stay as they are."""
-    torch.manual_seed(0)
-    network = TextToText(20, 18, width=32, depth=2, heads=2, hidden=64).eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    arranged = arrange(network)
-    assert arranged is not network
-    source = torch.randint(4, 20, (5, 9))
-    source[1, 4:] = 0
-    tokens = torch.randint(4, 18, (5, 3, 6))
-    with torch.inference_mode():
-        memories = [net.encode(source) for net in (network, arranged)]
-        assert difference(memories[1][0], memories[0][0]) < 1e-5
-        assert difference(arranged(source, tokens[:, 0]), network(source, tokens[:, 0])) < 1e-5
-        state, other = (net.decoder.start(*memories[0], beams=3) for net in (arranged, network))
-        for step in tokens.unbind(2):
-            ours, theirs = arranged.decoder.step(step, state), network.decoder.step(step, other)
-            assert difference(ours, theirs) < 1e-5
-    for name, value in network.state_dict().items():
-        assert torch.equal(value, before[name])
-
-
-def test_what_onednn_cannot_do_is_given_back():
-    network = TextToText(9, 9, width=8, depth=1, heads=2, hidden=8).double()
-    assert arrange(network) is network

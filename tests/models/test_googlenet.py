@@ -13,6 +13,7 @@ from torch import nn
 from striate.errors import LayoutError
 from striate.models import build
 from striate.models.googlenet import AUXILIARY_WEIGHT, GoogLeNet, GoogLeNetOutput, match_auxiliary
+from striate.models.layers import weighted_outputs
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,7 @@ def test_training_is_torchvisions(shared, kind):
     output = network(oracle.tools(shared).make_input((2, 3, 224, 224)).to(dtype))
     assert isinstance(output, GoogLeNetOutput)
     losses = [F.cross_entropy(scores, torch.tensor(answers["targets"])) for scores in output]
+    assert weighted_outputs(output) == [(output[0], 1.0), (output[1], 0.3), (output[2], 0.3)]
     loss = losses[0] + AUXILIARY_WEIGHT * (losses[1] + losses[2])
     loss.backward()
 
@@ -88,24 +90,24 @@ def test_without_heads_training_gives_scores_alone(networks):
 
 def test_weights_with_heads_into_a_network_with_heads(networks):
     full, _ = networks
-    state, said = match_auxiliary(on_meta(), full.state_dict())
+    state, note = match_auxiliary(on_meta(), full.state_dict())
     assert list(state) == list(full.state_dict())
-    assert said == "auxiliary heads: loaded"
+    assert note == "auxiliary heads: loaded"
 
 
 def test_weights_with_heads_into_a_network_without(networks):
     full, bare = networks
-    state, said = match_auxiliary(bare, full.state_dict())
+    state, note = match_auxiliary(bare, full.state_dict())
     assert list(state) == list(bare.state_dict())
-    assert "left out" in said
+    assert "removed" in note
 
 
 def test_weights_without_heads_into_a_network_with_heads(networks):
     _, bare = networks
     network = build("googlenet", num_classes=5).eval()
     before = network.aux1.fc1.weight.clone()
-    state, said = match_auxiliary(network, bare.state_dict())
-    assert "untrained" in said
+    state, note = match_auxiliary(network, bare.state_dict())
+    assert "untrained" in note
     network.load_state_dict(state, strict=True)
     assert torch.equal(network.aux1.fc1.weight, before)
     torch.testing.assert_close(network(images()), bare(images()), rtol=0, atol=0)
@@ -113,9 +115,9 @@ def test_weights_without_heads_into_a_network_with_heads(networks):
 
 def test_weights_without_heads_into_a_network_without(networks):
     _, bare = networks
-    state, said = match_auxiliary(bare, bare.state_dict())
+    state, note = match_auxiliary(bare, bare.state_dict())
     assert list(state) == list(bare.state_dict())
-    assert "in neither" in said
+    assert "in neither" in note
 
 
 def test_initial_weights():

@@ -6,7 +6,7 @@ from torch import nn
 
 from striate import models
 from striate.errors import UsageError
-from striate.models.image_encoders import Network
+from striate.models.image_encoders import Network, cut
 from striate.models.seq2seq import ImageToText
 from striate.training import transfer
 
@@ -85,6 +85,26 @@ def test_a_network_of_the_zoo_gives_its_last_maps(name):
     torch.testing.assert_close(maps, expected)
 
 
+class Convolutional(nn.Module):
+    """A network whose classifier is a 1x1 convolution, as in SqueezeNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU())
+        self.classifier = nn.Sequential(nn.Conv2d(8, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+
+    def forward(self, x):
+        """Scores `[batch, 5]`."""
+        return self.classifier(self.features(x)).flatten(1)
+
+
+def test_the_scores_of_a_convolutional_classifier_are_no_feature_maps():
+    network, images = Convolutional(), torch.rand(2, 3, 16, 16)
+    maps = cut(network, images[:1], "classifier.0")
+    assert torch.equal(maps(images), network.features(images))
+    assert not [name for name in maps.state_dict() if name.startswith("classifier")]
+
+
 def test_a_trained_classifier_becomes_the_encoder():
     """All tensors of the part that is left are the classifier's, by name, and they train."""
     classifier = models.build("resnet20", num_classes=7)
@@ -108,5 +128,5 @@ def test_what_cannot_be_read():
     with pytest.raises(UsageError, match="unexpected keyword argument 'stride'"):
         image_to_text(encoder_arguments={"stride": 2})
     network = image_to_text("resnet20", in_channels=3, input_size=(32, 32))
-    with pytest.raises(UsageError, match="a network of the zoo sees the padding"):
+    with pytest.raises(UsageError, match="this network does not mask the padding"):
         network.encode(torch.zeros(1, 3, 32, 32), widths=torch.tensor([20]))

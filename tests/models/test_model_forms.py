@@ -50,6 +50,17 @@ def test_classes_and_channels(name):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_a_row_names_the_first_and_the_last_layer(name):
+    network, row = on_meta(name, in_channels=2), MODELS[name]
+    kinds = (nn.Conv2d, nn.Linear)  # a classifier can be a 1x1 convolution
+    layers = [key for key, module in network.named_modules() if isinstance(module, kinds)]
+    assert row.first_conv == layers[0]
+    assert network.get_submodule(row.first_conv).in_channels == 2
+    assert row.classifier == layers[-1]
+    assert row.auxiliary == hasattr(network, "aux1")
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_training_gives_every_parameter_a_gradient(name):
     network = on_meta(name).train()
     scores = network(images_for(name))

@@ -107,7 +107,7 @@ def test_a_frozen_block_is_not_dropped():
 
 
 @pytest.mark.parametrize(("name", "set_it", "says"), [
-    ("vgg11", set_drop_path, "no shortcuts"), ("resnet20", set_dropout, "no dropout layers"),
+    ("vgg11", set_drop_path, "no residual blocks"), ("resnet20", set_dropout, "no dropout layers"),
 ])  # fmt: skip
 def test_networks_without_are_refused(name, set_it, says):
     with torch.device("meta"):

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from striate.models import build
-from striate.models.vgg import convolutions, initialise
+from striate.models.layers import initialise
+from striate.models.vgg import convolutions
 
 # Table 1, read row by row: "3-64" is a 3x3 convolution with 64 channels, M a pool.
 COLUMNS = {

@@ -1,36 +1,18 @@
-"""The page says what the trace says, for any input size, in a real browser and offline."""
+"""The page agrees with the trace, for any input size, in a real browser and offline."""
 
 import html
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
+from browser import needs_chromium, open_page
 from PIL import Image
 from torch import nn
 
 from striate.anatomy import trace
 from striate.models import MODELS
 from striate.report.anatomy_page import lanes, render, resizable
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --virtual-time-budget=3000"
-)
-browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-
-
-def open_page(folder, text, anchor, *flags):
-    """What the browser makes of the page."""
-    page = folder / "page.html"
-    page.write_text(text, "utf-8")
-    address = f"{page.as_uri()}#{anchor}"
-    profile = f"--user-data-dir={folder / 'profile'}"
-    command = [CHROMIUM, *FLAGS.split(), profile, *flags, address]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
 
 
 def rows_of(document):
@@ -42,7 +24,7 @@ def rows_of(document):
 
 
 class UNet(nn.Module):
-    """Pads, slices, upsamples and transposes, for the rules that no classic network needs."""
+    """Pads, slices, upsamples and transposes, for the rules that no classic network uses."""
 
     def __init__(self):
         super().__init__()
@@ -57,7 +39,7 @@ class UNet(nn.Module):
         return self.big(x)[:, :, 1:-1, ::3].relu()
 
 
-@browser
+@needs_chromium
 @pytest.mark.parametrize("name", ["googlenet", "resnet20", "mobilenet_v3_small", "unet"])
 def test_sizes_are_recomputed_in_the_page(tmp_path, name):
     net = UNet() if name == "unet" else name
@@ -72,13 +54,13 @@ def test_sizes_are_recomputed_in_the_page(tmp_path, name):
     assert f'data-macs="{expected.macs}"' in document
 
 
-@browser
-def test_a_size_that_does_not_fit_is_said(tmp_path):
+@needs_chromium
+def test_a_size_that_does_not_fit_is_reported(tmp_path):
     document = open_page(tmp_path, render(trace("lenet")), "size=40x40", "--dump-dom")
     assert "an image of 40 x 40 does not fit: fc1" in document
 
 
-@browser
+@needs_chromium
 def test_pointing_at_a_layer_shows_its_field_over_the_image(tmp_path):
     anatomy = trace("resnet18")
     index = next(i for i, layer in enumerate(anatomy.layers) if layer.name == "layer3.0.conv2")
@@ -95,7 +77,7 @@ def test_pointing_at_a_layer_shows_its_field_over_the_image(tmp_path):
     assert blue.sum() > 5000  # the photograph
     assert border.sum() > 200  # the box
     ys, xs = np.nonzero(border)
-    # 147 of 224 pixels, on an image drawn 340 / 1.5 wide
+    # 147 of 224 pixels, on an image that is 340 / 1.5 wide
     assert np.ptp(xs) == pytest.approx(np.ptp(ys), abs=4)
     assert np.ptp(xs) == pytest.approx(anatomy.layers[index].rf[0] / 224 * 340 / 1.5, abs=5)
 
@@ -114,7 +96,7 @@ def test_names_cannot_break_out_of_the_page():
     assert "</script><b>" not in page
 
 
-def test_networks_whose_sizes_the_page_cannot_follow_say_so():
+def test_which_networks_can_be_resized():
     assert [name for name in ("vgg16", "vit_ti_16", "lenet") if resizable(trace(name))] == ["vgg16", "lenet"]
 
 

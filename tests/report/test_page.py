@@ -7,20 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from random_evaluation import random_evaluation
 
 from striate.data import Problem
-from striate.inference.evaluation import measure
-from striate.report import figures
-from striate.report.page import write_report
-
-
-def evaluation(names, n=60, seed=0):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, len(names), n)
-    images = rng.integers(0, 256, (n, 8, 8, 3), np.uint8)
-    files = tuple(f"{i}.png" for i in range(n))
-    chances = rng.dirichlet(np.ones(len(names)), n)
-    return measure(files, labels, chances, tuple(names), images=images, data="data", split="test")
+from striate.errors import DataError
+from striate.report.page import render, write_report
+from striate.sections import Card, Column, Picture, Report, Section, Table, Text
+from striate.tasks.classification.report import report
 
 
 def test_the_page_of_a_run(run):
@@ -28,6 +21,10 @@ def test_the_page_of_a_run(run):
     assert text.count("data:image/png;base64,") >= 3
     assert f"{100 * run.evaluation.top1:.1f}\N{NO-BREAK SPACE}%" in text
     assert str(run.best) in text
+    for heading in ("Training curves", "Augmented training batch", "Per-class metrics", "Configuration"):
+        assert f"<h2>{heading}</h2>" in text
+    assert "model: lenet" in text
+    assert f"epochs, the best is {run.training.best_epoch}" in text
     for name in ("curves", "confusion", "calibration", "augmented"):
         with Image.open(run.training.folder / f"{name}.png") as image:
             assert min(image.size) > 100
@@ -39,45 +36,47 @@ def test_the_page_of_a_run(run):
 def test_hostile_and_foreign_names(tmp_path):
     names = ("<script>alert(1)</script>", "猫", "$x$ {{ 1 }}", "кошка")
     record = dataclasses.replace(
-        evaluation(names), problems=(Problem("bad <b>.png", "it is <empty>"),), extra_classes={"&more": 3}
+        random_evaluation(names),
+        problems=(Problem("bad <b>.png", "it is <empty>"),),
+        extra_classes={"&more": 3},
     )
-    page = write_report(record, tmp_path, model="m.safetensors")
+    page = write_report(report(record, model="<i>m.safetensors"), tmp_path)
     text = page.read_text("utf-8")
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "bad &lt;b&gt;.png" in text
     assert "&#39;&amp;more&#39;" in text
     assert "{{ 1 }}" in text
+    assert "<i>m" not in text
 
 
-def test_no_mistakes_no_picture(tmp_path):
-    record = evaluation("ab")
-    perfect = dataclasses.replace(record, probabilities=np.eye(2)[record.labels])
-    assert figures.worst_mistakes(perfect) is None
-    assert "all 60 test images are right" in write_report(perfect, tmp_path, model="m").read_text("utf-8")
+def test_every_kind_of_block_and_its_text_is_escaped():
+    table = Table(
+        (Column("<name>"), Column("share", ".1%", bar_max=1.0), Column("n", ",d")),
+        (("<x>", 0.256, 1234), ("y", None, 0), ("z", -0.1, 0)),
+    )
+    picture = Picture(np.zeros((4, 4, 1), np.uint8), alt='"<alt>', file="picture")
+    section = Section("<h>", (Text("<text>", secondary=True), table, picture), "<note>")
+    text, images = render(
+        Report(
+            "<title>", "<subtitle>", (section,), (Card(0.5, "<label>", ".1%", interval=(0.25, 0.75)),),
+            ("<warning>", "<warning>"), ("striate <command>",), "key: <value>",
+        )
+    )  # fmt: skip
+    for name in ("name", "x", "h", "text", "note", "title", "subtitle", "label", "command", "value"):
+        assert f"<{name}>" not in text.replace("<title>&lt;title&gt;</title>", "")
+        assert f"&lt;{name}&gt;" in text
+    assert text.count("&lt;warning&gt;") == 1
+    assert 'alt="&#34;&lt;alt&gt;"' in text
+    assert '25.6\N{NO-BREAK SPACE}%<span class="bar"><i style="width: 25.6%">' in text
+    assert '<i style="width: 0%">' in text  # a negative value has no bar
+    assert '<td class="number">1,234</td>' in text
+    assert '<td class="number">\N{EN DASH}</td>' in text
+    assert "interval 25.0\N{NO-BREAK SPACE}% to 75.0\N{NO-BREAK SPACE}%" in text
+    assert list(images) == ["picture"]
+    assert images["picture"].startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("classes", [2, 41])
-def test_confusion_of_few_and_many_classes(classes):
-    record = evaluation([f"class {i}" for i in range(classes)])
-    axes = figures.confusion(record).axes[0]
-    shown = {(int(t.get_position()[1]), int(t.get_position()[0])): int(t.get_text()) for t in axes.texts}
-    expected = {tuple(map(int, c)): int(record.confusion[tuple(c)]) for c in np.argwhere(record.confusion)}
-    assert shown == (expected if classes <= figures.MOST_CLASSES else {})
-
-
-def test_the_worst_mistakes_come_first():
-    record = evaluation("abc")
-    figure = figures.worst_mistakes(record)
-    confidence = record.probabilities.max(axis=1)
-    wrong = np.flatnonzero(record.predicted != record.labels)
-    worst = wrong[np.argmax(confidence[wrong])]
-    title = figure.axes[0].get_title()
-    said, true = "abc"[record.predicted[worst]], "abc"[record.labels[worst]]
-    assert title == f"{said} {confidence[worst]:.0%}\nis {true}"
-
-
-def test_pages_are_whole_or_not_there(tmp_path):
-    with pytest.raises(Exception, match="cannot write"):
-        write_report(evaluation("ab"), Path(__file__) / "nowhere", model="m")
-    assert not list(tmp_path.iterdir())
+def test_an_unwritable_folder_is_reported():
+    with pytest.raises(DataError, match="cannot write"):
+        write_report(report(random_evaluation("ab"), model="m"), Path(__file__) / "nowhere")

@@ -1,18 +1,27 @@
-"""What is decayed, and what is averaged."""
+"""The optimizers equal torch's to the bit; weight decay and layer-wise learning rates by parameter."""
 
 import pytest
 import torch
 from torch import nn
 
 from striate import models
-from striate.training.config import TrainConfig
-from striate.training.optimizer import layer_shares, make_optimizer, moving_average
+from striate.models.layers import no_weight_decay
+from striate.tasks.classification.config import ClassificationConfig
+from striate.training.optimizer import layer_scales, make_optimizer, parameter_groups
+
+
+def optimizer_of(network, **options):
+    """The optimizer of a run from random weights."""
+    config = ClassificationConfig("x", **options)
+    scales = layer_scales(network, config.layer_decay)
+    groups = parameter_groups(network, config.decay, scales, no_weight_decay(network))
+    return make_optimizer(groups, config, {})
 
 
 def test_biases_and_norms_are_not_decayed():
     network = models.build("resnet20")
     names = {id(p): name for name, p in network.named_parameters()}
-    decayed, free = make_optimizer(network, TrainConfig(data="x")).param_groups
+    decayed, free = optimizer_of(network).param_groups
     assert {names[id(p)] for p in free["params"]} == {
         name for name in names.values() if ".bn" in name or name.startswith("bn") or name.endswith("bias")
     }
@@ -20,32 +29,13 @@ def test_biases_and_norms_are_not_decayed():
     assert len(decayed["params"]) + len(free["params"]) == len(names)
 
 
-def test_the_moving_average_is_the_formula():
-    network = nn.BatchNorm1d(1)
-    average = moving_average(network, 0.5)
-    values = [1.0, 3.0, -2.0, 5.0, 8.0]
-    expected = None
-    for t, value in enumerate(values):
-        with torch.no_grad():
-            network.weight.fill_(value)
-            network.running_mean.fill_(-value)
-            network.num_batches_tracked.fill_(t)
-        average.update_parameters(network)
-        kept = min(0.5, (1 + t) / (10 + t))
-        expected = value if expected is None else kept * expected + (1 - kept) * value
-    assert average.module.weight.item() == pytest.approx(expected)
-    assert average.module.running_mean.item() == pytest.approx(-expected)
-    assert average.module.num_batches_tracked.item() == 4
-
-
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 @pytest.mark.parametrize("opt", ["adamw", "sgd"])
-def test_it_moves_the_weights_as_torch_does_to_the_bit(opt, decay, fused):
+def test_steps_equal_torchs_to_the_bit(opt, decay, fused):
     networks = [models.build("lenet") for _ in range(2)]
     networks[1].load_state_dict(networks[0].state_dict())
-    config = TrainConfig(data="x", opt=opt, lr=0.05, weight_decay=decay)
-    ours = make_optimizer(networks[0], config)
+    ours = optimizer_of(networks[0], opt=opt, lr=0.05, weight_decay=decay)
     copied = dict(zip(networks[0].parameters(), networks[1].parameters(), strict=True))
     for group in ours.param_groups:
         group["fused"] = fused
@@ -70,10 +60,10 @@ def test_it_moves_the_weights_as_torch_does_to_the_bit(opt, decay, fused):
     assert all(p.grad is None for p in copied)
 
 
-def test_the_same_names_are_saved_whether_fused_or_not():
+def test_the_state_has_the_same_names_fused_or_not():
     for opt, names in (("adamw", {"step", "exp_avg", "exp_avg_sq"}), ("sgd", {"momentum_buffer"})):
         network = models.build("lenet")
-        optimizer = make_optimizer(network, TrainConfig(data="x", opt=opt))
+        optimizer = optimizer_of(network, opt=opt)
         assert all(group["fused"] for group in optimizer.param_groups)
         for parameter in network.parameters():
             parameter.grad = torch.ones_like(parameter)
@@ -81,11 +71,13 @@ def test_the_same_names_are_saved_whether_fused_or_not():
         assert {name for state in optimizer.state.values() for name in state} == names
 
 
-def test_fused_steps_are_those_of_the_formula():
+def test_fused_steps_equal_the_formula():
     """Loshchilov, Hutter 2019, algorithm 2, in float64."""
     network = nn.Linear(3, 2, bias=False)
     w = network.weight.detach().double()
-    optimizer = make_optimizer(network, TrainConfig(data="x", lr=0.01, weight_decay=0.1))
+    optimizer = optimizer_of(network, lr=0.01, weight_decay=0.1)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.01
     m = v = torch.zeros_like(w)
     generator = torch.Generator().manual_seed(1)
     for t in range(1, 6):
@@ -98,8 +90,8 @@ def test_fused_steps_are_those_of_the_formula():
 
 
 @pytest.mark.parametrize("decay", [0.65, 0.75])
-def test_layer_decay_is_that_of_beit(decay):
-    """get_num_layer_for_vit and LayerDecayValueAssigner of its code: L + 2 layers, the patches the first."""
+def test_layer_decay_of_vit_is_that_of_beit(decay):
+    """get_num_layer_for_vit and LayerDecayValueAssigner of its code: L + 2 layers, patches first."""
 
     def number(name):
         if name.startswith(("class_token", "encoder.pos_embedding", "conv_proj")):
@@ -112,30 +104,22 @@ def test_layer_decay_is_that_of_beit(decay):
         network = models.build("vit_ti_16")
     scales = [decay ** (12 + 1 - i) for i in range(12 + 2)]
     expected = {name: scales[number(name)] for name, _ in network.named_parameters()}
-    assert layer_shares(network, decay) == pytest.approx(expected)
+    assert layer_scales(network, decay) == pytest.approx(expected)
     names = {id(p): name for name, p in network.named_parameters()}
-    for group in make_optimizer(network, TrainConfig(data="x", layer_decay=decay), "heads.head").param_groups:
+    for group in optimizer_of(network, layer_decay=decay).param_groups:
         for parameter in group["params"]:
-            assert group["share"] == pytest.approx(expected[names[id(parameter)]])
+            assert group["lr_scale"] == pytest.approx(expected[names[id(parameter)]])
 
 
-def test_layer_decay_goes_by_stage_elsewhere():
+def test_layer_decay_of_other_networks_goes_by_stage():
     with torch.device("meta"):
         network = models.build("resnet18")
-    shares = layer_shares(network, 0.5)
+    scales = layer_scales(network, 0.5)
     order = ("conv1", "layer1", "layer2", "layer3", "layer4", "fc")
-    for name, share in shares.items():
+    for name, scale in scales.items():
         at = order.index(name.split(".")[0]) if not name.startswith("bn1") else 0
-        assert share == 0.5 ** (5 - at)
-    assert set(layer_shares(network, 1.0).values()) == {1.0}
-
-
-def test_a_backbone_rate_of_ones_own_goes_with_layer_decay():
-    with torch.device("meta"):
-        network = models.build("resnet18")
-    config = TrainConfig(data="x", lr=1.0, layer_decay=0.5, backbone_lr=0.1)
-    shares = {group["share"] for group in make_optimizer(network, config, "fc").param_groups}
-    assert sorted(shares, reverse=True) == pytest.approx([1.0, *(0.1 * 0.5**k for k in range(1, 6))])
+        assert scale == 0.5 ** (5 - at)
+    assert set(layer_scales(network, 1.0).values()) == {1.0}
 
 
 def test_the_positions_of_a_vit_are_not_decayed():
@@ -144,14 +128,22 @@ def test_the_positions_of_a_vit_are_not_decayed():
     names = {id(p): name for name, p in network.named_parameters()}
     decayed = {
         names[id(p)]
-        for group in make_optimizer(network, TrainConfig(data="x")).param_groups
+        for group in optimizer_of(network).param_groups
         if group["weight_decay"]
         for p in group["params"]
     }
     assert decayed == {name for name in names.values() if name.endswith("weight") and "ln" not in name}
 
 
-def test_momentum_and_nesterov_are_sgds():
-    config = TrainConfig(data="x", opt="sgd", momentum=0.8, nesterov=True)
-    for group in make_optimizer(nn.Linear(2, 2), config).param_groups:
+def test_momentum_and_nesterov_reach_sgd():
+    for group in optimizer_of(nn.Linear(2, 2), opt="sgd", momentum=0.8, nesterov=True).param_groups:
         assert (group["momentum"], group["nesterov"]) == (0.8, True)
+
+
+def test_settings_of_adam_reach_it():
+    """Those of the Transformer (Vaswani et al. 2017, section 5.3); other optimizers ignore them."""
+    groups = parameter_groups(nn.Linear(2, 2), 0.1, {"weight": 1.0, "bias": 1.0})
+    adam = {"betas": (0.9, 0.98), "eps": 1e-9}
+    optimizer = make_optimizer(groups, ClassificationConfig("x"), adam)
+    assert all((g["betas"], g["eps"]) == ((0.9, 0.98), 1e-9) for g in optimizer.param_groups)
+    assert "betas" not in make_optimizer(groups, ClassificationConfig("x", opt="sgd"), adam).defaults

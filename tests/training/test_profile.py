@@ -1,4 +1,4 @@
-"""Where the time goes."""
+"""The phases that `--profile` measures."""
 
 import contextlib
 import time
@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import striate
-from striate.training.profile import PHASES, UNWATCHED, Profile, shares
+from striate.training.profile import OFF, PHASES, Profile, shares
 
 
-def test_phases_and_waiting_are_counted():
+def test_phases_and_waiting_times_are_counted():
     def slowly():
         for item in range(3):
             time.sleep(0.02)
@@ -35,21 +35,21 @@ def test_phases_and_waiting_are_counted():
     assert sum(share for _, _, share in rows) == pytest.approx(1)
 
 
-def test_unwatched_nothing_is_counted():
+def test_without_profile_nothing_is_counted():
     items = [1, 2]
-    assert UNWATCHED.each("waiting for data", items) is items
-    with UNWATCHED.phase("forward"):
+    assert OFF.each("waiting for data", items) is items
+    with OFF.phase("forward"):
         pass
-    UNWATCHED.start()
-    UNWATCHED.stop()
-    assert not UNWATCHED.seconds
+    OFF.start()
+    OFF.stop()
+    assert not OFF.seconds
 
 
 def test_a_profiled_run_reports_it(colors, tmp_path):
     run = striate.train(colors, model="lenet", epochs=2, profile=True, out=str(tmp_path))
     profile = run.to_json()["profile"]
-    assert set(profile) == set(PHASES) - {"frozen part"}
+    assert set(profile) == set(PHASES) - {"frozen layers"}
     assert 0 < sum(profile.values()) <= run.training.seconds
     page = run.report.read_text("utf-8")
-    assert "Where the time went" in page
+    assert "Training time" in page
     assert "waiting for data" in page

@@ -1,66 +1,57 @@
-"""Recipes: settings to train with, from sources that can be looked up, at a cost that can be counted."""
+"""Training recipes: settings from the literature, with their sources, published results and cost."""
 
 import json
 import re
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import make_images
-from torch import nn
+from conftest import Messages, make_images
 
 import striate
 from striate import facts
 from striate.anatomy import trace
-from striate.anatomy.limits import (
-    A100,
-    EFFICIENCY,
-    PUBLISHED,
-    RTX_3090,
-    images_per_hour,
-    seconds,
-    training_cost,
-)
+from striate.anatomy.limits import A100, RTX_3090, seconds, training_cost
 from striate.errors import UsageError
 from striate.models import MODELS
-from striate.progress import Progress
-from striate.training.config import TrainConfig
-from striate.training.recipes import IMAGES, RECIPES, apply, expected, family, find, passes
+from striate.models.recipe import IMAGES
+from striate.tasks.classification.config import ClassificationConfig
+from striate.training.recipes import all_recipes, apply, expected, find, passes, recipes_for
 
+RECIPES = all_recipes()
 ALL = [(key, name) for key, recipes in RECIPES.items() for name in recipes]
 
 
-def test_every_network_has_the_papers_own_and_a_modern_one():
+def test_every_network_has_a_recipe_of_its_paper_and_a_modern_one():
     for model in MODELS:
-        assert {"paper", "modern"} <= RECIPES[family(model)].keys()
-    assert {family(model) for model in MODELS} == set(RECIPES)
+        assert {"paper", "modern"} <= recipes_for(model).keys()
+    assert {row.family for row in MODELS.values()} == set(RECIPES)
 
 
 @pytest.mark.parametrize(("key", "name"), ALL)
-def test_settings_are_a_configuration(key, name):
+def test_settings_are_valid_options(key, name):
     recipe = RECIPES[key][name]
-    model = next(model for model in MODELS if family(model) == key)
-    settings, said = apply(name, model, {})
-    config = TrainConfig(data="x", **settings)
+    model = next(model for model, row in MODELS.items() if row.family == key)
+    settings, message = apply(name, model, {})
+    config = ClassificationConfig("x", **settings)
     assert {field: getattr(config, field) for field in recipe.settings} == dict(recipe.settings)
     assert (config.recipe, config.model) == (name, model)
-    assert said == f"recipe {name} for {model}: {recipe.source}"
+    assert message == f"recipe {name} for {model}: {recipe.source}"
     for field in ("opt", "batch", "epochs", "lr", "sched", "warmup", "weight_decay", "augment"):
-        assert field in recipe.settings, f"{field} would be left to a default that may change"
+        assert field in recipe.settings, f"{field} would depend on a default that may change"
     assert recipe.on in IMAGES
 
 
 @pytest.mark.parametrize(("key", "name"), [pair for pair in ALL if RECIPES[pair[0]][pair[1]].results])
 def test_results_are_published_ones(key, name):
     """Each recipe that claims any has some, for a network of its family, out of facts.py."""
-    found = {model: expected(model, RECIPES[key][name]) for model in MODELS if family(model) == key}
+    found = {model: expected(model, RECIPES[key][name]) for model, row in MODELS.items() if row.family == key}
     assert any(found.values())
     for model, results in found.items():
         assert all(result.network == model and result in facts.RESULTS for result in results)
 
 
 def test_numbers_of_the_papers():
-    """As printed: passes of the papers' steps, and results that everybody knows."""
+    """As printed: epochs from the papers' steps, and well-known results."""
     assert 600_000 * 256 / IMAGES["ImageNet"] == pytest.approx(
         find("resnet50", "paper").settings["epochs"], abs=0.2
     )
@@ -79,17 +70,17 @@ def test_numbers_of_the_papers():
     assert expected("googlenet", find("googlenet", "modern")) == ()
 
 
-def test_what_is_given_goes_before_the_recipe_and_is_said():
-    settings, said = apply("modern", "resnet50", {"epochs": 20, "batch": 64, "momentum": 0.9})
+def test_options_of_the_user_override_the_recipe_with_a_message():
+    settings, message = apply("modern", "resnet50", {"epochs": 20, "batch": 64, "momentum": 0.9})
     assert (settings["epochs"], settings["batch"], settings["cutmix"]) == (20, 64, 1.0)
     assert settings["lr"] == pytest.approx(0.5 * 64 / 1024)
-    assert "--epochs 20 (the recipe has 600)" in said
-    assert "the learning rate is 0.0312 (the recipe has 0.5 for 1024)" in said
-    assert "momentum" not in said  # it is the recipe's
+    assert "--epochs 20 (the recipe has 600)" in message
+    assert "the learning rate is 0.0312 (the recipe has 0.5 for 1024)" in message
+    assert "momentum" not in message  # the same as the recipe's
     assert apply("modern", "resnet50", {"batch": 64, "lr": 0.3})[0]["lr"] == 0.3
 
 
-def test_an_unknown_recipe_is_told_where_to_look():
+def test_an_unknown_recipe_has_near_matches_and_the_command_that_lists_them():
     with pytest.raises(UsageError, match=r"did you mean modern.*striate recipes vgg16"):
         find("vgg16", "moderne")
     with pytest.raises(UsageError, match="striate recipes resnet18"):
@@ -106,50 +97,27 @@ def test_costs_are_counted():
     )  # never above what arithmetic allows
 
 
-def test_the_limit_is_the_roofline_layer_by_layer():
-    """A convolution that arithmetic limits, and a norm that memory limits, by hand."""
-    network = nn.Sequential(nn.Conv2d(512, 512, 3, padding=1, bias=False), nn.BatchNorm2d(512)).eval()
-    anatomy = trace(network, torch.empty(1, 512, 64, 64))
-    macs, values = 512 * 512 * 9 * 64 * 64, 512 * 64 * 64
-    forward = 2 * macs / A100.flops + 2 * 2 * values / A100.bandwidth
-    assert seconds(anatomy, A100, training=False) == pytest.approx(forward)
-    step = 20 * (512 * 512 * 9 + 2 * 512) / 256 / A100.bandwidth
-    learning = 6 * macs / A100.flops + 5 * 2 * values / A100.bandwidth + step
-    assert seconds(anatomy, A100, training=True) == pytest.approx(learning)
-
-
-@pytest.mark.parametrize("model", PUBLISHED)
-def test_the_estimate_is_within_a_factor_of_two_of_what_others_measured(model):
-    anatomy = trace(model)
-    for measured, training in zip(PUBLISHED[model], (True, False), strict=True):
-        estimate = images_per_hour(anatomy, RTX_3090, training=training) / 3600
-        assert 1 / 2 < measured / estimate < 2
-        if training:
-            assert measured < estimate / EFFICIENCY  # the limit
-
-
-def test_a_run_by_recipe(tmp_path, capsys):
+def test_a_run_by_recipe(tmp_path):
     for name, color in (("red", (200, 40, 40)), ("blue", (40, 40, 200))):
         make_images(tmp_path / "data" / name, 10, color)
 
-    class Words(Progress):
-        def __init__(self):
-            self.said = []
-
-        def info(self, message):
-            self.said.append(message)
-
-    words = Words()
+    messages = Messages()
     run = striate.train(
-        tmp_path / "data", words, model="resnet20", recipe="modern", epochs=1, batch=8, out=str(tmp_path)
+        tmp_path / "data",
+        progress=messages,
+        model="resnet20",
+        recipe="modern",
+        epochs=1,
+        batch=8,
+        out=str(tmp_path),
     )
     config = run.training.config
     assert (config.recipe, config.drop_path, config.nesterov, config.epochs) == ("modern", 0.5, True, 1)
     assert config.lr == pytest.approx(0.1 * 8 / 128)
-    assert any(line.startswith("recipe modern for resnet20: Huang") for line in words.said)
+    assert any(line.startswith("recipe modern for resnet20: Huang") for line in messages.infos)
 
 
-def test_the_command_shows_them(monkeypatch, capsys):
+def test_the_command_lists_recipes(capsys):
     from striate import cli
 
     assert cli.run(["recipes", "--json"]) == 0
@@ -162,7 +130,7 @@ def test_the_command_shows_them(monkeypatch, capsys):
     assert "(an estimate)" in out
 
 
-def test_flags_go_before_the_recipe(tmp_path, capsys):
+def test_flags_override_the_recipe(tmp_path, capsys):
     from striate import cli
 
     make_images(tmp_path / "data" / "a", 6, (200, 40, 40))
@@ -183,7 +151,7 @@ def test_flags_go_before_the_recipe(tmp_path, capsys):
     assert "epochs: 1\n" in text
 
 
-def test_the_page_has_them_all():
+def test_the_page_lists_all_recipes():
     page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text("utf-8")
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if "| `" in line
@@ -204,7 +172,7 @@ def test_the_page_has_them_all():
     low, high = re.search(r"are ([\d.]+) to ([\d.]+) of that roofline", page).groups()
     reached = [
         rate * seconds(trace(model), RTX_3090, training=training)
-        for model, pair in PUBLISHED.items()
+        for model, pair in facts.RTX_3090_IMAGES_PER_SECOND.items()
         for rate, training in zip(pair, (True, False), strict=True)
     ]
     assert min(reached) == pytest.approx(float(low), abs=0.05)

@@ -1,4 +1,4 @@
-"""RMSprop as TensorFlow has it: its formula number by number, and PyTorch's own where the two agree."""
+"""TensorFlow's RMSprop: its formula number by number, and PyTorch's RMSprop where the two agree."""
 
 import copy
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from striate import models
-from striate.training.config import TrainConfig
-from striate.training.optimizer import make_optimizer
+from striate.tasks.classification.config import ClassificationConfig
+from striate.training.optimizer import layer_scales, make_optimizer, parameter_groups
 from striate.training.rmsprop import RMSprop
 
 
@@ -22,7 +22,7 @@ from striate.training.rmsprop import RMSprop
     seed=st.integers(0, 99),
 )
 @settings(max_examples=20, deadline=None)
-def test_it_is_the_formula(momentum, epsilon, weight_decay, seed):
+def test_steps_equal_the_formula(momentum, epsilon, weight_decay, seed):
     """mean_square from 1; mom = momentum mom + lr g / sqrt(mean_square + epsilon); the rate changes."""
     rng = np.random.default_rng(seed)
     w = rng.normal(size=3)
@@ -47,8 +47,8 @@ def test_it_is_the_formula(momentum, epsilon, weight_decay, seed):
     assert unused not in optimizer.state
 
 
-def test_it_is_pytorchs_where_the_two_agree():
-    """From the same mean square, with no epsilon, no momentum and one rate."""
+def test_steps_equal_pytorchs_where_the_two_agree():
+    """From the same mean square, without epsilon and momentum, at a constant rate."""
     torch.manual_seed(0)
     ours = nn.Linear(4, 3).double()
     theirs = copy.deepcopy(ours)
@@ -66,10 +66,12 @@ def test_it_is_pytorchs_where_the_two_agree():
         assert torch.allclose(one, other, rtol=1e-12)
 
 
-def test_the_configuration_chooses_it():
-    config = TrainConfig(data="x", model="mobilenet_v3_small", opt="rmsprop", batch=4096, momentum=0.8)
-    optimizer = make_optimizer(models.build("mobilenet_v3_small", num_classes=2), config)
+def test_opt_rmsprop_selects_it():
+    config = ClassificationConfig("x", model="mobilenet_v3_small", opt="rmsprop", batch=4096, momentum=0.8)
+    network = models.build("mobilenet_v3_small", num_classes=2)
+    groups = parameter_groups(network, config.decay, layer_scales(network, 1.0))
+    optimizer = make_optimizer(groups, config, {})
     assert isinstance(optimizer, RMSprop)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 1e-5}
     assert optimizer.defaults["momentum"] == 0.8
-    assert config.peak_rate == pytest.approx(0.256)  # EfficientNetV2's for 4096, torchvision's 0.064 for 1024
+    assert config.peak_lr == pytest.approx(0.256)  # EfficientNetV2's for 4096, torchvision's 0.064 for 1024

@@ -1,4 +1,4 @@
-"""Transfer learning: what trains, what is frozen bit for bit, and what is said about it."""
+"""Transfer learning: frozen parts stay the same bit for bit, and notes say which weights were loaded."""
 
 import copy
 
@@ -6,25 +6,20 @@ import numpy as np
 import pytest
 import torch
 from conftest import COLORS, make_images
+from pretrained import SIZES, build, pretrained
+from tiny_training import make_training
 from torch import nn
 
 import striate
 from striate import bundle, models
-from striate.bundle import Description
 from striate.data import InMemoryImages
 from striate.errors import UsageError
 from striate.models.vit import interpolate_positions
 from striate.training import transfer
-from striate.training.config import TrainConfig
-from striate.training.loop import Job, fit
-from striate.training.optimizer import make_optimizer
-from striate.training.schedule import Epochs
-from striate.training.state import TrainState
+from striate.training.loop import fit
 from striate.transforms.preprocess import NORMALIZATIONS, Preprocess
 
 MODES = ("all", "last", "head", "append")
-# Image sizes at which a step is quick; the others at 32 px.
-SIZES = {"alexnet": 64, "alexnet_2012": 64, "googlenet_2014": 80}
 QUICK = ("lenet", "googlenet", "googlenet_2014", "resnet18", "resnet20", "mobilenet_v3_small", "vit_ti_16")
 HUGE = ("alexnet", "vgg11_bn")  # their fully connected layers take seconds
 
@@ -38,36 +33,9 @@ def data(tmp_path_factory):
 
 
 def on_meta(name, **arguments):
-    """A network of which only the layers matter, not the weights."""
+    """A network without weights."""
     with torch.device("meta"):
         return models.build(name, **arguments)
-
-
-def build(name, size, **arguments):
-    """A network with seeded weights, and BatchNorm statistics that are not the initial ones."""
-    torch.manual_seed(0)
-    if models.MODELS[name].sizes == "argument":
-        arguments["input_size"] = [size, size]
-    network = models.build(name, **arguments)
-    # Statistics of some images: random ones would let the signal of a thousand frozen layers overflow.
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
-    if norms:
-        with torch.no_grad():
-            network.train()(torch.randn(4, arguments.get("in_channels", 3), size, size))
-    for norm in norms:
-        norm.momentum = 0.1
-    return network, arguments
-
-
-def pretrained(folder, name, size=32, classes=7):
-    """A bundle of such a network."""
-    network, arguments = build(name, size, num_classes=classes, in_channels=3)
-    names = tuple(f"c{i}" for i in range(classes))
-    description = Description("classification", name, arguments, names, Preprocess.for_size(size))
-    bundle.write(folder / f"{name}.safetensors", network, description)
-    return str(folder / f"{name}.safetensors")
 
 
 CASES = [(name, mode) for name in QUICK for mode in MODES] + [(name, "head") for name in HUGE]
@@ -96,18 +64,17 @@ def test_frozen_means_parameters_and_buffers(name, mode):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (6, size, size, channels), np.uint8)
     samples = InMemoryImages(images, np.arange(6) % 3, ("x",) * 6, ())
-    config = TrainConfig(
-        data="x", model=name, epochs=1, batch=3, opt="sgd", lr=0.05, augment="none", warmup=0.0
-    )
-    pre = Preprocess.for_size(size, channels)
-    state = TrainState.fresh(network, config, torch.device("cpu"), head)
-    fit(state, Job(pre, samples, samples, config, torch.device("cpu"), Epochs(config, len(samples))))
+    options = {"epochs": 1, "batch": 3, "opt": "sgd", "lr": 0.05, "augment": "none", "warmup": 0.0}
+    preprocess = Preprocess.for_size(size, channels)
+    fit(make_training(network, samples, samples, preprocess=preprocess, head=head, model=name, **options))
 
     after = network.state_dict()
     for key, value in frozen.items():
-        assert torch.equal(after[key], value), f"{key} is frozen and has moved"
-    moved = {key for key in before if not torch.equal(after[key], before[key])}
-    assert all(any(key.startswith(module) for key in moved) for module in inside), "what trains has moved"
+        assert torch.equal(after[key], value), f"{key} is frozen but has changed"
+    changed = {key for key in before if not torch.equal(after[key], before[key])}
+    assert all(any(key.startswith(module) for key in changed) for module in inside), (
+        "every trained module has changed"
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -132,25 +99,25 @@ def test_a_run_keeps_the_frozen_part_of_its_weights(name, mode, data, tmp_path):
     head = "head" if mode == "append" else models.MODELS[name].classifier
     transfer.freeze(network, mode, 2, head)
     for key in transfer.frozen_state(network):
-        assert torch.equal(after[key], before[key.removeprefix("base.")]), f"{key} is frozen and has moved"
+        assert torch.equal(after[key], before[key.removeprefix("base.")]), f"{key} is frozen but has changed"
     assert striate.load(run.best, device="cpu").classes == tuple(COLORS)
-    assert any("parameters train" in note for note in run.training.notes)
+    assert any("parameters are trained" in note for note in run.training.notes)
 
 
-def test_units_are_stages_and_blocks():
-    assert transfer.units(on_meta("resnet18")) == [
+def test_stages():
+    assert transfer.stages(on_meta("resnet18")) == [
         ["conv1", "bn1"], ["layer1"], ["layer2"], ["layer3"], ["layer4"], ["fc"]
     ]  # fmt: skip
-    assert transfer.units(on_meta("vit_ti_16", input_size=32))[-2:] == [
+    assert transfer.stages(on_meta("vit_ti_16", input_size=32))[-2:] == [
         ["encoder.layers.encoder_layer_11", "encoder.ln"], ["heads.head"]
     ]  # fmt: skip
-    assert transfer.units(on_meta("vgg11_bn", num_classes=2))[:2] == [
+    assert transfer.stages(on_meta("vgg11_bn", num_classes=2))[:2] == [
         ["features.0", "features.1"], ["features.4", "features.5"]
     ]  # fmt: skip
-    assert transfer.units(on_meta("mobilenet_v3_small"))[-2:] == [["classifier.0"], ["classifier.3"]]
+    assert transfer.stages(on_meta("mobilenet_v3_small"))[-2:] == [["classifier.0"], ["classifier.3"]]
 
 
-def test_dropout_goes_with_the_layer_it_feeds():
+def test_dropout_has_the_mode_of_the_layer_it_feeds():
     network = on_meta("alexnet", num_classes=2)
     transfer.freeze(network, "head", 1, "classifier.6")
     transfer.training_mode(network)
@@ -165,52 +132,46 @@ def test_dropout_goes_with_the_layer_it_feeds():
     assert not network.features.training
 
 
-def test_all_of_a_fresh_network_is_in_training_mode():
+def test_a_new_network_is_entirely_in_training_mode():
     for name in ("resnet18", "googlenet", "vit_ti_16", "alexnet"):
         network = on_meta(name)
         transfer.training_mode(network)
         assert all(module.training for module in network.modules())
 
 
-def test_rates_of_backbone_and_head():
-    network = models.build("resnet20", num_classes=2)
-    optimizer = make_optimizer(network, TrainConfig(data="x", lr=0.5, backbone_lr=0.02), "linear")
-    share = {id(p): group["share"] for group in optimizer.param_groups for p in group["params"]}
-    for name, parameter in network.named_parameters():
-        assert share[id(parameter)] == pytest.approx(1.0 if name.startswith("linear") else 0.04)
-    assert TrainConfig(data="x", lr=0.5).backbone_rate == pytest.approx(0.05)
-
-
-def test_a_first_layer_for_rgb_reads_gray_as_the_same_gray_in_rgb():
+def test_a_first_layer_for_rgb_is_summed_for_grayscale_images():
     torch.manual_seed(0)
     rgb = models.build("resnet20").eval()
     gray = models.build("resnet20", in_channels=1).eval()
-    told = transfer.load(gray, rgb.state_dict(), "x")
-    assert "conv1.weight: summed" in told.sentences[1]
-    assert told.fresh == ()
+    loading = transfer.load(gray, rgb.state_dict(), "x")
+    assert "conv1.weight: summed" in loading.notes[1]
+    assert loading.fresh == ()
     x = torch.randn(2, 1, 32, 32)
     torch.testing.assert_close(gray(x), rgb(x.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-5)
 
 
-def test_positions_are_interpolated_for_another_size():
+def test_positions_are_interpolated_for_another_image_size():
     old, new = (models.build("vit_ti_16", num_classes=3, input_size=size) for size in (32, 48))
-    told = transfer.load(new, old.state_dict(), "x")
-    assert any("interpolated for 3x3 patches" in line for line in told.sentences)
+    loading = transfer.load(new, old.state_dict(), "x")
+    assert any("interpolated for 3x3 patches" in line for line in loading.notes)
     expected = interpolate_positions(old.encoder.pos_embedding, (3, 3))
     assert torch.equal(new.encoder.pos_embedding, expected)
 
 
-def test_what_does_not_fit_is_said():
+def test_weights_that_do_not_fit_are_named():
     small, large = (models.build("lenet", num_classes=n) for n in (3, 5))
     before = copy.deepcopy(large.state_dict())
-    told = transfer.load(large, small.state_dict(), "three.safetensors")
-    assert told.fresh == ("fc3.weight", "fc3.bias")
-    assert told.sentences[0] == "three.safetensors: 8 of 10 tensors loaded; fresh are fc3.weight, fc3.bias"
-    assert "fc3.weight: not loaded, it has shape [3, 84] and not [5, 84]" in told.sentences
+    loading = transfer.load(large, small.state_dict(), "three.safetensors")
+    assert loading.fresh == ("fc3.weight", "fc3.bias")
+    assert (
+        loading.notes[0]
+        == "three.safetensors: 8 of 10 tensors loaded; initialised at random: fc3.weight, fc3.bias"
+    )
+    assert "fc3.weight: not loaded because its shape is [3, 84], not [5, 84]" in loading.notes
     assert torch.equal(large.fc3.weight, before["fc3.weight"])
 
 
-def test_the_weights_preprocessing_is_kept_and_a_mismatch_is_said(data, tmp_path):
+def test_the_preprocessing_of_the_weights_is_kept_and_a_mismatch_is_noted(data, tmp_path):
     source = pretrained(tmp_path, "resnet20")
     options = {"model": "resnet20", "weights": source, "epochs": 1, "out": str(tmp_path / "runs")}
     run = striate.train(data, **options)
@@ -225,47 +186,32 @@ def test_the_weights_preprocessing_is_kept_and_a_mismatch_is_said(data, tmp_path
     assert run.training.description.preprocess.mean == (pytest.approx((0.485 + 0.456 + 0.406) / 3),)
 
 
-def test_a_replaced_classifier_is_said(data, tmp_path):
-    source = pretrained(tmp_path, "lenet", classes=3)  # three classes too, but others
+def test_a_replaced_classifier_is_noted(data, tmp_path):
+    source = pretrained(tmp_path, "lenet", classes=3)  # three classes as well, but different ones
     run = striate.train(data, model="lenet", weights=source, epochs=1, out=str(tmp_path / "runs"))
     assert "fc3, for 3 classes, is replaced by one for 3" in run.training.notes
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"transfer": "head"}, "without weights"),
-        ({"transfer": "haed", "weights": "x"}, "did you mean head"),
-        ({"transfer": "last", "last_layers": 0, "weights": "x"}, "--last-layers 0"),
-        ({"transfer": "head", "model": "lenet5", "weights": "x"}, "fixed codes"),
-        ({"normalize": "imagnet"}, "did you mean imagenet"),
-    ],
-)
-def test_what_cannot_be_is_refused(options, says):
-    with pytest.raises(UsageError, match=says):
-        TrainConfig(data="x", **options)
-
-
-def test_more_layers_than_there_are(data, tmp_path):
+def test_more_last_layers_than_the_network_has(data, tmp_path):
     source = pretrained(tmp_path, "resnet20")
     options = {"model": "resnet20", "weights": source, "out": str(tmp_path / "runs")}
-    with pytest.raises(UsageError, match="has 5 stages and blocks"):
+    with pytest.raises(UsageError, match="has 5 stages"):
         striate.train(data, transfer="last", last_layers=9, **options)
 
 
-def test_what_did_not_fit_is_not_frozen_as_noise(data, tmp_path):
+def test_random_weights_are_not_frozen(data, tmp_path):
     source = pretrained(tmp_path, "lenet")
     options = {"model": "lenet", "weights": source, "imgsz": 48, "out": str(tmp_path / "runs")}
-    with pytest.raises(UsageError, match=r"fc1\.weight did not fit and would be frozen as noise"):
+    with pytest.raises(UsageError, match=r"fc1\.weight did not fit and would be frozen with random values"):
         striate.train(data, transfer="head", **options)
     assert striate.train(data, transfer="all", epochs=1, **options).evaluation.n
 
 
-def test_an_appended_network_goes_on_but_is_not_appended_to(data, tmp_path):
+def test_an_appended_network_can_be_trained_but_not_appended_to_again(data, tmp_path):
     source = pretrained(tmp_path, "resnet20")
     options = {"model": "resnet20", "epochs": 1, "out": str(tmp_path / "runs")}
     first = striate.train(data, weights=source, transfer="append", **options)
     again = striate.train(data, weights=str(first.best), transfer="head", **options)
     assert again.training.description.arguments["append"] == 3
-    with pytest.raises(UsageError, match="has an appended layer already"):
+    with pytest.raises(UsageError, match="already has an appended layer"):
         striate.train(data, weights=str(first.best), transfer="append", **options)

@@ -1,7 +1,7 @@
-"""What two processes do together; torchrun starts this, and test_distributed.py looks at what it leaves.
+"""What two processes do together; torchrun starts this script, and test_distributed.py checks its results.
 
-Each part trains anew, so that one start of the processes serves all of them. The last part loses a process,
-whereupon torchrun starts both again.
+Each part trains anew, so that one start of the processes serves all of them. In the last part one process
+dies, and torchrun starts both again.
 """
 
 import contextlib
@@ -18,41 +18,27 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from conftest import Messages
+from tiny_training import CPU, PREPROCESS, make_training
 from torch import nn
 
 import striate.cli
 from striate import models
+from striate.api import resume_training, run_training
 from striate.data import InMemoryImages
 from striate.data.images.loader import stream
 from striate.errors import DataError, StriateError, TrainingError
-from striate.progress import Progress
-from striate.training import loop, step
-from striate.training.config import TrainConfig
-from striate.training.distributed import ALONE
-from striate.training.joining import joined
-from striate.training.keeper import Keeper
-from striate.training.loop import Job, validate
-from striate.training.schedule import Epochs
-from striate.training.session import TrainingInterrupted, resume, train
-from striate.training.state import TrainState
-from striate.training.step import learn
-from striate.training.sync_norm import SyncBatchNorm2d
-from striate.transforms.preprocess import Preprocess
+from striate.tasks.classification import task
+from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.classification.metrics import validate
+from striate.training import loop
+from striate.training.batchnorm import SyncBatchNorm2d
+from striate.training.checkpointer import Checkpointer
+from striate.training.distributed import SINGLE, init_distributed
+from striate.training.interrupts import TrainingInterrupted
 
 RANK = int(os.environ["RANK"])
-AGAIN = os.environ["TORCHELASTIC_RESTART_COUNT"] != "0"
-CPU = torch.device("cpu")
-PRE = Preprocess.for_size(32)
-
-
-class Words(Progress):
-    def __init__(self):
-        self.heard = []
-
-    def info(self, message):
-        self.heard.append(message)
-
-    warn = info
+RESTARTED = os.environ["TORCHELASTIC_RESTART_COUNT"] != "0"
 
 
 class Torn(InMemoryImages):
@@ -82,30 +68,34 @@ def source(n, broken=()):
     return made
 
 
-def gradient(world, network, images, which, progress=None, **options):
-    """The gradient that `learn` gives the optimizer, of one batch."""
-    config = TrainConfig(
-        data="x", model="lenet", opt="sgd", lr=1.0, augment="none", **{"batch": 64, **options}
+def gradient(distributed, network, images, samples, progress=None, **options):
+    """The gradients that `train_step` gives the optimizer for one step, and the state after it."""
+    options = {"opt": "sgd", "lr": 1.0, "augment": "none", "batch": 64, **options}
+    training = make_training(
+        network,
+        images,
+        images,
+        distributed=distributed,
+        progress=progress or Messages(),
+        model="lenet",
+        **options,
     )
-    job = Job(PRE, images, images, config, CPU, Epochs(config, len(images)), world=world)
-    state = TrainState.fresh(network, config, CPU)
     found = []
-    state.optimizer.step = lambda *_: found.extend(p.grad.clone() for p in network.parameters())
+    training.state.optimizer.step = lambda *_: found.extend(p.grad.clone() for p in network.parameters())
     loop.training_mode(network)
-    [batch] = stream(images, [world.share(which)], CPU)
-    batch = world.usable(batch)
-    learn(state, job, batch, *world.counts(len(batch), batch.weight), progress or Words())
-    found.clear()  # the first step is another one: DistributedDataParallel arranges its buckets after it
-    state.tally.clear()
-    learn(state, job, batch, *world.counts(len(batch), batch.weight), progress or Words())
-    return found, state
+    [batch] = training.task.batches(0, [distributed.shard(samples)])
+    loop.train_step(training, batch, len(samples))
+    found.clear()  # DistributedDataParallel rearranges its buckets after the first step
+    training.state.totals.reset()
+    loop.train_step(training, batch, len(samples))
+    return found, training.state
 
 
-def plain(network, images, which):
-    """The same by torch alone, on all images that can be read."""
+def plain_gradient(network, images, which):
+    """The same by torch alone, on all readable images."""
     which = which[~np.isin(which, images.broken)]
     network.zero_grad()
-    scores = network(PRE.normalize(torch.from_numpy(images.images[which])))
+    scores = network(PREPROCESS.normalize(torch.from_numpy(images.images[which])))
     F.cross_entropy(scores, torch.from_numpy(images.labels[which])).backward()
     return [p.grad.clone() for p in network.parameters()]
 
@@ -116,33 +106,33 @@ def close(mine, other, tolerance=1e-6):
 
 
 def gradients():
-    """Even shares, uneven ones, with holes, with nothing but holes, and none at all."""
-    shares = ((8, (), 1), (7, (), 2), (7, (0, 5), 2), (7, (0, 1, 2), 1), (6, (4, 5), 2), (2, (), 1))
-    for count, broken, parts in shares:
+    """Even and uneven shards, shards with some or only unreadable images, and empty shards."""
+    cases = ((8, (), 1), (7, (), 2), (7, (0, 5), 2), (7, (0, 1, 2), 1), (6, (4, 5), 2), (2, (), 1))
+    for count, broken, parts in cases:
         torch.manual_seed(0)
         images, network = source(count, broken), models.build("lenet", num_classes=3)
-        expected = plain(network, images, np.arange(count))
-        with joined("cpu") as world:
-            found, state = gradient(world, network, images, np.arange(count), accumulate=parts)
+        expected = plain_gradient(network, images, np.arange(count))
+        with init_distributed("cpu") as distributed:
+            found, state = gradient(distributed, network, images, np.arange(count), micro_batches=parts)
         close(found, expected)
-        assert state.tally.count == count - len(broken)
+        assert state.totals.count == count - len(broken)
 
 
 def memory():
-    """One process has too little memory for four images: both cut their batches, to the same gradient."""
+    """One process has too little memory for four images: both split their batches, for the same gradient."""
     torch.manual_seed(0)
-    images, network, told = source(8), models.build("lenet", num_classes=3), Words()
-    expected = plain(network, images, np.arange(8))
+    images, network, messages = source(8), models.build("lenet", num_classes=3), Messages()
+    expected = plain_gradient(network, images, np.arange(8))
 
     def too_many(module, inputs):
         if RANK == 1 and len(inputs[0]) > 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     network.register_forward_pre_hook(too_many)
-    with joined("cpu") as world:
-        found, state = gradient(world, network, images, np.arange(8), told)
-    assert state.parts == 2
-    assert "in 2 parts" in told.heard[0]
+    with init_distributed("cpu") as distributed:
+        found, state = gradient(distributed, network, images, np.arange(8), messages)
+    assert state.micro_batches == 2
+    assert "split into 2 micro-batches" in messages.warnings[0]
     close(found, expected)
 
 
@@ -159,106 +149,111 @@ class Normed(nn.Module):
 
 
 def norms():
-    """BatchNorm over both processes is torch's BatchNorm of the whole batch, also where one has no image."""
+    """BatchNorm over both processes is torch's BatchNorm of the whole batch, even if one has no image."""
     for count, broken, parts in ((9, (), 1), (9, (1,), 1), (6, (3, 4, 5), 1), (8, (), 2), (2, (), 1)):
         torch.manual_seed(1)
         images, whole, network = source(count, broken), Normed(), Normed()
         network.load_state_dict(whole.state_dict())
-        with joined("cpu") as world:
-            network = world.prepared(network, sync_norm=True)
+        with init_distributed("cpu") as distributed:
+            network = distributed.sync_batchnorm(network, True)
             assert isinstance(network.norm, SyncBatchNorm2d)
-            found, _ = gradient(world, network, images, np.arange(count), accumulate=parts)
-        if parts == 1:  # else the statistics are of a part of each share: there is nothing to compare with
-            plain(whole, images, np.arange(count))
-            close(found, plain(whole, images, np.arange(count)))
+            found, _ = gradient(distributed, network, images, np.arange(count), micro_batches=parts)
+        if parts == 1:  # otherwise the statistics are per micro-batch, and there is nothing to compare with
+            plain_gradient(whole, images, np.arange(count))
+            close(found, plain_gradient(whole, images, np.arange(count)))
             close(network.state_dict().values(), whole.state_dict().values())
-    with joined("cpu") as world:  # else each has statistics of its own, and a single image is left alone
-        world.prepared(Normed(), sync_norm=False)
-        [batch] = stream(source(4, (3,)), [world.share(np.arange(4))], CPU)
-        assert len(world.usable(batch)) == (2, 0)[RANK]
+    with init_distributed(
+        "cpu"
+    ) as distributed:  # without it, each process has its own statistics, and a single image has none
+        distributed.sync_batchnorm(Normed(), False)
+        [batch] = stream(source(4, (3,)), [distributed.shard(np.arange(4))], CPU)
+        assert len(distributed.usable(batch)) == (2, 0)[RANK]
 
 
 def validation():
     torch.manual_seed(0)
     images, network = source(23, (4, 20)), models.build("lenet", num_classes=3)
     for batch in (4, 64):
-        alone = validate(network, PRE, images, batch, CPU)
-        with joined("cpu") as world:
-            assert validate(network, PRE, images, batch, CPU, world=world) == alone
+        alone = validate(network, PREPROCESS, images, batch, CPU)
+        with init_distributed("cpu") as distributed:
+            assert validate(network, PREPROCESS, images, batch, CPU, distributed=distributed) == alone
 
 
-def stopped(config, expected):
-    """SIGTERM to one of them: both stop after the same step, and together they come to the same end."""
-    whole = Keeper.after_step
+def interrupted(config, expected):
+    """SIGTERM to one of them: both stop after the same step, and the resumed run ends as ever."""
+    after_step = Checkpointer.after_step
 
-    def after_step(keeper):
-        if RANK == 1 and keeper._state.step == 4:
+    def terminating(checkpointer):
+        if RANK == 1 and checkpointer._state.step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-        whole(keeper)
+        after_step(checkpointer)
 
-    told = Words()
-    with instead(Keeper, "after_step", after_step), pytest.raises(TrainingInterrupted) as stop:
-        train(dataclasses.replace(config, name="stopped"), told)
+    messages = Messages()
+    with instead(Checkpointer, "after_step", terminating), pytest.raises(TrainingInterrupted) as stop:
+        run_training(dataclasses.replace(config, name="stopped", progress=messages))
     assert stop.value.terminated
-    done = resume(stop.value.run.folder, told)
-    assert done.leads == (RANK == 0)
+    done = resume_training(stop.value.run.folder, messages)
+    assert done.is_main == (RANK == 0)
     if RANK == 0:
-        assert any("at step 5," in line for line in told.heard)
+        assert any("at step 5," in line for line in messages.infos)
         assert [row.val_loss for row in done.epochs] == [row.val_loss for row in expected.epochs]
     else:
-        assert not told.heard  # one of them speaks
+        assert not messages.infos + messages.warnings  # only the main process reports
 
 
 def rolled_back(config):
-    """A loss that is not finite in one of them sets both back."""
-    whole, left = loop.loss_of, [1]
+    """A loss that is not finite in one process returns both to the checkpoint."""
+    cross_entropy, left = task.cross_entropy, [1]
 
-    def loss_of(output, truth, smoothing):
-        loss, scores = whole(output, truth, smoothing)
-        if RANK == 1 and left and len(truth) == 7:
+    def infinite(output, labels, smoothing):
+        loss, scores = cross_entropy(output, labels, smoothing)
+        if RANK == 1 and left and len(labels) == 7:
             left.pop()
             loss = loss * float("inf")
         return loss, scores
 
-    told = Words()
-    with instead(loop, "loss_of", loss_of), instead(step, "_rehearse", lambda *_: None):
-        done = train(dataclasses.replace(config, name="rolled", rollbacks=1, batch=14, save_every=1), told)
+    messages = Messages()
+    config = dataclasses.replace(
+        config, name="rolled", rollbacks=1, batch=14, save_every=1, progress=messages
+    )
+    with instead(task, "cross_entropy", infinite), instead(loop, "_rehearse", lambda *_: None):
+        done = run_training(config)
     assert done.epochs[-1].epoch == config.epochs
-    assert RANK == 1 or any("going on from step" in line for line in told.heard)
+    assert RANK == 1 or any("continuing from step" in line for line in messages.warnings)
 
 
 def failed(config):
-    """An error of one ends both, with its words."""
+    """An error in one process ends both, with its message."""
 
-    def after_step(keeper):
-        if RANK == 1 and keeper._state.step == 2:
+    def failing(checkpointer):
+        if RANK == 1 and checkpointer._state.step == 2:
             raise DataError("the disk of process 1 is gone", "it was pulled out")
 
-    with instead(Keeper, "after_step", after_step), pytest.raises(StriateError) as error:
-        train(dataclasses.replace(config, name="failed"))
+    with instead(Checkpointer, "after_step", failing), pytest.raises(StriateError) as error:
+        run_training(dataclasses.replace(config, name="failed"))
     assert type(error.value) is (DataError if RANK == 1 else TrainingError)
     assert "the disk of process 1 is gone: it was pulled out" in str(error.value)
 
 
 def in_time(config):
-    """Clocks differ; the first process's holds."""
-    done = train(dataclasses.replace(config, name="timed", budget="9s", epochs=20))
+    """Clocks differ; that of the main process counts."""
+    done = run_training(dataclasses.replace(config, name="timed", budget="9s", epochs=20))
     assert done.epochs
-    with joined("cpu") as world:
-        assert len(set(world.gather(done.epochs[-1].step))) == 1
+    with init_distributed("cpu") as distributed:
+        assert len(set(distributed.all_gather_object(done.epochs[-1].step))) == 1
 
 
 def killed(arguments, out):
-    """The second process is no more after seven steps; torchrun starts both again."""
-    whole = Keeper.after_step
+    """The second process dies after seven steps; torchrun starts both again."""
+    after_step = Checkpointer.after_step
 
-    def after_step(keeper):
-        if RANK == 1 and keeper._state.step == 7 and not AGAIN:
+    def dying(checkpointer):
+        if RANK == 1 and checkpointer._state.step == 7 and not RESTARTED:
             os.kill(os.getpid(), signal.SIGKILL)
-        whole(keeper)
+        after_step(checkpointer)
 
     printed = io.StringIO()
-    with instead(Keeper, "after_step", after_step), contextlib.redirect_stdout(printed):
+    with instead(Checkpointer, "after_step", dying), contextlib.redirect_stdout(printed):
         code = striate.cli.run([*arguments, "--name", "killed", "--json"])
     (out / f"printed-{RANK}").write_text(printed.getvalue())
     assert code == 0, code
@@ -267,22 +262,26 @@ def killed(arguments, out):
 def main(data, torn, out, options):
     out = Path(out)
     options = json.loads(options)
-    config = TrainConfig(data=data, out=str(out), name="whole", **options)
-    whole = train(config)  # after the restart this is found finished
-    if AGAIN:
-        assert (out / f"passed-{RANK}").exists()  # the loss of a process is the only reason to be here
+    config = ClassificationConfig(data, out=str(out), name="whole", **options)
+    whole = run_training(config)  # after the restart this run is found finished
+    if RESTARTED:
+        assert (out / f"passed-{RANK}").exists()  # the death of a process is the only reason to be here
     else:
-        assert ALONE.size == 1
+        assert SINGLE.size == 1
         gradients()
         memory()
         norms()
         validation()
-        stopped(config, whole)
+        interrupted(config, whole)
         rolled_back(config)
         failed(config)
         in_time(config)
         sgd = {"opt": "sgd", "lr": 0.01, "ema": 0.0, "batch": 13, "epochs": 7}
-        train(TrainConfig(data=torn, out=str(out), name="torn", **{**options, **sgd}))
+        run_training(ClassificationConfig(torn, out=str(out), name="torn", **{**options, **sgd}))
+        accumulated = {"batch": 4, "accumulate": 2}
+        run_training(
+            ClassificationConfig(data, out=str(out), name="accumulated", **{**options, **accumulated})
+        )
         (out / f"passed-{RANK}").touch()
     flags = [text for key, value in options.items() for text in (f"--{key.replace('_', '-')}", str(value))]
     killed(["train", data, "--out", str(out), *flags], out)

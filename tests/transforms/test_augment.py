@@ -12,9 +12,9 @@ from scipy import stats
 
 from striate import transforms
 from striate.errors import UsageError
-from striate.transforms.augment import _crop_by_gather, _crop_on_cpu, augment, pca_color, uniform
+from striate.transforms.augment import augment, pca_color, uniform
 from striate.transforms.augmentations import AUGMENTATIONS, Augmentation
-from striate.transforms.geometry import RandomResizedCrop
+from striate.transforms.geometry import RandomResizedCrop, _crops_by_index, _crops_by_numpy
 
 
 def numbered(n, height, width):
@@ -71,7 +71,7 @@ def test_a_cpu_cuts_what_a_gpu_gathers(height, width):
     batch = torch.from_numpy(rng.integers(0, 256, (64, height, width, 3), np.uint8))
     top, left = (torch.from_numpy(rng.integers(-2, side - 8 + 3, 64)) for side in (height, width))
     mirrored = torch.from_numpy(rng.random(64) < 0.5)
-    cut, gathered = (f(batch, top, left, mirrored, (8, 8)) for f in (_crop_on_cpu, _crop_by_gather))
+    cut, gathered = (f(batch, top, left, (8, 8), mirrored) for f in (_crops_by_numpy, _crops_by_index))
     assert torch.equal(cut, gathered)
 
 
@@ -136,8 +136,8 @@ def test_strong_changes_values_and_keeps_the_stream_of_light():
 
 def test_a_row_of_the_table_is_an_augmentation(monkeypatch):
     row = Augmentation("gray and mirrored", "center", flip=False, transforms=(
-        ("RandomGrayscale", {"p": 1.0}), ("RandomHorizontalFlip", {"p": 1.0}),
-        ("RandomVerticalFlip", {"p": 0.5}), ("RandomErasing", {"p": 1.0}),
+        ("color:RandomGrayscale", {"p": 1.0}), ("geometry:RandomHorizontalFlip", {"p": 1.0}),
+        ("geometry:RandomVerticalFlip", {"p": 0.5}), ("color:RandomErasing", {"p": 1.0}),
     ))  # fmt: skip
     monkeypatch.setitem(AUGMENTATIONS, "gray", row)
     batch = torch.randint(0, 256, (30, 12, 12, 3), dtype=torch.uint8)
@@ -199,8 +199,8 @@ def test_albumentations_are_called_as_they_expect():
 @pytest.mark.parametrize(
     ("own", "words"),
     [
-        (lambda image: torch.zeros(3, 16, 16), "Leave ToTensor and Normalize out"),
-        (lambda image: image.crop((0, 0, 9, 9)), "Let it end with a crop"),
+        (lambda image: torch.zeros(3, 16, 16), "Remove ToTensor and Normalize"),
+        (lambda image: image.crop((0, 0, 9, 9)), "Add a crop or Resize"),
     ],
 )
 def test_what_ones_own_transform_must_give_is_said(own, words):

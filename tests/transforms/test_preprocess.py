@@ -97,7 +97,7 @@ def test_wrong_layouts_are_refused(bad):
 
 @pytest.mark.parametrize("bad", [np.zeros((3, 8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros(8, np.uint8)])
 def test_wrong_images_are_refused(bad):
-    with pytest.raises(LayoutError, match="an image is uint8"):
+    with pytest.raises(LayoutError, match="images must be uint8"):
         Preprocess().fit(bad)
 
 

@@ -350,7 +350,7 @@ class FixedGenerator:
 
 @pytest.mark.parametrize("lam", [0.75, 0.36, 0.19])
 def test_the_sides_of_cutmix_follow_the_square_root_of_the_area(lam):
-    """Yun et al. 2019, section 3.1: sides W sqrt(1 - lambda) and H sqrt(1 - lambda), so the area is 1 - lambda."""
+    """Yun et al. 2019, section 3.1: sides W sqrt(1 - lambda), H sqrt(1 - lambda), so area 1 - lambda."""
     height, width = 40, 80
     images = torch.stack([torch.zeros(1, height, width), torch.ones(1, height, width)])
     rows, columns = round(height * math.sqrt(1 - lam)), round(width * math.sqrt(1 - lam))
@@ -382,8 +382,8 @@ def test_mixup_shares_follow_their_beta():
         (lambda: T.Compose([T.ToTensor(), T.RandAugment()]), "Put it before ToTensor()"),
         (lambda: T.Compose([T.Normalize([0.5], [0.5]), T.ColorJitter(0.1)]), "Put Normalize last"),
         (lambda: T.Compose([T.Resize(8), [T.ToTensor()]]), "Wrap it: Compose"),
-        (lambda: T.Compose(T.Resize(8)), "it takes a list"),
-        (lambda: T.Compose([T.Resize]), "Give instances"),
+        (lambda: T.Compose(T.Resize(8)), "it expects a list"),
+        (lambda: T.Compose([T.Resize]), "Use instances"),
         (lambda: T.Compose([T.MixUp()]), "Call it last"),
         (lambda: T.Normalize([0.5] * 3, [0.5] * 3)(PICTURES[0]), "Put ToTensor() before it"),
         (lambda: T.RandomCrop(90)(PICTURES[0]), "pad_if_needed"),

@@ -51,10 +51,10 @@ def test_averaged_weights_beside_the_others(tmp_path):
     path = saved(tmp_path / "w.pth", {"model": tensors(), "model_ema": averaged})
     found = read(path)
     assert same(found.state, tensors())
-    assert "weights under model_ema (--part takes them)" in found.notes[1]
+    assert "weights under model_ema (--part selects them)" in found.notes[1]
     found = read(path, part="model_ema")
     assert same(found.state, {k: v + 1 for k, v in tensors().items()})
-    assert "left out n_averaged: it is no weight" in found.notes
+    assert "ignored n_averaged: not a weight" in found.notes
     with pytest.raises(UsageError, match=r"no weights under 'student' .* it has model, model_ema"):
         read(path, part="student")
 
@@ -90,7 +90,7 @@ def test_parameters_and_counters_of_operations(tmp_path):
     found = read(saved(tmp_path / "w.pth", state))
     assert list(found.state) == ["a.weight"]
     assert not found.state["a.weight"].requires_grad
-    assert found.notes == ("left out a.total_ops: it is no weight",)
+    assert found.notes == ("ignored a.total_ops: not a weight",)
 
 
 def test_a_bare_safetensors_file_of_others(tmp_path):
@@ -148,7 +148,7 @@ def test_nothing_of_the_files_code_runs(tmp_path, kind):
 def test_cut_short(tmp_path, kind, share):
     path = saved(tmp_path / "w.pth", tensors(), kind)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(BundleError, match="is cut short"):
+    with pytest.raises(BundleError, match="is truncated"):
         read(path)
 
 
@@ -167,7 +167,7 @@ def test_a_damaged_or_cut_safetensors_file(tmp_path):
     safetensors.torch.save_file(tensors(), path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
-    with pytest.raises(BundleError, match="damaged or cut short"):
+    with pytest.raises(BundleError, match="damaged or truncated"):
         read(path)
 
 
@@ -187,10 +187,10 @@ def other_zip():
 
 
 OTHERS = [
-    (b"", "it begins with nothing: it is empty"),
-    (b"<!DOCTYPE html><html>not found</html>", "it begins with '<!DOCTYPE html><html>not"),
-    (b"version https://git-lfs.github.com/spec/v1", "it begins with 'version https://git-lfs"),
-    (other_zip(), "a zip archive of something else"),
+    (b"", "it starts with nothing: it is empty"),
+    (b"<!DOCTYPE html><html>not found</html>", "it starts with '<!DOCTYPE html><html>not"),
+    (b"version https://git-lfs.github.com/spec/v1", "it starts with 'version https://git-lfs"),
+    (other_zip(), "a zip archive without a checkpoint"),
     (b"\x80\x02nonsense", "damaged or no checkpoint"),
 ]
 
@@ -210,7 +210,7 @@ def test_files_that_are_no_checkpoints(tmp_path, content, why):
         (torch.ones(2), "it holds a Tensor, not a dict"),
         ({}, "it holds nothing"),
         ({"epoch": 3}, "it holds epoch"),
-        ({"generator": tensors()}, "Name the place with --part"),
+        ({"generator": tensors()}, "Name their key with --part"),
     ],
 )
 def test_checkpoints_without_weights(tmp_path, content, why):
@@ -232,5 +232,5 @@ def test_absent_and_folder(tmp_path):
 
 
 def test_the_shared_broken_file_is_refused(shared):
-    with pytest.raises(BundleError, match=r"is cut short.* Copy or download it again"):
+    with pytest.raises(BundleError, match=r"is truncated.* Copy or download it again"):
         read(shared / "data" / "weights_broken" / "resnet18-f37072fd.truncated.pth")

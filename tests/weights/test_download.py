@@ -133,9 +133,7 @@ def test_slow_server(server, weights):
 
 def test_silent_server_is_given_up_and_what_came_is_kept(server, weights):
     server.stall = True
-    with pytest.raises(
-        DataError, match=r"the server is silent; [0-9,]+ bytes have arrived and are kept"
-    ) as caught:
+    with pytest.raises(DataError, match=r"the server does not answer; [0-9,]+ bytes have arrived") as caught:
         get(weights, seconds=0.1)
     assert caught.value.exit_code == 3
     assert not cached(weights).exists()
@@ -194,7 +192,7 @@ def test_a_remainder_of_another_file_is_thrown_away(server, weights, size):
 def test_wrong_content_is_refused_and_not_kept(server, weights):
     server.content = CONTENT[:-1] + b"!"
     found = hashlib.sha256(server.content).hexdigest()[:8]
-    with pytest.raises(DataError, match=f"begins with {found} and not with {DIGEST[:8]}"):
+    with pytest.raises(DataError, match=f"starts with {found}, not with {DIGEST[:8]}"):
         get(weights)
     assert list(cached(weights).parent.iterdir()) == []
 
@@ -239,7 +237,7 @@ def test_several_at_once_download_it_once(server, weights):
 
 def test_no_room(weights, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 10})())
-    with pytest.raises(DataError, match="3,072,000 bytes are still to come and 10 are free"):
+    with pytest.raises(DataError, match="3,072,000 more bytes are needed and 10 are free"):
         get(weights)
 
 

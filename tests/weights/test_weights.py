@@ -6,15 +6,15 @@ import hashlib
 import pytest
 import torch
 
+import striate
 from striate import bundle, models, weights
 from striate.bundle import Description
-from striate.errors import BundleError, UsageError
+from striate.errors import BundleError, UsageError, WriteError
 from striate.inference import classifier as prediction
 from striate.models.vit import interpolate_positions
 from striate.progress import Progress
 from striate.transforms.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from striate.weights import catalog
-from striate.weights.fitting import compare, fitted, recognised
 
 LARGE = [
     name
@@ -63,9 +63,9 @@ def test_round_trip_is_bit_equal(tmp_path, name):
     file = saved(tmp_path / "theirs.pth", {"state_dict": {f"module.{k}": v for k, v in state.items()}})
     path, description = weights.import_weights(file, tmp_path / "b.safetensors", model=name)
     assert (description.architecture, description.arguments["num_classes"]) == (name, 7)
-    keys = weights.export_weights(path, tmp_path / "out" / "ours.pth")
+    striate.export(path, tmp_path / "out" / "ours.pth", "pth")
     back = torch.load(tmp_path / "out" / "ours.pth", weights_only=True)
-    assert list(back) == list(state) == keys
+    assert list(back) == list(state)
     for key, value in state.items():
         assert back[key].dtype == value.dtype
         assert torch.equal(back[key], value), key
@@ -96,81 +96,6 @@ def test_real_weights_of_others_answer_as_theirs_do(shared, tmp_path, file, mode
     assert (
         sum(answer.label == image.parent.name for answer, image in zip(answers, images, strict=True)) == right
     )
-
-
-@pytest.mark.parametrize("name", with_slow(models.MODELS, ["resnet1202", "resnet110"]))
-def test_every_architecture_is_recognised_by_its_shapes(name):
-    classes = 10 if name == "lenet5" else 23
-    for channels in (1, 3):
-        fit = recognised(on_meta(name, num_classes=classes, in_channels=channels), "file")
-        assert fit.architecture == name
-        assert fit.arguments["num_classes"] == classes
-        assert fit.arguments["in_channels"] == channels
-
-
-@pytest.mark.parametrize("name", with_slow(models.MODELS, ["resnet1202", "resnet110"]))
-def test_the_wrong_network_is_named(name):
-    asked = "resnet18" if name != "resnet18" else "vgg16"
-    with pytest.raises(
-        UsageError, match=f"'file' does not fit {asked}: .*looks like {name}: use --model {name}$"
-    ):
-        fitted(asked, on_meta(name), "file")
-
-
-ARGUMENTS = [
-    ("lenet", {"widths": [16, 32], "input_size": [32, 32]}),
-    ("lenet", {"widths": [6, 16], "input_size": [28, 28]}),
-    ("lenet", {"widths": [3, 5], "input_size": [16, 16]}),
-    ("lenet", {"widths": [3, 5], "input_size": [224, 224]}),
-    ("vit_ti_16", {"input_size": [384, 384]}),
-    ("vit_b_32", {"input_size": [64, 64]}),
-    ("mobilenet_v3_small", {"width": 0.75}),
-    ("mobilenet_v3_large", {"width": 1.5}),
-    ("googlenet", {"auxiliary": True}),
-    ("googlenet_2014", {"auxiliary": False}),
-]
-
-
-@pytest.mark.parametrize(("name", "arguments"), ARGUMENTS)
-def test_arguments_are_deduced(name, arguments):
-    fit = compare(name, on_meta(name, num_classes=5, **arguments))
-    assert fit.exact
-    assert fit.arguments == {"num_classes": 5, "in_channels": 3, **arguments}
-
-
-def test_what_differs_is_listed_with_the_likely_cause(monkeypatch):
-    # resnet1202 takes a second to build, even on meta; a whole copy put back keeps the networks' order
-    shallow = {name: kind for name, kind in models.MODELS.items() if name != "resnet1202"}
-    monkeypatch.setattr(models, "MODELS", shallow)
-    state = on_meta("resnet18", num_classes=3)
-    without = {k: v for k, v in state.items() if not k.startswith("fc.")}
-    with pytest.raises(BundleError, match=r"2 missing: fc\.weight, fc\.bias\. The classifier is missing"):
-        fitted("resnet18", without, "file")
-    renamed = {k.replace("layer4.1", "stage4.1"): v for k, v in state.items()}
-    with pytest.raises(
-        BundleError, match=r"10 missing: layer4\.1\.conv1\.weight.* and 6 more; 12 unexpected: stage4"
-    ):
-        fitted("resnet18", renamed, "file")
-    other = {**state, "conv1.weight": torch.empty(64, 3, 3, 3, device="meta")}
-    with pytest.raises(
-        BundleError,
-        match=r"1 of another shape: conv1\.weight is \[64, 3, 3, 3\], not \[64, 3, 7, 7\].*another variant",
-    ):
-        fitted("resnet18", other, "file")
-    with pytest.raises(BundleError, match="A part of the network was not saved"):
-        fitted("resnet18", {k: v for k, v in state.items() if not k.startswith("layer2.0")}, "file")
-    nearly = {k: v for k, v in on_meta("resnet34").items() if k != "layer4.2.conv2.weight"}
-    with pytest.raises(BundleError, match="This looks most like resnet34, of which 217 of 218 tensors fit"):
-        fitted("resnet18", nearly, "file")
-    with pytest.raises(
-        BundleError, match="fits no network of Striate: nearest is resnet34: 1 missing: layer4"
-    ):
-        recognised(nearly, "file")
-    distilled = {**on_meta("vit_ti_16"), "dist_token": torch.empty(1, 1, 192, device="meta")}
-    with pytest.raises(BundleError, match=r"1 unexpected: dist_token\. This is a distilled DeiT"):
-        fitted("vit_ti_16", distilled, "file")
-    with pytest.raises(BundleError, match="fits no network of Striate: it has a, b"):
-        recognised({"a": torch.empty(1), "b": torch.empty(1)}, "file")
 
 
 def test_counters_that_old_files_lack_start_at_zero(tmp_path):
@@ -265,7 +190,7 @@ def test_a_vits_positions_follow_the_size(tmp_path):
     path, description = weights.import_weights(file, imgsz=48)
     assert description.arguments["input_size"] == [48, 48]
     assert description.preprocess.size == (48, 48)
-    assert "positions interpolated from 32 px to 48 px" in description.provenance["notes"]
+    assert "encoder.pos_embedding: interpolated for 3x3 patches" in description.provenance["notes"]
     own = bundle.read(path)[1]["encoder.pos_embedding"]
     assert torch.equal(own, interpolate_positions(state["encoder.pos_embedding"], (3, 3)))
     prediction.load(path, "cpu")
@@ -331,8 +256,8 @@ def test_a_bundle_and_a_runs_folder(tmp_path, run):
     assert (description, list(state)) == (bundle.read(run.best)[0], list(bundle.read(run.best)[1]))
     with pytest.raises(UsageError, match="is a bundle already"):
         weights.import_weights(run.best)
-    with pytest.raises(UsageError, match="onto itself"):
-        weights.export_weights(run.training.folder, run.best)
+    with pytest.raises(WriteError, match="it exists"):
+        striate.export(run.training.folder, run.best, "pth")
 
 
 def test_import_onto_the_file_itself(tmp_path):
@@ -351,7 +276,7 @@ def test_a_bundle_is_not_replaced_unasked(tmp_path):
     file = saved(tmp_path / "best.pth", random_state("lenet"))
     there = tmp_path / "best.safetensors"
     there.write_bytes(b"a model that took days")
-    with pytest.raises(UsageError, match=r"best\.safetensors' is there already"):
+    with pytest.raises(UsageError, match=r"best\.safetensors' exists already"):
         weights.import_weights(file)
     assert there.read_bytes() == b"a model that took days"
     weights.import_weights(file, there)
@@ -364,6 +289,6 @@ def test_export_of_a_bundle_that_does_not_fit(tmp_path):
         "classification", "lenet", {"num_classes": 4}, tuple("abcd"), Preprocess.for_size(32)
     )
     bundle.write(tmp_path / "b.safetensors", network, description)
-    with pytest.raises(BundleError, match="do not fit lenet"):
-        weights.export_weights(tmp_path / "b.safetensors", tmp_path / "w.pth")
+    with pytest.raises(BundleError, match="does not fit lenet"):
+        striate.export(tmp_path / "b.safetensors", tmp_path / "w.pth", "pth")
     assert not (tmp_path / "w.pth").exists()

@@ -1,4 +1,4 @@
-"""What every layer of a network does to size, sight and cost."""
+"""Anatomy of a network: output size, receptive field, parameters and MACs of each layer."""
 
 from striate.anatomy.arithmetic import conv_output_size, explain, receptive_field, reduction, stack
 from striate.anatomy.gradient import check, effective_field
@@ -6,14 +6,6 @@ from striate.anatomy.records import Anatomy, Layer
 from striate.anatomy.tracing import trace
 
 __all__ = [
-    "Anatomy",
-    "Layer",
-    "check",
-    "conv_output_size",
-    "effective_field",
-    "explain",
-    "receptive_field",
-    "reduction",
-    "stack",
-    "trace",
-]
+    "Anatomy", "Layer", "check", "conv_output_size", "effective_field", "explain", "receptive_field",
+    "reduction", "stack", "trace",
+]  # fmt: skip

@@ -1,12 +1,11 @@
-"""The arithmetic of convolutions, by hand: sizes, receptive fields, and what stacks of small kernels save."""
+"""Convolution arithmetic by hand: output sizes, receptive fields, and what stacks of small kernels save."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from striate.anatomy.field import IDENTITY, Reach, window
-from striate.anatomy.shapes import transposed_size, window_size
+from striate.anatomy.receptive_fields import ONE_PIXEL, ReceptiveField, conv
 from striate.errors import UsageError
 
 
@@ -21,85 +20,87 @@ def conv_output_size(
     transposed: bool = False,
     output_padding: int = 0,
 ) -> int:
-    """N = floor((W - F + 2 P) / S) + 1, the size that a convolution or pool makes of W pixels.
+    """Output size of a convolution or pool: N = floor((W - F + 2 P) / S) + 1.
 
     Args:
-        size: W, pixels on one side of the input.
+        size: W, pixels along one side of the input.
         kernel: F.
         stride: S.
         padding: P, on each side.
-        dilation: distance of neighbouring taps; the kernel then spans D (F - 1) + 1 pixels.
-        ceil: round up, as pools with `ceil_mode` do, unless the last window would begin in the padding
-            behind the image.
-        transposed: the size that a transposed convolution makes: (N - 1) S - 2 P + D (F - 1) + 1 and
-            `output_padding` more.
-        output_padding: only where `transposed`; less than stride or dilation.
+        dilation: D; the kernel then spans D (F - 1) + 1 pixels.
+        ceil: round up, as pools with `ceil_mode` do, unless the last window would start in the padding after
+            the image.
+        transposed: the size for a transposed convolution: (N - 1) S - 2 P + D (F - 1) + 1 plus
+            `output_padding` (torch.nn.ConvTranspose2d).
+        output_padding: only if `transposed`; less than stride or dilation.
 
     Raises:
-        UsageError: a value that no convolution has, or a kernel that does not fit into the padded input.
+        UsageError: an impossible value, or a kernel larger than the padded input.
     """
     _check(size, kernel, stride, padding, dilation)
+    span, padded = dilation * (kernel - 1) + 1, size + 2 * padding
     if transposed:
         if not 0 <= output_padding < max(stride, dilation):
             raise UsageError(
                 f"output padding {output_padding}",
                 f"it has to be less than the stride ({stride}) or the dilation ({dilation})",
-                "It chooses among the sizes that the same convolution would bring to this one",
+                f"Use a value from 0 to {max(stride, dilation) - 1}",
             )
-        result = transposed_size(size, kernel, stride, padding, dilation, output_padding)
-    else:
+        result = (size - 1) * stride - 2 * padding + span + output_padding
+    elif span > padded:
         result = 0
-        if dilation * (kernel - 1) + 1 <= size + 2 * padding:
-            result = window_size(size, kernel, stride, padding, dilation, ceil)
+    else:
+        result = (padded - span + (stride - 1 if ceil else 0)) // stride + 1
+        if ceil and (result - 1) * stride >= size + padding:
+            result -= 1
     if result < 1:
         raise UsageError(
             f"a kernel of {kernel} on {size} pixels",
-            f"it spans {dilation * (kernel - 1) + 1} and the padded input is {size + 2 * padding}",
+            f"the kernel spans {span} pixels and the padded input has {padded}",
             "Use a smaller kernel, more padding, or a larger input",
         )
     return result
 
 
-def receptive_field(layers: Iterable[int | Sequence[int]]) -> Reach:
-    """What a unit behind a stack of convolutions and pools sees, along one axis.
+def receptive_field(layers: Iterable[int | Sequence[int]]) -> ReceptiveField:
+    """Receptive field of a stack of convolutions and pools, along one axis.
 
     F(i) = (F(i + 1) - 1) x stride + ksize, from the last layer to the first.
 
     Args:
-        layers: from the input on, each a kernel size, or kernel, stride, padding and dilation of which the
-            latter may be left off.
+        layers: from the input on, each a kernel size, or kernel, stride, padding and dilation, of which the
+            last ones may be omitted.
 
     Returns:
-        `size` is the field in pixels, `jump` the distance of neighbouring units, `at(0)` the first and last
-        pixel that the first unit sees.
+        `size` is the receptive field in pixels, `jump` the distance of neighbouring units, `at(0)` the first
+        and last pixel of the first unit.
     """
-    reach = IDENTITY
+    field = ONE_PIXEL
     for layer in layers:
         values = (layer,) if isinstance(layer, int) else tuple(layer)
         kernel, stride, padding, dilation = (*values, *(1, 0, 1)[len(values) - 1 :])
         _check(1, kernel, stride, padding, dilation)
-        reach = reach.through(window(kernel, stride, padding, dilation))
-    return reach
+        field = field.through(conv(kernel, stride, padding, dilation))
+    return field
 
 
 def _check(size: int, kernel: int, stride: int, padding: int, dilation: int) -> None:
-    least = {"input": (size, 1), "kernel": (kernel, 1), "stride": (stride, 1), "padding": (padding, 0)}
-    for name, (value, lowest) in {**least, "dilation": (dilation, 1)}.items():
+    values = {"input": size, "kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+    for name, value in values.items():
+        lowest = 0 if name == "padding" else 1
         if value < lowest:
-            raise UsageError(
-                f"{name} {value}", f"the least that there is is {lowest}", f"Give --{name} {lowest}"
-            )
+            raise UsageError(f"{name} {value}", f"it has to be at least {lowest}", f"Use --{name} {lowest}")
 
 
 @dataclass(frozen=True)
-class Step:
-    """One layer, worked out.
+class ConvArithmetic:
+    """The arithmetic of one convolution.
 
     Attributes:
-        output: pixels on one side of the result.
+        output: pixels along one side of the output.
         params: weights and, with `bias`, biases.
         macs: multiply-accumulates for a square image.
-        lines: the arithmetic, one formula a line.
+        lines: the calculation, one formula per line.
     """
 
     output: int
@@ -121,126 +122,132 @@ def explain(
     ceil: bool = False,
     transposed: bool = False,
     bias: bool = True,
-) -> Step:
-    """Size, parameters and cost of one convolution on a square image, with every intermediate result.
+) -> ConvArithmetic:
+    """Output size, parameters and MACs of one convolution on a square image, step by step.
 
     Args:
-        size: pixels on one side of the input.
-        kernel: pixels on one side of the kernel.
+        size: pixels along one side of the input.
+        kernel: pixels along one side of the kernel.
         stride: of the convolution.
         padding: on each side.
-        dilation: distance of neighbouring taps.
+        dilation: spacing between kernel elements.
         channels: of the input.
         filters: channels of the output.
-        groups: into which the channels are divided.
+        groups: number of groups that the channels are divided into.
         ceil: round the size up.
         transposed: a transposed convolution.
-        bias: whether each filter has one.
+        bias: whether each filter has a bias.
 
     Raises:
-        UsageError: values that do not go together.
+        UsageError: an impossible combination of values.
     """
-    if channels % groups or filters % groups or min(channels, filters, groups) < 1:
+    if min(channels, filters, groups) < 1 or channels % groups or filters % groups:
         raise UsageError(
             f"{channels} channels, {filters} filters and {groups} groups",
-            "both numbers of channels have to be multiples of the groups",
-            "Choose numbers that divide",
+            "channels and filters have to be positive multiples of the groups",
+            "Choose numbers that the number of groups divides",
         )
-    output = conv_output_size(size, kernel, stride, padding, dilation, ceil=ceil, transposed=transposed)
-    span = dilation * (kernel - 1) + 1
+    window = (size, kernel, stride, padding, dilation)
+    output = conv_output_size(*window, ceil=ceil, transposed=transposed)
+    weights = kernel * kernel * (channels // groups) * filters
+    params = weights + (filters if bias else 0)
+    side = size if transposed else output  # the kernel is applied once for each pixel of this map
+    macs = weights * side * side
+    lines = (
+        *_size_lines(window, output, ceil, transposed),
+        f"weights: {kernel} x {kernel} x {channels // groups} x {filters} = {weights:,}"
+        + (f", plus {filters:,} biases: {params:,} parameters" if bias else ""),
+        f"multiply-accumulates: {weights:,} x {side} x {side} = {macs:,}",
+    )
+    return ConvArithmetic(output, params, macs, lines)
+
+
+def _size_lines(window: tuple[int, ...], output: int, ceil: bool, transposed: bool) -> list[str]:
+    """The calculation of the output size, given the first arguments of `conv_output_size`."""
+    size, kernel, stride, padding, dilation = window
     lines = []
+    span = dilation * (kernel - 1) + 1
     if dilation > 1:
         lines.append(f"F = D (F - 1) + 1 = {dilation} x ({kernel} - 1) + 1 = {span}, the span of the kernel")
     if transposed:
         lines.append(f"N = (W - 1) S - 2 P + F = ({size} - 1) x {stride} - 2 x {padding} + {span} = {output}")
-    else:
-        room = size - span + 2 * padding
-        places, exact = room // stride, room % stride == 0
-        rounding = (
-            f"= {places}" if exact else f"= {room / stride:g}, {'up' if ceil else 'down'} to {output - 1}"
-        )
-        lines.append("N = (W - F + 2 P) / S + 1")
-        lines.append(f"W - F + 2 P = {size} - {span} + 2 x {padding} = {room}")
-        lines.append(f"{room} / {stride} {rounding}")
-        lines.append(f"N = {output - 1} + 1 = {output}")
-        if not exact and not ceil:
-            lost = room % stride
-            lines.append(f"the last {lost} of the {size + 2 * padding} padded pixels are not read")
-    per_group = channels // groups
-    weights = kernel * kernel * per_group * filters
-    lines.append(
-        f"weights: {kernel} x {kernel} x {per_group} x {filters} = {weights:,}"
-        + (f", and {filters:,} biases: {weights + filters:,} parameters" if bias else "")
-    )
-    points = size if transposed else output
-    macs = weights * points * points
-    lines.append(f"multiply-accumulates: {weights:,} x {points} x {points} = {macs:,}")
-    return Step(output, weights + (filters if bias else 0), macs, tuple(lines))
+        return lines
+    room = size - span + 2 * padding
+    rest = room % stride
+    quotient = f"{room // stride}"
+    if rest:
+        quotient = f"{room / stride:g}, rounded {'up' if ceil else 'down'} to {output - 1}"
+    lines += [
+        "N = (W - F + 2 P) / S + 1",
+        f"W - F + 2 P = {size} - {span} + 2 x {padding} = {room}",
+        f"{room} / {stride} = {quotient}",
+        f"N = {output - 1} + 1 = {output}",
+    ]
+    if rest and not ceil:
+        lines.append(f"the last {rest} of the {size + 2 * padding} padded pixels are not used")
+    return lines
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Convolutions of stride 1 in a row, all with C channels in and out, without biases.
+    """Convolutions of stride 1 in sequence, all with C input and C output channels, without biases.
 
     Attributes:
-        kernels: of the layers.
-        sight: pixels that a unit behind them sees.
-        weights: the factor of C^2 in the number of parameters; also the MACs for each pixel.
+        kernels: kernel sizes.
+        rf: receptive field of the stack in pixels.
+        weights: parameters divided by C^2; also the MACs per pixel divided by C^2.
     """
 
     kernels: tuple[int, ...]
-    sight: int
+    rf: int
     weights: int
 
     @property
     def name(self) -> str:
-        """As people write it: 3x3, 3x3."""
+        """The usual notation: 3x3, 3x3."""
         return ", ".join(f"{kernel}x{kernel}" for kernel in self.kernels)
 
 
 def stack(kernels: Sequence[int]) -> Stack:
-    """What a stack of convolutions sees and costs (Simonyan, Zisserman 2015, arXiv:1409.1556, section 2.3).
+    """Receptive field and parameters of a stack of convolutions.
 
-    Two 3x3 see as much as one 5x5 with 2 x 9 C^2 parameters instead of 25 C^2; three see 7x7 with 27 C^2
-    instead of 49 C^2.
+    Two 3x3 have the receptive field of one 5x5 with 2 x 9 C^2 parameters instead of 25 C^2; three have that
+    of one 7x7 with 27 C^2 instead of 49 C^2 (Simonyan, Zisserman 2015, arXiv:1409.1556, section 2.3).
     """
     if not kernels:
-        raise UsageError("an empty stack", "there is nothing to add up", "Write kernels as 3x3,3x3")
+        raise UsageError("an empty stack", "it has no kernels", "List kernels as 3x3,3x3")
     return Stack(tuple(kernels), receptive_field(kernels).size, sum(kernel**2 for kernel in kernels))
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """A convolution beside the same with a 1x1 in front that takes channels away.
+    """A convolution with and without a 1x1 bottleneck in front of it.
 
     Attributes:
-        plain: MACs without it.
+        plain: MACs without the bottleneck.
         reduced: MACs with it, its own included.
-        plain_weights: parameters without it, biases aside.
-        reduced_weights: parameters with it.
     """
 
     plain: int
     reduced: int
-    plain_weights: int
-    reduced_weights: int
 
 
 def reduction(size: int, channels: int, filters: int, kernel: int, bottleneck: int) -> Reduction:
-    """What a 1x1 convolution saves in front of a larger one (Szegedy et al. 2015, arXiv:1409.4842).
+    """MACs that a 1x1 bottleneck saves in front of a larger kernel (Szegedy et al. 2015, arXiv:1409.4842).
 
     Args:
-        size: pixels on one side of the feature map, which stays as it is.
-        channels: that come in.
-        filters: that go out.
+        size: pixels along one side of the feature map; padding keeps the size.
+        channels: of the input.
+        filters: channels of the output.
         kernel: of the larger convolution.
-        bottleneck: channels between the two.
+        bottleneck: channels between the two convolutions.
     """
-    if min(size, channels, filters, kernel, bottleneck) < 1:
+    values = (size, channels, filters, kernel, bottleneck)
+    if min(values) < 1:
         raise UsageError(
-            "a reduction with a size below 1", "there is nothing to convolve", "Give numbers from 1"
+            f"a bottleneck with a value of {min(values)}", "sizes and channels start at 1", "Use at least 1"
         )
     pixels = size * size
     plain = kernel * kernel * channels * filters
     reduced = channels * bottleneck + kernel * kernel * bottleneck * filters
-    return Reduction(plain * pixels, reduced * pixels, plain, reduced)
+    return Reduction(plain * pixels, reduced * pixels)

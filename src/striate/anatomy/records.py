@@ -1,4 +1,4 @@
-"""What a trace finds out: one `Layer` for each step of a network, and the `Anatomy` that holds them."""
+"""The result of a trace: one `Layer` for each step of a network, and the `Anatomy` that holds them."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from striate.anatomy.field import Interval, Reach
+from striate.anatomy.receptive_fields import Interval, ReceptiveField
 
 Numbers = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One step: a module without modules inside, or an operator that a larger module calls by itself.
+    """One layer: a module without submodules, or an operator that a larger module calls directly.
 
     Attributes:
-        name: path of the module in the network; for an operator that of the module that calls it, with the
-            operator's name behind.
+        name: path of the module in the network; for an operator the path of the calling module, followed by
+            the operator's name.
         type: class of the module, or name of the operator.
-        output: shape of the result, the batch first; of the first tensor where there are several.
-        kernel, stride, padding, dilation: of a convolution or pool, one number for each axis of the image;
-            None elsewhere.
-        groups: of a convolution; None elsewhere.
-        reach: what its units see, for each axis of the image (`Reach`; None: not known); an empty tuple
-            where the network does not read images or the step does not depend on them.
-        moves: whether its units lie along the axis (they no longer do after global pooling).
-        whole: whether a global path (squeeze-and-excitation, attention, global pooling) lets every unit see
-            the whole image.
-        params: trainable and frozen parameters that first take part here; shared ones count once.
+        output: shape of the (first) result, batch included.
+        kernel, stride, padding, dilation: of a convolution or pool, one number for each image axis; None for
+            other layers.
+        groups: of a convolution; None for other layers.
+        fields: the receptive field along each image axis (None: unknown); empty if the network does not read
+            images or the layer does not depend on them.
+        spatial: for each image axis, whether the output still extends along it (not after global pooling).
+        whole_image: whether a global path (squeeze-and-excitation, attention, global pooling) makes every
+            unit depend on the whole image.
+        params: trainable and frozen parameters that are first used here, so shared ones count once.
         macs: multiply-accumulates (`striate.anatomy.costs` has the conventions).
-        activation: bytes of its results; views and what is computed in place take none, nor do the indices
-            and statistics that some operators return beside.
-        inputs: indices of the layers whose results it reads; -1 is the input of the network.
-        rule: how its size follows from that of its input, one entry for each operator in it: `kind` (window,
-            fixed, scale, slice, pad, same, flat, product, other) and the numbers that go with it.
-        shared: whether its module or parameters had been used before.
-        image: size of the input on each axis of the image.
+        activation: bytes of its results, without views, in-place results, and the indices and statistics that
+            some operators return in addition.
+        inputs: indices of the layers whose results it reads; -1 is the network's input.
+        geometry: how the output size follows from the input size, one entry for each operator: `kind`
+            (window, fixed, scale, slice, pad, same, flat, product, other) and its parameters.
+        shared: whether its module or its parameters were used before.
+        image: size of the network's input along each image axis.
     """
 
     name: str
@@ -47,68 +47,66 @@ class Layer:
     padding: Numbers | None = None
     dilation: Numbers | None = None
     groups: int | None = None
-    reach: tuple[Reach | None, ...] = ()
-    moves: tuple[bool, ...] = ()
-    whole: bool = False
+    fields: tuple[ReceptiveField | None, ...] = ()
+    spatial: tuple[bool, ...] = ()
+    whole_image: bool = False
     params: int = 0
     macs: int = 0
     activation: int = 0
     inputs: Numbers = ()
-    rule: tuple[dict[str, Any], ...] = ()
+    geometry: tuple[dict[str, Any], ...] = ()
     shared: bool = False
     image: Numbers = ()
 
     @property
     def rf(self) -> tuple[int | None, ...]:
-        """Receptive field in pixels for each axis, global paths aside."""
-        return tuple(None if reach is None else reach.size for reach in self.reach)
+        """Receptive field in pixels along each axis, without global paths."""
+        return tuple(None if field is None else field.size for field in self.fields)
 
     @property
     def rf_strict(self) -> tuple[int | None, ...]:
-        """Receptive field with global paths: None for an axis of which it is not known."""
-        return self.rf if not self.whole else self.image
+        """Receptive field in pixels along each axis, with global paths."""
+        return self.rf if not self.whole_image else self.image
 
     @property
     def jump(self) -> tuple[Fraction | None, ...]:
-        """Pixels between the centres of neighbouring units; None where there are no neighbours."""
-        pairs = zip(self.reach, self.moves, strict=True)
-        return tuple(reach.jump if reach is not None and moves else None for reach, moves in pairs)
+        """Pixels between the centres of neighbouring units; None along an axis without neighbours."""
+        pairs = zip(self.fields, self.spatial, strict=True)
+        return tuple(field.jump if field is not None and spatial else None for field, spatial in pairs)
 
     @property
     def start(self) -> tuple[float | None, ...]:
-        """Centre of the field of the first unit, where the first pixel spans 0 to 1."""
+        """Centre of the first unit's receptive field; the first pixel spans 0 to 1."""
         return tuple(
-            None if reach is None or not reach.size else (reach.at(0)[0] + reach.at(0)[1] + 1) / 2
-            for reach in self.reach
+            None if not field or not field.size else (sum(field.at(0)) + 1) / 2 for field in self.fields
         )
 
     def sees(self, unit: tuple[int, ...]) -> tuple[Interval | None, ...]:
-        """First and last pixel, on each axis, of what one unit sees; beyond the image is padding.
+        """First and last pixel of one unit's receptive field along each axis, padding included.
 
         Args:
-            unit: place of the unit on each axis of the feature map.
+            unit: index of the unit along each axis of the feature map.
         """
-        return tuple(
-            None if reach is None else reach.at(place) for reach, place in zip(self.reach, unit, strict=True)
-        )
+        pairs = zip(self.fields, unit, strict=True)
+        return tuple(None if field is None else field.at(index) for field, index in pairs)
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What one forward pass of a network consists of.
+    """The layers of a network, from one forward pass.
 
     Attributes:
         model: name of the network or class of the module.
-        input: shapes of the tensors that it was given.
+        input: shapes of the input tensors.
         layers: in the order in which they ran.
-        total_params: of the whole module, shared ones once.
+        total_params: parameters of the whole module, shared ones counted once.
         trainable: those of them that require a gradient.
-        unused: parameters that took no part, by the module that holds them.
-        buffers: numbers in the module's buffers.
-        modules: class of each module by its path, for tables that show fewer levels.
-        outputs: shapes of all tensors that came out.
-        uncounted: operators whose MACs are not known, with how often they ran.
-        untracked: operators whose effect on the receptive field is not known, likewise.
+        unused: number of parameters that the pass did not use, by the module that holds them.
+        buffers: number of values in the module's buffers.
+        modules: class of each module by its path, for tables with fewer levels.
+        outputs: shapes of all output tensors.
+        uncounted: operators with unknown MACs, and how often they ran.
+        untracked: operators with unknown effect on the receptive field, and how often they ran.
     """
 
     model: str
@@ -125,30 +123,30 @@ class Anatomy:
 
     @property
     def params(self) -> int:
-        """Parameters that take part, shared ones once: GoogLeNet's without its auxiliary heads."""
+        """Parameters that the pass used, shared ones counted once; without GoogLeNet's auxiliary heads."""
         return sum(layer.params for layer in self.layers)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one forward pass, of the whole batch."""
+        """Multiply-accumulates of one forward pass over the whole batch."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def activation(self) -> int:
-        """Bytes of all tensors that the forward pass writes: what training keeps, or a little more."""
+        """Bytes that the forward pass writes: about what training has to keep for the backward pass."""
         return sum(layer.activation for layer in self.layers)
 
     @property
     def image(self) -> Numbers:
-        """Size of the input on each axis of the image; empty where it is none."""
+        """Size of the input along each image axis; empty if the input is not an image."""
         first = self.input[0] if self.input else ()
         return first[2:] if 3 <= len(first) <= 5 else ()
 
     def layer(self, name: str) -> Layer:
-        """The last layer of that name.
+        """The last layer with this name.
 
         Raises:
-            UsageError: there is none; the message has the near matches.
+            UsageError: no layer has this name; the message lists near matches.
         """
         from striate.errors import unknown_name
 

@@ -1,7 +1,7 @@
 """The command line: the only place that parses arguments, prints, or exits.
 
-`COMMANDS` is the whole table. A command's file imports nothing heavy at its top; what the command needs
-is imported inside its function, so that `striate --help` never loads torch.
+`COMMANDS` is the whole table. The file of a command imports nothing heavy at its top; its function imports
+what it needs, so `striate --help` never loads torch.
 """
 
 from __future__ import annotations
@@ -23,105 +23,132 @@ from striate.kernels import preload
 
 @dataclass(frozen=True)
 class Command:
-    """One command: `module:function`, and its line in the list of commands."""
+    """One command: its function as `file:function`, and its line in the list of commands."""
 
     target: str
-    line: str
+    summary: str
 
 
-# In the order of the help. A group is a dict of its own commands, with its line in GROUPS.
+# In the order of the help. A group is a dict of its own commands; its line is in GROUPS.
 COMMANDS: dict[str, Command | dict[str, Command]] = {
-    "demo": Command("striate.cli.demo:demo", "Train on handwritten digits, in a minute, as a first look."),
-    "train": Command("striate.cli.train:train", "Train a network on a folder of images, and report."),
-    "resume": Command("striate.cli.resume:resume", "Go on with a run that was stopped or killed."),
-    "recipes": Command("striate.cli.recipes:recipes", "Show the ways to train from the literature."),
-    "evaluate": Command("striate.cli.evaluate:evaluate", "Measure a model on labelled images."),
-    "predict": Command("striate.cli.predict:predict", "Name what is in images."),
-    "check": Command("striate.cli.check:check", "Find what is wrong with a data set, before training."),
-    "detection": Command("striate.cli.detection:detection", "Measure a detector as COCO and VOC do."),
+    "demo": Command("demo:demo", "Train LeNet on handwritten digits and evaluate it, in under a minute."),
+    "train": Command("train:train", "Train an image classifier, evaluate it and write a report."),
+    "resume": Command("resume:resume", "Resume a run that was stopped or killed."),
+    "recipes": Command("recipes:recipes", "Show training recipes with their cost and published results."),
+    "evaluate": Command("evaluate:evaluate", "Evaluate a model on labelled data."),
+    "predict": Command("predict:predict", "Classify images, or recognize the text in them."),
+    "export": Command("export:export", "Export a model to another format (torch.export, CTranslate2, .pth)."),
+    "check": Command("check:check", "Find broken files, duplicates, leakage, likely label errors, outliers."),
+    "detection": Command("detection:detection", "Evaluate an object detector: COCO and Pascal VOC metrics."),
     "seq2seq": {
-        "train": Command(
-            "striate.cli.seq2seq:train", "Train on pairs of texts, or of images and their text."
-        ),
-        "evaluate": Command("striate.cli.seq2seq:evaluate", "BLEU, chrF, exact match and error rates."),
-        "translate": Command("striate.cli.translate:translate", "Write what texts, or images, become."),
-        "export": Command("striate.cli.seq2seq_export:export", "For CTranslate2, or as programs of torch."),
+        "train": Command("seq2seq:train", "Train a Transformer on pairs of texts, or of images and text."),
+        "evaluate": Command("seq2seq:evaluate", "Compute BLEU, chrF, character and word error rates."),
+        "translate": Command("translate:translate", "Translate texts, or recognize text in images."),
     },
-    "anatomy": Command("striate.cli.anatomy:anatomy", "Show what each layer does to size, sight and cost."),
+    "anatomy": Command(
+        "anatomy:anatomy", "Show output size, receptive field, parameters and MACs of each layer."
+    ),
     "weights": {
-        "list": Command("striate.cli.weights:list_", "List the official ImageNet weights."),
-        "get": Command("striate.cli.weights:get", "Download official weights into torch's cache."),
-        "import": Command(
-            "striate.cli.weights:import_", "Make a bundle of a .pth or .safetensors of others."
-        ),
-        "inspect": Command("striate.cli.weights:inspect", "Print what a model file says of itself."),
-        "export": Command("striate.cli.weights:export", "Write a bundle's weights as a plain .pth."),
+        "list": Command("weights:list_", "List the official ImageNet weights."),
+        "get": Command("weights:get", "Download official weights into torch's cache."),
+        "import": Command("weights:import_", "Convert other libraries' weights to a bundle (model file)."),
+        "inspect": Command("weights:inspect", "Show the contents of a bundle (model file)."),
     },
-    "doctor": Command("striate.cli.doctor:doctor", "Show versions, devices and the cache; empty the cache."),
+    "doctor": Command("doctor:doctor", "Show versions, devices and the image cache; clear the cache."),
 }
 GROUPS = {
-    "seq2seq": "Text to text, and the text in images: train, measure, use.",
-    "weights": "Get, import, look into and export weights.",
+    "seq2seq": "Sequence to sequence: translate text, or recognize text in images.",
+    "weights": "List, download, import and inspect weights.",
 }
-_LEARN = ("demo", "train", "resume", "evaluate", "predict")  # those that torch is loaded for, whatever comes
+# Earlier names, which still work until the next release.
+OLD_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("weights", "export"): ("export", "--format", "pth"),
+    ("seq2seq", "export"): ("export",),
+}
+_NEED_TORCH = ("demo", "train", "resume", "evaluate", "predict", "export")  # whatever their arguments
+_COMPLETE = "_STRIATE_COMPLETE"  # the shell sets it when it asks for completions
 
 
 def run(argv: Sequence[str]) -> int:
     """Run one command line, without the program's name; returns the exit code.
 
-    A user's mistake is one line on standard error. Anything unforeseen is one line too, and a traceback
-    where the environment variable STRIATE_DEBUG is set. With `--json` the mistake is also the one JSON object
-    on standard output.
+    An error of the user is one line on standard error. An unexpected error is one line too, with a traceback
+    if the environment variable STRIATE_DEBUG is set. With `--json` the error is also the one JSON object on
+    standard output.
     """
-    _mend_streams()
-    # OpenMP's threads wait for each other by spinning, which takes most of the time on a busy machine. A
-    # short while of it does as well on a quiet one (docs/training.md). This is read when torch is loaded.
+    _repair_streams()
+    # OpenMP threads wait by spinning, which slows down a busy machine. Spinning briefly is as fast on a quiet
+    # one (docs/kernels.md). OpenMP reads this when torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    if not argv or (len(argv) == 1 and argv[0] in GROUPS):
-        argv = [*argv, "--help"]
+    if _COMPLETE in os.environ:
+        return _complete()
     try:
-        if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
-            raise unknown_name("command", argv[0], COMMANDS, "`striate --help` lists them")
-        if argv[0] in _LEARN and "--help" not in argv:
+        argv = _current_names(argv)
+        if argv[0] in _NEED_TORCH and "--help" not in argv:
             preload.load_libraries()
         code = _app(argv)(list(argv), prog_name="striate", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except StriateError as error:
-        return _complain(str(error), error.exit_code, argv, error.what, error.why, error.fix)
+        return _print_error(str(error), error.exit_code, argv, error.what, error.why, error.fix)
     except typer.TyperException as error:
-        command = " ".join(["striate", *argv[:1]] if argv and argv[0] in COMMANDS else ["striate"])
-        sentence, fix = _sentence(error, argv), f"See `{command} --help`"
-        return _complain(f"{sentence}. {fix}", 2, argv, sentence, "", fix)
+        command = f"striate {argv[0]}" if argv[0] in COMMANDS else "striate"
+        what, fix = _parser_message(error, argv), f"See `{command} --help`"
+        return _print_error(f"{what}. {fix}", 2, argv, what, "", fix)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", INTERRUPTED_EXIT_CODE, argv)
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):  # either may be the one, and both are flushed at the end
-            os.dup2(nowhere, stream.fileno())
+        return _print_error("interrupted", INTERRUPTED_EXIT_CODE, argv)
+    except BrokenPipeError:  # the program that reads the output has ended, such as `head`
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())  # either may be the pipe, and both are flushed at exit
+        os.dup2(null, sys.stderr.fileno())
         return 141
     except Exception as error:
         if os.environ.get("STRIATE_DEBUG"):
             traceback.print_exc()
         what = f"internal error: {type(error).__name__}: {' '.join(str(error).split())}"
-        fix = "This is a bug of Striate; set STRIATE_DEBUG=1 to see where, and please report it"
-        return _complain(f"{what}. {fix}", INTERNAL_EXIT_CODE, argv, what, "", fix)
+        fix = "This is a bug in Striate: please report it, with the traceback that STRIATE_DEBUG=1 shows"
+        return _print_error(f"{what}. {fix}", INTERNAL_EXIT_CODE, argv, what, "", fix)
 
 
-def _mend_streams() -> None:
-    """Let output go nowhere where a stream was closed (`2>&-`), and names of any bytes pass as they are."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for as long as the process lives
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+def _repair_streams() -> None:
+    """Replace closed streams (`2>&-`), and print file names of any bytes unchanged."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - open until the process ends
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="surrogateescape")
 
 
-def _complain(
+def _current_names(argv: Sequence[str]) -> list[str]:
+    """The command line with the current name of its command, or with --help if it names none.
+
+    Raises:
+        UsageError: an unknown command.
+    """
+    if not argv or (len(argv) == 1 and argv[0] in GROUPS):
+        return [*argv, "--help"]
+    if not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        raise unknown_name("command", argv[0], COMMANDS, "`striate --help` lists them")
+    current = OLD_NAMES.get(tuple(argv[:2]))
+    if current is None:
+        return list(argv)
+    old, new = " ".join(argv[:2]), " ".join(current)
+    print(f"note: `striate {old}` is now `striate {new}`; the old name will be removed in the next release",
+          file=sys.stderr)  # fmt: skip
+    return [*current, *argv[2:]]
+
+
+def _complete() -> int:
+    """Print the completions that the shell asks for; it passes the words in the environment."""
+    words = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
+    _app(words.split()[1:])(prog_name="striate", complete_var=_COMPLETE)
+    return 0
+
+
+def _print_error(
     message: str, code: int, argv: Sequence[str], what: str = "", why: str = "", fix: str = ""
 ) -> int:
-    """Tell of an error on standard error, and with `--json` on standard output too; answers its exit code."""
+    """Print an error on standard error, and with `--json` on standard output too; returns its exit code."""
     with suppress(OSError):  # nobody may be reading
         print(f"striate: {message}", file=sys.stderr)
     if "--json" in argv and os.environ.get("RANK", "0") == "0":  # of several processes one prints
@@ -131,8 +158,8 @@ def _complain(
     return code
 
 
-def _sentence(error: typer.TyperException, argv: Sequence[str]) -> str:
-    """The parser's message in one line, with the value that it does not like."""
+def _parser_message(error: typer.TyperException, argv: Sequence[str]) -> str:
+    """The parser's message in one line, with the value that is wrong."""
     text = " ".join((error.format_message() if hasattr(error, "format_message") else str(error)).split())
     for option in getattr(getattr(error, "param", None), "opts", ()):
         if option in argv[:-1]:
@@ -141,38 +168,41 @@ def _sentence(error: typer.TyperException, argv: Sequence[str]) -> str:
 
 
 def _app(argv: Sequence[str]) -> typer.Typer:
-    """The application with the one command that is asked for, or with all of them for the help."""
-    app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
+    """The application with the called command alone, or with all of them for the help."""
+    app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
     app.callback(invoke_without_command=True)(_main)
     called = bool(argv) and argv[0] in COMMANDS
     for name in argv[:1] if called else COMMANDS:
         entry = COMMANDS[name]
         if isinstance(entry, Command):
-            app.command(name, short_help=entry.line)(_function(entry) if called else _listed)
+            _add(app, name, entry, called)
         else:
             group = typer.Typer(no_args_is_help=True, help=GROUPS[name])
             for sub, command in entry.items():
-                group.command(sub, short_help=command.line)(_function(command) if called else _listed)
+                _add(group, sub, command, called)
             app.add_typer(group, name=name)
     return app
 
 
-def _function(command: Command) -> Callable[..., int | None]:
-    module, name = command.target.split(":")
-    function: Callable[..., int | None] = getattr(importlib.import_module(module), name)
-    return function
+def _add(app: typer.Typer, name: str, command: Command, called: bool) -> None:
+    """Add a command; without its function if it is only listed."""
+    function: Callable[..., int | None] = _listed
+    if called:
+        module, attribute = command.target.split(":")
+        function = getattr(importlib.import_module(f"striate.cli.{module}"), attribute)
+    app.command(name, short_help=command.summary)(function)
 
 
 def _listed() -> None:
-    """Stands in the list of commands for one that is not called, so that its file is not loaded."""
+    """Stands for a command in the list, so that its file is not loaded."""
 
 
 def _main(
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
-    """Striate: from a folder of images to a measured, explained, portable model."""
+    """Striate: from a folder of images to an evaluated model in one file, with a report."""
     if version:
-        import striate
+        from striate.version import __version__
 
-        print(f"striate {striate.__version__}")
+        print(f"striate {__version__}")
         raise typer.Exit

@@ -1,4 +1,4 @@
-"""`striate anatomy`: what every layer of a network does to size, sight and cost."""
+"""`striate anatomy`: output size, receptive field, parameters and MACs of each layer of a network."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from striate.cli.console import print_json, watching
+from striate.cli.options import Json
 from striate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,120 +21,113 @@ if TYPE_CHECKING:
     from striate.anatomy import Anatomy
     from striate.transforms.preprocess import Preprocess
 
-CALCULATOR = "Calculator (striate anatomy conv)"
+
+def _option(help: str, *flags: str, **about: Any) -> Any:
+    return typer.Option(*flags, help=help, **about)
+
+
+def _calculator(help: str, *flags: str) -> Any:
+    return _option(help, *flags, rich_help_panel="Calculator (striate anatomy conv)")
+
+
+_NETWORKS = "Name, bundle (.safetensors model file), run folder, package.module:factory, or `conv` (below)."
+_PLOT = "Write a plot of published accuracy against parameters and MACs to this file."
 
 
 def anatomy(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="A network's name, a bundle, or package.module:factory; `conv` for the calculator."
-        ),
-    ] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Several networks side by side.")] = False,
-    imgsz: Annotated[
-        str | None, typer.Option(help="Image size in pixels: 224, or 480x640 (height x width).")
-    ] = None,
-    batch: Annotated[
-        int, typer.Option("--batch", "--batch-size", "-b", min=1, help="Images in the batch.")
-    ] = 1,
-    depth: Annotated[
-        int | None, typer.Option(min=1, help="Levels of modules to show; all by default.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV, one line a layer.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write an interactive page here.")] = None,
-    image: Annotated[Path | None, typer.Option(help="The photograph of that page.")] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Measure every receptive field with gradients, and compare.")
-    ] = False,
-    erf: Annotated[
-        Path | None, typer.Option(help="Draw the effective receptive field over this photograph.")
-    ] = None,
-    layer: Annotated[str | None, typer.Option(help="Whose field --erf draws; the last map's.")] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw accuracy against size and cost, of all networks or those named.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Where --erf puts its picture.")] = Path("erf.png"),
-    seed: Annotated[int, typer.Option(help="Of the random weights that --erf looks at.")] = 0,
-    size: Annotated[
-        int, typer.Option("--input", help="Pixels on one side.", rich_help_panel=CALCULATOR)
-    ] = 224,
-    kernel: Annotated[int, typer.Option(help="Of the kernel.", rich_help_panel=CALCULATOR)] = 3,
-    stride: Annotated[int, typer.Option(help="Of the convolution.", rich_help_panel=CALCULATOR)] = 1,
-    padding: Annotated[int, typer.Option(help="On each side.", rich_help_panel=CALCULATOR)] = 0,
-    dilation: Annotated[int, typer.Option(help="Of the kernel.", rich_help_panel=CALCULATOR)] = 1,
-    channels: Annotated[int, typer.Option(help="That come in.", rich_help_panel=CALCULATOR)] = 3,
-    filters: Annotated[int, typer.Option(help="That go out.", rich_help_panel=CALCULATOR)] = 64,
-    groups: Annotated[int, typer.Option(help="Of channels.", rich_help_panel=CALCULATOR)] = 1,
-    ceil: Annotated[
-        bool, typer.Option("--ceil", help="Round up, as pools may.", rich_help_panel=CALCULATOR)
-    ] = False,
-    transposed: Annotated[
-        bool, typer.Option("--transposed", help="A transposed convolution.", rich_help_panel=CALCULATOR)
-    ] = False,
-    stack: Annotated[
-        list[str] | None,
-        typer.Option(help="Kernels in a row, 3x3,3x3; repeat to compare.", rich_help_panel=CALCULATOR),
-    ] = None,
-    reduce: Annotated[
-        int | None, typer.Option(help="Channels behind a 1x1 in front.", rich_help_panel=CALCULATOR)
-    ] = None,
+    models: Annotated[list[str] | None, typer.Argument(metavar="NETWORK", help=_NETWORKS)] = None,
+    compare: Annotated[bool, _option("Compare several networks.", "--compare")] = False,
+    imgsz: Annotated[str | None, _option("Image size: 224, or 480x640 (height x width).")] = None,
+    batch: Annotated[int, _option("Images in the batch.", "--batch", "--batch-size", "-b", min=1)] = 1,
+    depth: Annotated[int | None, _option("Module levels to show.", min=1, show_default="all")] = None,
+    as_json: Json = False,
+    as_csv: Annotated[bool, _option("Print CSV, one line per layer.", "--csv")] = False,
+    as_markdown: Annotated[bool, _option("Print a Markdown table.", "--markdown")] = False,
+    html: Annotated[Path | None, _option("Write an interactive page to this file.")] = None,
+    image: Annotated[Path | None, _option("Photo to show on the page of --html.")] = None,
+    check: Annotated[bool, _option("Verify all receptive fields with gradients.", "--check")] = False,
+    erf: Annotated[Path | None, _option("Photo to draw the effective receptive field on.")] = None,
+    layer: Annotated[str | None, _option("Layer for --erf.", show_default="the last feature map")] = None,
+    plot: Annotated[Path | None, _option(_PLOT)] = None,
+    out: Annotated[Path, _option("Output file of --erf.")] = Path("erf.png"),
+    seed: Annotated[int, _option("Seed for the random weights for --erf.")] = 0,
+    size: Annotated[int, _calculator("Input size in pixels.", "--input")] = 224,
+    kernel: Annotated[int, _calculator("Kernel size.")] = 3,
+    stride: Annotated[int, _calculator("Stride.")] = 1,
+    padding: Annotated[int, _calculator("Padding on each side.")] = 0,
+    dilation: Annotated[int, _calculator("Dilation.")] = 1,
+    channels: Annotated[int, _calculator("Input channels.")] = 3,
+    filters: Annotated[int, _calculator("Output channels.")] = 64,
+    groups: Annotated[int, _calculator("Number of groups of channels.")] = 1,
+    ceil: Annotated[bool, _calculator("Use ceil_mode (pooling).", "--ceil")] = False,
+    transposed: Annotated[bool, _calculator("Transposed convolution.", "--transposed")] = False,
+    stack: Annotated[list[str] | None, _calculator("Stack, such as 3x3,3x3; repeat to compare.")] = None,
+    reduce: Annotated[int | None, _calculator("Compare with a 1x1 bottleneck with N channels.")] = None,
 ) -> None:
-    """Show each layer of a network: size, receptive field, parameters and multiply-accumulates.
+    """Show output size, receptive field, parameters and MACs of each layer of a network.
 
-    Python: striate.anatomy.trace("vgg16").
+    Python: striate.anatomy.trace("vgg16")
     """
-    if sum((as_json, as_csv, as_markdown)) > 1:
-        raise UsageError("more than one of --json, --csv and --markdown", "there is one output", "Choose one")
-    if plot is not None:
-        _plot(models or [], plot)
-        return
-    if not models:
-        raise UsageError(
-            "no network", "there is nothing to look at", "Name one, as in `striate anatomy vgg16`"
-        )
+    form = _format({"json": as_json, "csv": as_csv, "markdown": as_markdown})
     if models == ["conv"]:
-        from striate.cli.anatomy_conv import calculate, stacks
+        from striate.cli.anatomy_conv import calculate, compare_stacks
 
+        window = {"size": size, "kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+        options = {"channels": channels, "filters": filters, "groups": groups, "ceil": ceil}
         if stack:
-            stacks(stack, as_json)
+            compare_stacks(stack, as_json)
         else:
-            options = {"channels": channels, "filters": filters, "groups": groups}
-            options |= {"ceil": ceil, "transposed": transposed}
-            calculate(size, kernel, stride, padding, dilation, options, reduce, as_json)
-        return
-    if (check or erf is not None) and len(models) > 1:
-        raise UsageError("--check or --erf of several networks", "each takes one", "Name one network")
-    if check:
-        _check(models[0], imgsz, as_json)
-        return
-    if erf is not None:
-        _effective(models[0], imgsz, erf, layer, out, seed)
-        return
-    from striate.anatomy import table, trace
+            calculate(window, options | {"transposed": transposed}, reduce, as_json)
+    elif plot is not None:
+        _plot(models or [], plot)
+    elif check:
+        _check(_only(models, "--check"), imgsz, as_json)
+    elif erf is not None:
+        _effective_field(_only(models, "--erf"), imgsz, erf, layer, out, seed)
+    elif html is not None:
+        _page(_trace(_only(models, "--html"), imgsz, batch), html, image)
+    else:
+        if not (models and compare):
+            models = [_only(models, "the table", "Name one, or several with --compare")]
+        found = [_trace(name, imgsz, batch) for name in models]
+        _print(found, compare, depth, form)
 
-    if html is not None and len(models) > 1:
-        raise UsageError("a page for several networks", "a page shows one", "Leave out --html")
-    if len(models) > 1 and not compare:
-        raise UsageError(
-            f"{len(models)} networks: {', '.join(models)}", "one is shown at a time", "Add --compare"
-        )
-    found = []
-    for name in models:
-        subject = _subject(name, imgsz)
-        found.append(replace(trace(subject.network, size=subject.size, batch=batch), model=name))
-    if html is not None:
-        _page(found[0], html, image)
-        return
-    if as_json:
+
+def _format(flags: dict[str, bool]) -> str:
+    """The chosen output format; text by default."""
+    chosen = [name for name, is_chosen in flags.items() if is_chosen]
+    if len(chosen) > 1:
+        together = " and ".join(f"--{name}" for name in chosen)
+        raise UsageError(f"{together} together", "they are alternative output formats", "Choose one")
+    return chosen[0] if chosen else "text"
+
+
+def _only(models: list[str] | None, what: str, fix: str = "Name one network") -> str:
+    """The one network that a flag or the table applies to."""
+    names = models or []
+    if len(names) != 1:
+        raise UsageError(f"{what} with {len(names)} networks", "it applies to one network", fix)
+    return names[0]
+
+
+def _trace(name: str, imgsz: str | None, batch: int) -> Anatomy:
+    from striate.anatomy import trace
+
+    subject = _subject(name, imgsz)
+    return replace(trace(subject.network, size=subject.size, batch=batch), model=name)
+
+
+def _print(found: list[Anatomy], compare: bool, depth: int | None, form: str) -> None:
+    """Print a table or a comparison."""
+    from striate.anatomy import table
+
+    if form == "json":
         print_json(table.compare(found) if compare else table.to_dict(found[0], depth))
     elif compare:
         print(table.compare_text(found))
-    elif as_csv:
+    elif form == "csv":
         print(table.to_csv(found[0], depth), end="")
-    elif as_markdown:
+    elif form == "markdown":
         print(table.to_markdown(found[0], depth))
     else:
         print(table.to_text(found[0], shutil.get_terminal_size((120, 24)).columns, depth))
@@ -147,47 +141,49 @@ def _page(result: Anatomy, path: Path, image: Path | None) -> None:
 
     pixels = None
     if len(result.image) != 2:
-        raise UsageError(f"a page for {result.model}", "it reads no images", "Leave out --html")
+        raise UsageError(
+            f"no page for {result.model}", "the page is for networks that read images", "Leave out --html"
+        )
     if image is not None:
-        contract = Preprocess(result.image, shorter_side=max(result.image))
-        pixels = contract.fit(contract.decode(image))
+        preprocess = Preprocess(result.image, shorter_side=max(result.image))
+        pixels = preprocess.fit(preprocess.decode(image))
     write_atomic(path, render(result, pixels).encode())
     print(f"wrote {path}")
 
 
 def _check(name: str, imgsz: str | None, as_json: bool) -> None:
-    """Measure the receptive fields; exit code 1 where one is not what the closed form says."""
+    """Check the receptive fields against gradients; exit code 1 if one differs."""
     from dataclasses import asdict
 
     from striate.anatomy import check
 
     subject = _subject(name, imgsz)
     with watching() as progress:
-        found = check(subject.network, size=subject.size, progress=progress)
-    wrong = [item for item in found if not item.agrees]
+        checks = check(subject.network, size=subject.size, progress=progress)
+    wrong = [item for item in checks if not item.agrees]
     if as_json:
-        print_json({"model": name, "checks": [asdict(item) | {"agrees": item.agrees} for item in found]})
+        print_json({"model": name, "checks": [asdict(item) | {"agrees": item.agrees} for item in checks]})
     else:
         for item in wrong:
             print(
                 f"{item.layer}, {'rows' if item.axis == 0 else 'columns'}, unit {item.unit}: "
                 f"expected {item.expected}, measured {item.measured}"
             )
-        layers = len({item.layer for item in found})
-        cut = sum(item.cut for item in found)
+        layers = len({item.layer for item in checks})
         print(
-            f"{len(found) - len(wrong)} of {len(found)} fields agree with the gradients, in {layers} layers"
+            f"{len(checks) - len(wrong)} of {len(checks)} receptive fields agree with the gradients, "
+            f"in {layers} layers"
         )
-        if cut:
-            print(f"{cut} of them reach beyond the image; a larger --imgsz shows more of them")
+        if cut := sum(item.cut for item in checks):
+            print(f"{cut} of them extend beyond the image; use a larger --imgsz to check more of them fully")
     if wrong:
         raise typer.Exit(1)
 
 
-def _effective(
-    name: str, imgsz: str | None, photograph: Path, layer: str | None, out: Path, seed: int
+def _effective_field(
+    name: str, imgsz: str | None, photo: Path, layer: str | None, out: Path, seed: int
 ) -> None:
-    """Draw the effective receptive field of a unit in the middle of a layer."""
+    """Draw the effective receptive field of the middle unit of a layer."""
     import torch
 
     from striate.anatomy import effective_field
@@ -199,18 +195,17 @@ def _effective(
     seed_everything(seed)
     subject = _subject(name, imgsz)
     module, _, (example,) = prepare(subject.network, None, subject.size, 1, device="cpu")
-    contract = subject.preprocess or Preprocess.for_size(224, example.shape[1])
+    preprocess = subject.preprocess or Preprocess.for_size(224, example.shape[1])
     height, width = example.shape[2:]
-    contract = replace(contract, size=(height, width), shorter_side=max(height, width))
-    pixels = contract.fit(contract.decode(photograph))
-    batch = contract.normalize(torch.from_numpy(pixels.copy())[None])
+    preprocess = replace(preprocess, size=(height, width), shorter_side=max(height, width))
+    pixels = preprocess.fit(preprocess.decode(photo))
+    batch = preprocess.normalize(torch.from_numpy(pixels.copy())[None])
     heat, chosen, unit = effective_field(module, batch, layer)
     rows, columns = chosen.sees(unit)
     if rows is None or columns is None:
-        raise UsageError(
-            f"the field of {chosen.name}", "it is not known in closed form", "Choose another layer"
-        )
-    weights = "trained weights" if subject.preprocess else f"weights of seed {seed}"
+        why = "an operator before it has no closed form"
+        raise UsageError(f"no receptive field of {chosen.name}", why, "Choose an earlier layer")
+    weights = "trained weights" if subject.preprocess else f"random weights, seed {seed}"
     title = f"{Path(name).name}, {chosen.name}, unit {unit[0]}, {unit[1]}; {weights}"
     anatomy_figures.save(anatomy_figures.effective_field(pixels, heat, (rows, columns), title), out)
     share = anatomy_figures.concentration(heat)
@@ -218,7 +213,7 @@ def _effective(
 
 
 def _plot(names: list[str], path: Path) -> None:
-    """Draw published accuracy against recounted parameters and MACs."""
+    """Plot published accuracy against parameters and MACs."""
     from striate import facts
     from striate.anatomy import trace
     from striate.errors import unknown_name
@@ -237,7 +232,7 @@ def _plot(names: list[str], path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Subject:
-    """What an argument stands for: a name or a module, its image size, and a bundle's preprocessing."""
+    """A network by name or as a module, its image size, and the preprocessing of a bundle."""
 
     network: str | nn.Module
     size: tuple[int, int] | None
@@ -245,11 +240,11 @@ class _Subject:
 
 
 def _subject(name: str, imgsz: str | None) -> _Subject:
-    """The network that an argument stands for: a name, a bundle or run's folder, or a factory.
+    """Find the network for an argument: a name, a bundle or run folder, or a factory.
 
     Raises:
-        UsageError: there is none.
-        BundleError: a file that is no bundle.
+        UsageError: a factory cannot be imported or called.
+        BundleError: the file is not a bundle.
     """
     from striate.models import MODELS
 
@@ -260,12 +255,12 @@ def _subject(name: str, imgsz: str | None) -> _Subject:
         classifier = load(name, "cpu")
         return _Subject(classifier.network, size or classifier.preprocess.size, classifier.preprocess)
     if ":" in name:
-        return _Subject(_made(*name.rsplit(":", 1)), size)
-    return _Subject(name, size)  # `trace` knows the names, and near ones
+        return _Subject(_call_factory(*name.rsplit(":", 1)), size)
+    return _Subject(name, size)  # `trace` checks the name and lists near matches
 
 
-def _made(module: str, factory: str) -> nn.Module:
-    """Call `factory` of a user's module, which is looked for in the working folder, too."""
+def _call_factory(module: str, factory: str) -> nn.Module:
+    """Call `factory` of a user's module, which may be in the working folder."""
     from torch import nn
 
     here = str(Path.cwd())
@@ -273,29 +268,18 @@ def _made(module: str, factory: str) -> nn.Module:
         sys.path.insert(0, here)
     try:
         made = getattr(importlib.import_module(module), factory)
-    except (ImportError, ValueError) as error:
-        raise UsageError(
-            f"cannot import {module!r}", str(error), "Give package.module:factory, importable from here"
-        ) from error
-    except AttributeError as error:
-        raise UsageError(
-            f"no {factory!r} in {module}", str(error), "Name a function or a class of it"
-        ) from error
+    except (ImportError, ValueError, AttributeError) as error:
+        fix = "Give package.module:factory, a function or class that can be imported from this folder"
+        raise UsageError(f"cannot import {module}:{factory}", str(error), fix) from error
     if not isinstance(made, nn.Module):
         try:
             made = made()
         except Exception as error:
-            raise UsageError(
-                f"{module}:{factory} failed",
-                f"{type(error).__name__}: {error}",
-                "It is called without arguments",
-            ) from error
+            why = f"{type(error).__name__}: {error}"
+            raise UsageError(f"{module}:{factory} failed", why, "It must work without arguments") from error
     if not isinstance(made, nn.Module):
-        raise UsageError(
-            f"{module}:{factory} made a {type(made).__name__}",
-            "the anatomy is that of a torch.nn.Module",
-            "Let it return one",
-        )
+        what = f"{module}:{factory} returned a {type(made).__name__}"
+        raise UsageError(what, "the anatomy needs a torch.nn.Module", "Return a module")
     return made
 
 

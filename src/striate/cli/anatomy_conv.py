@@ -1,4 +1,4 @@
-"""The calculator behind `striate anatomy conv`."""
+"""`striate anatomy conv`: a calculator for convolutions."""
 
 from __future__ import annotations
 
@@ -8,63 +8,68 @@ from striate.cli.console import print_json
 from striate.errors import UsageError
 
 
-def calculate(
-    size: int,
-    kernel: int,
-    stride: int,
-    padding: int,
-    dilation: int,
-    options: dict[str, Any],
-    bottleneck: int | None,
-    as_json: bool,
-) -> None:
-    """One layer, step by step."""
+def calculate(layer: dict[str, Any], options: dict[str, Any], bottleneck: int | None, as_json: bool) -> None:
+    """Print the arithmetic of one layer, step by step.
+
+    Args:
+        layer: `size`, `kernel`, `stride`, `padding` and `dilation`.
+        options: the other arguments of `striate.anatomy.explain`.
+        bottleneck: channels after a 1x1 convolution in front of the layer; None for no comparison.
+        as_json: print one JSON object.
+    """
     from striate.anatomy import explain, receptive_field, reduction
     from striate.anatomy.table import times
 
-    step = explain(size, kernel, stride, padding, dilation, **options)
-    sight = receptive_field([(kernel, stride, padding, dilation)])
+    result = explain(**layer, **options)
     saved = None
     if bottleneck is not None:
-        saved = reduction(step.output, options["channels"], options["filters"], kernel, bottleneck)
+        channels, filters = options["channels"], options["filters"]
+        saved = reduction(result.output, channels, filters, layer["kernel"], bottleneck)
     if as_json:
-        out = {"output": step.output, "params": step.params, "macs": step.macs, "steps": step.lines}
+        out = {"output": result.output, "params": result.params, "macs": result.macs, "steps": result.lines}
         if saved is not None:
             out["reduction"] = {"macs": saved.plain, "reduced_macs": saved.reduced}
         print_json(out)
         return
-    print("\n".join(step.lines))
+    print("\n".join(result.lines))
     if not options["transposed"]:
-        lo, hi = sight.at(0)
-        print(f"a unit sees {sight.size} pixels; the first one {lo} to {hi}, the next {stride} further on")
+        _, *window = layer.values()
+        field = receptive_field([window])
+        first, last = field.at(0)
+        print(
+            f"receptive field: {field.size} pixels, from {first} to {last} for the first output; "
+            f"jump {layer['stride']}"
+        )
     if saved is not None:
         print(
-            f"with a 1x1 to {bottleneck} channels in front, on {step.output} x {step.output}: "
+            f"with a 1x1 bottleneck of {bottleneck} channels, on {result.output} x {result.output}: "
             f"{saved.reduced:,} MACs instead of {saved.plain:,} ({times(saved.reduced / saved.plain)})"
         )
 
 
-def stacks(texts: list[str], as_json: bool) -> None:
-    """Stacks of kernels against each other."""
+def compare_stacks(texts: list[str], as_json: bool) -> None:
+    """Print the receptive field and the parameters of stacks of kernels, such as 3x3,3x3."""
     from striate.anatomy import stack
 
-    found = []
+    stacks = []
     for text in texts:
         kernels = [part.strip().lower().split("x") for part in text.split(",")]
         if not all(len(set(pair)) == 1 and len(pair) <= 2 and pair[0].isdecimal() for pair in kernels):
             raise UsageError(f"stack {text!r}", "it is not a list of square kernels", "Write 3x3,3x3")
-        found.append(stack([int(pair[0]) for pair in kernels]))
+        stacks.append(stack([int(pair[0]) for pair in kernels]))
     if as_json:
-        rows = [{"kernels": s.kernels, "rf": s.sight, "weights_per_c2": s.weights} for s in found]
+        rows = [{"kernels": s.kernels, "rf": s.rf, "weights_per_c2": s.weights} for s in stacks]
         print_json({"stacks": rows})
         return
-    for one in found:
-        terms = " + ".join(f"{kernel}²" for kernel in one.kernels)
+    for each in stacks:
+        terms = " + ".join(f"{kernel}²" for kernel in each.kernels)
         print(
-            f"{one.name}: sees {one.sight} x {one.sight}, {one.weights} C² parameters ({terms}, C in and out)"
+            f"{each.name}: receptive field {each.rf} x {each.rf}, {each.weights} C² parameters "
+            f"({terms}, C input and C output channels)"
         )
-    first = found[0]
-    for other in found[1:]:
-        relation = "the same" if other.sight == first.sight else f"{first.sight} instead of {other.sight}"
-        ratio = first.weights / other.weights
-        print(f"{first.name} against {other.name}: sight {relation}, {ratio:.2f}x the parameters")
+    first = stacks[0]
+    for other in stacks[1:]:
+        fields = (
+            "same receptive field" if other.rf == first.rf else f"receptive field {first.rf} vs {other.rf}"
+        )
+        print(f"{first.name} vs {other.name}: {fields}, {first.weights / other.weights:.2f}x the parameters")

@@ -7,40 +7,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from striate.cli.options import Json, Workers
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from striate.data.check import CheckReport, Finding
 
-FOUND_EXIT_CODE = 1  # as a linter's
+FOUND_EXIT_CODE = 1  # as linters do
 
 
 def check(
     data: Annotated[
-        str,
-        typer.Argument(help="As for `train`; a folder without class folders will do.", show_default=False),
+        str, typer.Argument(metavar="DATA", help="A dataset, as for `train`, or a folder without classes.")
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(help="The page with pictures; runs/check-NAME.html if left out.", show_default=False),
+        Path | None, typer.Option(help="Path of the HTML report.", show_default="runs/check-NAME.html")
     ] = None,
-    page: Annotated[bool, typer.Option("--page/--no-page", help="Write the page with pictures.")] = True,
-    workers: Annotated[
-        int | None, typer.Option("--workers", "-j", min=1, help="Threads that decode.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Whether to write the HTML report.")] = True,
+    workers: Workers = None,
+    as_json: Json = False,
 ) -> int:
-    """Find what is wrong with a data set: broken files, copies, leakage, labels, odd pictures.
+    """Find broken files, duplicates, data leakage, likely label errors and outliers in a dataset.
 
-    The exit code is 1 if anything serious was found. Nothing is written into the data folder.
+    The exit code is 1 if there are serious findings. Nothing is written to the data folder.
 
     Python: striate.check("flowers/").findings
     """
     from striate.cli.console import print_json, watching
-    from striate.data.check import check as look_over
+    from striate.data.check import check as check_data
 
     with watching() as progress:
-        checkup = look_over(data, workers=workers, progress=progress)
+        result = check_data(data, workers=workers, progress=progress)
     report = None
     if page:
         from striate.files import write_atomic
@@ -48,56 +46,52 @@ def check(
 
         name = Path(data).resolve().name or "data"
         report = out or Path("runs") / f"check-{name}.html"
-        write_atomic(report, render(checkup).encode("utf-8", "replace"))
+        write_atomic(report, render(result).encode("utf-8", "replace"))
     if as_json:
-        print_json({**checkup.to_json(), "report": None if report is None else str(report)})
+        print_json({**result.to_json(), "report": None if report is None else str(report)})
     else:
-        _print(checkup, report)
-    return FOUND_EXIT_CODE if checkup.serious else 0
+        _print(result, report)
+    return FOUND_EXIT_CODE if result.serious else 0
 
 
-def _print(checkup: CheckReport, report: Path | None) -> None:
+def _print(result: CheckReport, report: Path | None) -> None:
     from rich.console import Console
 
     out = Console(highlight=False, soft_wrap=True, emoji=False)
-    splits = ", ".join(f"{count:,} {name}" for name, count in checkup.splits.items())
-    rate = checkup.n / max(checkup.seconds, 1e-9)
+    splits = ", ".join(f"{count:,} {name}" for name, count in result.splits.items())
+    rate = result.n / max(result.seconds, 1e-9)
     out.print(
-        f"{checkup.n:,} images{f' ({splits})' if splits else ''}, {len(checkup.classes)} classes, looked at "
-        f"in {checkup.seconds:.1f} s ({rate:,.0f} images/s)",
+        f"{result.n:,} images{f' ({splits})' if splits else ''}, {len(result.classes)} classes, checked "
+        f"in {result.seconds:.1f} s ({rate:,.0f} images/s)",
         markup=False,
     )
-    for finding in checkup.findings:
+    for finding in result.findings:
         _print_finding(finding, out)
-    if not checkup.findings:
-        out.print("nothing found")
+    if not result.findings:
+        out.print("no findings")
     if report is not None:
-        out.print()
-        out.print(f"page    {report}", markup=False)
+        out.print(f"\nreport  {report}", markup=False)
 
 
-_STYLES = {"serious": "bold red", "warning": "yellow", "note": "dim"}
+_COLORS = {"serious": "bold red", "warning": "yellow", "note": "dim"}
 
 
-def _print_finding(finding: Finding, out: Console, most: int = 3) -> None:
+def _print_finding(finding: Finding, out: Console) -> None:
     from rich.text import Text
 
-    together = len(finding.groups) < finding.count
-    n = len(finding.groups)
-    what = "images" if finding.pictured else "names"
-    count = f"{n:,} group{'s' * (n > 1)}, {finding.count:,} {what}" if together else f"{n:,}"
-    out.print()
-    out.print(
-        Text.assemble((f"{finding.severity:8}", _STYLES[finding.severity]), f"{finding.title}: {count}")
-    )
-    shown = 1 if finding.severity == "note" else most
+    n, count = len(finding.groups), f"{len(finding.groups):,}"
+    if n < finding.count:
+        count += f" group{'s' * (n > 1)}, {finding.count:,} {'images' if finding.pictured else 'names'}"
+    title = f"{finding.title}: {count}"
+    out.print("\n", Text.assemble((f"{finding.severity:8}", _COLORS[finding.severity]), title), sep="")
+    shown = 1 if finding.severity == "note" else 3
     for group in finding.groups[:shown]:
         for item in group[:4]:
             where = f" [{item.label}]" if finding.kind == "conflicting-labels" else ""
             detail = f"  ({item.detail})" if item.detail else ""
             out.print(f"          {item.path}{where}{detail}", markup=False)
         if len(group) > 4:
-            out.print(f"          ... and {len(group) - 4} more of them")
-    if len(finding.groups) > shown:
-        out.print(f"          ... and {len(finding.groups) - shown:,} more")
+            out.print(f"          ... and {len(group) - 4} more in this group")
+    if n > shown:
+        out.print(f"          ... and {n - shown:,} more")
     out.print(f"          -> {finding.advice}", markup=False)

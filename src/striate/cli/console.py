@@ -1,11 +1,11 @@
-"""What the commands share: progress on standard error, results on standard output."""
+"""What commands print: progress on standard error, results on standard output."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,41 +13,42 @@ from striate.progress import Progress
 
 if TYPE_CHECKING:
     from striate.inference.evaluation import Evaluation
+    from striate.inference.text_evaluation import TextEvaluation
 
-_EVERY = 10.0  # seconds between two plain lines of the same stage
+_EVERY = 10.0  # seconds between two lines of the same stage
 
 
 class Lines(Progress):
-    """Progress where nobody watches a terminal: a line now and then."""
+    """Progress without a terminal: a line now and then."""
 
     def begin(self, stage: str, total: int, unit: str = "images") -> None:
-        """Note the stage; its first line comes after a while, short stages have none."""
+        """Remember the stage; its first line comes after an interval, so short stages have none."""
         self._stage, self._total, self._unit, self._done = stage, total, unit, 0
-        self._started = self._spoke = time.monotonic()
+        self._started = self._printed = time.monotonic()
 
     def advance(self, done: int, **figures: float) -> None:
-        """Print a line if the last one is long past."""
+        """Print a line if the last one is older than the interval."""
         self._done += done
         now = time.monotonic()
-        if now - self._spoke < _EVERY:
+        if now - self._printed < _EVERY:
             return
-        self._spoke = now
+        self._printed = now
         rate = self._done / (now - self._started)
         left = (self._total - self._done) / rate
         self.info(f"{self._stage}: {self._done}/{self._total}, {rate:,.0f} {self._unit}/s, {left:.0f} s left")
 
     def info(self, message: str) -> None:
-        """Print the line."""
+        """Print the message on standard error."""
         print(message, file=sys.stderr, flush=True)
 
     def warn(self, message: str) -> None:
-        """Print the line, marked."""
+        """Print the message as a warning."""
         self.info(f"warning: {message}")
 
 
 @contextmanager
 def watching() -> Iterator[Progress]:
-    """Bars on a terminal, plain lines elsewhere."""
+    """Show progress bars on a terminal, and print plain lines elsewhere."""
     if not sys.stderr.isatty():
         yield Lines()
         return
@@ -61,75 +62,89 @@ def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object, the only thing on standard output."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
     if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-        text = json.dumps(value, indent=2)  # a file name that is no UTF-8 is escaped: JSON has no other way
+        text = json.dumps(value, indent=2)  # JSON must escape file names that are not UTF-8
     print(text)
 
 
 def percent(share: float) -> str:
-    """A fraction of one as text."""
+    """Format a fraction of one: 12.34 %."""
     return f"{100 * share:.2f} %"
 
 
-def print_evaluation(evaluation: Evaluation, most: int = 30) -> None:
-    """The figures of an evaluation as people read them; of many classes, those that fare worst."""
+def print_evaluation(evaluation: Evaluation | TextEvaluation) -> None:
+    """Print the metrics of an evaluation of any task."""
+    if evaluation.task == "seq2seq":
+        _print_text_scores(evaluation)
+    else:
+        _print_classification(evaluation)
+
+
+def _print_text_scores(evaluation: TextEvaluation) -> None:
+    scores = evaluation.scores
+    print(f"exact match {percent(scores.exact)} of {scores.n:,} {evaluation.split} pairs")
+    print(f"character error rate {percent(scores.cer)}, word error rate {percent(scores.wer)}")
+    for name, label, value in (("bleu", "BLEU", scores.bleu), ("chrf", "chrF", scores.chrf)):
+        if value is not None:
+            print(f"{label} {100 * value:.2f}  ({scores.signatures[name]})")
+    print(f"{evaluation.tokens_per_second:,.0f} tokens/s")
+    for note in evaluation.notes:
+        print(f"note: {note}")
+
+
+def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
+    """Print accuracy, calibration and the classes; of many classes, those with the lowest F1."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.markup import escape
 
     out = Console(highlight=False)
     low, high = evaluation.top1_ci
-    out.print(
-        f"[bold]top-1 {percent(evaluation.top1)}[/bold] of {evaluation.n:,} {evaluation.what} "
-        f"(95 % interval {percent(low)} to {percent(high)})"
-    )
-    if len(evaluation.classes) > 5:
-        out.print(f"top-5 {percent(evaluation.top5)}")
-    out.print(f"calibration error {evaluation.ece:.4f}")
-    scores = sorted(evaluation.per_class, key=lambda s: s.f1)[:most]
-    if len(scores) == len(evaluation.per_class):
-        scores = list(evaluation.per_class)
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("class", overflow="fold")
-    for title in ("images", "precision", "recall", "F1"):
-        table.add_column(title, justify="right")
-    called = dict(zip(evaluation.classes, evaluation.confusion.sum(axis=0).tolist(), strict=True))
+    for metric, value in evaluation.shown.items():
+        text = f"{metric.label} {percent(value) if metric.format.endswith('%') else f'{value:.4f}'}"
+        if metric.name == "top1":
+            interval = f"95 % interval {percent(low)} to {percent(high)}"
+            text = f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what} ({interval})"
+        out.print(text)
+    scores = list(evaluation.per_class)
+    if len(scores) > most:
+        scores = sorted(scores, key=lambda s: s.f1)[:most]
+    predictions = dict(zip(evaluation.classes, evaluation.confusion.sum(axis=0).tolist(), strict=True))
+    rows = []
     for s in scores:
-        shares = [percent(share) for share in (s.precision, s.recall, s.f1)]
-        if not called[s.name]:  # a precision of nothing
-            shares[0] = "–"
-        table.add_row(_plain(s.name), f"{s.support:,}", *shares)
-    out.print(table)
+        precision = percent(s.precision) if predictions[s.name] else "–"  # undefined without predictions
+        rows.append((escape(s.name), f"{s.support:,}", precision, percent(s.recall), percent(s.f1)))
+    _print_table(("class", "images", "precision", "recall", "F1"), rows)
+    lines = []
     if len(scores) < len(evaluation.per_class):
-        out.print(f"(the {len(scores)} of {len(evaluation.per_class)} classes with the lowest F1)")
+        lines.append(f"(the {most} of {len(evaluation.per_class)} classes with the lowest F1)")
     if evaluation.missing_classes:
-        out.print(f"no images of: {_plain(', '.join(evaluation.missing_classes))}")
+        lines.append(f"no images of: {', '.join(evaluation.missing_classes)}")
     for name, count in evaluation.extra_classes.items():
-        out.print(f"unknown to the model, not measured: {_plain(name)} ({count} images)")
-    for problem in evaluation.problems[:10]:
-        out.print(f"unreadable, not measured: {_plain(problem.path)} ({_plain(problem.reason)})")
+        lines.append(f"class unknown to the model, left out: {name} ({count} images)")
+    lines += [f"unreadable, left out: {p.path} ({p.reason})" for p in evaluation.problems[:10]]
     if len(evaluation.problems) > 10:
-        out.print(f"... and {len(evaluation.problems) - 10} more unreadable images")
-    for note in evaluation.notes:
-        out.print(f"note: {_plain(note)}")
+        lines.append(f"... and {len(evaluation.problems) - 10} more unreadable images")
+    lines += [f"note: {note}" for note in evaluation.notes]
+    for line in lines:
+        out.print(line, markup=False)
 
 
 def print_profile(profile: dict[str, float]) -> None:
-    """Where the time of training went."""
+    """Print where the training time went."""
+    from striate.training.profile import shares
+
+    rows = [(name, f"{seconds:,.1f}", percent(share)) for name, seconds, share in shares(profile)]
+    _print_table(("phase", "seconds", "share"), rows)
+
+
+def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; all columns but the first hold numbers."""
     from rich.console import Console
     from rich.table import Table
 
-    from striate.training.profile import shares
-
     table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("where the time went")
-    table.add_column("seconds", justify="right")
-    table.add_column("share", justify="right")
-    for name, seconds, share in shares(profile):
-        table.add_row(name, f"{seconds:,.1f}", percent(share))
+    table.add_column(titles[0], overflow="fold")
+    for title in titles[1:]:
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(*row)
     Console(highlight=False).print(table)
-
-
-def _plain(text: str) -> str:
-    """Text of the user's, in which square brackets are no markup."""
-    from rich.markup import escape
-
-    return escape(text)

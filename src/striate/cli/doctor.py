@@ -1,4 +1,4 @@
-"""`striate doctor`: what this installation is and has."""
+"""`striate doctor`: versions, devices and cache."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from striate.cli.options import Json
+
+_CLEAR = "Clear the cache of decoded images (your datasets are not touched)."
+
 
 def doctor(
-    clear_cache: Annotated[
-        bool, typer.Option("--clear-cache", help="Remove the decoded images that are kept.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    clear_cache: Annotated[bool, typer.Option("--clear-cache", help=_CLEAR)] = False,
+    as_json: Json = False,
 ) -> None:
-    """Show versions, devices, threads, and the cache of decoded images with its size; or empty that cache.
+    """Show versions, devices and the cache of decoded images, or clear the cache.
 
-    Python: striate.data.images.cache.segments(), striate.data.images.cache.clear()
+    Python: striate.data.images.cache.clear()
     """
     from striate.cli.console import print_json
 
@@ -26,7 +28,7 @@ def doctor(
         if as_json:
             print_json({"cleared_bytes": freed})
         else:
-            print(f"{_size(freed)} of decoded images removed from {cache_folder()}")
+            print(f"{_size(freed)} of decoded images deleted from {cache_folder()}")
         return
     found = _examine()
     if as_json:
@@ -36,9 +38,9 @@ def doctor(
     lines = {
         **found["versions"],
         "devices": ", ".join(found["devices"]),
-        "processors": f"{found['processors']} for this process",
+        "CPU cores": f"{found['processors']} for this process",
         "image formats": ", ".join(found["formats"]),
-        "detection": "native kernel" if found["native"] else "NumPy, slower: no compiler at installation",
+        "detection": "native kernel" if found["native"] else "NumPy (slower): no compiler at installation",
         "cache": f"{cache['folder']}: {_size(cache['bytes'])} of at most {_size(cache['limit_bytes'])}",
     }
     for name, value in lines.items():
@@ -53,17 +55,17 @@ def _examine() -> dict[str, Any]:
     import torch
     from PIL import features
 
-    import striate
     from striate.data.images.cache import LIMIT_VARIABLE, cache_folder, limit, segments
     from striate.device import cpu_count
     from striate.metrics.detection.kernel import native
+    from striate.version import __version__
 
     gpus = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     mps = ["mps"] if torch.backends.mps.is_available() else []
     codecs = {"jpg": "JPEG", "libjpeg_turbo": "libjpeg-turbo", "webp": "WebP", "avif": "AVIF"}
     return {
         "versions": {
-            "striate": striate.__version__, "python": platform.python_version(), "torch": torch.__version__,
+            "striate": __version__, "python": platform.python_version(), "torch": torch.__version__,
             "numpy": numpy.__version__, "pillow": PIL.__version__,
         },
         "devices": ["cpu", *gpus, *mps],
@@ -71,19 +73,16 @@ def _examine() -> dict[str, Any]:
         "formats": [name for codec, name in codecs.items() if features.check(codec)],
         "native": native() is not None,
         "cache": {
-            "folder": str(cache_folder()),
-            "bytes": sum(segment.size for segment in segments()),
-            "limit_bytes": limit(),
-            "limit_variable": LIMIT_VARIABLE,
+            "folder": str(cache_folder()), "bytes": sum(segment.size for segment in segments()),
+            "limit_bytes": limit(), "limit_variable": LIMIT_VARIABLE,
         },
     }  # fmt: skip
 
 
 def _size(count: int) -> str:
-    """Bytes as people read them: 1.2 GB."""
-    size, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+    """Format bytes: 1.2 GB."""
+    size, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        del units[0]
+    return f"{size:.0f} B" if units[0] == "B" else f"{size:.1f} {units[0]}"

@@ -1,70 +1,105 @@
-"""`striate evaluate`."""
+"""`striate evaluate`, for every task."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from striate.cli.options import WORKERS, Device, Json, Model
+
+_DATA = "Labelled data, as for training; for an image classifier, by default the run's held-out images."
+_SPLIT = "Split: test, val, train or all; auto is test if present, else val, else all."
+_DATA_FLAG = typer.Option("--data", help="The same as the argument DATA.")
+_CACHE = "Keep decoded images on disk for the next run."
+_image = partial(typer.Option, rich_help_panel="Image classification")
+_text = partial(typer.Option, rich_help_panel="Sequence to sequence")
+
+# Options that `seq2seq evaluate` shares.
+Split = Annotated[str, typer.Option(help=_SPLIT)]
+Report = Annotated[str | None, typer.Option(help="Folder for an HTML report.")]
+Source = Annotated[str | None, _text("--from", help="File extension of the source, in a folder.")]
+Target = Annotated[str | None, _text("--to", help="File extension of the target.")]
+Beam = Annotated[int | None, _text(help="Beam size; 1 for greedy search.", min=1, show_default="1")]
+Shuffled = Annotated[bool | None, _text("--shuffled", help="Control: score against shuffled references.")]
+
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Bundle, or a run's folder.", show_default=False)],
-    data_argument: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[DATA]",
-            help="As for `train`; left out, what the run of this bundle held out.",
-            show_default=False,
-        ),
+    model: Model,
+    data: Annotated[list[str] | None, typer.Argument(metavar="DATA", help=_DATA, show_default=False)] = None,
+    data_flag: Annotated[list[str] | None, _DATA_FLAG] = None,
+    split: Split = "auto",
+    device: Device = "auto",
+    out: Report = None,
+    as_json: Json = False,
+    batch: Annotated[
+        int | None, _image("--batch", "--batch-size", "-b", help="Batch size.", show_default="64")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="The same as the argument.")] = None,
-    split: Annotated[
-        str, typer.Option(help="test, val, train or all; auto takes test, else val, else all.")
-    ] = "auto",
-    batch: Annotated[int, typer.Option("--batch", "--batch-size", "-b", help="Images at once.")] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    workers: Annotated[int | None, typer.Option("--workers", "-j", help="Threads that decode.")] = None,
-    cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Keep decoded images for the next time.")
-    ] = True,
-    out: Annotated[str | None, typer.Option(help="Folder for a report page and its figures.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    workers: Annotated[int | None, _image("--workers", "-j", **WORKERS)] = None,
+    cache: Annotated[bool | None, _image("--cache/--no-cache", help=_CACHE, show_default="cache")] = None,
+    source: Source = None,
+    target: Target = None,
+    beam: Beam = None,
+    shuffled: Shuffled = None,
 ) -> None:
-    """Measure a model: accuracy with its interval, each class, confusion, calibration.
+    """Evaluate a model on labelled data: accuracy, or BLEU and error rates.
 
-    Python: striate.evaluate("runs/flowers/best.safetensors", "flowers/")
+    Python: striate.evaluate("runs/flowers-resnet18", "flowers/")
     """
-    from striate.errors import UsageError
+    evaluate_and_print(
+        model, [*(data or ()), *(data_flag or ())], out, as_json, split=split, device=device, batch=batch,
+        workers=workers, cache=cache, beams=beam, shuffled=shuffled, languages=languages(source, target),
+    )  # fmt: skip
 
-    if data is not None and data_argument is not None:
-        raise UsageError("two data sets", f"{data_argument!r} and {data!r}", "Give one")
 
+def evaluate_and_print(model: str, data: list[str], out: str | None, as_json: bool, **options: Any) -> None:
+    """Evaluate a model with the options that are not None, and print the result."""
     from striate import bundle
+    from striate.errors import UsageError
+    from striate.tasks import entry
 
-    bundle.inspect(bundle.path_of(model))  # a wrong file is told before torch is loaded
-
+    # A wrong file is reported before torch is imported.
+    name = bundle.describe(bundle.path_of(model)).task
+    task = entry(name)
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given.keys() - {"split", "device", *task.evaluate_options}:
+        flag = f"--{_FLAGS.get(option, option)}"
+        raise UsageError(f"{flag} with a {name} model", "it has no such option", f"Leave {flag} out")
+    if len(data) > task.max_paths:
+        raise UsageError(f"{len(data)} datasets", " and ".join(map(repr, data)), "Give one")
     if out is not None:
-        from striate.training.folder import writable
+        from striate.training.run_folder import writable
 
         writable(out)
 
     import striate
     from striate.cli.console import print_evaluation, print_json, watching
 
+    source = data[0] if len(data) == 1 else tuple(data) or None
     with watching() as progress:
-        evaluation = striate.evaluate(
-            model, data or data_argument, split=split, batch=batch, device=device, workers=workers,
-            cache=cache, progress=progress,
-        )  # fmt: skip
+        evaluation = striate.evaluate(model, source, progress=progress, **given)
     report = None
     if out is not None:
         from striate.report.page import write_report
 
-        report = write_report(evaluation, Path(out), model=model)
+        report = write_report(task.find("report")(evaluation, model=model), Path(out))
     if as_json:
         print_json({**evaluation.to_json(), "report": None if report is None else str(report)})
         return
     print_evaluation(evaluation)
     if report is not None:
         print(f"report  {report}")
+
+
+_FLAGS = {"beams": "beam", "languages": "from"}  # of options that have another name in Python
+
+
+def languages(source: str | None, target: str | None) -> tuple[str, str] | None:
+    """The file extensions of --from and --to; raises UsageError if one is missing."""
+    from striate.errors import UsageError
+
+    if (source is None) != (target is None):
+        raise UsageError("--from and --to", "one is missing", "Give both")
+    return None if source is None or target is None else (source, target)

@@ -1,111 +1,138 @@
-"""`striate predict`."""
+"""`striate predict`: classify images, or recognize the text in them."""
 
 from __future__ import annotations
 
 import csv
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from striate.cli.options import Device, Json, Model, Workers
+
 if TYPE_CHECKING:
-    from striate.inference.classifier import Prediction
+    from striate.progress import Progress
+
+_SOURCES = "Image files, folders or globs; `-` reads a list of paths from standard input."
+
+
+class _Result(NamedTuple):
+    """The answer for one image: its JSON keys, its CSV cells, and a text."""
+
+    path: str
+    error: str | None
+    values: dict[str, Any]
+    cells: list[Any]
+    text: str
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Bundle, or a run's folder.", show_default=False)],
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            help="Image files, folders, globs; `-` reads a list of paths from standard input.",
-            show_default=False,
-        ),
-    ],
-    top: Annotated[int, typer.Option("--top", "-k", help="How many classes to name.", min=1)] = 5,
-    batch: Annotated[int, typer.Option("--batch", "--batch-size", "-b", help="Images at once.", min=1)] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    workers: Annotated[int | None, typer.Option("--workers", "-j", help="Threads that decode.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    model: Model,
+    sources: Annotated[list[str], typer.Argument(metavar="IMAGE", help=_SOURCES)],
+    top: Annotated[int, typer.Option("--top", "-k", help="Number of classes to show.", min=1)] = 5,
+    batch: Annotated[int, typer.Option("--batch", "--batch-size", "-b", help="Batch size.", min=1)] = 64,
+    device: Device = "auto",
+    workers: Workers = None,
+    as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-) -> int:
-    """Name what is in images; one that cannot be read gets a line that says why.
+) -> None:
+    """Classify images, or recognize the text in them. If an image cannot be read, the reason is printed.
 
-    Python: striate.load("runs/flowers/best.safetensors").predict("rose.jpg").top(5)
+    Python: striate.load("runs/flowers-resnet18").predict("rose.jpg").top(5)
     """
     from striate import bundle
     from striate.data.images.folders import find_images
     from striate.errors import DataError, UsageError
 
     if as_json and as_csv:
-        raise UsageError("--json and --csv", "one output, one form", "Give one of the two")
+        raise UsageError("--json and --csv", "the output has one format", "Give one of the two")
     paths = [path for source in sources for path in (_listed() if source == "-" else find_images(source))]
     if not paths:
         raise UsageError("no images to predict", "the list on standard input is empty")
-    if bundle.inspect(bundle.path_of(model)).description.task == "seq2seq":
-        from striate.cli.translate import read_images
-
-        return read_images(model, paths, device, as_json=as_json, as_csv=as_csv)
+    task = bundle.describe(bundle.path_of(model)).task  # a wrong file is reported before torch is imported
 
     from striate.cli.console import print_json, watching
-    from striate.device import cpu_count
-    from striate.inference.classifier import load
 
-    classifier = load(model, device)
-    show = _rows_of_csv if as_csv else _lines
     with watching() as progress:
-        progress.begin("predicting", len(paths))
-        predictions = classifier.predict_many(
-            paths, batch=batch, workers=workers or cpu_count(), progress=progress
-        )
-        if as_json or sys.stdout.isatty():  # results after the bar, not through it
-            predictions = iter(list(predictions))
-            progress.end()
-        failed = 0
-        if as_json:
-            results = [_result(prediction, top) for prediction in predictions]
-            failed = sum(result["error"] is not None for result in results)
-            print_json({"results": results})
+        if task == "seq2seq":
+            header, results, more = _read_text(model, paths, device, progress)
         else:
-            failed = show(predictions, top, max(len(path) for path in paths))
-    if failed == len(paths):
+            header, results, more = _classify(model, paths, device, progress, top, batch, workers)
+        if as_json or sys.stdout.isatty():  # print results after the progress bar, not through it
+            results = list(results)
+            progress.end()
+        if as_json:
+            print_json({"results": [{"path": r.path, "error": r.error, **r.values} for r in results], **more})
+            readable = any(result.error is None for result in results)
+        else:
+            readable = _print(results, header if as_csv else None, min(60, max(map(len, paths))))
+    if not readable:
         raise DataError(f"none of {len(paths)} images could be read")
-    return 0
 
 
 def _listed() -> list[str]:
     return [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
 
 
-def _result(prediction: Prediction, top: int) -> dict[str, Any]:
-    return {
-        "path": prediction.path,
-        "error": prediction.error,
-        "top": [{"class": s.name, "probability": s.probability} for s in prediction.top(top)],
-    }
+def _print(results: Iterable[_Result], header: list[str] | None, width: int) -> bool:
+    """Print a line per image, or CSV if there is a header; returns whether any image could be read."""
+    write_row, readable = csv.writer(sys.stdout, lineterminator="\n").writerow, False
+    if header is not None:
+        write_row(["path", "error", *header])
+    for result in results:
+        readable |= result.error is None
+        if header is not None:
+            write_row([result.path, result.error or "", *result.cells])
+        else:
+            answer = result.text if result.error is None else f"cannot be read: {result.error}"
+            print(f"{result.path:{width}}  {answer}")
+    return readable
 
 
-def _lines(predictions: Iterator[Prediction], top: int, width: int) -> int:
-    """A line for each image; answers how many could not be read."""
-    failed = 0
-    for prediction in predictions:
-        if prediction.error is not None:
-            failed += 1
-            print(f"{prediction.path:{min(width, 60)}}  cannot be read: {prediction.error}")
-            continue
-        scores = "  ".join(f"{s.name} {100 * s.probability:.1f} %" for s in prediction.top(top))
-        print(f"{prediction.path:{min(width, 60)}}  {scores}")
-    return failed
+def _classify(
+    model: str, paths: list[str], device: str, progress: Progress, top: int, batch: int, workers: int | None
+) -> tuple[list[str], Iterable[_Result], dict[str, Any]]:
+    """The CSV header, the results, and further JSON keys."""
+    from striate.device import cpu_count
+    from striate.inference.classifier import load
+
+    classifier = load(model, device)
+
+    def results() -> Iterator[_Result]:
+        for prediction in classifier.predict_many(
+            paths, batch=batch, workers=workers or cpu_count(), progress=progress
+        ):
+            scores = prediction.top(top)
+            yield _Result(
+                prediction.path,
+                prediction.error,
+                {"top": [{"class": s.name, "probability": s.probability} for s in scores]},
+                [value for s in scores for value in (s.name, f"{s.probability:.6f}")],
+                "  ".join(f"{s.name} {100 * s.probability:.1f} %" for s in scores),
+            )
+
+    progress.begin("predicting", len(paths))
+    return [f"{what}{i}" for i in range(1, top + 1) for what in ("class", "probability")], results(), {}
 
 
-def _rows_of_csv(predictions: Iterable[Prediction], top: int, width: int) -> int:
-    """A row for each image; answers how many could not be read."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    ranks = [f"{what}{i}" for i in range(1, top + 1) for what in ("class", "probability")]
-    writer.writerow(["path", "error", *ranks])
-    failed = 0
-    for prediction in predictions:
-        failed += prediction.error is not None
-        scores = [value for s in prediction.top(top) for value in (s.name, f"{s.probability:.6f}")]
-        writer.writerow([prediction.path, prediction.error or "", *scores])
-    return failed
+def _read_text(
+    model: str, paths: list[str], device: str, progress: Progress
+) -> tuple[list[str], Iterable[_Result], dict[str, Any]]:
+    """The CSV header, the results, and further JSON keys."""
+    from striate.errors import BundleError
+    from striate.inference.translator import load_translator
+
+    translator = load_translator(model, device)
+    if not translator.reads_images:
+        raise BundleError(
+            f"{model!r} does not read images", "it was trained on text", "Use `striate seq2seq translate`"
+        )
+    progress.begin("reading", len(paths))
+    done = translator.translate(paths, progress=progress)
+    progress.end()
+    results = (
+        _Result(r.source, r.error, {"text": r.text if r.answers else None}, [r.text], r.text)
+        for r in done.results
+    )
+    return ["text"], results, {"tokens_per_second": done.tokens_per_second}

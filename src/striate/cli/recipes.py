@@ -6,75 +6,67 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from striate.cli.options import Json
+
 if TYPE_CHECKING:
-    from striate.training.recipes import Recipe
+    from striate.models.recipe import Recipe
 
 
 def recipes(
     model: Annotated[
-        str | None, typer.Argument(help="A network: all about its recipes.", show_default=False)
+        str | None, typer.Argument(metavar="NETWORK", help="Show the recipes of this network in detail.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> int:
-    """Show the ways to train from the literature, for `striate train --recipe NAME`.
+    as_json: Json = False,
+) -> None:
+    """Show training recipes from the literature, with their cost and published results.
 
-    Python: striate.train("flowers/", model="resnet50", recipe="modern")
+    `striate train --recipe NAME` uses one: `paper` has the settings of the network's paper, `modern` newer
+    published settings.
+
+    Python: from striate.training.recipes import recipes_for; recipes_for("resnet50")
     """
     from striate.cli.console import print_json
-    from striate.training.recipes import RECIPES, family, passes
+    from striate.training.recipes import recipes_for
 
     if model is None:
-        rows = [
-            {
-                "family": key,
-                "recipe": name,
-                **_setting(recipe),
-                "passes": passes(recipe),
-                "source": recipe.source,
-            }
-            for key, recipes in RECIPES.items()
-            for name, recipe in recipes.items()
-        ]
+        rows = _overview()
         if as_json:
             print_json({"recipes": rows})
-            return 0
+            return
         for row in rows:
             rate = f"{row['opt']} {row['lr']:g}, batch {row['batch']}, {row['epochs']} epochs"
             print(f"{row['family']:13} {row['recipe']:9} {rate:40} {row['source']}")
-        print("\n`striate recipes MODEL` tells settings, cost and published results of a network's recipes")
-        return 0
-    found = {name: _told(model, recipe) for name, recipe in RECIPES[family(model)].items()}
+        print("\n`striate recipes NETWORK` shows settings, cost and published results of one network")
+        return
+    details = {name: _details(model, recipe) for name, recipe in recipes_for(model).items()}
     if as_json:
-        print_json({"model": model, "recipes": found})
-        return 0
-    for name, told in found.items():
-        print(f"{name}: {told['source']}")
-        flags = " ".join(f"{_flag(field)} {_value(value)}" for field, value in told["settings"].items())
-        print(f"  settings  {flags}")
-        cost = told["cost"]
-        print(
-            f"  cost      {cost['passes']:,} passes of an image ({told['on']}), "
-            f"{cost['macs']:.2g} multiply-adds, about {cost['gpu_hours']:,.2g} hours on one {cost['gpu']} "
-            "(an estimate)"
-        )
-        for result in told["results"]:
-            print(
-                f"  result    {result['measure']} {result['percent']} %, {result['on']} ({result['source']})"
-            )
-        if not told["results"]:
-            print(f"  result    none is published for {model} that this project knows")
-        for note in told["notes"]:
-            print(f"  note      {note}")
-        print(f"  use       striate train DATA --model {model} --recipe {name}\n")
-    return 0
+        print_json({"model": model, "recipes": details})
+        return
+    if not details:
+        print(f"there is no recipe for {model}")
+    for name, recipe in details.items():
+        _print_recipe(model, name, recipe)
 
 
-def _setting(recipe: Recipe) -> dict[str, Any]:
-    return {field: recipe.settings[field] for field in ("opt", "lr", "batch", "epochs")}
+def _overview() -> list[dict[str, Any]]:
+    """One row for each recipe of each family of networks."""
+    from striate.training.recipes import all_recipes, passes
+
+    return [
+        {
+            "family": family,
+            "recipe": name,
+            **{field: recipe.settings[field] for field in ("opt", "lr", "batch", "epochs")},
+            "passes": passes(recipe),
+            "source": recipe.source,
+        }
+        for family, recipes in all_recipes().items()
+        for name, recipe in recipes.items()
+    ]
 
 
-def _told(model: str, recipe: Recipe) -> dict[str, Any]:
-    """All about one recipe as plain values; traces the network for its cost."""
+def _details(model: str, recipe: Recipe) -> dict[str, Any]:
+    """A recipe as plain values; traces the network to compute the cost."""
     import dataclasses
 
     from striate.anatomy.limits import A100, training_cost
@@ -86,20 +78,28 @@ def _told(model: str, recipe: Recipe) -> dict[str, Any]:
         "on": recipe.on,
         "settings": dict(recipe.settings),
         "cost": {
-            "passes": passes(recipe),
-            "macs": macs,
-            "gpu_hours": hours,
-            "gpu": A100.name,
-            "estimate": True,
+            "passes": passes(recipe), "macs": macs, "gpu_hours": hours, "gpu": A100.name, "estimate": True,
         },
         "results": [dataclasses.asdict(result) for result in expected(model, recipe)],
         "notes": list(recipe.notes),
-    }
+    }  # fmt: skip
 
 
-def _flag(field: str) -> str:
-    return f"--{field.replace('_', '-')}"
+def _print_recipe(model: str, name: str, recipe: dict[str, Any]) -> None:
+    from striate.training.recipes import flag
 
-
-def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    print(f"{name}: {recipe['source']}")
+    settings = {f: f"{v:.4g}" if isinstance(v, float) else v for f, v in recipe["settings"].items()}
+    print(f"  settings  {' '.join(f'{flag(f)} {v}' for f, v in settings.items())}")
+    cost = recipe["cost"]
+    print(
+        f"  cost      {cost['passes']:,} image passes ({recipe['on']}), {cost['macs']:.2g} MACs, "
+        f"about {cost['gpu_hours']:,.2g} hours on one {cost['gpu']} (an estimate)"
+    )
+    for result in recipe["results"]:
+        print(f"  result    {result['measure']} {result['percent']} %, {result['on']} ({result['source']})")
+    if not recipe["results"]:
+        print(f"  result    no published result for {model}")
+    for note in recipe["notes"]:
+        print(f"  note      {note}")
+    print(f"  use       striate train DATA --model {model} --recipe {name}\n")

@@ -1,42 +1,42 @@
-"""`striate seq2seq translate`, and what `striate predict` does with a model that reads text in images."""
+"""`striate seq2seq translate`."""
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from striate.inference.translator import Translation, Translations, Translator
+from striate.cli.options import Device, Json, Model
 
-_AT_ONCE = 256  # sources that are read from a file before their answers are printed
+if TYPE_CHECKING:
+    from striate.inference.translator import Translation, Translator
+
+_TEXTS = "Texts, or image files and folders."
+_CHUNK = 256  # sources: their translations are printed before the next ones are read
 
 
 def translate(
-    model: Annotated[str, typer.Argument(help="Bundle, or a run's folder.", show_default=False)],
+    model: Model,
     texts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[TEXT]...",
-            help="Texts, or image files and folders; without any, lines of standard input.",
-            show_default=False,
-        ),
+        list[str] | None, typer.Argument(metavar="TEXT", help=_TEXTS, show_default="standard input")
     ] = None,
-    file: Annotated[str | None, typer.Option("--file", help="A text file: its lines.")] = None,
-    beam: Annotated[int, typer.Option("--beam", help="Answers followed at once; 1 for greedy.", min=1)] = 1,
-    n_best: Annotated[int, typer.Option("--n-best", help="Answers for each, with scores.", min=1)] = 1,
+    file: Annotated[str | None, typer.Option(help="Text file; each line is translated.")] = None,
+    beam: Annotated[int, typer.Option(help="Beam size; 1 for greedy search.", min=1)] = 1,
+    n_best: Annotated[int, typer.Option(help="Translations per source, with scores.", min=1)] = 1,
     alpha: Annotated[float, typer.Option(help="Exponent of the length penalty.")] = 0.6,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
 ) -> int:
-    """Write what texts become, a line for each: of arguments, a file, standard input, or as you type.
+    """Translate texts given as arguments, in a file, on standard input, or typed one by one.
 
-    Python: striate.load_translator("runs/words").translate(["hello"], beams=5).results[0].text
+    A model that was trained on images recognizes the text in image files.
+
+    Python: striate.load_translator("runs/words-small").translate(["hello"], beams=5).results[0].text
     """
     from striate.cli.console import print_json
     from striate.data.images.folders import find_images
@@ -44,70 +44,35 @@ def translate(
     from striate.inference.translator import load_translator
 
     if texts and file:
-        raise UsageError("texts and --file", "there is one source", "Give one of the two")
+        raise UsageError("texts and --file", "only one source of text is allowed", "Use one of the two")
     translator = load_translator(model, device)
-    options = {"beams": max(beam, n_best), "best": n_best, "alpha": alpha}
+    options: dict[str, Any] = {"beams": max(beam, n_best), "best": n_best, "alpha": alpha}
     if not texts and file is None and sys.stdin.isatty():
-        return _converse(translator, options)
+        return _interactive(translator, options)
     sources: Iterable[str] = texts or _lines(file)
     if translator.reads_images:
         sources = [path for source in sources for path in find_images(source)]
-    told: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     written, seconds, failed, count = 0, 0.0, 0, 0
-    for done in _in_pieces(translator, sources, options):
+    remaining = iter(sources)
+    while chunk := list(islice(remaining, _CHUNK)):
+        done = translator.translate(chunk, **options)
         written, seconds = written + done.tokens, seconds + done.seconds
         for result in done.results:
             count += 1
             failed += result.error is not None
             if as_json:
-                told.append(_result(result))
+                results.append(_result(result))
             else:
                 _print_answers(result, n_best, named=translator.reads_images)
     if not count:
-        raise UsageError("nothing to translate", "there is no line", "Give texts, --file or standard input")
+        raise UsageError("nothing to translate", "the input is empty", "Give texts, --file or standard input")
     rate = written / max(seconds, 1e-9)
     if as_json:
-        print_json({"results": told, "tokens": written, "seconds": seconds, "tokens_per_second": rate})
+        print_json({"results": results, "tokens": written, "seconds": seconds, "tokens_per_second": rate})
     else:
         print(f"{written:,} tokens, {rate:,.0f} tok/s", file=sys.stderr)
     return 0 if failed < count else 3
-
-
-def read_images(model: str, paths: list[str], device: str, *, as_json: bool, as_csv: bool) -> int:
-    """What `striate predict` does with a model that reads text."""
-    from striate.cli.console import print_json, watching
-    from striate.errors import BundleError, DataError
-    from striate.inference.translator import load_translator
-
-    translator = load_translator(model, device)
-    if not translator.reads_images:
-        raise BundleError(
-            f"{model!r} reads no images", "it was trained on text", "Use `striate seq2seq translate` with it"
-        )
-    with watching() as progress:
-        progress.begin("reading", len(paths))
-        done = translator.translate(paths, progress=progress)
-        progress.end()
-    if as_json:
-        print_json(
-            {
-                "results": [
-                    {"path": r.source, "error": r.error, "text": r.text if r.answers else None}
-                    for r in done.results
-                ],
-                "tokens_per_second": done.tokens_per_second,
-            }
-        )
-    elif as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["path", "error", "text"])
-        writer.writerows((r.source, r.error or "", r.text) for r in done.results)
-    else:
-        for result in done.results:
-            _print_answers(result, 1, named=True)
-    if all(result.error is not None for result in done.results):
-        raise DataError(f"none of {len(paths)} images could be read")
-    return 0
 
 
 def _print_answers(result: Translation, n_best: int, *, named: bool) -> None:
@@ -132,28 +97,16 @@ def _result(result: Translation) -> dict[str, Any]:
 def _lines(file: str | None) -> Iterator[str]:
     from striate.errors import DataError
 
-    if file is None:
-        yield from (line.rstrip("\r\n") for line in sys.stdin)
-        return
     try:
-        with Path(file).expanduser().open(encoding="utf-8") as lines:
+        with Path(file).expanduser().open(encoding="utf-8") if file else nullcontext(sys.stdin) as lines:
             yield from (line.rstrip("\r\n") for line in lines)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {file!r}", str(error)) from error
+        raise DataError(f"cannot read {(file or 'standard input')!r}", str(error)) from error
 
 
-def _in_pieces(
-    translator: Translator, sources: Iterable[str], options: dict[str, Any]
-) -> Iterator[Translations]:
-    """Some sources after the other, so that the first answers come before the last source is read."""
-    remaining = iter(sources)
-    while piece := list(islice(remaining, _AT_ONCE)):
-        yield translator.translate(piece, **options)
-
-
-def _converse(translator: Translator, options: dict[str, Any]) -> int:
-    """Answer each line as it is typed."""
-    print("Type a line, Ctrl-D to end.", file=sys.stderr)
+def _interactive(translator: Translator, options: dict[str, Any]) -> int:
+    """Translate each line that the user types."""
+    print("Type a line to translate it; Ctrl-D ends.", file=sys.stderr)
     while True:
         try:
             line = input("> ")

@@ -6,16 +6,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from striate.cli.options import Json, Model
+
 if TYPE_CHECKING:
     from striate.transforms.preprocess import Preprocess
 
 
-def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """List the weights that torchvision publishes for Striate's networks; a star marks the usual ones.
+_NAME = typer.Argument(metavar="NAME", help="Such as resnet50.v2, or resnet50 for its default weights.")
 
-    Python: striate.weights.CATALOG
+
+def _option(help: str, default: str = "", **more: Any) -> Any:
+    """An option whose default of None is shown in words."""
+    return typer.Option(help=help, show_default=default or False, **more)
+
+
+def list_(as_json: Json = False) -> None:
+    """List the weights that torchvision publishes for Striate's networks; `*` marks the defaults.
+
+    Python: from striate.weights import CATALOG
     """
     from striate.cli.console import print_json
     from striate.weights.catalog import CATALOG
@@ -32,15 +40,10 @@ def list_(
         )
 
 
-def get(
-    name: Annotated[
-        str,
-        typer.Argument(help="As resnet50.v2, or resnet50 for the usual ones.", show_default=False),
-    ],
-) -> None:
-    """Download official weights into torch's cache, and print where they are.
+def get(name: Annotated[str, _NAME]) -> None:
+    """Download official weights into torch's cache and print the path.
 
-    Python: striate.weights.download.get(striate.weights.find("resnet50"))
+    Python: from striate.weights import download, find; download.get(find("resnet50"))
     """
     from striate.cli.console import watching
     from striate.weights.catalog import find
@@ -54,35 +57,21 @@ def get(
 
 
 def import_(
-    file: Annotated[str, typer.Argument(help=".pth of either format, or .safetensors.", show_default=False)],
-    model: Annotated[
-        str | None, typer.Option(help="Architecture; found by the shapes if left out.", show_default=False)
-    ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(help="Names in the order of the scores: a,b,c or a file of lines.", show_default=False),
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option(help="The bundle; beside the file if left out.", show_default=False)
-    ] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="As 0.485,0.456,0.406, or one number.", show_default=False)
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(help="As 0.229,0.224,0.225, or one number.", show_default=False)
-    ] = None,
-    imgsz: Annotated[
-        int | None, typer.Option(help="Side of the input in pixels.", min=1, show_default=False)
-    ] = None,
-    part: Annotated[
-        str | None,
-        typer.Option(help="Which weights of a nested file, as model_ema.", show_default=False),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A .pth or .safetensors file.")],
+    model: Annotated[str | None, _option("Network.", "inferred from the tensor shapes")] = None,
+    classes: Annotated[str | None, _option("Class names in output order: a,b,c or a file.")] = None,
+    out: Annotated[str | None, _option("Output file.", "next to the input file")] = None,
+    mean: Annotated[str | None, _option("Mean, such as 0.485,0.456,0.406, or one number.")] = None,
+    std: Annotated[str | None, _option("Standard deviation, such as 0.229,0.224,0.225.")] = None,
+    imgsz: Annotated[int | None, _option("Side of the input in pixels.", min=1)] = None,
+    part: Annotated[str | None, _option("Key of a nested state dict, such as model_ema.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Make a bundle of weights that others wrote, from any device, running nothing in them.
+    """Convert weights from torchvision or timm to a bundle (.safetensors model file).
 
-    Python: striate.weights.import_weights("resnet20.pth", model="resnet20")
+    No code in the input file is executed.
+
+    Python: from striate.weights import import_weights; import_weights("resnet20.pth", model="resnet20")
     """
     from striate import models
     from striate.cli.console import print_json
@@ -92,41 +81,26 @@ def import_(
     names, means, stds = _names(classes), _numbers("mean", mean), _numbers("std", std)
     from striate.weights import import_weights
 
-    path, says = import_weights(
+    path, description = import_weights(
         file, out, model=model, classes=names, mean=means, std=stds, imgsz=imgsz, part=part
     )
     if as_json:
-        print_json({"bundle": str(path), **says.to_json()})
+        print_json({"bundle": str(path), **description.to_json()})
         return
-    print(f"{says.architecture} {says.arguments}")
-    for note in says.provenance["notes"]:
+    print(f"{description.architecture} {description.arguments}")
+    for note in description.provenance["notes"]:
         print(f"note: {note}")
     print(f"bundle: {path}")
 
 
-def export(
-    file: Annotated[str, typer.Argument(help="Bundle, or a run's folder.", show_default=False)],
-    out: Annotated[str, typer.Option(help="The .pth file.", show_default=False)],
-) -> None:
-    """Write a bundle's weights as a plain state dict, which torch.load and torchvision read.
-
-    Python: striate.weights.export_weights("best.safetensors", "resnet18.pth")
-    """
-    from striate.weights import export_weights
-
-    keys = export_weights(file, out)
-    print(f"{len(keys)} tensors, {keys[0]} to {keys[-1]}")
-    print(f"state dict: {out}")
-
-
 def inspect(
-    file: Annotated[str, typer.Argument(help="Bundle, or a run's folder.", show_default=False)],
-    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    file: Model,
+    tensors: Annotated[bool, typer.Option("--tensors", help="Also list every tensor.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Print what a model file says of itself, without loading torch or running anything in it.
+    """Print the header of a bundle, without loading PyTorch or executing code in the file.
 
-    Python: striate.bundle.inspect("best.safetensors")
+    Python: from striate import bundle; bundle.inspect("best.safetensors")
     """
     from striate import bundle
     from striate.cli.console import print_json
@@ -134,32 +108,25 @@ def inspect(
     path = bundle.path_of(file)
     found = bundle.inspect(path)
     if as_json:
-        print_json(
-            {
-                "path": str(path),
-                "bytes": found.bytes,
-                "weights_sha256": found.weights_sha256,
-                "parameters": found.values,
-                **found.description.to_json(),
-                "tensors": {
-                    name: {"dtype": dtype, "shape": list(shape)}
-                    for name, (dtype, shape) in found.tensors.items()
-                },
-            }
-        )
+        listed = {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in found.tensors.items()}
+        header = {
+            "path": str(path), "bytes": found.bytes, "weights_sha256": found.weights_sha256,
+            "parameters": found.values,
+        }  # fmt: skip
+        print_json({**header, **found.description.to_json(), "tensors": listed})
         return
-    says = found.description
+    description, classes = found.description, found.description.classes
     facts = {
         "file": f"{path} ({found.bytes:,} bytes)",
-        "task": says.task,
-        "network": f"{says.architecture} {says.arguments}",
+        "task": description.task,
+        "network": f"{description.architecture} {description.arguments}",
         "values": f"{found.values:,} in {len(found.tensors)} tensors",
         "weights": f"SHA-256 {found.weights_sha256}",
-        **(_text_facts(says.text) if says.text else {}),
-        **({"classes": f"{len(says.classes)}: {', '.join(says.classes)}"} if says.classes else {}),
-        **(_image_facts(says.preprocess) if says.preprocess else {}),
-        "measured": _flat(says.metrics),
-        "made": _flat(says.provenance),
+        **(_text_facts(description.text) if description.text else {}),
+        **({"classes": f"{len(classes)}: {', '.join(classes)}"} if classes else {}),
+        **(_image_facts(description.preprocess) if description.preprocess else {}),
+        "measured": _flat(description.metrics),
+        "made": _flat(description.provenance),
     }
     for name, text in facts.items():
         print(f"{name:9} {text}")
@@ -185,17 +152,16 @@ def _text_facts(text: dict[str, Any]) -> dict[str, str]:
 
 
 def _flat(values: dict[str, object], prefix: str = "") -> str:
-    parts = []
-    for name, value in values.items():
-        if isinstance(value, dict):
-            parts.append(_flat(value, f"{prefix}{name} "))
-        else:
-            parts.append(f"{prefix}{name} {f'{value:.6g}' if isinstance(value, float) else value}")
-    return ", ".join(parts)
+    return ", ".join(
+        _flat(value, f"{prefix}{name} ") if isinstance(value, dict)
+        else f"{prefix}{name} {value:.6g}" if isinstance(value, float)
+        else f"{prefix}{name} {value}"
+        for name, value in values.items()
+    )  # fmt: skip
 
 
 def _names(text: str | None) -> list[str] | None:
-    """Class names from a file of lines, or between commas."""
+    """Class names from a text file, or separated by commas."""
     from pathlib import Path
 
     from striate.errors import UsageError
@@ -222,5 +188,5 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
         return [float(number) for number in text.split(",")]
     except ValueError as error:
         raise UsageError(
-            f"--{option} {text}", "it must be numbers between commas", f"Write --{option} 0.5,0.5,0.5"
+            f"--{option} {text}", "expected numbers separated by commas", f"Write --{option} 0.5,0.5,0.5"
         ) from error

@@ -1,4 +1,4 @@
-"""Use a trained model: one file in, names and probabilities out."""
+"""Classify images with a trained model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import cast
 
@@ -23,6 +23,7 @@ from striate.data.images.base import Indices
 from striate.data.images.loader import stream
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DecodeError, LayoutError
+from striate.kernels import prepare
 from striate.kernels.folding import fold
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Uint8Array
@@ -33,7 +34,7 @@ Picture = str | os.PathLike[str] | Uint8Array | Image.Image
 
 @dataclass(frozen=True)
 class Score:
-    """A class and how probable it is, 0 to 1."""
+    """A class and its probability, 0 to 1."""
 
     name: str
     probability: float
@@ -41,13 +42,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image.
+    """The prediction for one image.
 
     Attributes:
-        path: of the image; `array` for pixels in memory.
+        path: of the image; `array` for an image in memory.
         classes: the model's class names.
         probabilities: float64 `[classes]`, summing to 1; empty if there is an error.
-        error: why the image could not be read, in one line; None if it could.
+        error: why the image cannot be read, in one line; None if it can.
     """
 
     path: str
@@ -68,14 +69,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network with all that is needed to use it.
+    """An image classifier: a network with its class names and preprocessing.
 
     Attributes:
-        network: in evaluation mode, on `device`. Predictions come from a folded copy, which is made for the
-            first one and sees no later change of the network's weights.
-        description: class names, preprocessing, figures, origin.
+        network: in evaluation mode, on `device`. Predictions use a folded copy, made for the first one, which
+            does not see later changes of the weights.
+        description: class names, preprocessing, metrics, provenance.
         device: where it runs.
-        path: the file it came from, empty if from none.
+        path: the file that it was loaded from, or empty.
     """
 
     network: nn.Module = field(repr=False)
@@ -85,13 +86,13 @@ class Classifier:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """A name for each score, in the order of the scores."""
+        """The class names, in the order of the network's outputs."""
         return self.description.classes
 
     @property
     def preprocess(self) -> Preprocess:
         """How an image becomes the network's input."""
-        return self.description.contract
+        return self.description.image_preprocess
 
     def predict(self, source: Picture) -> Prediction:
         """Predict one image.
@@ -112,20 +113,20 @@ class Classifier:
     def predict_many(
         self, sources: Iterable[Picture], *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
     ) -> Iterator[Prediction]:
-        """Predict images in batches, in their order; one that cannot be read does not stop the rest.
+        """Predict images in batches, in their order; unreadable ones give a prediction with an error.
 
         Args:
-            sources: paths or pixels, as for `predict`; any number, read as they are needed.
-            batch: images that go through the network at once.
-            workers: threads that decode.
-            progress: is told of each batch; whoever calls begins and ends the stage.
+            sources: images as for `predict`; any number, read lazily.
+            batch: batch size.
+            workers: threads that decode images.
+            progress: receives an update per batch; the caller begins and ends the stage.
         """
-        remaining = iter(sources)
+        remaining, read = iter(sources), partial(read_image, preprocess=self.preprocess)
         with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
-            pending = [pool.submit(self._prepare, source) for source in islice(remaining, batch)]
+            pending = [pool.submit(read, source) for source in islice(remaining, batch)]
             while pending:
                 # The next batch is decoded while the network works on this one.
-                following = [pool.submit(self._prepare, source) for source in islice(remaining, batch)]
+                following = [pool.submit(read, source) for source in islice(remaining, batch)]
                 yield from self._answers([task.result() for task in pending])
                 progress.advance(len(pending))
                 pending = following
@@ -133,12 +134,12 @@ class Classifier:
     def probabilities(
         self, images: Uint8Array, *, batch: int = 64, progress: Progress = SILENT
     ) -> npt.NDArray[np.float64]:
-        """Class probabilities for images that are already of the network's size.
+        """Class probabilities for images that already have the network's input size.
 
         Args:
             images: uint8 `[n, height, width, channels]`, as `preprocess.fit` gives them.
-            batch: images that go through the network at once.
-            progress: is told of each batch; whoever calls begins and ends the stage.
+            batch: batch size.
+            progress: receives an update per batch; the caller begins and ends the stage.
 
         Returns:
             float64 `[n, classes]`.
@@ -149,16 +150,16 @@ class Classifier:
     def measure(
         self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
     ) -> tuple[npt.NDArray[np.float64], Indices]:
-        """Class probabilities for a source of images of the network's size.
+        """Class probabilities for a dataset of images that have the network's input size.
 
         Args:
-            source: the images.
-            batch: images that go through the network at once.
-            workers: threads that read.
-            progress: is told of each batch; whoever calls begins and ends the stage.
+            source: the dataset.
+            batch: batch size.
+            workers: threads that read images.
+            progress: receives an update per batch; the caller begins and ends the stage.
 
         Returns:
-            float64 `[n, classes]`, and int64 `[n]`, the image of each row: those that can be read.
+            float64 `[n, classes]`, and int64 `[n]`, the position of each row's image.
         """
         scores, which = logits(
             self._folded, self.preprocess, source, self.device, batch, workers=workers, progress=progress
@@ -167,25 +168,8 @@ class Classifier:
 
     @cached_property
     def _folded(self) -> nn.Module:
-        """What answers: the network, folded for images of the contract's size."""
+        """The network with its convolutions, norms and activations fused, for this input size."""
         return fold(self.network, (self.preprocess.channels, *self.preprocess.size))
-
-    def _prepare(self, source: Picture) -> tuple[str, Uint8Array | DecodeError]:
-        if isinstance(source, Image.Image):
-            source = np.asarray(source.convert("RGB"))
-        if isinstance(source, np.ndarray):
-            return "array", self.preprocess.fit(source)
-        if not isinstance(source, (str, os.PathLike)):
-            raise LayoutError(
-                f"a {type(source).__name__} is no image",
-                "an image is a path, a PIL image or a uint8 array",
-                "For many, use predict_many",
-            )
-        path = os.fspath(source)
-        try:
-            return path, self.preprocess.read(path)
-        except DecodeError as error:
-            return path, error
 
     def _answers(self, prepared: Sequence[tuple[str, Uint8Array | DecodeError]]) -> Iterator[Prediction]:
         good = [image for _, image in prepared if not isinstance(image, DecodeError)]
@@ -198,16 +182,32 @@ class Classifier:
                 yield Prediction(path, self.classes, next(rows))
 
 
+def read_image(source: Picture, preprocess: Preprocess) -> tuple[str, Uint8Array | DecodeError]:
+    """The path of an image (`array` for one in memory), and the network's input or why it cannot be read."""
+    if isinstance(source, Image.Image):
+        source = np.asarray(source.convert("RGB"))
+    if isinstance(source, np.ndarray):
+        return "array", preprocess.fit(source)
+    if not isinstance(source, (str, os.PathLike)):
+        why, fix = "an image is a path, a PIL image or a uint8 array", "For many, use predict_many"
+        raise LayoutError(f"a {type(source).__name__} is no image", why, fix)
+    path = os.fspath(source)
+    try:
+        return path, preprocess.read(path)
+    except DecodeError as error:
+        return path, error
+
+
 def load(path: str | os.PathLike[str], device: str = "auto") -> Classifier:
-    """Open a bundle on any device; executes no code of the file.
+    """Open a classifier's bundle on any device; executes no code from the file.
 
     Args:
-        path: a bundle, or a run's folder, whose `best.safetensors` is taken.
+        path: a bundle, or a run folder, whose `best.safetensors` is opened.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
 
     Raises:
         BundleError: no such file, damaged, not a bundle, or a model of another task.
-        UsageError: the device is not there.
+        UsageError: the device is not available.
     """
     path = bundle.path_of(path)
     place = choose_device(device)
@@ -218,17 +218,10 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Classifier:
             f"it was trained for {description.task}",
             f"Use `striate {description.task}` with it, or give a classifier",
         )
-    network = models.build(description.architecture, **description.arguments)
-    try:
+    with bundle.must_fit(repr(str(path)), description.architecture):
+        network = models.build(description.architecture, **description.arguments)
         network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise BundleError(
-            f"{str(path)!r} does not fit {description.architecture}",
-            reason,
-            "It was written by another version",
-        ) from error
-    return Classifier(network.to(place).eval(), description, place, str(path))
+    return Classifier(prepare(network, place, training=False).eval(), description, place, str(path))
 
 
 @torch.inference_mode()
@@ -248,12 +241,12 @@ def logits(
     Args:
         network: in evaluation mode, on `place`.
         preprocess: its contract.
-        source: the images.
+        source: the dataset.
         place: the device.
         batch: images at once.
-        workers: threads that read.
+        workers: threads that read images.
         order: which images each batch holds; None for all of them in their order.
-        progress: is told of each batch.
+        progress: receives an update per batch.
 
     Returns:
         float32 `[n, classes]`, and int64 `[n]`, which image of the source each row is of: all of those that

@@ -1,18 +1,19 @@
-"""Measure a model on labelled images; classes go by name."""
+"""Evaluate a classifier on labelled images; classes are matched by name."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import yaml
 
-from striate.data import DataSet, DecodedImages, Problem, Samples, open_data
+from striate.data import DataSet, DecodedImages, Problem, open_data
 from striate.data.images.decoded import ImageSubset
 from striate.data.images.samples import UNSPLIT
 from striate.device import cpu_count
@@ -20,49 +21,47 @@ from striate.errors import DataError, UsageError
 from striate.inference.classifier import Classifier
 from striate.inference.classifier import load as load_classifier
 from striate.metrics.classification import (
+    METRICS,
     ClassScore,
+    Metric,
     class_scores,
     confusion_matrix,
-    expected_calibration_error,
-    top_k_accuracy,
     wilson_interval,
 )
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Uint8Array
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a model is on one split.
+    """The metrics of a classifier on one split.
 
     Attributes:
-        data: what was measured on.
-        split: which part of it: `test`, `val`, `train`, or `all` of data that are not divided.
-        n: images measured.
-        top1: the share whose most probable class is right.
-        top5: the share whose class is among the five most probable (1.0 with up to five classes).
-        top1_ci: 95 % Wilson interval of `top1`.
-        ece: expected calibration error, 15 bins.
+        data: name of the dataset.
+        split: `test`, `val`, `train`, or `all` of data without splits.
+        n: number of images.
+        metrics: the value of each metric in `METRICS`; top-5 accuracy is 1.0 with up to five classes.
+        top1_ci: 95 % Wilson interval of top-1 accuracy.
         classes: the model's class names.
         per_class: precision, recall, F1 and support of each.
-        confusion: int64 `[classes, classes]`, rows are the truth.
-        missing_classes: the model's classes that the data have no image of.
-        extra_classes: classes of the data that the model does not know -> images, which were not measured.
-        problems: unreadable images, which were not measured.
+        confusion: int64 `[classes, classes]`, the confusion matrix; rows are the true classes.
+        missing_classes: the model's classes without any image in the data.
+        extra_classes: classes that the model does not know, with their number of images, which are left out.
+        problems: unreadable images, which are left out.
         names: `[n]`, the path of each image.
-        labels: int64 `[n]`, the truth.
+        labels: int64 `[n]`, the true classes.
         probabilities: float64 `[n, classes]`.
-        images: uint8 `[n, height, width, channels]`, as the network saw them; read as they are looked at.
-        notes: what else should be known.
+        images: uint8 `[n, height, width, channels]`, at the network's input size; read lazily.
+        notes: warnings.
     """
 
     data: str
     split: str
     n: int
-    top1: float
-    top5: float
+    metrics: dict[str, float]
     top1_ci: tuple[float, float]
-    ece: float
     classes: tuple[str, ...]
     per_class: tuple[ClassScore, ...]
     confusion: npt.NDArray[np.int64] = field(repr=False)
@@ -74,10 +73,11 @@ class Evaluation:
     probabilities: npt.NDArray[np.float64] = field(repr=False)
     images: Uint8Array | ImageSubset = field(repr=False)
     notes: tuple[str, ...] = ()
+    task: ClassVar[Literal["classification"]] = "classification"
 
     @property
     def what(self) -> str:
-        """The images in words: `test images`, or `images` of data that are not divided."""
+        """The images in words: `test images`, or `images` of data without splits."""
         return "images" if self.split == UNSPLIT else f"{self.split} images"
 
     @property
@@ -85,17 +85,37 @@ class Evaluation:
         """int64 `[n]`, the most probable class of each image."""
         return cast(npt.NDArray[np.int64], self.probabilities.argmax(axis=1))
 
+    @property
+    def top1(self) -> float:
+        """Top-1 accuracy."""
+        return self.metrics["top1"]
+
+    @property
+    def top5(self) -> float:
+        """Top-5 accuracy."""
+        return self.metrics["top5"]
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error, 15 bins."""
+        return self.metrics["ece"]
+
+    @property
+    def shown(self) -> dict[Metric, float]:
+        """The metrics that say something with this number of classes."""
+        return {m: self.metrics[m.name] for m in METRICS if len(self.classes) >= m.min_classes}
+
+    def headline(self) -> dict[str, Any]:
+        """The figures that a bundle carries."""
+        return {"n": self.n, **self.metrics, "top1_ci": list(self.top1_ci)}
+
     def to_json(self) -> dict[str, Any]:
-        """The figures as plain JSON values, without the images and their probabilities."""
+        """The metrics as plain JSON values, without the images and their probabilities."""
         scores = [dataclasses.asdict(score) for score in self.per_class]
         return {
             "data": self.data,
             "split": self.split,
-            "n": self.n,
-            "top1": self.top1,
-            "top5": self.top5,
-            "top1_ci": list(self.top1_ci),
-            "ece": self.ece,
+            **self.headline(),
             "per_class": {score.pop("name"): score for score in scores},
             "confusion": self.confusion.tolist(),
             "missing_classes": list(self.missing_classes),
@@ -116,43 +136,43 @@ def evaluate(
     cache: bool = True,
     progress: Progress = SILENT,
 ) -> Evaluation:
-    """Measure a model.
+    """Evaluate a classifier.
 
     Args:
-        model: a classifier, a bundle, or a run's folder.
-        data: as for `striate.data.open_data`, objects too; None for what the run of this bundle held out.
-        split: `test`, `val`, `train` or `all`; `auto` takes test, else val, else all.
-        batch: images that go through the network at once.
-        device: where to run; of no effect if a classifier is given.
-        workers: threads that decode; None for as many as there are processors.
-        cache: keep the decoded images in the user's cache folder for the next time.
-        progress: is told of each stage.
+        model: a classifier, a bundle, or a run folder.
+        data: as for `striate.data.open_data`; None for what the run of this bundle held out.
+        split: `test`, `val`, `train` or `all`; `auto` is test if there is one, else val, else all.
+        batch: batch size.
+        device: where to run, unless a classifier is given.
+        workers: threads that decode images; None for one per CPU core.
+        cache: keep the decoded images on disk for the next time.
+        progress: receives updates.
 
     Raises:
-        DataError: nothing there can be measured.
-        UsageError: a wrong split or device.
+        DataError: there is nothing to evaluate on.
+        UsageError: no such split or device.
     """
     if batch < 1:
         raise UsageError(f"a batch size of {batch}", "it must be at least 1", "Leave --batch out for 64")
     classifier = model if isinstance(model, Classifier) else load_classifier(model, device)
     dataset, notes = _find(classifier, data)
     dataset, extra = dataset.with_classes(classifier.classes)
-    name, samples = _choose(dataset, split)
+    name, samples = choose_split(dataset.splits, split, dataset.source)
     if not len(samples):
         raise DataError(
-            f"cannot measure on {dataset.source!r}",
+            f"cannot evaluate on {dataset.source!r}",
             f"its classes are {', '.join(extra)}; the model knows {', '.join(classifier.classes)}",
             "Name the class folders as they were in training",
         )
     images = DecodedImages(samples, classifier.preprocess, cache=cache, root=dataset.root, progress=progress)
-    progress.begin(f"measuring {name}", len(images))
+    progress.begin(f"evaluating {name}", len(images))
     probabilities, which = classifier.measure(
         images, batch=batch, workers=workers or cpu_count(), progress=progress
     )
     progress.end()
     if not len(which):
         raise DataError(
-            f"cannot measure on {dataset.source!r}",
+            f"cannot evaluate on {dataset.source!r}",
             f"none of its {len(samples)} images can be read, the first since {images.problems[0].reason}",
         )
     record = measure(
@@ -173,69 +193,57 @@ def measure(
     data: str,
     split: str,
 ) -> Evaluation:
-    """All figures from probabilities `[n, classes]` and the labels `[n]` of the images they are for."""
+    """All metrics from probabilities `[n, classes]` and labels `[n]`."""
     confusion = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
     per_class = class_scores(confusion, classes)
-    top1 = top_k_accuracy(probabilities, labels, 1)
+    metrics = {metric.name: metric.compute(probabilities, labels) for metric in METRICS}
     return Evaluation(
-        data=data,
-        split=split,
-        n=len(labels),
-        top1=top1,
-        top5=top_k_accuracy(probabilities, labels, 5),
-        top1_ci=wilson_interval(top1, len(labels)),
-        ece=expected_calibration_error(probabilities, labels),
-        classes=classes,
-        per_class=per_class,
-        confusion=confusion,
-        missing_classes=tuple(score.name for score in per_class if not score.support),
-        extra_classes={},
-        problems=problems,
-        names=names,
-        labels=labels,
-        probabilities=probabilities,
-        images=images,
-    )
+        data=data, split=split, n=len(labels), metrics=metrics,
+        top1_ci=wilson_interval(metrics["top1"], len(labels)),
+        classes=classes, per_class=per_class, confusion=confusion,
+        missing_classes=tuple(score.name for score in per_class if not score.support), extra_classes={},
+        problems=problems, names=names, labels=labels, probabilities=probabilities, images=images,
+    )  # fmt: skip
 
 
 def _find(classifier: Classifier, data: Any) -> tuple[DataSet, tuple[str, ...]]:
-    """The data to measure on: where they are the run's own and came undivided, with the run's division."""
+    """The data to evaluate on; if they are the run's own and have no splits, with the splits of the run."""
     folder = Path(classifier.path).parent
     config, table = folder / "config.yaml", folder / "split.csv"
     own = None
     if classifier.path and config.is_file():
         own = yaml.safe_load(config.read_text("utf-8")).get("data")
-    told = data is not None
-    if data is None:
-        if own is None:
-            raise UsageError(
-                "no data to measure on", "the bundle does not lie in its run's folder", "Give --data FOLDER"
-            )
-        data = own
-    dataset = open_data(data)
+    if data is None and own is None:
+        raise UsageError(
+            "no data to evaluate on", "the bundle is not in its run folder", "Give --data FOLDER"
+        )
+    given = data is not None
+    dataset = open_data(data if given else own)
     if UNSPLIT not in dataset.splits:
         return dataset, ()
-    if own is not None and table.is_file() and _same(own, data):
+    if own is not None and table.is_file() and (not given or _same(own, data)):
         written = open_data(table)
-        divided = divide_as(dataset, written)
-        notes: tuple[str, ...] = (f"divided as in training, by {table}",) if told else ()
+        split_data = split_as(dataset, written)
+        notes: tuple[str, ...] = (f"split as in training, by {table}",) if given else ()
         for name, samples in written.splits.items():
-            gone = len(samples) - len(divided.splits[name])
+            gone = len(samples) - len(split_data.splits[name])
             if gone:
                 notes += (f"{gone} of {len(samples)} {name} images that {table} names are no longer there",)
-        return divided, notes
-    return dataset, ("the data are not divided: all images are measured, any the model was trained on too",)
+        return split_data, notes
+    return dataset, (
+        "this dataset has no splits, so every image was scored, including any used for training",
+    )
 
 
 def _same(own: str, data: Any) -> bool:
-    """Whether data are those of the run, as its configuration names them."""
+    """Whether the data are those that the run's configuration names."""
     return isinstance(data, (str, os.PathLike)) and os.path.realpath(own) == os.path.realpath(data)
 
 
-def divide_as(dataset: DataSet, table: DataSet) -> DataSet:
-    """Divide an undivided data set as a run's `split.csv` says; images it does not name are left out."""
+def split_as(dataset: DataSet, table: DataSet) -> DataSet:
+    """Split a dataset as a run's `split.csv` says; images that it does not name are left out."""
     everything = dataset.splits[UNSPLIT]
-    # Names of images in memory are no paths; in the table they were read as if they were.
+    # Names of images in memory are not paths, but the table reads them as if they were.
     base = "" if dataset.root else table.root
     position = {_absolute(str(Path(base) / name)): i for i, name in enumerate(everything.names)}
     splits = {}
@@ -249,13 +257,15 @@ def _absolute(path: str) -> str:
     return os.path.normpath(Path.cwd() / path)
 
 
-def _choose(dataset: DataSet, split: str) -> tuple[str, Samples]:
-    order = ("test", "val", UNSPLIT, "train") if split == "auto" else (split,)
-    for name in order:
-        if name in dataset.splits:
-            return name, dataset.splits[name]
+def choose_split(splits: Mapping[str, T], split: str, source: str) -> tuple[str, T]:
+    """The name and the content of a split; `auto` is test if there is one, else val, else all, else train.
+
+    Raises:
+        UsageError: no such split.
+    """
+    for name in ("test", "val", UNSPLIT, "train") if split == "auto" else (split,):
+        if name in splits:
+            return name, splits[name]
     raise UsageError(
-        f"no split {split!r} in {dataset.source!r}",
-        f"it has {', '.join(dataset.splits)}",
-        "Choose one with --split",
+        f"no split {split!r} in {source!r}", f"it has {', '.join(splits)}", "Choose one with --split"
     )

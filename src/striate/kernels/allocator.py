@@ -1,8 +1,8 @@
-"""What is freed stays with the process, for the next large arrays and tensors.
+"""Keep freed memory in the process, for the next large arrays and tensors.
 
-glibc's malloc has the operating system map the memory of each large array anew, page by page and zeroed, and
-gives it back as soon as it is freed. For a batch of images that takes as long as filling it, and for the
-feature maps of a network up to as long as computing them, in every step again.
+glibc's malloc maps the memory of each large array from the operating system, page by page and zeroed, and
+returns it when the array is freed. For a batch of images that takes as long as filling it, and for the
+feature maps of a network up to as long as computing them, in every step.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import ctypes
 import functools
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # mallopt's numbers for its parameters, from glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameter numbers of mallopt, from glibc's malloc.h
 
 
 @functools.cache
 def keep() -> bool:
-    """Have malloc keep what is freed from now on, for as long as the process lives.
+    """Make malloc keep freed memory from now on, until the process ends.
 
     Returns:
-        Whether it does; where the C library is another than glibc, nothing is changed.
+        Whether it does; C libraries other than glibc are not changed.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

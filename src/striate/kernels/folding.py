@@ -1,9 +1,9 @@
-"""A trained network made ready for prediction: the same function of the image, in fewer steps.
+"""Fold a trained network for inference: the same function of the image in fewer steps.
 
-In evaluation BatchNorm is a multiplication and an addition for each channel, which go into the weights and
-biases of the convolution before it (Jacob et al. 2018, arXiv:1712.05877, section 3.2). A sum with a shortcut
-and an activation after that are done where the convolution writes its result, and on a CPU the weights lie
-the way that oneDNN's kernel reads them, which it otherwise arranges anew in each call.
+In evaluation mode BatchNorm multiplies each channel and adds to it. Both go into the weights and biases of
+the preceding convolution (Jacob et al. 2018, arXiv:1712.05877, section 3.2). The convolution also adds the
+shortcut and applies the activation as it writes its result. On a CPU the weights are prepacked in the layout
+of oneDNN's kernel, which otherwise rearranges them in each call.
 """
 
 from __future__ import annotations
@@ -11,22 +11,19 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from striate.kernels.linear import has_onednn
 from striate.models.layers import check_images
-from striate.models.linear import Linear, linear, onednn
-from striate.models.transformer import Dropout, MultiHeadAttention
+from striate.models.transformer import MultiHeadAttention
 
-Network = TypeVar("Network", bound=nn.Module)
+TOLERANCE = 1e-4  # of the largest score; rounding changes scores by about 1e-6 of it
 
-ROWS = 32  # that a decoder's step multiplies with a matrix; other numbers are right, but slower
-TOLERANCE = 1e-4  # of the largest score: folding rounds anew, which changes scores by about 1e-6 of it
-
-# What may follow a convolution: its name in oneDNN, and the same in place.
+# An activation after a convolution: its name in oneDNN, and the function in place.
 _Activation = tuple[str, Callable[[Tensor], Tensor]]
 _NONE: _Activation = ("none", lambda x: x)
 _RELU: _Activation = ("relu", F.relu_)
@@ -38,61 +35,64 @@ _ACTIVATIONS: dict[Any, _Activation] = {
     F.silu: ("swish", lambda x: F.silu(x, inplace=True)),
 }
 
-# The feed-forward layers of a Transformer for text.
-_FEED_FORWARD = [Linear, nn.ReLU, Dropout, Linear, Dropout]
-
 
 def fold(network: nn.Module, shape: tuple[int, int, int], tolerance: float = TOLERANCE) -> nn.Module:
-    """The network with its convolutions, norms, sums and activations folded together, for inference only.
+    """Fold convolutions with their norms, sums and activations, for inference only.
 
-    Both answer one image of noise. Where the answers differ by more than rounding explains, or the network
-    cannot be followed (its steps depend on what it reads), it is given back itself.
+    The folded network is compared with the original on one image of noise. If the scores differ by more than
+    rounding, or the network cannot be traced (its steps depend on its input), the original is returned.
 
     Args:
-        network: in evaluation mode; it is left as it is, and layers that do not change are shared, so
-            that later changes of its weights may or may not show.
-        shape: channels, height and width of the images it will mostly see; others are right, but slower.
-        tolerance: of the largest score, by which the answers may differ.
+        network: in evaluation mode; it does not change. The folded one shares its other layers, so later
+            changes of the weights may or may not have an effect on it.
+        shape: channels, height and width of the typical image; other sizes are correct, but slower.
+        tolerance: the largest difference of scores, as a fraction of the largest score.
 
     Returns:
-        A module that reads and answers what the network does, on the same device.
+        A module with the same inputs and outputs, on the same device.
     """
-    base = copy.copy(network)  # the tracer leaves constants behind
+    base = copy.copy(network)  # the tracer adds constants to it
     try:
         graph = Tracer().trace(base)
-    except Exception:  # a forward may do anything to what it reads, and the stand-in bears little of it
+    except Exception:  # a forward may do anything with its input, and a proxy supports little of it
         return network
     weight = next(network.parameters())
     noise = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0)).to(weight)
     with torch.no_grad():
         expected, sizes = _run(network, noise)
         try:
-            folded = _rewritten(fx.GraphModule(base, graph), sizes)
-            answer = folded(noise)
-        except RuntimeError:  # a sum that is not of two maps of one shape; a processor that oneDNN lacks
+            folded = _rewrite(fx.GraphModule(base, graph), sizes)
+            scores = folded(noise)
+        except RuntimeError:  # a sum of two shapes; a processor that oneDNN does not support
             return network
-        same = (answer - expected).abs().max() <= tolerance * expected.abs().max()  # False for NaN
+        same = (scores - expected).abs().max() <= tolerance * expected.abs().max()  # False for NaN
     return folded if same else network
 
 
 class Tracer(fx.Tracer):
-    """Follows a network's forward with a stand-in for the images; the check of their shape stays a step."""
+    """Traces a network symbolically; the check of the images' shape stays one step, and so do fast layers."""
 
     def __init__(self) -> None:
-        super().__init__(autowrap_functions=(check_images, linear))
+        super().__init__(autowrap_functions=(check_images,))
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module is one step."""
+        # The fast ones (`striate.kernels.prepare`) look at the size of their input.
+        is_layer = isinstance(m, (nn.Linear, nn.Dropout, MultiHeadAttention))
+        return is_layer or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Convolution(nn.Module):
-    """A convolution with its norm folded in, and what comes after it.
+    """A convolution with its norm folded in, then a sum and an activation.
 
     Args:
         convolution: gives geometry and weights.
-        chain: what comes after it.
-        size: of its input, for which the weights are arranged.
-        spent: whether the sum may be written over the shortcut.
+        chain: the steps after it.
+        size: of its input, for which the weights are prepacked.
+        in_place: whether the sum may overwrite the shortcut.
     """
 
-    def __init__(self, convolution: nn.Conv2d, chain: _Chain, size: torch.Size, spent: bool) -> None:
+    def __init__(self, convolution: nn.Conv2d, chain: _Chain, size: torch.Size, in_place: bool) -> None:
         super().__init__()
         self.geometry: dict[str, Any] = {
             "stride": convolution.stride,
@@ -100,19 +100,19 @@ class _Convolution(nn.Module):
             "dilation": convolution.dilation,
             "groups": convolution.groups,
         }
-        self.weight, self.bias = _without_norm(convolution, chain.norm)
+        self.weight, self.bias = _fold_norm(convolution, chain.norm)
         self.name, self.activate = _ACTIVATIONS.get(chain.activation, _NONE)
-        self.spent = spent
-        self.packed = _onednn(self.weight)
-        if self.packed:
-            arrange = torch.ops.mkldnn._reorder_convolution_weight
-            self.weight = arrange(self.weight, **self.geometry, input_size=size)
+        self.in_place = in_place
+        self.prepacked = has_onednn(self.weight)
+        if self.prepacked:
+            reorder = torch.ops.mkldnn._reorder_convolution_weight
+            self.weight = reorder(self.weight, **self.geometry, input_size=size)
         else:
             self.weight = self.weight.contiguous(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """`[batch, in_channels, h, w]` to what the convolution gives, `shortcut` of that shape added."""
-        if not self.packed:
+        """`[batch, in_channels, h, w]` -> `[batch, out_channels, h', w']`, the shape of `shortcut`."""
+        if not self.prepacked:
             x = F.conv2d(x, self.weight, self.bias, **self.geometry)
             return self.activate(x if shortcut is None else x.add_(shortcut))
         if shortcut is None:
@@ -120,8 +120,8 @@ class _Convolution(nn.Module):
                 x, self.weight, self.bias, **self.geometry, attr=self.name, scalars=[], algorithm=None
             )
         else:
-            # The one whose name ends in _ writes the sum over the shortcut.
-            name = "_convolution_pointwise_" if self.spent else "_convolution_pointwise"
+            # The operator whose name ends in _ overwrites the shortcut.
+            name = "_convolution_pointwise_" if self.in_place else "_convolution_pointwise"
             y = getattr(torch.ops.mkldnn, name).binary(
                 X=x, other=shortcut, W=self.weight, B=self.bias, **self.geometry,
                 binary_attr="add", alpha=1.0,
@@ -130,8 +130,8 @@ class _Convolution(nn.Module):
         return y
 
 
-def _without_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias that do what convolution and norm did; worked out in float64, rounded once."""
+def _fold_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of convolution and norm together; computed in float64, rounded once."""
     weight, bias = convolution.weight.detach(), convolution.bias
     bias = None if bias is None else bias.detach()
     if norm is None:
@@ -146,38 +146,28 @@ def _without_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[
     return (weight.double() * factor[:, None, None, None]).to(weight.dtype), offset.to(weight.dtype)
 
 
-def _onednn(weight: Tensor) -> bool:
-    """Whether oneDNN's convolutions are at hand for a weight."""
-    return (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's omission
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-    )
-
-
 def _run(network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, torch.Size]]:
-    """A network's answer, and the shape that each convolution read on the way."""
+    """A network's scores, and the input shape of each convolution."""
     sizes: dict[str, torch.Size] = {}
 
-    def noting(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
         return lambda _, inputs: sizes.update({name: inputs[0].shape})
 
     hooks = [
-        layer.register_forward_pre_hook(noting(name))
+        layer.register_forward_pre_hook(record(name))
         for name, layer in network.named_modules()
         if isinstance(layer, nn.Conv2d)
     ]
     try:
-        answer: Tensor = network(images)
-        return answer, sizes
+        scores: Tensor = network(images)
+        return scores, sizes
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _rewritten(module: fx.GraphModule, sizes: dict[str, torch.Size]) -> fx.GraphModule:
-    """Put a step in place of each convolution and what follows it."""
+def _rewrite(module: fx.GraphModule, sizes: dict[str, torch.Size]) -> fx.GraphModule:
+    """Replace each convolution and the steps after it by one step."""
     graph, layers = module.graph, dict(module.named_modules())
     for number, node in enumerate(list(graph.nodes)):
         if node.op == "placeholder":
@@ -188,19 +178,20 @@ def _rewritten(module: fx.GraphModule, sizes: dict[str, torch.Size]) -> fx.Graph
         if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and layer.padding != "same":
             chain = _Chain(node, layers)
             name = f"step{number}"
-            module.add_submodule(name, _Convolution(layer, chain, sizes[node.target], _spent(module, chain)))
+            in_place = _can_overwrite(module, chain)
+            module.add_submodule(name, _Convolution(layer, chain, sizes[node.target], in_place))
             with graph.inserting_after(chain.nodes[-1]):
                 step = graph.call_module(name, (*node.args, *chain.shortcut))
             chain.nodes[-1].replace_all_uses_with(step)
-            for done in reversed(chain.nodes):
-                graph.erase_node(done)
+            for replaced in reversed(chain.nodes):
+                graph.erase_node(replaced)
     module.delete_all_unused_submodules()
     module.recompile()
     return module.eval()
 
 
-def _spent(module: fx.GraphModule, chain: _Chain) -> bool:
-    """Whether the shortcut's memory is its own, and nobody reads it again once the sum is made."""
+def _can_overwrite(module: fx.GraphModule, chain: _Chain) -> bool:
+    """Whether the shortcut owns its memory, and no step reads it after the sum."""
     convolution = chain.nodes[0]
     return all(
         shortcut.op == "call_module"
@@ -211,13 +202,13 @@ def _spent(module: fx.GraphModule, chain: _Chain) -> bool:
 
 
 class _Chain:
-    """A convolution and those after it that read nothing else, as far as one step can do them.
+    """A convolution and the steps after it that one kernel can compute.
 
     Attributes:
-        nodes: the convolution, then maybe a norm, then maybe a sum, then maybe an activation.
-        norm: the norm's layer, if there is one.
-        shortcut: what the sum adds, if there is one.
-        activation: a key of `_ACTIVATIONS`, if there is one.
+        nodes: the convolution, then optionally a norm, a sum and an activation.
+        norm: the layer of the norm, if any.
+        shortcut: the other term of the sum, if any.
+        activation: a key of `_ACTIVATIONS`, if any.
     """
 
     def __init__(self, convolution: fx.Node, layers: dict[str, nn.Module]) -> None:
@@ -227,77 +218,16 @@ class _Chain:
         self.activation: Any = None
         while self.activation is None and len(self.nodes[-1].users) == 1:
             last, (node,) = self.nodes[-1], self.nodes[-1].users
-            what = layers.get(str(node.target)) if node.op == "call_module" else node.target
+            step = layers.get(str(node.target)) if node.op == "call_module" else node.target
             others = tuple(n for n in node.all_input_nodes if n is not last)
-            if isinstance(what, nn.BatchNorm2d) and len(self.nodes) == 1 and what.running_mean is not None:
-                self.norm = what
-            elif what is operator.add and not self.shortcut and len(others) == 1:
+            if isinstance(step, nn.BatchNorm2d) and len(self.nodes) == 1 and step.running_mean is not None:
+                self.norm = step
+            elif step is operator.add and not self.shortcut and len(others) == 1:
                 self.shortcut = others
-            elif (kind := type(what) if isinstance(what, nn.Module) else what) in _ACTIVATIONS:
-                if self.shortcut and _ACTIVATIONS[kind] is not _RELU:  # oneDNN has no other after a sum
+            elif (kind := type(step) if isinstance(step, nn.Module) else step) in _ACTIVATIONS:
+                if self.shortcut and _ACTIVATIONS[kind] is not _RELU:  # oneDNN supports no other after a sum
                     return
                 self.activation = kind
             else:
                 return
             self.nodes.append(node)
-
-
-def arrange(network: Network) -> Network:
-    """A network whose linear layers and attentions have their weights arranged, for inference only.
-
-    Args:
-        network: in evaluation mode, on any device; it is left as it is, and what does not change is shared.
-
-    Returns:
-        A module that does what the network does; the network itself where oneDNN is not at hand: off the CPU,
-        or in other types than float32.
-    """
-    return cast(Network, _arranged(network)) if _onednn(next(network.parameters())) else network
-
-
-def _arranged(module: nn.Module) -> nn.Module:
-    if isinstance(module, nn.Linear):
-        return _ArrangedLinear(module.weight, module.bias)
-    if isinstance(module, nn.Sequential) and [type(layer) for layer in module] == _FEED_FORWARD:
-        first = module[0]
-        first = _ArrangedLinear(first.get_parameter("weight"), first.get_parameter("bias"), "relu")
-        return nn.Sequential(first, _arranged(module[3]))
-    module = copy.copy(module)
-    module._modules = {
-        name: None if child is None else _arranged(child) for name, child in module._modules.items()
-    }
-    if isinstance(module, MultiHeadAttention):
-        module.__class__ = _ArrangedAttention
-    return module
-
-
-class _ArrangedLinear(nn.Module):
-    """A linear layer.
-
-    Args:
-        weight: `[out, in]`.
-        bias: `[out]` or None.
-        activation: the name in oneDNN of what comes after it.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
-        super().__init__()
-        self.activation = activation
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
-        self.bias = None if bias is None else bias.detach()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[..., in]` to `[..., out]`."""
-        return onednn(x, self.weight, self.bias, self.activation)
-
-
-class _ArrangedAttention(MultiHeadAttention):
-    """Attention with those projections arranged that it is asked for."""
-
-    def _project(self, x: Tensor, first: int, last: int) -> Tensor:
-        name = f"_projection_{first}_{last}"
-        if name not in self._modules:
-            rows = slice(first * x.shape[-1], last * x.shape[-1])
-            self._modules[name] = _ArrangedLinear(self.in_proj_weight[rows], self.in_proj_bias[rows])
-        y: Tensor = self.get_submodule(name)(x)
-        return y

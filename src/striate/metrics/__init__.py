@@ -1,4 +1,4 @@
-"""Measures: arrays in, a frozen record out."""
+"""Metrics: functions of arrays that return frozen records."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ All functions take arrays and give numbers or frozen records; none prints. Fract
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ Integers = npt.NDArray[np.integer]
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How one class fares.
+    """Metrics of one class.
 
     Attributes:
         name: of the class.
@@ -39,7 +40,7 @@ class ClassScore:
 def top_k_accuracy(probabilities: Floats, labels: Integers, k: int) -> float:
     """The share of samples whose label is among the k largest probabilities.
 
-    Ties go to the lower class index, so that the result does not hang on the sorting algorithm.
+    Ties go to the lower class index, so that the result does not depend on the sorting algorithm.
 
     Args:
         probabilities: `[n, classes]`.
@@ -110,6 +111,32 @@ def expected_calibration_error(probabilities: Floats, labels: Integers, bins: in
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gap = np.bincount(which, weights=right - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(labels))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of a whole split, which `evaluate` prints and the report shows.
+
+    Attributes:
+        name: key in JSON.
+        label: what people read.
+        format: format specification of the value in the report.
+        compute: from probabilities `[n, classes]` and labels `[n]`.
+        min_classes: with fewer classes it is computed but not shown.
+    """
+
+    name: str
+    label: str
+    format: str
+    compute: Callable[[Floats, Integers], float]
+    min_classes: int = 1
+
+
+METRICS = (
+    Metric("top1", "top-1 accuracy", ".1%", lambda p, labels: top_k_accuracy(p, labels, 1)),
+    Metric("top5", "top-5 accuracy", ".1%", lambda p, labels: top_k_accuracy(p, labels, 5), min_classes=6),
+    Metric("ece", "expected calibration error", ".3f", expected_calibration_error),
+)
 
 
 def _check(probabilities: Floats, labels: Integers) -> None:

@@ -1,13 +1,14 @@
-"""Text against its references: BLEU, chrF, exact match, error rates by edit distance.
+"""Metrics of generated text: BLEU, chrF, exact match, and error rates by edit distance.
 
-BLEU (Papineni et al. 2002) and chrF (Popović 2015) are those of sacrebleu (Post 2018), whose signatures say
-which variant was counted. All numbers here are fractions of one; error rates may exceed it.
+sacrebleu (Post 2018) computes BLEU (Papineni et al. 2002) and chrF (Popović 2015); its signatures name the
+variant. All values are fractions from 0 to 1; error rates may exceed 1.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,81 +18,72 @@ from striate.errors import LayoutError, UsageError
 
 @dataclass(frozen=True)
 class TextScores:
-    """What a list of answers is worth.
+    """Metrics of a list of answers.
 
     Attributes:
-        n: how many there are.
-        exact: share that equals one of its references.
-        cer: character error rate: edits to the nearest reference over its characters, all answers together.
-        wer: the same over what spaces separate: words of a sentence, phonemes of a pronunciation.
-        bleu: sacrebleu's corpus BLEU, 0 to 1; None where sacrebleu is not installed.
-        chrf: sacrebleu's chrF2, 0 to 1; None where sacrebleu is not installed.
-        signatures: of the two, as sacrebleu writes them.
+        bleu: corpus BLEU, 0 to 1; None if sacrebleu is not installed.
+        chrf: corpus chrF2, 0 to 1; None if sacrebleu is not installed.
+        exact: fraction of answers that equal one of their references.
+        cer: character error rate: edits to the nearest references divided by their characters.
+        wer: the same for parts separated by spaces: words of a sentence, phonemes of a pronunciation.
+        n: number of answers.
+        signatures: sacrebleu's signatures of the two.
     """
 
-    n: int
+    bleu: float | None
+    chrf: float | None
     exact: float
     cer: float
     wer: float
-    bleu: float | None
-    chrf: float | None
+    n: int
     signatures: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {
-            "bleu": self.bleu, "chrf": self.chrf, "exact": self.exact, "cer": self.cer, "wer": self.wer,
-            "n": self.n, "signatures": self.signatures,
-        }  # fmt: skip
+        return asdict(self)
 
 
 def measure(answers: Sequence[str], references: Sequence[Sequence[str]]) -> TextScores:
-    """All figures at once.
+    """Compute all metrics.
 
     Args:
-        answers: a text for each source.
-        references: for each source, the texts that would have been right, at least one.
+        answers: one text per source.
+        references: the correct texts of each source, at least one.
 
     Raises:
-        LayoutError: they are not of one length, or a source has no reference.
+        LayoutError: the lengths differ, or a source has no reference.
     """
     _require_lists(answers, references)
     bleu = chrf = None
     signatures: dict[str, str] = {}
     if has_sacrebleu():
-        bleu, signatures["bleu"] = bleu_score(answers, references)
-        chrf, signatures["chrf"] = chrf_score(answers, references)
-    return TextScores(
-        n=len(answers),
-        exact=exact_match(answers, references),
-        cer=error_rate(answers, references),
-        wer=error_rate(words(answers), [words(texts) for texts in references]),
-        bleu=bleu,
-        chrf=chrf,
-        signatures=signatures,
-    )
+        bleu, signatures["bleu"] = _sacrebleu("BLEU", answers, references)
+        chrf, signatures["chrf"] = _sacrebleu("CHRF", answers, references)
+    exact, cer = exact_match(answers, references), error_rate(answers, references)
+    wer = error_rate(words(answers), [words(texts) for texts in references])
+    return TextScores(bleu, chrf, exact, cer, wer, len(answers), signatures)
 
 
 def words(texts: Sequence[str]) -> list[list[str]]:
-    """Each text as what spaces separate in it."""
+    """Split each text at spaces."""
     return [text.split() for text in texts]
 
 
 def exact_match(answers: Sequence[Any], references: Sequence[Sequence[Any]]) -> float:
-    """Share of answers that equal one of their references."""
+    """Fraction of answers that equal one of their references."""
     _require_lists(answers, references)
     return sum(answer in these for answer, these in zip(answers, references, strict=True)) / len(answers)
 
 
 def error_rate(answers: Sequence[Sequence[Any]], references: Sequence[Sequence[Sequence[Any]]]) -> float:
-    """Edits over the length of the references, all answers together.
+    """Number of edits divided by the length of the references, summed over all answers.
 
-    Of several references the one that counts is the nearest in edits for its length; one without symbols is
-    as far as the answer is long.
+    Each answer is compared with the reference that needs the fewest edits for its length. The distance to an
+    empty reference is the length of the answer.
 
     Args:
-        answers: sequences of symbols: text for characters, lists of words or phonemes for those.
-        references: for each answer, the sequences that would have been right.
+        answers: sequences of symbols: text for characters, or lists of words or phonemes.
+        references: the correct sequences of each answer.
 
     Raises:
         LayoutError: as `measure`.
@@ -108,7 +100,7 @@ def error_rate(answers: Sequence[Sequence[Any]], references: Sequence[Sequence[S
 
 
 def edit_distance(left: Sequence[Any], right: Sequence[Any]) -> int:
-    """Fewest insertions, deletions and replacements of symbols that make one of the other (Levenshtein)."""
+    """Levenshtein distance: fewest insertions, deletions and replacements that turn one into the other."""
     if left == right:
         return 0
     names: dict[Any, int] = {}
@@ -126,22 +118,13 @@ def edit_distance(left: Sequence[Any], right: Sequence[Any]) -> int:
 
 
 def bleu_score(answers: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
-    """Corpus BLEU, 0 to 1, and sacrebleu's signature; raises UsageError where it is not installed."""
+    """Corpus BLEU, 0 to 1, and sacrebleu's signature; raises UsageError if sacrebleu is not installed."""
     return _sacrebleu("BLEU", answers, references)
 
 
-def chrf_score(answers: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
-    """Corpus chrF2, 0 to 1, and sacrebleu's signature; raises UsageError where it is not installed."""
-    return _sacrebleu("CHRF", answers, references)
-
-
 def has_sacrebleu() -> bool:
-    """Whether BLEU and chrF can be measured."""
-    try:
-        import sacrebleu  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    """Whether sacrebleu is installed, which computes BLEU and chrF."""
+    return importlib.util.find_spec("sacrebleu") is not None
 
 
 def _sacrebleu(name: str, answers: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
@@ -153,7 +136,7 @@ def _sacrebleu(name: str, answers: Sequence[str], references: Sequence[Sequence[
         ) from error
     _require_lists(answers, references)
     most = max(map(len, references))
-    # sacrebleu wants the first reference of all, then the second: None where there are fewer.
+    # sacrebleu expects the first references of all answers, then the second ones, with None for missing ones.
     streams = [[these[i] if i < len(these) else None for these in references] for i in range(most)]
     metric = getattr(sacrebleu.metrics, name)()
     score = float(metric.corpus_score(list(answers), streams).score) / 100
@@ -164,7 +147,7 @@ def _require_lists(answers: Sequence[Any], references: Sequence[Sequence[Any]]) 
     if len(answers) != len(references) or not answers:
         raise LayoutError(
             f"{len(answers)} answers and {len(references)} lists of references",
-            "each answer has its references, and there is at least one",
+            "every answer needs references, and there must be at least one answer",
         )
     if empty := [i for i, these in enumerate(references) if not these]:
         raise LayoutError(f"answer {empty[0]} has no reference", "there is nothing to compare it with")

@@ -1,10 +1,40 @@
-"""The networks by name. Listing the names imports no torch; building one imports its file."""
+"""The networks by name: one table, and `build`. Reading the table imports no torch.
+
+To add a network, write one file in this package and add one row for each variant to `MODELS`.
+
+The file must define a function with the row's name that takes at least `num_classes` and `in_channels` and
+returns the network. The network reads `[batch, channel, height, width]` and returns scores
+`[batch, num_classes]`.
+
+The file may define these names, for what the defaults do not cover:
+
+- `RECIPES`: family -> name -> `striate.models.recipe.Recipe`, for `striate train --recipe`.
+- `arguments_from(state)`: the arguments that the shapes of a state dict imply, apart from the number of
+  classes and channels. A list of dicts to try in order, since shapes can leave a choice.
+- `translate_keys(state)`: a state dict with this network's keys, and notes, if the argument has the keys of
+  another library (timm); None for any other state dict.
+- `KNOWN_VARIANTS`: key of a tensor -> sentence, for state dicts that are close to this network but not it.
+
+The network's class may define:
+
+- `stage_containers`: names of submodules whose children are separate stages. By default each child of the
+  network is one stage. Transfer learning freezes stages; layer-wise decay counts them.
+- `no_weight_decay`: names of parameters without weight decay, in addition to biases and norms.
+- `final_norm`: name of a norm that learns at the classifier's rate.
+- `adapt_weights(state)`: a state dict of the same network for another input size, adapted to this one, and
+  notes.
+
+A network with auxiliary heads returns a tuple in training whose `loss_weights` say how the outputs add up to
+the loss (see `striate.models.layers.weighted_outputs`).
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from striate.errors import UsageError, unknown_name
@@ -15,69 +45,83 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Where a network is defined and what it reads.
+    """One row of `MODELS`.
 
     Attributes:
-        file: the module of this package that has a function of the network's name.
-        input_size: height and width of the images it was made for, in pixels.
-        sizes: whether it reads images of `any` size, takes the size as the `argument` input_size when
-            it is built, or reads `one` size only.
-        channels: 3 for RGB; 1 for a network made for grayscale.
-        classifier: the name of the last layer, which transfer learning replaces.
+        file: the module of this package that defines the network.
+        input_size: height and width of the images it was designed for, in pixels.
+        sizes: `any`: it reads images of any size; `argument`: the size is the argument `input_size`; `one`:
+            it reads `input_size` only.
+        channels: 3 for RGB; 1 for a network designed for grayscale.
+        first_conv: name of the first convolution.
+        classifier: name of the last layer with weights, which transfer learning replaces.
+        head_replaceable: whether the classifier alone can be replaced and trained.
+        auxiliary: whether it has auxiliary heads, which the argument `auxiliary` leaves out.
+        family: networks of one family share recipes; the file's name by default.
     """
 
     file: str
     input_size: int = 224
     sizes: Literal["any", "argument", "one"] = "any"
     channels: Literal[1, 3] = 3
+    first_conv: str = "conv1"
     classifier: str = "fc"
+    head_replaceable: bool = True
+    auxiliary: bool = False
+    family: str = ""
 
+    def __post_init__(self) -> None:
+        """Fill in the default family."""
+        if not self.family:
+            object.__setattr__(self, "family", self.file)
+
+
+_ALEXNET = Architecture("alexnet", first_conv="features.0", classifier="classifier.6")
+_VGG = Architecture("vgg", first_conv="features.0", classifier="classifier.6")
+_VGG_BN = Architecture("vgg", first_conv="features.0", classifier="classifier.6", family="vgg_bn")
+_GOOGLENET = Architecture("googlenet", first_conv="conv1.conv", auxiliary=True)
+_RESNET = Architecture("resnet")
+_CIFAR = Architecture("resnet_cifar", 32, classifier="linear")
+_MOBILENET_V3 = Architecture("mobilenet_v3", first_conv="features.0.0", classifier="classifier.3")
+_VIT = Architecture("vit", 224, "argument", first_conv="conv_proj", classifier="heads.head")
 
 MODELS: dict[str, Architecture] = {
     "lenet": Architecture("lenet", 32, "argument", classifier="fc3"),
-    "lenet5": Architecture("lenet5", 32, "one", channels=1, classifier="f6"),
-    "alexnet": Architecture("alexnet", classifier="classifier.6"),
-    "alexnet_2012": Architecture("alexnet", classifier="classifier.6"),
-    "vgg11": Architecture("vgg", classifier="classifier.6"),
-    "vgg13": Architecture("vgg", classifier="classifier.6"),
-    "vgg16": Architecture("vgg", classifier="classifier.6"),
-    "vgg19": Architecture("vgg", classifier="classifier.6"),
-    "vgg11_bn": Architecture("vgg", classifier="classifier.6"),
-    "vgg13_bn": Architecture("vgg", classifier="classifier.6"),
-    "vgg16_bn": Architecture("vgg", classifier="classifier.6"),
-    "vgg19_bn": Architecture("vgg", classifier="classifier.6"),
-    "googlenet": Architecture("googlenet"),
-    "googlenet_2014": Architecture("googlenet"),
-    "resnet18": Architecture("resnet"),
-    "resnet34": Architecture("resnet"),
-    "resnet50": Architecture("resnet"),
-    "resnet101": Architecture("resnet"),
-    "resnet152": Architecture("resnet"),
-    "resnet20": Architecture("resnet_cifar", 32, classifier="linear"),
-    "resnet32": Architecture("resnet_cifar", 32, classifier="linear"),
-    "resnet44": Architecture("resnet_cifar", 32, classifier="linear"),
-    "resnet56": Architecture("resnet_cifar", 32, classifier="linear"),
-    "resnet110": Architecture("resnet_cifar", 32, classifier="linear"),
-    "resnet1202": Architecture("resnet_cifar", 32, classifier="linear"),
-    "mobilenet_v3_large": Architecture("mobilenet_v3", classifier="classifier.3"),
-    "mobilenet_v3_small": Architecture("mobilenet_v3", classifier="classifier.3"),
-    "vit_ti_16": Architecture("vit", 224, "argument", classifier="heads.head"),
-    "vit_s_16": Architecture("vit", 224, "argument", classifier="heads.head"),
-    "vit_b_16": Architecture("vit", 224, "argument", classifier="heads.head"),
-    "vit_b_32": Architecture("vit", 224, "argument", classifier="heads.head"),
-    "vit_l_16": Architecture("vit", 224, "argument", classifier="heads.head"),
-}
+    "lenet5": Architecture(
+        "lenet5", 32, "one", channels=1, first_conv="c1", classifier="f6", head_replaceable=False,
+        family="lenet",
+    ),
+    **dict.fromkeys(("alexnet", "alexnet_2012"), _ALEXNET),
+    **dict.fromkeys(("vgg11", "vgg13", "vgg16", "vgg19"), _VGG),
+    **dict.fromkeys(("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"), _VGG_BN),
+    **dict.fromkeys(("googlenet", "googlenet_2014"), _GOOGLENET),
+    **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), _RESNET),
+    **dict.fromkeys(("resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet1202"), _CIFAR),
+    **dict.fromkeys(("mobilenet_v3_large", "mobilenet_v3_small"), _MOBILENET_V3),
+    **dict.fromkeys(("vit_ti_16", "vit_s_16", "vit_b_16", "vit_b_32", "vit_l_16"), _VIT),
+}  # fmt: skip
+
+DEFAULT = "resnet18"  # for training, if no network is named
 
 
 def describe(name: str) -> Architecture:
-    """The entry of `MODELS` for a name.
+    """The row of `MODELS` for a name.
 
     Raises:
-        UsageError: there is none; the message has the near matches.
+        UsageError: there is no such row; the message lists near matches.
     """
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
     return MODELS[name]
+
+
+def module_of(name: str) -> ModuleType:
+    """Import the file that defines a network.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    return importlib.import_module(f"striate.models.{describe(name).file}")
 
 
 def build(name: str, *, append: int | None = None, **arguments: Any) -> nn.Module:
@@ -85,8 +129,8 @@ def build(name: str, *, append: int | None = None, **arguments: Any) -> nn.Modul
 
     Args:
         name: a key of `MODELS`.
-        append: scores of one more fully connected layer on top of the whole network; None for none.
-        arguments: of the network's function: `num_classes`, `in_channels` and its own, as `input_size`.
+        append: number of scores of an additional fully connected layer on top of the network; None for none.
+        arguments: arguments of the network's function: `num_classes`, `in_channels`, `input_size` and others.
 
     Returns:
         A plain `torch.nn.Module` that reads `[batch, channel, height, width]`.
@@ -97,23 +141,26 @@ def build(name: str, *, append: int | None = None, **arguments: Any) -> nn.Modul
     for argument in ("num_classes", "in_channels"):
         if arguments.get(argument, 1) < 1:
             raise UsageError(f"{argument} = {arguments[argument]}", "it must be at least 1")
-    module = importlib.import_module(f"striate.models.{describe(name).file}")
-    function = getattr(module, name)
-    try:
-        inspect.signature(function).bind(**arguments)
-    except TypeError as error:
-        takes = ", ".join(inspect.signature(function).parameters)
-        raise UsageError(f"cannot build {name} with {arguments}", str(error), f"It takes {takes}") from error
+    function = getattr(module_of(name), name)
+    bound = bind(name, function, arguments)
     network: nn.Module = function(**arguments)
     if append is None:
         return network
     from striate.models.appended import Appended
 
-    return Appended(network, classes_of(network, name), append)
+    bound.apply_defaults()
+    return Appended(network, bound.arguments["num_classes"], append)
 
 
-def classes_of(network: nn.Module, name: str) -> int:
-    """How many scores a network of that name gives."""
-    if name == "lenet5":
-        return len(network.get_submodule("output").get_buffer("codes"))
-    return len(network.get_submodule(MODELS[name].classifier).get_parameter("weight"))
+def bind(name: str, function: Callable[..., Any], arguments: dict[str, Any]) -> inspect.BoundArguments:
+    """Check that a function takes some arguments; `name` is for the message.
+
+    Raises:
+        UsageError: it does not; the message lists those that it takes.
+    """
+    signature = inspect.signature(function)
+    try:
+        return signature.bind(**arguments)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters)
+        raise UsageError(f"cannot build {name} with {arguments}", str(error), f"It takes {takes}") from error

@@ -1,4 +1,4 @@
-"""AlexNet: the single tower that is in use today, and the network of 2012.
+"""AlexNet: the single tower in use today, and the network of 2012.
 
 Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS.
 Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks", arXiv:1404.5997.
@@ -10,22 +10,25 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from striate.models.layers import check_images
+from striate.models.recipe import EQUAL_DISTANCES, SGD, Recipe, torchvision_reference
 
 
 class AlexNet(nn.Module):
-    """Five convolutions with 256 maps at the end, and three fully connected layers.
+    """Five convolutions, the last with 256 maps, and three fully connected layers.
 
     Args:
         features: the convolutions, from `[batch, in_channels, 224, 224]` to `[batch, 256, 6, 6]`.
-        num_classes: how many scores it gives.
-        in_channels: what the first convolution reads.
+        num_classes: number of scores.
+        in_channels: 3 for RGB, 1 for grayscale.
     """
+
+    stage_containers = ("features", "classifier")
 
     def __init__(self, features: nn.Sequential, num_classes: int, in_channels: int) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.features = features
-        self.avgpool = nn.AdaptiveAvgPool2d(6)  # changes nothing at 224; lets other sizes in
+        self.avgpool = nn.AdaptiveAvgPool2d(6)  # no effect at 224; allows other sizes
         self.classifier = nn.Sequential(
             nn.Dropout(0.5),
             nn.Linear(256 * 6 * 6, 4096),
@@ -66,7 +69,7 @@ def single_tower(in_channels: int) -> nn.Sequential:
 def response_norm() -> nn.LocalResponseNorm:
     """Section 3.3: n = 5, alpha = 1e-4, beta = 0.75, k = 2.
 
-    The paper multiplies alpha with the sum over the n maps, PyTorch with their mean.
+    The paper multiplies alpha by the sum over the n maps, PyTorch by their mean.
     """
     return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
@@ -74,7 +77,7 @@ def response_norm() -> nn.LocalResponseNorm:
 def two_towers(in_channels: int) -> nn.Sequential:
     """96, 256, 384, 384 and 256 maps; the groups are the two GPUs of figure 2.
 
-    The paper's 55x55 maps do not follow from its 224x224 images without padding; the 2 here gives them.
+    Without padding, 224x224 images do not give the paper's 55x55 maps; a padding of 2 does.
     """
     return nn.Sequential(
         nn.Conv2d(in_channels, 96, 11, stride=4, padding=2),  # 224 -> 55
@@ -85,7 +88,7 @@ def two_towers(in_channels: int) -> nn.Sequential:
         nn.ReLU(),
         response_norm(),
         nn.MaxPool2d(3, stride=2),  # 13
-        nn.Conv2d(256, 384, 3, padding=1),  # the one layer where the GPUs exchange their maps
+        nn.Conv2d(256, 384, 3, padding=1),  # the only layer in which the GPUs exchange maps
         nn.ReLU(),
         nn.Conv2d(384, 384, 3, padding=1, groups=2),
         nn.ReLU(),
@@ -113,3 +116,20 @@ def alexnet_2012(num_classes: int = 1000, in_channels: int = 3) -> AlexNet:
         assert layer.bias is not None
         nn.init.constant_(layer.bias, 1.0 if number in (2, 4, 5, 6, 7) else 0.0)
     return network
+
+
+_KRIZHEVSKY = "Krizhevsky, Sutskever, Hinton 2012, NIPS"
+RECIPES = {
+    "alexnet": {
+        "paper": Recipe(
+            f"{_KRIZHEVSKY}, sections 4 and 5", "ImageNet",
+            {
+                **SGD, "batch": 128, "epochs": 90, "lr": 0.01, "weight_decay": 5e-4, "augment": "light",
+                "lighting": 0.1,
+            },
+            ("Krizhevsky", "ILSVRC-2012 validation"),
+            (f"{EQUAL_DISTANCES} (three times in about 90 passes)", "its results are for ten crops"),
+        ),
+        "modern": torchvision_reference(0.01),
+    },
+}  # fmt: skip

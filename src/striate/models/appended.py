@@ -1,4 +1,4 @@
-"""A whole network, its classifier included, with one more fully connected layer on top."""
+"""A network with an additional fully connected layer on top of its scores."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 
 class Appended(nn.Module):
-    """Scores of the base, turned into scores for other classes.
+    """A base network, and a layer that maps its scores to scores for other classes.
 
     Args:
-        base: gives `[batch, base_classes]`.
-        base_classes: how many scores the base gives.
-        num_classes: how many scores this network gives.
+        base: its output is `[batch, base_classes]`.
+        base_classes: number of scores of the base.
+        num_classes: number of scores of this network.
     """
 
     def __init__(self, base: nn.Module, base_classes: int, num_classes: int) -> None:
@@ -20,5 +20,5 @@ class Appended(nn.Module):
         self.head = nn.Linear(base_classes, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores `[batch, num_classes]` for whatever the base reads."""
+        """Scores `[batch, num_classes]` for any input of the base."""
         return self.head(self.base(x))

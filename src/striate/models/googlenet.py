@@ -1,35 +1,41 @@
-"""GoogLeNet: Inception blocks, and two auxiliary classifiers that exist only in training.
+"""GoogLeNet: Inception blocks, and two auxiliary classifiers that are used only in training.
 
 Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich 2015, "Going Deeper with
 Convolutions", CVPR, arXiv:1409.4842, table 1 and figures 2 and 3.
 `googlenet` has torchvision's keys, shapes and numbers: BatchNorm after each convolution instead of response
-normalisation, a 3x3 kernel where the paper has 5x5, a 2x2 last max-pool. `googlenet_2014` is the paper's.
+normalisation, a 3x3 kernel instead of 5x5, a 2x2 last max-pool. `googlenet_2014` is the network of the paper.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from striate.models.layers import check_images
+from striate.models.recipe import REFERENCE_SGD, SGD, Recipe
 
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary loss in the sum (section 5)
 
 
 class GoogLeNetOutput(NamedTuple):
-    """What a training forward gives: scores `[batch, num_classes]` of the network and of the two heads."""
+    """Output in training: scores `[batch, num_classes]` of the network and of its two auxiliary heads."""
 
     logits: Tensor
     aux1: Tensor
     aux2: Tensor
 
+    @property
+    def loss_weights(self) -> tuple[float, ...]:
+        """Weights of the three losses in their sum (section 5)."""
+        return 1.0, AUXILIARY_WEIGHT, AUXILIARY_WEIGHT
+
 
 class Convolution(nn.Module):
-    """Convolution, BatchNorm where the network has it, ReLU."""
+    """Convolution, optional BatchNorm, ReLU."""
 
     def __init__(
         self, batch_norm: bool, in_channels: int, out_channels: int, kernel: int, stride: int = 1
@@ -46,11 +52,11 @@ class Convolution(nn.Module):
 
 
 class Inception(nn.Module):
-    """1x1, 3x3, 5x5 and pooled neighbourhoods side by side, their maps stacked (figure 2b).
+    """Parallel branches (1x1, 3x3, 5x5, pooling), concatenated over the channels (figure 2b).
 
     Args:
         style: `kernel5` and `batch_norm` of the network.
-        in_channels: maps that it reads.
+        in_channels: number of input maps.
         widths: a row of table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection.
     """
 
@@ -77,11 +83,11 @@ class Inception(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """A small classifier on a map in the middle, which brings it a gradient of its own (section 5)."""
+    """A small classifier on an intermediate map, which adds a gradient there (section 5)."""
 
     def __init__(self, batch_norm: bool, in_channels: int, num_classes: int) -> None:
         super().__init__()
-        # The paper's 5x5 windows with stride 3 give 4x4 from the 14x14 of 224 px; torchvision's adapt.
+        # At 224 px the paper's 5x5 windows with stride 3 turn 14x14 into 4x4; torchvision's pool adapts.
         self.pool = nn.Identity() if batch_norm else nn.AvgPool2d(5, stride=3)
         self.to4x4 = nn.AdaptiveAvgPool2d(4)
         self.conv = Convolution(batch_norm, in_channels, 128, 1)
@@ -101,13 +107,13 @@ class GoogLeNet(nn.Module):
     """Three convolutions, nine Inception blocks, global average pooling, a linear classifier.
 
     Args:
-        kernel5: size of the kernel that the paper has as 5x5.
-        batch_norm: BatchNorm after each convolution; without it, biases and response normalisation.
+        kernel5: size of the kernel that is 5x5 in the paper.
+        batch_norm: whether a BatchNorm follows each convolution; else biases and response normalisation.
         last_pool: size of the max-pool between 4e and 5a.
         dropout: before the classifier.
-        num_classes: how many scores it gives.
+        num_classes: number of scores.
         in_channels: 3 for RGB, 1 for grayscale.
-        auxiliary: whether to build the two heads; in evaluation they cost nothing either way.
+        auxiliary: whether to build the two heads; in evaluation they do not run.
     """
 
     def __init__(
@@ -123,7 +129,7 @@ class GoogLeNet(nn.Module):
         super().__init__()
         self.in_channels = in_channels
         style = (kernel5, batch_norm)
-        # Figure 3 normalises responses around the first convolutions and prints no constants; Caffe's.
+        # Figure 3 normalises responses around the first convolutions without constants; these are Caffe's.
         self.norm1 = nn.Identity() if batch_norm else nn.LocalResponseNorm(5)
         self.norm2 = nn.Identity() if batch_norm else nn.LocalResponseNorm(5)
         self.conv1 = Convolution(batch_norm, in_channels, 64, 7, stride=2)  # 224 -> 112
@@ -142,7 +148,7 @@ class GoogLeNet(nn.Module):
         self.maxpool4 = nn.MaxPool2d(last_pool, stride=2, ceil_mode=True)  # 7
         self.inception5a = Inception(style, 832, (256, 160, 320, 32, 128, 128))
         self.inception5b = Inception(style, 832, (384, 192, 384, 48, 128, 128))
-        self.smallest_for_heads = 15 if batch_norm else 79  # of which 5x5 windows find something on 4a
+        self.smallest_for_heads = 15 if batch_norm else 79  # the least size with room for a 5x5 window on 4a
         self.aux1 = Auxiliary(batch_norm, 512, num_classes) if auxiliary else None
         self.aux2 = Auxiliary(batch_norm, 528, num_classes) if auxiliary else None
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -152,7 +158,7 @@ class GoogLeNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor | GoogLeNetOutput:
         """Scores `[batch, num_classes]` for images `[batch, channel, height, width]` of 15 px or more.
 
-        In training, and where the network has its auxiliary heads, their scores too.
+        In training, if the network has auxiliary heads, also their scores.
         """
         heads = self.training and self.aux1 is not None
         check_images(x, self.in_channels, smallest=self.smallest_for_heads if heads else 15)
@@ -174,32 +180,31 @@ class GoogLeNet(nn.Module):
 
 
 def match_auxiliary(network: GoogLeNet, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Make weights and network agree on whether there are auxiliary heads.
+    """Add or remove the auxiliary heads in a state dict, so that it fits a network.
 
     Args:
         network: with or without heads.
-        state: weights with or without them; the keys of the heads start with `aux1.` and `aux2.`.
+        state: weights with or without them; keys of heads start with `aux1.` and `aux2.`.
 
     Returns:
-        The weights that `network.load_state_dict` takes strictly as far as the heads go, and one line
-        that says what became of the heads. Heads that the weights lack keep their present values.
+        The state dict, and a sentence about the heads. Heads that the weights lack keep their current values.
     """
     own = {key: value for key, value in network.state_dict().items() if key.startswith(("aux1.", "aux2."))}
     given = {key for key in state if key.startswith(("aux1.", "aux2."))}
     if own and not given:
-        return {**state, **own}, "auxiliary heads: not in the weights, so they start untrained"
+        return {**state, **own}, "auxiliary heads: not in the weights, so they stay untrained"
     if given and not own:
         kept = {key: value for key, value in state.items() if key not in given}
-        return kept, "auxiliary heads: left out, the network is built without them"
+        return kept, "auxiliary heads: removed, the network has none"
     return dict(state), "auxiliary heads: loaded" if own else "auxiliary heads: in neither"
 
 
 def googlenet(num_classes: int = 1000, in_channels: int = 3, auxiliary: bool = True) -> GoogLeNet:
     """torchvision's: 6.6 M parameters (13.0 M with the heads), 1.5 G multiply-adds at 224.
 
-    Initial weights as torchvision: normal with deviation 0.01 (cut off at 200 deviations, which is never).
-    Its trained weights read images that were normalised with mean 0.5 and deviation 0.5 (torchvision converts
-    inside the network, this one does not).
+    Initial weights as torchvision: normal with deviation 0.01 (it truncates at 200 deviations, which has no
+    effect). Its trained weights expect images normalised with mean 0.5 and deviation 0.5; torchvision
+    normalises inside its network, this one does not.
     """
     network = GoogLeNet(3, True, 2, 0.2, num_classes, in_channels, auxiliary)
     for layer in network.modules():
@@ -211,8 +216,8 @@ def googlenet(num_classes: int = 1000, in_channels: int = 3, auxiliary: bool = T
 def googlenet_2014(num_classes: int = 1000, in_channels: int = 3, auxiliary: bool = True) -> GoogLeNet:
     """The paper's network; 6,998,552 parameters without the auxiliary heads.
 
-    The paper prints no initial weights; these follow Caffe's reproduction: Glorot-uniform, biases 0.2 in the
-    convolutions, and 0 in the fully connected layers.
+    The paper does not specify initial weights. These follow Caffe's reproduction: Glorot-uniform, biases 0.2
+    in the convolutions and 0 in the fully connected layers.
     """
     network = GoogLeNet(5, False, 3, 0.4, num_classes, in_channels, auxiliary)
     for layer in network.modules():
@@ -221,3 +226,40 @@ def googlenet_2014(num_classes: int = 1000, in_channels: int = 3, auxiliary: boo
             assert layer.bias is not None
             nn.init.constant_(layer.bias, 0.2 if isinstance(layer, nn.Conv2d) else 0.0)
     return network
+
+
+def arguments_from(state: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """Whether the weights have auxiliary heads."""
+    return [{"auxiliary": any(name.startswith(("aux1.", "aux2.")) for name in state)}]
+
+
+_SZEGEDY = "Szegedy et al. 2015, arXiv:1409.4842"
+RECIPES = {
+    "googlenet": {
+        "paper": Recipe(
+            f"{_SZEGEDY}, section 6", "ImageNet",
+            {
+                **SGD, "batch": 32, "epochs": 248, "lr": 0.01, "milestones": "1/31", "gamma": 0.96,
+                "weight_decay": 2e-4, "augment": "standard", "ema": 0.9999,
+            },
+            ("Szegedy", "one crop"),
+            (
+                "the paper gives a rate 4 % lower every 8 epochs, momentum 0.9 and Polyak averaging; rate, "
+                "batch, epochs and weight decay are BVLC's (Caffe, models/bvlc_googlenet/solver.prototxt), "
+                "and the decay of the averaging is this project's",
+                "without the photometric distortions of Howard 2013; synchronous",
+            ),
+        ),
+        "modern": Recipe(
+            "He et al. 2019, arXiv:1812.01187, sections 3.1 and 5", "ImageNet",
+            {
+                **REFERENCE_SGD, "epochs": 200, "lr": 0.1, "nesterov": True, "sched": "cosine",
+                "warmup": 5 / 200, "label_smoothing": 0.1, "mixup": 0.2,
+            },
+            notes=(
+                "the paper trains with batches of 1024 and a higher rate",
+                "it has no result for GoogLeNet; torchvision's weights were ported, not trained",
+            ),
+        ),
+    },
+}  # fmt: skip

@@ -1,7 +1,7 @@
-"""What turns an image into a grid of vectors, for a decoder to read.
+"""Image encoders: an image becomes a grid of vectors, for a text decoder to read.
 
-Each is a module with `channels`, the length of its vectors. It turns images `[batch, channel, height,
-width]`, and maybe their widths before padding, into vectors `[batch, rows, columns, channels]` and a mask
+Each is a module with `channels`, the length of its vectors. It takes images `[batch, channel, height, width]`
+and optionally their widths before padding; it returns vectors `[batch, rows, columns, channels]` and a mask
 `[batch, columns]`, True for a column of the image.
 """
 
@@ -23,15 +23,15 @@ Size = tuple[int, int | None]
 
 
 class Columns(nn.Module):
-    """Convolutions that leave one vector for each four columns of pixels.
+    """Convolutions that leave one vector per four columns of pixels.
 
-    As in CRNN (Shi, Bai, Yao 2015, arXiv:1507.05717, section 2.1) the pools become low and wide, so that a
-    narrow letter keeps columns of its own. What is right of an image is set to zero after each step, so that
-    padding changes nothing.
+    As in CRNN (Shi, Bai, Yao 2015, arXiv:1507.05717, section 2.1), the last pooling layers halve only the
+    height, so a narrow letter still spans several columns. Each step sets the padding on the right of an
+    image to zero, so padding does not change the result.
 
     Args:
         in_channels: of the images.
-        input_size: their height, a multiple of 16, and width, None for any.
+        input_size: height of the images, a multiple of 16, and width, None for any.
         channels: of the four convolutions.
     """
 
@@ -42,7 +42,7 @@ class Columns(nn.Module):
         height = input_size[0]
         if height % 16:
             raise UsageError(
-                f"images of height {height}", "four pools halve it", "Use a multiple of 16 (--imgsz 32)"
+                f"images of height {height}", "four poolings halve it", "Use a multiple of 16 (--imgsz 32)"
             )
         if len(channels) != 4:
             raise UsageError(f"channels={list(channels)}", "there are four convolutions", "Give four numbers")
@@ -56,7 +56,7 @@ class Columns(nn.Module):
             nn.init.kaiming_normal_(convolution.get_parameter("weight"), mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor, widths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Images `[batch, channel, height, width]` to `[batch, 1, width / 4, channels]` and the mask."""
+        """`[batch, channel, height, width]` -> `[batch, 1, width / 4, channels]` and the mask."""
         check_images(x, self.in_channels, (self.height, x.shape[-1]))
         x, widths = padded(x, widths, 4)
         x = x * mask_of(x, widths)
@@ -68,12 +68,12 @@ class Columns(nn.Module):
 
 
 class Patches(nn.Module):
-    """One vector for each square of pixels, as in ViT.
+    """One vector per patch, as in ViT.
 
     Args:
         in_channels: of the images.
-        input_size: their height, a multiple of `patch`, and width, None for any.
-        patch: side of a square in pixels.
+        input_size: height of the images, a multiple of `patch`, and width, None for any.
+        patch: side of a patch in pixels.
         channels: of a vector.
     """
 
@@ -90,7 +90,7 @@ class Patches(nn.Module):
         nn.init.trunc_normal_(self.conv_proj.weight, std=self.conv_proj.weight[0].numel() ** -0.5)
 
     def forward(self, x: Tensor, widths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Images `[batch, channel, height, width]` to `[batch, rows, columns, channels]` and the mask."""
+        """`[batch, channel, height, width]` -> `[batch, rows, columns, channels]` and the mask."""
         check_images(x, self.in_channels, (self.height, x.shape[-1]))
         x, widths = padded(x, widths, self.patch)
         x = self.conv_proj(x * mask_of(x, widths))
@@ -99,14 +99,14 @@ class Patches(nn.Module):
 
 
 class Network(nn.Module):
-    """A network of the zoo, cut before its classifier: the last maps that still have places.
+    """A network of `MODELS` cut before its classifier, at its last feature maps larger than 1x1.
 
-    Its state dict has the network's own keys under `network.`, so that a trained classifier's weights fit.
+    State-dict keys are those of the network under `network.`, so the weights of a trained classifier fit.
 
     Args:
         name: a key of `striate.models.MODELS`.
         in_channels: of the images.
-        input_size: their height and width.
+        input_size: height and width of the images.
         arguments: of the network.
     """
 
@@ -115,7 +115,7 @@ class Network(nn.Module):
         height, width = input_size
         if width is None:
             raise UsageError(
-                f"{name} for images of any width", "it is trained for one size", "Give height and width"
+                f"{name} for images of any width", "it takes images of one size", "Give height and width"
             )
         if models.describe(name).sizes == "argument":
             arguments["input_size"] = [height, width]
@@ -126,22 +126,22 @@ class Network(nn.Module):
             network.heads = nn.Sequential()
             self.network: nn.Module = network
         else:
-            self.network = cut(network, images)
+            self.network = cut(network, images, models.describe(name).classifier)
         with torch.no_grad():
             self.channels = self.network.eval()(images).shape[1]
         self.network.train()
 
     def forward(self, x: Tensor, widths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Images `[batch, channel, *size]` to `[batch, rows, columns, channels]` and a mask, all True."""
+        """`[batch, channel, *size]` -> `[batch, rows, columns, channels]` and a mask, all True."""
         check_images(x, x.shape[1], self.size)
         if widths is not None and (widths != self.size[1]).any():
             raise UsageError(
-                "images padded to one width", "a network of the zoo sees the padding", "Resize them instead"
+                "images padded to one width", "this network does not mask the padding", "Resize them instead"
             )
-        x = self._maps(x).permute(0, 2, 3, 1)
+        x = self._feature_maps(x).permute(0, 2, 3, 1)
         return x, torch.ones(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device)
 
-    def _maps(self, x: Tensor) -> Tensor:
+    def _feature_maps(self, x: Tensor) -> Tensor:
         """`[batch, channels, rows, columns]`."""
         if isinstance(self.network, VisionTransformer):
             tokens = self.network.tokens(x)[:, 1:].transpose(1, 2)
@@ -150,34 +150,35 @@ class Network(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Follows a network's forward with a stand-in for the images; the check of their shape stays a step."""
+    """Traces a network symbolically; the check of the images' shape stays one step."""
 
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(check_images,))
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """A layer without layers is one step, ours as well as torch's."""
+        """Whether a module is one step: any module without children."""
         return not any(True for _ in m.children())
 
 
-def cut(network: nn.Module, images: Tensor) -> fx.GraphModule:
-    """The part of a network that ends with the last maps of more than one place.
+def cut(network: nn.Module, images: Tensor, classifier: str) -> fx.GraphModule:
+    """Cut a network after the last feature maps larger than 1x1 before its classifier.
 
     Args:
-        network: of the zoo; its layers are shared, under their names.
-        images: some that it reads.
+        network: of `MODELS`; the result shares its layers, under their names.
+        images: an example input.
+        classifier: name of the layer, which can be a 1x1 convolution.
 
     Returns:
-        A module that gives `[batch, channels, rows, columns]`.
+        A module that returns `[batch, channels, rows, columns]`.
     """
     network.eval()
     module = fx.GraphModule(network, _Tracer().trace(network))
-    places = _Places(module)
+    finder = _FeatureMaps(module, classifier)
     with torch.no_grad():
-        places.run(images)
-    assert places.last is not None, "a network of the zoo has maps"
+        finder.run(images)
+    assert finder.last is not None, "each network of MODELS has feature maps"
     output = next(node for node in module.graph.nodes if node.op == "output")
-    output.args = (places.last,)
+    output.args = (finder.last,)
     for node in reversed(module.graph.nodes):
         if node is not output and node.op != "placeholder" and not node.users and node.target != check_images:
             module.graph.erase_node(node)
@@ -186,33 +187,34 @@ def cut(network: nn.Module, images: Tensor) -> fx.GraphModule:
     return module
 
 
-class _Places(fx.Interpreter):
-    """Runs a network and notes the last step that gave maps of more than one place."""
+class _FeatureMaps(fx.Interpreter):
+    """Runs a network and finds the last feature maps larger than 1x1 before its classifier."""
 
-    last: fx.Node | None = None
+    def __init__(self, module: fx.GraphModule, classifier: str) -> None:
+        super().__init__(module)
+        self.classifier, self.past_classifier = classifier, False
+        self.last: fx.Node | None = None
 
     def run_node(self, n: fx.Node) -> Any:
-        """The step's answer."""
-        answer = super().run_node(n)
-        if (
-            n.op != "placeholder"
-            and isinstance(answer, Tensor)
-            and answer.ndim == 4
-            and answer[0, 0].numel() > 1
-        ):
+        """Run one step."""
+        result = super().run_node(n)
+        is_maps = n.op != "placeholder" and isinstance(result, Tensor) and result.ndim == 4
+        self.past_classifier |= n.target == self.classifier
+        if is_maps and result[0, 0].numel() > 1 and not self.past_classifier:
             self.last = n
-        return answer
+        return result
 
 
 def padded(x: Tensor, widths: Tensor | None, multiple: int) -> tuple[Tensor, Tensor]:
-    """Images padded with zeros to a multiple of columns, and their widths, int64 `[batch]`."""
+    """Pad images with zeros to a multiple of columns; also return their widths, int64 `[batch]`."""
     if widths is None:
         widths = torch.full((x.shape[0],), x.shape[3], device=x.device)
-    return F.pad(x, (0, -x.shape[3] % multiple)), widths
+    width = (x.shape[3] + multiple - 1) // multiple * multiple  # torch.compile has no % of a size
+    return F.pad(x, (0, width - x.shape[3])), widths
 
 
 def mask_of(x: Tensor, widths: Tensor) -> Tensor:
-    """1 for the columns of an image, 0 for those of its padding: `[batch, 1, 1, columns]`, typed as `x`."""
+    """1 for the columns of an image, 0 for its padding: `[batch, 1, 1, columns]` in the dtype of `x`."""
     columns = torch.arange(x.shape[3], device=x.device)
     return (columns < widths[:, None, None, None]).to(x.dtype)
 
@@ -220,10 +222,10 @@ def mask_of(x: Tensor, widths: Tensor) -> Tensor:
 def image_front(
     name: str, in_channels: int, input_size: Size, **arguments: Any
 ) -> Columns | Patches | Network:
-    """What turns images into vectors, by name: `columns`, `patches`, or a network of the zoo.
+    """Build an image encoder: `columns`, `patches`, or a network of `MODELS`.
 
     Raises:
-        UsageError: there is none of that name, or the arguments do not fit.
+        UsageError: unknown name or argument.
     """
     if name in models.MODELS:
         return Network(name, in_channels, input_size, **arguments)

@@ -1,6 +1,9 @@
-"""What several networks share."""
+"""Layers and checks that several networks share."""
 
 from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +12,14 @@ from striate.errors import LayoutError, UsageError
 
 
 class ResidualBlock(nn.Module):
-    """A block with a shortcut, whose other branch may be left out in training: stochastic depth.
+    """A block with a shortcut and stochastic depth: training drops the other branch at random.
 
-    Huang, Sun, Liu, Sedra, Weinberger 2016, ECCV, arXiv:1603.09382, section 3. As dropout is done today, each
-    image of a batch draws for itself, and a branch that stays is divided by its chance to stay; the paper
-    draws once for a batch, and multiplies by that chance in evaluation.
+    Huang, Sun, Liu, Sedra, Weinberger 2016, ECCV, arXiv:1603.09382, section 3. As in today's
+    dropout, the branch is dropped for each image separately and divided by the probability of keeping it. The
+    paper drops it for the whole batch, and multiplies by that probability in evaluation.
 
     Attributes:
-        drop_rate: chance of the branch to be left out, from 0 to under 1; `set_drop_path` sets it.
+        drop_rate: probability of dropping the branch, from 0 to below 1; `set_drop_path` sets it.
     """
 
     def __init__(self) -> None:
@@ -24,75 +27,140 @@ class ResidualBlock(nn.Module):
         self.drop_rate = 0.0
 
     def drop_path(self, branch: Tensor) -> Tensor:
-        """`[batch, ...]`, the shape unchanged; in training, zeros for the images that are without it."""
+        """`[batch, ...]` to the same shape; in training, zeros for the images whose branch is dropped."""
         if not self.training or self.drop_rate == 0.0:
             return branch
         kept = torch.rand([branch.shape[0]] + [1] * (branch.ndim - 1), device=branch.device) >= self.drop_rate
         return branch * kept / (1.0 - self.drop_rate)
 
 
-def set_drop_path(network: nn.Module, rate: float) -> None:
-    """Let the chance of a block to be left out rise linearly with its depth (section 3, equation 4).
+class WeightedOutputs(Protocol):
+    """Output in training of a network with auxiliary heads: a tuple of scores, the network's own first."""
+
+    @property
+    def loss_weights(self) -> tuple[float, ...]:
+        """The weight of each output's loss in their sum; 1 for the first."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The scores."""
+
+
+def weighted_outputs(output: Tensor | WeightedOutputs) -> list[tuple[Tensor, float]]:
+    """The scores that a training loss is computed from, each with the weight of its loss.
 
     Args:
-        network: its block l of L gets the chance l / L * rate.
-        rate: of the last block, from 0 to under 1.
+        output: a network's output: scores `[batch, num_classes]`, or a tuple of them with `loss_weights`.
+
+    Returns:
+        Pairs of scores and weight. The first is the network's answer, with weight 1.
+    """
+    if isinstance(output, Tensor):
+        return [(output, 1.0)]
+    return list(zip(output, output.loss_weights, strict=True))
+
+
+def no_weight_decay(network: nn.Module) -> set[str]:
+    """Names of the matrices that networks exempt from weight decay, such as a ViT's positions."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in network.named_modules()
+        for name in getattr(module, "no_weight_decay", ())
+    }
+
+
+def set_drop_path(network: nn.Module, rate: float) -> None:
+    """Set a network's stochastic depth: the drop rate rises linearly with depth (section 3, equation 4).
+
+    Args:
+        network: its block l of L gets the rate l / L * rate.
+        rate: of the last block, from 0 to below 1.
 
     Raises:
-        UsageError: it has no residual blocks, and the rate is not 0.
+        UsageError: the network has no residual blocks, and the rate is not 0.
     """
     blocks = [module for module in network.modules() if isinstance(module, ResidualBlock)]
     if rate and not blocks:
-        raise UsageError(
-            f"--drop-path {rate:g}", "this network has no shortcuts beside its blocks", "Leave it out"
-        )
+        raise UsageError(f"--drop-path {rate:g}", "this network has no residual blocks", "Omit the option")
     for place, block in enumerate(blocks, start=1):
         block.drop_rate = place / len(blocks) * rate
 
 
 def set_dropout(network: nn.Module, rate: float) -> None:
-    """Give all dropout layers of a network one rate.
+    """Set the rate of all dropout layers of a network.
 
     Raises:
-        UsageError: it has none, and the rate is not 0.
+        UsageError: the network has none, and the rate is not 0.
     """
     layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
     if rate and not layers:
-        raise UsageError(f"--dropout {rate:g}", "this network has no dropout layers", "Leave it out")
+        raise UsageError(f"--dropout {rate:g}", "this network has no dropout layers", "Omit the option")
     for layer in layers:
         layer.p = rate
 
 
-def check_images(x: Tensor, channels: int, size: tuple[int, int] | None = None, smallest: int = 1) -> None:
-    """Refuse a tensor whose axes are not `[batch, channel, height, width]`.
+def initialise(network: nn.Module) -> None:
+    """Initialise as torchvision's VGG and MobileNetV3: He-normal convolutions, else normal 0.01, zero biases.
+
+    He, Zhang, Ren, Sun 2015, ICCV, arXiv:1502.01852, with the fan-out.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.01)
+        if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def rename_layers(
+    state: Mapping[str, Tensor], names: Mapping[str, str], flattened: Container[str] = ()
+) -> dict[str, Tensor]:
+    """Rename the layers of a state dict.
 
     Args:
-        x: what a network was given.
-        channels: how many the network reads.
+        state: key -> tensor.
+        names: name of a layer in the state dict -> its new name; other layers keep theirs.
+        flattened: layers, by their name in the state dict, that are convolutions there and fully connected
+            in the result: their weights lose the spatial axes.
+    """
+    renamed = {}
+    for key, tensor in state.items():
+        layer, _, kind = key.rpartition(".")
+        flat = layer in flattened and kind == "weight"
+        renamed[f"{names.get(layer, layer)}.{kind}"] = tensor.flatten(1) if flat else tensor
+    return renamed
+
+
+def check_images(x: Tensor, channels: int, size: tuple[int, int] | None = None, smallest: int = 1) -> None:
+    """Check that a tensor is `[batch, channel, height, width]` and that a network can read its size.
+
+    Args:
+        x: input of the network.
+        channels: number of channels that the network reads.
         size: height and width, for a network that reads one size only.
-        smallest: the least height and width of which its pools leave anything, for one that reads many.
+        smallest: least height and width that leave a pixel after the network's pools.
 
     Raises:
-        LayoutError: the shape is another one; the message shows both.
+        LayoutError: the shape is wrong; the message shows both shapes.
     """
     if not torch.jit.is_scripting():
         _check(x, channels, size, smallest)
 
 
 def _check(x: Tensor, channels: int, size: tuple[int, int] | None, smallest: int) -> None:
-    """The check itself, apart since TorchScript compiles no errors of our own."""
+    """The check itself, in a separate function because TorchScript cannot compile our errors."""
     if x.ndim == 4 and x.shape[1] == channels and (size is None or tuple(x.shape[2:]) == size):
         if min(x.shape[2:]) >= smallest:
             return
         raise LayoutError(
             f"an input of shape {list(x.shape)}",
-            f"of images below {smallest} px nothing is left after this network's pools",
-            f"Resize them to {smallest} or more (--imgsz 224 is what it was made for)",
+            f"this network's pools leave no pixel of images below {smallest} px",
+            f"Resize them to {smallest} or more (it was designed for 224: --imgsz 224)",
         )
     height, width = size or ("height", "width")
-    why = f"this network reads [batch, channel, height, width] = [N, {channels}, {height}, {width}]"
+    why = f"this network expects [batch, channel, height, width] = [N, {channels}, {height}, {width}]"
     if x.ndim == 4 and x.shape[3] == channels:
-        fix = "The channels stand last: x.permute(0, 3, 1, 2) puts them second"
+        fix = "The channels are last: x.permute(0, 3, 1, 2) moves them to the second axis"
     elif x.ndim == 3 and x.shape[0] == channels:
         fix = "A single image needs a batch axis: x.unsqueeze(0)"
     elif x.ndim == 4 and x.shape[1] == channels:
@@ -100,5 +168,5 @@ def _check(x: Tensor, channels: int, size: tuple[int, int] | None, smallest: int
             f"Resize the images to {height}x{width}, or build the network with input_size={list(x.shape[2:])}"
         )
     else:
-        fix = "Bring the tensor to that shape, or build the network with another in_channels"
+        fix = "Reshape the tensor, or build the network with another in_channels"
     raise LayoutError(f"an input of shape {list(x.shape)}", why, fix)

@@ -1,4 +1,4 @@
-"""LeNet-5, the network of the paper, down to its connection table and its trainable subsampling.
+"""LeNet-5 as in the paper, with its connection table and its trainable subsampling.
 
 LeCun, Bottou, Bengio, Haffner 1998, "Gradient-Based Learning Applied to Document Recognition",
 Proc. IEEE 86(11), section II.B; exactly 60,000 trainable parameters.
@@ -7,6 +7,8 @@ Proc. IEEE 86(11), section II.B; exactly 60,000 trainable parameters.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +16,9 @@ from torch import Tensor, nn
 
 from striate.errors import UsageError
 from striate.models.layers import check_images
+from striate.models.lenet import RECIPES as RECIPES
 
-# Table I: for each map of S2, the maps of C3 that it feeds; 60 of the 96 possible links.
+# Table I: for each map of S2, the maps of C3 that read it: 60 of the 96 possible links.
 C3_TABLE = (
     (0, 4, 5, 6, 9, 10, 11, 12, 14, 15),
     (0, 1, 5, 6, 7, 10, 11, 12, 13, 15),
@@ -25,7 +28,7 @@ C3_TABLE = (
     (3, 4, 5, 8, 9, 10, 11, 13, 14, 15),
 )
 
-# The output units compare F6 with stylised 7x12 bitmaps of the characters (figure 3), drawn here after it.
+# The output units compare F6 with stylised 7x12 bitmaps of the characters, drawn here after figure 3.
 DIGITS = """
 ..###.. ...#... ..####. .#####. ....##. ####### ..####. ####### ..###.. ..###..
 .#...#. ..##... .#....# #.....# ...#.#. #...... .#....# #.....# .#...#. .#...#.
@@ -48,7 +51,7 @@ def squash(x: Tensor) -> Tensor:
 
 
 class Subsampling(nn.Module):
-    """Adds 2x2 neighbours, times one trainable coefficient, plus one trainable bias for each map."""
+    """The sum of 2x2 neighbours times a trainable coefficient plus a trainable bias, one pair per map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -62,7 +65,7 @@ class Subsampling(nn.Module):
 
 
 class TableConv2d(nn.Module):
-    """A 5x5 convolution in which a map sees only the maps that the table links to it."""
+    """A 5x5 convolution in which an output map reads only the input maps that the table links to it."""
 
     def __init__(self, table: tuple[tuple[int, ...], ...], out_channels: int) -> None:
         super().__init__()
@@ -82,8 +85,8 @@ class TableConv2d(nn.Module):
 class RadialBasis(nn.Module):
     """Minus the squared distance of F6 to each class's fixed code of -1 and +1 (equation 7).
 
-    A score is a negative distance, so that softmax and cross-entropy mean what the paper's criterion
-    (equation 9) means. The codes are no parameters: they do not train.
+    A score is a negative distance, so that the cross-entropy equals the paper's criterion (equation 9). The
+    codes are buffers and do not train.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -99,7 +102,7 @@ class RadialBasis(nn.Module):
 
 
 class LeNet5(nn.Module):
-    """C1, S2, C3, S4, C5, F6 and the output, named as in the paper's figure 2.
+    """C1, S2, C3, S4, C5, F6 and the output, with the names of the paper's figure 2.
 
     Args:
         num_classes: up to 10, one for each digit's code.
@@ -111,7 +114,7 @@ class LeNet5(nn.Module):
         if not 2 <= num_classes <= 10:
             raise UsageError(
                 f"lenet5 with {num_classes} classes",
-                "its output compares with fixed codes for the ten digits",
+                "its output compares F6 with fixed codes for the ten digits",
                 "Use lenet, which takes any number of classes",
             )
         self.in_channels = in_channels
@@ -137,7 +140,7 @@ class LeNet5(nn.Module):
 
     def _initialise(self) -> None:
         """Uniform in +-2.4 / fan-in (section II.B, appendix A)."""
-        inputs = [sum(out in row for row in C3_TABLE) for out in range(16)]  # S2 maps that a C3 map sees
+        inputs = [sum(out in row for row in C3_TABLE) for out in range(16)]  # S2 maps that a C3 map reads
         c3_bound = torch.tensor([2.4 / (25 * inputs[out]) for row in C3_TABLE for out in row])
         with torch.no_grad():
             for layer in (self.c1, self.c5, self.f6):
@@ -151,3 +154,9 @@ class LeNet5(nn.Module):
 def lenet5(num_classes: int = 10, in_channels: int = 1) -> LeNet5:
     """LeNet-5 of 1998; 60,000 parameters."""
     return LeNet5(num_classes, in_channels)
+
+
+def arguments_from(state: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """The number of classes, from the output's codes: the classifier F6 has 84 outputs for any number."""
+    codes = state.get("output.codes")
+    return [{"num_classes": len(codes) if codes is not None and 2 <= len(codes) <= 10 else 10}]

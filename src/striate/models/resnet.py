@@ -1,8 +1,8 @@
 """Residual networks for ImageNet: ResNet-18, 34, 50, 101 and 152.
 
 He, Zhang, Ren, Sun 2016, "Deep Residual Learning for Image Recognition", CVPR, arXiv:1512.03385, table 1.
-State dicts have torchvision's keys and shapes. As there, the stride of a bottleneck sits on its 3x3
-convolution (the paper has it on the first 1x1), which gains about 0.5 % ("ResNet v1.5").
+State dicts have torchvision's keys and shapes. As there, the 3x3 convolution of a bottleneck has
+the stride (in the paper, the first 1x1), which gains about 0.5 % ("ResNet v1.5").
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from striate import facts
 from striate.models.layers import ResidualBlock, check_images
+from striate.models.recipe import EQUAL_DISTANCES, MIXED, SGD, Recipe
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """3x3, padding 1, no bias: the BatchNorm that follows has one."""
+    """3x3, padding 1, no bias, because the next BatchNorm has one."""
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
 
 
@@ -24,7 +26,7 @@ def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    """The shortcut where the shape changes (option B of section 3.3), None where it does not."""
+    """The shortcut of a block that changes the shape (option B of section 3.3); None for other blocks."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
@@ -82,7 +84,7 @@ class ResNet(nn.Module):
     Args:
         block: `BasicBlock` or `Bottleneck`.
         depths: blocks in each of the four stages.
-        num_classes: how many scores it gives.
+        num_classes: number of scores.
         in_channels: 3 for RGB, 1 for grayscale.
     """
 
@@ -105,7 +107,9 @@ class ResNet(nn.Module):
         self.layer4 = stage(block, 256 * expansion, 512, depths[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(512 * expansion, num_classes)
-        initialise(self)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):  # He et al. 2015
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores `[batch, num_classes]` for images `[batch, channel, height, width]`, any size."""
@@ -123,20 +127,10 @@ class ResNet(nn.Module):
 def stage(
     block: type[BasicBlock] | type[Bottleneck], in_channels: int, width: int, depth: int, stride: int
 ) -> nn.Sequential:
-    """`depth` blocks, the first of which changes the width and the size."""
+    """`depth` blocks; the first one changes the width and the size."""
     first = block(in_channels, width, stride)
     rest = [block(width * block.expansion, width) for _ in range(depth - 1)]
     return nn.Sequential(first, *rest)
-
-
-def initialise(network: nn.Module) -> None:
-    """He-normal convolutions (He et al. 2015, fan-out), unit BatchNorm."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(layer, nn.BatchNorm2d):
-            nn.init.ones_(layer.weight)
-            nn.init.zeros_(layer.bias)
 
 
 def resnet18(num_classes: int = 1000, in_channels: int = 3) -> ResNet:
@@ -162,3 +156,33 @@ def resnet101(num_classes: int = 1000, in_channels: int = 3) -> ResNet:
 def resnet152(num_classes: int = 1000, in_channels: int = 3) -> ResNet:
     """152 layers, 60.2 M parameters."""
     return ResNet(Bottleneck, (3, 8, 36, 3), num_classes, in_channels)
+
+
+_RESNET = "He, Zhang, Ren, Sun 2016, arXiv:1512.03385"
+RECIPES = {
+    "resnet": {
+        "paper": Recipe(
+            f"{_RESNET}, section 3.4", "ImageNet",
+            {
+                **SGD, "batch": 256, "epochs": 120, "lr": 0.1, "weight_decay": 1e-4, "augment": "scale",
+                "lighting": 0.1,
+            },
+            ("He, Zhang", "10 crops"),
+            (f"{EQUAL_DISTANCES}, in 120 passes (600,000 steps)", "its results are for ten crops"),
+        ),
+        "modern": Recipe(
+            "Vryniotis 2021, PyTorch's blog, How to train state-of-the-art models using TorchVision's latest "
+            "primitives", "ImageNet",
+            {
+                "opt": "sgd", "momentum": 0.9, "batch": 1024, "epochs": 600, "lr": 0.5, "sched": "cosine",
+                "warmup": 5 / 600, "weight_decay": 2e-5, **MIXED, "mixup": 0.2, "ema": 0.999966,
+            },
+            ("torchvision", facts.V2),
+            (
+                "without repeated augmentation (each image four times in an epoch)",
+                "it trains on images of 176 px and evaluates at 224 px, after resizing to 232",
+                "it updates its average every 32 steps, by 0.0011; here every step, with the same total",
+            ),
+        ),
+    },
+}  # fmt: skip

@@ -2,8 +2,8 @@
 
 He, Zhang, Ren, Sun 2016, "Deep Residual Learning for Image Recognition", CVPR, arXiv:1512.03385,
 section 4.2: a 3x3 convolution, then three stages of n blocks with 16, 32 and 64 channels; 6n + 2 layers.
-All shortcuts are without parameters (option A): where the size halves, every other pixel is taken and the
-new channels are zero.
+No shortcut has parameters (option A): to halve the size, it takes every other pixel and fills the new
+channels with zeros.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from striate.models.layers import ResidualBlock, check_images
+from striate.models.recipe import SGD, Recipe
 
 
 class Block(ResidualBlock):
@@ -30,7 +31,7 @@ class Block(ResidualBlock):
         """`[batch, in_channels, h, w]` to `[batch, width, h / stride, w / stride]`."""
         shortcut = x
         if self.stride != 1 or self.new_channels != 0:
-            # Half of the zero channels before, half after, as the widely used ports have it.
+            # Half of the zero channels before and half after, as in the widely used ports.
             before = self.new_channels // 2
             after = self.new_channels - before
             shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, after))
@@ -44,7 +45,7 @@ class CifarResNet(nn.Module):
 
     Args:
         n: blocks in a stage; the network has 6n + 2 layers.
-        num_classes: how many scores it gives.
+        num_classes: number of scores.
         in_channels: 3 for RGB, 1 for grayscale.
     """
 
@@ -98,5 +99,33 @@ def resnet110(num_classes: int = 10, in_channels: int = 3) -> CifarResNet:
 
 
 def resnet1202(num_classes: int = 10, in_channels: int = 3) -> CifarResNet:
-    """1202 layers, 19.4 M parameters; 7.93 % error: it trains, and overfits."""
+    """1202 layers, 19.4 M parameters; 7.93 % error, because it overfits."""
     return CifarResNet(200, num_classes, in_channels)
+
+
+_RESNET = "He, Zhang, Ren, Sun 2016, arXiv:1512.03385"
+RECIPES = {
+    "resnet_cifar": {
+        "paper": Recipe(
+            f"{_RESNET}, section 4.2", "CIFAR-10, 45,000 images of it",
+            {
+                **SGD, "batch": 128, "epochs": 182, "lr": 0.1, "milestones": "0.5,0.75",
+                "weight_decay": 1e-4, "warmup": 400 / 64_000, "augment": "light",
+            },
+            ("He, Zhang", "CIFAR-10 test"),
+            ("182 passes are 64,000 steps", "the paper warms up resnet110 only, by 400 steps at 0.01"),
+        ),
+        "modern": Recipe(
+            "Huang et al. 2016, arXiv:1603.09382, section 4, and their code", "CIFAR-10, 45,000 images of it",
+            {
+                **SGD, "batch": 128, "epochs": 500, "lr": 0.1, "nesterov": True, "milestones": "0.5,0.75",
+                "weight_decay": 1e-4, "augment": "light", "drop_path": 0.5,
+            },
+            ("Huang", "CIFAR-10 test"),
+            (
+                "0.5 is for resnet110 and resnet1202; a shallow network needs less",
+                "the source drops a block for all images of a batch at once",
+            ),
+        ),
+    },
+}  # fmt: skip

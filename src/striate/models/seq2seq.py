@@ -1,13 +1,12 @@
-"""Sequence to sequence: text to text, image to text, and a tag for each token.
+"""Sequence to sequence: text to text, and image to text.
 
-The Transformer of Vaswani et al. 2017 (arXiv:1706.03762), its layers from `transformer.py`. An encoder gives
-`(memory, mask)`: vectors `[batch, tokens, width]` of the source, and True where there is a token. The decoder
-knows nothing else of the source.
+The Transformer of Vaswani et al. 2017 (arXiv:1706.03762), with the layers of `transformer.py`. The encoder
+returns `(memory, mask)`: vectors `[batch, source tokens, width]`, and True where there is a token. The
+decoder sees nothing else of the source.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,41 +14,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from striate import models
 from striate.errors import UsageError, unknown_name
 from striate.models.image_encoders import image_front
-from striate.models.linear import Linear
-from striate.models.packing import Packing
 from striate.models.text_decoder import Positions, TextDecoder, TokenEmbedding
-from striate.models.transformer import Dropout, Encoder
+from striate.models.transformer import Encoder
 
 
 class SequenceToSequence(nn.Module):
-    """An encoder of anything, and a decoder of text; what the networks below have in common.
+    """An encoder for any source, and a decoder that writes text: the base class of the networks below.
 
     Args:
         decoder: writes the text.
-        pad: the number of padding among the target's tokens.
+        pad: number of the padding token in the target.
     """
+
+    # A source to its memory `[batch, source tokens, width]` and mask `[batch, source tokens]`, True = attend;
+    # memory at padding is arbitrary. Each network takes further arguments of its kind of source.
+    encode: Callable[..., tuple[Tensor, Tensor]]
 
     def __init__(self, decoder: TextDecoder, pad: int) -> None:
         super().__init__()
         self.decoder = decoder
         self.pad = pad
 
-    # The memory of a source, packed `[n, width]`; each network has its own arguments beside the source.
-    encode_packed: Callable[..., tuple[Tensor, Packing]]
-
-    def encode(self, source: Tensor, **more: Any) -> tuple[Tensor, Tensor]:
-        """The memory of a source `[batch, tokens, width]` and its mask `[batch, tokens]`, True = attend."""
-        memory, packing = self.encode_packed(source, **more)
-        return packing.unpack(memory), packing.mask
-
     def forward(self, source: Tensor, target: Tensor, **more: Any) -> Tensor:
-        """Scores of the next token after each token of the target (teacher forcing).
+        """Score the next token after each token of the target (teacher forcing).
 
         Args:
             source: as in `encode`.
-            target: `[batch, tokens]` int64, the first of them BEGIN; padding after the last.
+            target: `[batch, tokens]` int64, starting with BEGIN; padding comes last.
             more: as in `encode`.
 
         Returns:
@@ -61,43 +55,41 @@ class SequenceToSequence(nn.Module):
     def loss(
         self, source: Tensor, target: Tensor, expected: Tensor, smoothing: float = 0.0, **more: Any
     ) -> Tensor:
-        """The cross-entropy of the tokens expected, in nats, a mean over those that are not padding.
-
-        It is `F.cross_entropy` of `forward`, without the work on padding.
+        """Mean cross-entropy of the expected tokens, in nats, without padding.
 
         Args:
             source: as in `encode`.
-            target: `[batch, tokens]` int64, the first of them BEGIN; padding after the last.
-            expected: the token after each: `target` without BEGIN, with END, int64 `[batch, tokens]`.
-            smoothing: how much of the probability expected is spread over all tokens (section 5.4).
+            target: as in `forward`.
+            expected: the token after each, int64 `[batch, tokens]`: `target` without BEGIN, with END.
+            smoothing: share of the probability that label smoothing spreads over all tokens (section 5.4).
             more: as in `encode`.
 
         Returns:
-            A scalar, to be differentiated once.
+            A scalar.
         """
-        memory, packing = self.encode_packed(source, **more)
-        return self.decoder.loss(memory, packing, target, expected, self.pad, smoothing)
+        logits = self(source, target, **more).flatten(0, 1)  # [batch * tokens, target_vocab]
+        return F.cross_entropy(logits, expected.flatten(), ignore_index=self.pad, label_smoothing=smoothing)
 
 
 class TextToText(SequenceToSequence):
-    """Text to text: the paper's Transformer, pre-norm.
+    """Text to text: the Transformer of the paper, pre-norm.
 
     Args:
-        source_vocab: how many different tokens the source has.
-        target_vocab: how many the target has.
-        width: of a token's vector.
-        depth: layers of the encoder, and as many of the decoder.
+        source_vocab: number of different tokens in the source.
+        target_vocab: number of different tokens in the target.
+        width: length of a token's vector.
+        depth: number of encoder layers, and of decoder layers.
         heads: of the attentions; divides the width.
         hidden: width between the feed-forward layers.
-        dropout: on the embedded tokens and in the layers; the attention weights have none, as in the paper.
-        positions: a key of `POSITIONS`.
-        max_length: tokens of a source or target at most.
+        dropout: rate on the embedded tokens and in the layers; none on attention weights, as in the paper.
+        positions: a kind of `POSITIONS`.
+        max_length: maximum number of tokens in a source or target.
         tied: which weights are one matrix: `none`, `target` (embedding and output of the decoder) or `all`
-            (the encoder's embedding too, which needs one vocabulary for both).
-        pad: the number of padding, in source and target.
+            (also the embedding of the encoder, which requires one vocabulary for both).
+        pad: number of the padding token, in source and target.
 
     Raises:
-        UsageError: arguments that do not go together.
+        UsageError: the arguments contradict each other.
     """
 
     def __init__(
@@ -132,42 +124,36 @@ class TextToText(SequenceToSequence):
             self.embed.embedding.weight = self.decoder.embed.embedding.weight
         self.encoder = Encoder(depth, width, heads, hidden, dropout, activation="relu")
 
-    def encode_packed(self, source: Tensor, weights: list[Tensor] | None = None) -> tuple[Tensor, Packing]:
-        """The memory of a source, packed `[n, width]`.
-
-        Args:
-            source: int64 `[batch, tokens]`, `pad` where there is none; at least one token in each row.
-            weights: as in `Encoder.forward`.
-        """
-        packing = Packing.of(source != self.pad)
-        return self.encoder.read(self.embed(source, packing), packing, weights), packing
+    def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode int64 `[batch, tokens]`, `pad` after the last token; at least one token per row."""
+        mask = source != self.pad
+        return self.encoder(self.embed(source), mask[:, None, None, :]), mask
 
 
 class ImageToText(SequenceToSequence):
-    """Reads the text in an image: vectors of the image's places, an encoder, and a decoder of text.
+    """Reads the text in an image: a grid of vectors, an encoder, and a decoder that writes the text.
 
     Args:
-        target_vocab: how many different tokens the text has.
-        encoder: where the vectors come from: `columns`, convolutions that leave one vector for each four
-            columns of pixels; `patches`, as in ViT; or a network of `striate.models.MODELS`, cut before its
-            classifier.
-        encoder_arguments: of the first part: `channels` of `columns`, `patch` of `patches`, or the network's.
+        target_vocab: number of different tokens in the text.
+        encoder: what makes the vectors: `columns`, convolutions that leave one vector per four columns of
+            pixels; `patches`, as in ViT; or a network of `striate.models.MODELS`, cut before its classifier.
+        encoder_arguments: `channels` of `columns`, `patch` of `patches`, or those of the network.
         in_channels: 1 for grayscale, 3 for RGB.
-        input_size: height and width of the images in pixels; no width (None) for any, which the networks of
-            the zoo do not take.
-        width: of a token's vector.
-        depth: layers of the encoder; 0 for none.
-        decoder_depth: layers of the decoder; as many as the encoder's where left out.
+        input_size: height and width of the images in pixels. Width None accepts any width, except with a
+            network of `MODELS`.
+        width: length of a token's vector.
+        depth: number of encoder layers; may be 0.
+        decoder_depth: number of decoder layers; `depth` by default.
         heads: of the attentions; divides the width.
         hidden: width between the feed-forward layers.
-        dropout: on the vectors and in the layers.
-        positions: a key of `POSITIONS`.
-        max_length: tokens of a text, and columns of an image's vectors, at most.
-        tied: the decoder's embedding and output are one matrix.
-        pad: the number of padding in the text.
+        dropout: rate on the vectors and in the layers.
+        positions: a kind of `POSITIONS`.
+        max_length: maximum number of tokens in a text, and of rows and columns of vectors.
+        tied: embedding and output of the decoder are one matrix.
+        pad: number of the padding token in the text.
 
     Raises:
-        UsageError: arguments that do not go together.
+        UsageError: the arguments contradict each other.
     """
 
     def __init__(
@@ -193,99 +179,55 @@ class ImageToText(SequenceToSequence):
         super().__init__(
             TextDecoder(target_vocab, width, deep, heads, hidden, dropout, positions, max_length, tied), pad
         )
-        size = (input_size[0], input_size[1])  # JSON knows no tuples
+        size = (input_size[0], input_size[1])  # a list when it comes from JSON
         self.front = image_front(encoder, in_channels, size, **(encoder_arguments or {}))
-        self.project = Linear(self.front.channels, width)
-        # Half of a vector's components tell the row, half the column.
+        self.project = nn.Linear(self.front.channels, width)
+        # The first half of a vector encodes the row, the second half the column.
         self.rows = Positions(positions, width // 2, max_length)
         self.columns = Positions(positions, width - width // 2, max_length)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.encoder = Encoder(depth, width, heads, hidden, dropout, activation="relu")
 
-    def encode_packed(
-        self, source: Tensor, widths: Tensor | None = None, weights: list[Tensor] | None = None
-    ) -> tuple[Tensor, Packing]:
-        """The memory of images, packed `[n, width]`: their places row by row.
+    def encode(self, source: Tensor, widths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Encode images; their tokens are the grid of vectors, row by row.
 
         Args:
-            source: float `[batch, channel, height, width]`, as `Preprocess` gives them.
-            widths: of each image before it was padded on the right, in pixels, int64 `[batch]`; None where
-                none was.
-            weights: as in `Encoder.forward`.
+            source: float `[batch, channel, height, width]`, as `Preprocess` returns it.
+            widths: width of each image before padding on the right, in pixels, int64 `[batch]`; None if no
+                image is padded.
         """
+        x, mask, rows, columns = self.grid(source, widths)
+        x = self.embed(x, rows, columns)  # [batch, tokens, width]
+        return self.encoder(x, mask[:, None, None, :]), mask
+
+    def grid(self, source: Tensor, widths: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Vectors `[batch, tokens, channels]` of images, their mask, and each token's row and column."""
         x, mask = self.front(source, widths)  # [batch, rows, columns, channels], [batch, columns]
         rows, columns = x.shape[1:3]
-        for positions, length in ((self.rows, rows), (self.columns, columns)):
-            positions.check(length)
-        places = torch.arange(rows * columns, device=x.device).expand(x.shape[0], -1)
-        packing = Packing.of(mask[:, None, :].expand(-1, rows, -1).flatten(1))
-        places = packing.pack(places)
-        x = self.project(packing.pack(x.flatten(1, 2)))
-        row, column = x.split([self.rows.width, self.columns.width], dim=1)
-        x = torch.cat([self.rows(row, places // columns), self.columns(column, places % columns)], dim=1)
-        return self.encoder.read(self.dropout(x), packing, weights), packing
+        self.rows.check(rows)
+        self.columns.check(columns)
+        tokens = torch.arange(rows * columns, device=x.device)
+        mask = mask[:, None, :].expand(-1, rows, -1).flatten(1)  # [batch, tokens]
+        return x.flatten(1, 2), mask, tokens // columns, tokens % columns
+
+    def embed(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """`[..., channels]` -> `[..., width]`: a projection plus positions, then dropout."""
+        row, column = self.project(x).split([self.rows.width, self.columns.width], dim=-1)
+        return self.dropout(torch.cat([self.rows(row, rows), self.columns(column, columns)], dim=-1))
 
 
-class Tagger(nn.Module):
-    """A tag for each token: an encoder and a linear layer.
-
-    Args:
-        vocab: how many different tokens there are.
-        tags: how many different tags.
-        width: of a token's vector.
-        depth: layers.
-        heads: of the attention; divides the width.
-        hidden: width between the feed-forward layers.
-        dropout: on the embedded tokens and in the layers.
-        positions: a key of `POSITIONS`.
-        max_length: tokens of a text at most.
-        pad: the number of padding among the tokens and among the tags.
-    """
-
-    def __init__(
-        self,
-        vocab: int,
-        tags: int,
-        width: int = 256,
-        depth: int = 3,
-        heads: int = 4,
-        hidden: int = 1024,
-        dropout: float = 0.1,
-        positions: str = "sinusoidal",
-        max_length: int = 1024,
-        pad: int = 0,
-    ) -> None:
-        check_heads(width, heads)
-        super().__init__()
-        self.pad = pad
-        self.embed = TokenEmbedding(vocab, width, positions, max_length, dropout)
-        self.encoder = Encoder(depth, width, heads, hidden, dropout, activation="relu")
-        self.head = Linear(width, tags)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits `[batch, tokens, tags]` for int64 `[batch, tokens]`; zeros where there is padding."""
-        packing = Packing.of(tokens != self.pad)
-        return packing.unpack(self.head(self.encoder.read(self.embed(tokens, packing), packing)))
-
-    def loss(self, tokens: Tensor, expected: Tensor, smoothing: float = 0.0) -> Tensor:
-        """The mean cross-entropy of the tags expected, int64 `[batch, tokens]`, `pad` for none."""
-        logits = self(tokens).flatten(0, 1)
-        return F.cross_entropy(logits, expected.flatten(), ignore_index=self.pad, label_smoothing=smoothing)
-
-
-SEQUENCE_MODELS: dict[str, type[SequenceToSequence] | type[Tagger]] = {
+SEQUENCE_MODELS: dict[str, type[SequenceToSequence]] = {
     "text_to_text": TextToText,
     "image_to_text": ImageToText,
-    "tagger": Tagger,
 }
 
 
-def build(name: str, **arguments: Any) -> SequenceToSequence | Tagger:
+def build(name: str, **arguments: Any) -> SequenceToSequence:
     """Build a network with fresh weights.
 
     Args:
         name: a key of `SEQUENCE_MODELS`.
-        arguments: of its class; values that JSON knows.
+        arguments: of its class, as JSON values.
 
     Raises:
         UsageError: unknown name or argument.
@@ -293,19 +235,15 @@ def build(name: str, **arguments: Any) -> SequenceToSequence | Tagger:
     if name not in SEQUENCE_MODELS:
         raise unknown_name("sequence model", name, SEQUENCE_MODELS)
     kind = SEQUENCE_MODELS[name]
-    try:
-        inspect.signature(kind).bind(**arguments)
-    except TypeError as error:
-        takes = ", ".join(inspect.signature(kind).parameters)
-        raise UsageError(f"cannot build {name} with {arguments}", str(error), f"It takes {takes}") from error
+    models.bind(name, kind, arguments)
     return kind(**arguments)
 
 
 def check_heads(width: int, heads: int) -> None:
-    """Refuse a width that the heads do not divide.
+    """Check that the heads divide the width.
 
     Raises:
-        UsageError: it is so.
+        UsageError: they do not.
     """
     if heads < 1 or width % heads:
         raise UsageError(

@@ -1,17 +1,21 @@
-"""VGG: nothing but 3x3 convolutions, 2x2 pools and three fully connected layers.
+"""VGG: 3x3 convolutions, 2x2 max-pools and three fully connected layers.
 
 Simonyan, Zisserman 2015, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR,
 arXiv:1409.1556, table 1. State dicts have torchvision's keys and shapes. The variants with BatchNorm are
-torchvision's; as there, their convolutions keep the bias that BatchNorm makes redundant.
+torchvision's, whose convolutions keep a bias although BatchNorm makes it redundant.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from torch import Tensor, nn
 
-from striate.models.layers import check_images
+from striate.models.layers import check_images, initialise, rename_layers
+from striate.models.recipe import EQUAL_DISTANCES, SGD, Recipe, torchvision_reference
 
-# Table 1: how many convolutions each of the five stages has; the rest is the same in all columns.
+# Table 1: the number of convolutions in each of the five stages. The columns differ in nothing else.
 WIDTHS = (64, 128, 256, 512, 512)
 A = (1, 1, 2, 2, 2)
 B = (2, 2, 2, 2, 2)
@@ -20,14 +24,16 @@ E = (2, 2, 4, 4, 4)
 
 
 class VGG(nn.Module):
-    """Five stages of 3x3 convolutions, each ended by a pool, and three fully connected layers.
+    """Five stages of 3x3 convolutions, each with a max-pool at the end, and three fully connected layers.
 
     Args:
         depths: convolutions in each stage, a column of the paper's table 1.
-        batch_norm: whether a BatchNorm stands between each convolution and its ReLU.
-        num_classes: how many scores it gives.
+        batch_norm: whether there is a BatchNorm between each convolution and its ReLU.
+        num_classes: number of scores.
         in_channels: 3 for RGB, 1 for grayscale.
     """
+
+    stage_containers = ("features", "classifier")
 
     def __init__(
         self,
@@ -39,7 +45,7 @@ class VGG(nn.Module):
         super().__init__()
         self.in_channels = in_channels
         self.features = convolutions(depths, batch_norm, in_channels)
-        self.avgpool = nn.AdaptiveAvgPool2d(7)  # changes nothing at 224; lets other sizes in
+        self.avgpool = nn.AdaptiveAvgPool2d(7)  # no effect at 224; allows other sizes
         self.classifier = nn.Sequential(
             nn.Linear(512 * 7 * 7, 4096),
             nn.ReLU(),
@@ -49,7 +55,7 @@ class VGG(nn.Module):
             nn.Dropout(0.5),
             nn.Linear(4096, num_classes),
         )
-        initialise(self)
+        initialise(self)  # the paper starts the deeper networks with layers of the shallow one (section 3.1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores `[batch, num_classes]` for images `[batch, channel, height, width]` of 32 px or more."""
@@ -71,20 +77,6 @@ def convolutions(depths: tuple[int, int, int, int, int], batch_norm: bool, in_ch
             in_channels = width
         layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers)
-
-
-def initialise(network: nn.Module) -> None:
-    """He-normal convolutions (He et al. 2015, fan-out), normal 0.01 elsewhere, zero biases, as torchvision.
-
-    The paper starts the deeper networks from the trained shallow one (section 3.1).
-    """
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=0.01)
-        if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
-            nn.init.zeros_(layer.bias)
 
 
 def vgg11(num_classes: int = 1000, in_channels: int = 3) -> VGG:
@@ -125,3 +117,42 @@ def vgg16_bn(num_classes: int = 1000, in_channels: int = 3) -> VGG:
 def vgg19_bn(num_classes: int = 1000, in_channels: int = 3) -> VGG:
     """`vgg19` with BatchNorm."""
     return VGG(E, True, num_classes, in_channels)
+
+
+# timm computes the fully connected layers as convolutions, so that they read images of any size.
+_TIMM_LAYERS = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}
+
+
+def translate_keys(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]] | None:
+    """Rename the tensors of timm's VGG."""
+    if "pre_logits.fc1.weight" not in state:
+        return None
+    return rename_layers(state, _TIMM_LAYERS, _TIMM_LAYERS), ["names translated from timm's"]
+
+
+_SIMONYAN = "Simonyan, Zisserman 2015, arXiv:1409.1556"
+_VGG = Recipe(
+    f"{_SIMONYAN}, section 3.1", "ImageNet",
+    {
+        **SGD, "batch": 256, "epochs": 74, "lr": 0.01, "weight_decay": 5e-4, "augment": "light",
+        "lighting": 0.1,
+    },
+    ("Simonyan", "ImageNet validation, one scale"),
+    (
+        f"{EQUAL_DISTANCES} (three times in 74 passes)",
+        "the scale is 256; for some results the paper also draws it from 256 to 512",
+        "the paper initialises the deeper networks with layers of vgg11, or as Glorot and Bengio 2010",
+    ),
+)  # fmt: skip
+RECIPES = {
+    "vgg": {
+        "paper": _VGG,
+        "modern": torchvision_reference(0.01),
+    },
+    "vgg_bn": {
+        "paper": replace(
+            _VGG, results=(), notes=(*_VGG.notes, "it has no result: the paper's networks have no BatchNorm")
+        ),
+        "modern": torchvision_reference(0.1),
+    },
+}  # fmt: skip

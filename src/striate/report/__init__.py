@@ -1,1 +1,1 @@
-"""What a run shows to people: figures and one self-contained HTML page."""
+"""Reports: self-contained HTML pages and their figures."""

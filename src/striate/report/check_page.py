@@ -1,69 +1,68 @@
-"""A check-up as one HTML page: findings by seriousness, with the pictures that they are about."""
+"""Render the findings of a data check as one HTML page, with thumbnails of the images they concern."""
 
 from __future__ import annotations
 
-import base64
 import io
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
-import striate
 from striate.data import DataSet, Samples
 from striate.data.check import CheckReport, Finding
 from striate.device import cpu_count
 from striate.errors import DecodeError
+from striate.report import templates
+from striate.sections import Column, Table
 from striate.transforms.decode import Uint8Array, open_bytes, read_file, to_array
 
-SIDE = 128  # pixels of the longer side of a picture
-MOST_GROUPS, MOST_IN_GROUP = 24, 6  # pictures of each finding; all names are listed in JSON
+THUMBNAIL = 128  # pixels of the longer side
+MAX_GROUPS, MAX_IN_GROUP = 24, 6  # shown of each finding; the JSON output lists all
+MAX_CLASSES = 200
 
 
-def render(checkup: CheckReport) -> str:
-    """The page; it refers to nothing outside itself. Pictures that cannot be read are named without one."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("striate", "report"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    thumbnail = partial(_thumbnail, stored=_stored(checkup.data))
+def render(report: CheckReport) -> str:
+    """Render the page, which refers to nothing outside itself. Unreadable images appear by name only."""
+    thumbnail = partial(_thumbnail, in_memory=_in_memory(report.data))
     shown = {
         item.path: None
-        for finding in checkup.findings
+        for finding in report.findings
         if finding.pictured
-        for group in finding.groups[:MOST_GROUPS]
-        for item in group[:MOST_IN_GROUP]
+        for group in finding.groups[:MAX_GROUPS]
+        for item in group[:MAX_IN_GROUP]
     }
     with ThreadPoolExecutor(cpu_count()) as pool:
         urls = dict(zip(shown, pool.map(thumbnail, shown), strict=True))
-    return environment.get_template("check.html").render(
-        c=checkup,
-        findings=[_section(finding, urls) for finding in checkup.findings],
-        counts={s: sum(f.severity == s for f in checkup.findings) for s in ("serious", "warning", "note")},
-        classes=sorted(checkup.classes.items(), key=lambda pair: -pair[1]),
-        version=striate.__version__,
-    )
+    splits = "".join(f", {count:,} {name}" for name, count in report.splits.items())
+    classes = sorted(report.classes.items(), key=lambda pair: -pair[1])
+    table = None
+    if classes:
+        columns = (Column("class"), Column("images", ",d", bar_max=max(1, classes[0][1])))
+        table = Table(columns, tuple(classes[:MAX_CLASSES]))
+    return templates.render(
+        "check.html",
+        title=f"Data check of {report.source}",
+        subtitle=f"{report.n:,} images{splits}; {len(classes):,} classes; {report.seconds:.1f} s",
+        footer="Nothing was changed in the data folder.", full_width=True,
+        sections=[_section(finding, urls) for finding in report.findings], classes=table,
+    )  # fmt: skip
 
 
 def _section(finding: Finding, urls: dict[str, str | None]) -> dict[str, Any]:
-    return {
-        "finding": finding,
-        "groups": [
-            {
-                "items": [(item, urls.get(item.path)) for item in group[:MOST_IN_GROUP]],
-                "left": max(0, len(group) - MOST_IN_GROUP),
-            }
-            for group in finding.groups[:MOST_GROUPS]
-        ],
-        "left": max(0, len(finding.groups) - MOST_GROUPS),
-    }
+    groups = [
+        {
+            "shown": [(item, urls.get(item.path)) for item in group[:MAX_IN_GROUP]],
+            "more": max(0, len(group) - MAX_IN_GROUP),
+        }
+        for group in finding.groups[:MAX_GROUPS]
+    ]
+    return {"finding": finding, "groups": groups, "more": max(0, len(finding.groups) - MAX_GROUPS)}
 
 
-def _stored(data: DataSet | None) -> dict[str, tuple[Samples, int]]:
-    """The images that are no files of their own, by name."""
+def _in_memory(data: DataSet | None) -> dict[str, tuple[Samples, int]]:
+    """Map the names of images that are not files to their samples and index."""
     return {
         name: (samples, i)
         for samples in (data.splits.values() if data else ())
@@ -72,26 +71,20 @@ def _stored(data: DataSet | None) -> dict[str, tuple[Samples, int]]:
     }
 
 
-def _thumbnail(path: str, stored: dict[str, tuple[Samples, int]]) -> str | None:
+def _thumbnail(path: str, in_memory: dict[str, tuple[Samples, int]]) -> str | None:
     try:
-        samples, i = stored.get(path, (None, 0))
+        samples, i = in_memory.get(path, (None, 0))
         source = path if samples is None else samples.fetch(i)
         if isinstance(source, np.ndarray):
             pixels: Uint8Array = np.ascontiguousarray(source)
         else:
-            with open_bytes(read_file(source) if isinstance(source, str) else source, path) as image:
-                image.draft(None, (SIDE, SIDE))
-                pixels = to_array(image)
+            with open_bytes(read_file(source) if isinstance(source, str) else source, path) as file:
+                file.draft(None, (THUMBNAIL, THUMBNAIL))
+                pixels = to_array(file)
     except DecodeError:
         return None
-    return _data_url(Image.fromarray(pixels).convert("RGB"))
-
-
-def _data_url(image: Image.Image) -> str:
-    scale = SIDE / max(image.size)
-    if scale < 1:
-        size: Sequence[int] = [max(1, round(side * scale)) for side in image.size]
-        image = image.resize((size[0], size[1]), Image.Resampling.BILINEAR)
+    image = Image.fromarray(pixels).convert("RGB")
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR, reducing_gap=None)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+    return templates.data_url(out.getvalue(), "jpeg")

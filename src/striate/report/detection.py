@@ -1,8 +1,7 @@
-"""A detection evaluation, explained: CSV tables and one self-contained HTML page."""
+"""Write a detection report: CSV tables and one self-contained HTML page."""
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import os
@@ -10,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from striate.files import write_atomic
 from striate.metrics.detection import CocoResult, Detections, GroundTruth, VocResult
@@ -28,13 +29,32 @@ from striate.metrics.detection.explain import (
     operating_point,
 )
 from striate.metrics.detection.resampling import Comparison, Interval
-from striate.report import detection_figures as figures
-from striate.report.templates import template
+from striate.report.page import render
+from striate.sections import (
+    Array,
+    Bin,
+    Card,
+    Column,
+    ConfusionMatrix,
+    Picture,
+    PrecisionRecall,
+    Reliability,
+    Report,
+    Section,
+    Table,
+    Text,
+)
+
+_MAX_CLASSES = 39  # of a confusion matrix, besides background
+_TITLES = {
+    "ap": "AP", "ap50": "AP50", "ar": "AR", "tp": "TP", "fp": "FP", "fn": "FN", "f1": "F1",
+    "best_f1": "best F1", "best_score": "score of best F1",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What lies behind an AP, at one IoU and one score threshold."""
+    """Matches, curves, errors and calibration of a detector, at one IoU and one score threshold."""
 
     matched: Matched
     point: OperatingPoint
@@ -45,18 +65,11 @@ class Explanation:
     sizes: list[dict[str, Any]]
 
 
-def explain(truth: GroundTruth, found: Detections, iou: float, score: float) -> Explanation:
-    """Everything that the report shows about a detector."""
-    m = match(truth, found, iou)
-    return Explanation(
-        m,
-        operating_point(m, score),
-        curves(m),
-        confusion(m, score),
-        breakdown(m),
-        calibration(m),
-        by_size(m, score),
-    )
+def explain(truth: GroundTruth, detections: Detections, iou: float, score: float) -> Explanation:
+    """Compute everything that the report shows about a detector."""
+    m = match(truth, detections, iou)
+    point, sizes = operating_point(m, score), by_size(m, score)
+    return Explanation(m, point, curves(m), confusion(m, score), breakdown(m), calibration(m), sizes)
 
 
 def write_report(
@@ -66,65 +79,159 @@ def write_report(
     *,
     interval: Interval | None = None,
     comparison: Comparison | None = None,
-    picture: bytes | None = None,
+    image: Array | None = None,
 ) -> list[Path]:
     """Write report.html, per_class.csv, pr_curves.csv and .png, confusion.csv and mistakes.csv.
 
     Args:
-        folder: made where it is not there.
+        folder: created if it does not exist.
         result: the evaluation.
         e: its explanation.
-        interval: of the AP.
+        interval: confidence interval of the AP.
         comparison: with another detector.
-        picture: PNG of one image's matches.
+        image: uint8 `[height, width, 3]`, one image with its matches drawn in.
 
     Returns:
-        The files.
+        The paths of the files.
+
+    Raises:
+        DataError: the folder cannot be written to.
     """
     folder = Path(folder)
-    curve_png = figures.precision_recall(e.curves)
     classes = class_rows(result, e)
-    pages = {
+    names = (*e.point.names, "background")
+    page, images = render(_report(result, e, classes, interval, comparison, image))
+    files = {
         "per_class.csv": _csv(list(classes[0]) if classes else [], (row.values() for row in classes)),
         "pr_curves.csv": _csv(("class", "score", "precision", "recall", "f1"), _curve_rows(e.curves)),
-        "confusion.csv": _csv(("really", *e.point.names, "background"), _confusion_rows(e)),
+        "confusion.csv": _csv(
+            ("really", *names), ((name, *row) for name, row in zip(names, e.confusion.tolist(), strict=True))
+        ),
         "mistakes.csv": _csv(
             ("kind", "count", "gain"), ((k, e.breakdown.count[k], e.breakdown.gain[k]) for k in KINDS)
         ),
-        "pr_curves.png": curve_png,
+        **{f"{name}.png": content for name, content in images.items()},
+        "report.html": page.encode("utf-8", "replace"),
     }
-    images = {
-        "curves": curve_png,
-        "confusion": figures.confusion_matrix(e.confusion, e.point.names),
-        "mistakes": figures.mistakes(e.breakdown),
-        "reliability": figures.reliability(e.calibration),
-    } | ({"picture": picture} if picture else {})
-    pages["report.html"] = (
-        template("detection.html")
-        .render(
-            headline=_headline(result),
-            rules=_rules(result),
-            sizes=e.sizes,
-            notes=result.notes,
-            point=e.point,
-            total=e.point.total(),
-            classes=classes,
-            breakdown=e.breakdown,
-            kinds=KINDS,
-            ece=e.calibration["ece"],
-            interval=interval,
-            comparison=comparison,
-            images={name: base64.b64encode(data).decode() for name, data in images.items()},
-        )
-        .encode()
+    for name, content in files.items():
+        write_atomic(folder / name, content)
+    return [folder / name for name in files]
+
+
+def _report(
+    result: CocoResult | VocResult,
+    e: Explanation,
+    classes: list[dict[str, Any]],
+    interval: Interval | None,
+    comparison: Comparison | None,
+    image: Array | None,
+) -> Report:
+    sections = [_metrics_section(result, interval)]
+    if comparison is not None:
+        sections.append(_comparison_section(comparison))
+    sections.append(_operating_point_section(e))
+    if image is not None:
+        picture = Picture(image, alt="Matches in one image")
+        note = "Green: true positives. Red: false positives. Orange: missed objects."
+        sections.append(Section("Matches in one image", (picture,), note))
+    sections += [
+        _mistakes_section(e.breakdown, e.point.iou),
+        Section("Precision-recall curves", (_precision_recall(e.curves),)),
+        Section("Per-class metrics", (_table(classes),)),
+        Section("Confusion matrix and calibration", (_confusion_matrix(e), _reliability(e.calibration))),
+    ]
+    total = e.point.total()
+    threshold = f"at IoU {e.point.iou:g} and score {e.point.score:g}"
+    name, value = _headline(result)[0]
+    cards = [Card(value, name, ".3f")]
+    cards += [Card(total[key], f"{key} {threshold}", ".3f") for key in ("precision", "recall")]
+    cards.append(Card(e.calibration["ece"], "expected calibration error", ".3f"))
+    objects, detections = len(e.matched.truth), len(e.matched.detections)
+    return Report(
+        title="Detection report",
+        subtitle=f"{objects:,} objects, {detections:,} detections, {len(classes):,} classes",
+        sections=tuple(sections),
+        cards=tuple(cards),
+        warnings=tuple(result.notes),
     )
-    for name, data in pages.items():
-        write_atomic(folder / name, data)
-    return [folder / name for name in pages]
+
+
+def _metrics_section(result: CocoResult | VocResult, interval: Interval | None) -> Section:
+    note = (
+        f"Computed by {_rules(result)}. A dash means that there is nothing to measure. Everything below "
+        "follows COCO's rules in corrected mode, which can match a ground truth with id 0, at one IoU."
+    )
+    blocks = [Table((Column("metric"), Column("value", ".3f")), tuple(_headline(result)))]
+    if interval is not None:
+        blocks.append(_interval_table({"AP, bootstrap over images": interval}))
+    return Section("Metrics", tuple(blocks), note)
+
+
+def _comparison_section(c: Comparison) -> Section:
+    named = {"this detector": c.first, "other detector": c.second, "difference": c.difference}
+    note = f"Bootstrap over images; two-sided p = {c.p:.3f}."
+    return Section("Comparison with the other detector", (_interval_table(named),), note)
+
+
+def _interval_table(named: dict[str, Interval]) -> Table:
+    columns = (Column("AP"), Column("value", ".3f"), Column("95 % from", ".3f"), Column("to", ".3f"))
+    return Table(columns, tuple((name, i.value, i.low, i.high) for name, i in named.items()))
+
+
+def _operating_point_section(e: Explanation) -> Section:
+    note = (
+        "A detection is a true positive if it has the class of an object, overlaps it by at least the IoU "
+        "threshold, reaches the score threshold, and no detection with a higher score matches that object."
+    )
+    sizes = Text(
+        "Small: below 32² square pixels; large: 96² and more. Objects are sized by their annotated area, "
+        "false positives by the area of their box.",
+        secondary=True,
+    )
+    blocks = (_table([e.point.total()]), _table(e.sizes), sizes)
+    return Section(f"Results at IoU {e.point.iou:g} and score {e.point.score:g}", blocks, note)
+
+
+def _mistakes_section(breakdown: Breakdown, iou: float) -> Section:
+    gain = Column(f"AP{100 * iou:.0f} gained if fixed", ".3f", bar_max=max([*breakdown.gain.values(), 0.01]))
+    rows = tuple((kind, breakdown.count[kind], breakdown.gain[kind]) for kind in KINDS)
+    note = "How much AP would rise if one kind of mistake were fixed."
+    return Section("Mistakes by kind", (Table((Column("kind"), Column("count", ",d"), gain), rows),), note)
+
+
+def _precision_recall(curves: Sequence[Curve]) -> PrecisionRecall:
+    lines = tuple((curve.name, curve.recall, curve.precision) for curve in curves if curve.positives)
+    return PrecisionRecall(lines, alt="Precision-recall curves", file="pr_curves")
+
+
+def _confusion_matrix(e: Explanation) -> ConfusionMatrix:
+    """Take the classes with the most mistakes, and background as the last row and column."""
+    matrix, K = e.confusion, len(e.point.names)
+    mistakes = matrix.sum(0)[:K] + matrix.sum(1)[:K] - 2 * np.diag(matrix)[:K]
+    which = [*np.sort(np.argsort(-mistakes, kind="stable")[:_MAX_CLASSES]).tolist(), K]
+    names = (*e.point.names, "background")
+    counts = matrix[np.ix_(which, which)]
+    return ConfusionMatrix(tuple(names[i] for i in which), counts, alt="Confusion matrix")
+
+
+def _reliability(calibration: dict[str, Any]) -> Reliability:
+    bins = tuple(Bin(row["low"], row["high"], row["count"], row["precision"]) for row in calibration["bins"])
+    return Reliability(bins, calibration["ece"], "score", "precision", alt="Reliability diagram")
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Make a table of records with the same keys: fractions with three decimals, counts without."""
+    keys = list(rows[0]) if rows else []
+    columns = []
+    for key in keys:
+        kinds = {type(row[key]) for row in rows} - {type(None)}
+        spec = "" if str in kinds else ",d" if kinds == {int} else ".3f"
+        columns.append(Column(_TITLES.get(key, key), spec))
+    return Table(tuple(columns), tuple(tuple(row[key] for key in keys) for row in rows))
 
 
 def class_rows(result: CocoResult | VocResult, e: Explanation) -> list[dict[str, Any]]:
-    """For each class its APs, the counts at the operating point and the score threshold of the best F1."""
+    """Return for each class its APs, the counts at the operating point and the score with the best F1."""
     rows = []
     for ap, point, curve in zip(result.per_class(), e.point.per_class(), e.curves, strict=True):
         best = curve.best()
@@ -135,10 +242,9 @@ def class_rows(result: CocoResult | VocResult, e: Explanation) -> list[dict[str,
 
 
 def as_json(e: Explanation) -> dict[str, Any]:
-    """The explanation for programs."""
+    """Return the explanation as plain JSON values."""
     return {
-        "operating_point": {"iou": e.point.iou, "score": e.point.score} | e.point.total(),
-        "operating_point_per_class": e.point.per_class(),
+        **e.point.to_json(),
         "operating_point_by_size": e.sizes,
         "best_f1": [curve.best() for curve in e.curves],
         "mistakes": {k: {"count": e.breakdown.count[k], "gain": e.breakdown.gain[k]} for k in KINDS},
@@ -154,7 +260,7 @@ def _headline(result: CocoResult | VocResult) -> list[tuple[str, float | None]]:
 
 
 def _rules(result: CocoResult | VocResult) -> str:
-    """By which rules the headline counts; everything else in a report goes by COCO's, corrected."""
+    """Name the rules that the metrics follow; everything else in a report follows COCO's, corrected."""
     if isinstance(result, VocResult):
         return "Pascal VOC's rules: pixels are inclusive, and a second detection of an object is wrong"
     if result.settings.mode == "strict":
@@ -166,11 +272,6 @@ def _curve_rows(curves: Sequence[Curve]) -> Iterable[tuple[Any, ...]]:
     for c in curves:
         for row in zip(*(v.tolist() for v in (c.score, c.precision, c.recall, c.f1)), strict=True):
             yield c.name, *row
-
-
-def _confusion_rows(e: Explanation) -> Iterable[list[Any]]:
-    for name, row in zip((*e.point.names, "background"), e.confusion.tolist(), strict=True):
-        yield [name, *row]
 
 
 def _csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> bytes:

@@ -1,27 +1,34 @@
-"""Figures of a run, drawn without a display and without touching matplotlib's global state."""
+"""Draw the figures of a report with matplotlib, without a display and without its global state.
+
+`draw` takes any figure record of `striate.sections`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image
 
-from striate.inference.evaluation import Evaluation
-from striate.training.tally import EpochResult
+from striate import sections
 
 BLUE, ORANGE, GRAY, INK = "#2563eb", "#ea580c", "#6b7280", "#1f2937"
-MOST_CLASSES = 40  # a confusion matrix of more has no room for names
+MAX_CLASS_NAMES = 40  # more do not fit next to a confusion matrix
+MAX_CURVE_NAMES = 10  # more do not fit in the legend of precision-recall curves
+MAX_ATTENTION_TOKENS = 40  # of source and of answer
+MAX_ATTENTION_IMAGES = 12
 
-# Class names are in any script; matplotlib takes each letter from the first of these that has it.
+# Class names can be in any script; matplotlib takes each letter from the first of these fonts that has it.
 _FONTS = (
     "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Hiragino Sans GB",
     "Microsoft YaHei", "WenQuanYi Micro Hei", "Arial Unicode MS",
@@ -29,115 +36,18 @@ _FONTS = (
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG bytes."""
+    """Encode a figure as PNG."""
     buffer = io.BytesIO()
     with style(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a letter that no font here has: a box shows it
+        warnings.simplefilter("ignore", UserWarning)  # a letter that no installed font has becomes a box
         figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
 
 
-def curves(epochs: Sequence[EpochResult], best_epoch: int) -> Figure:
-    """Loss and accuracy over the epochs, training beside validation, the best epoch marked."""
-    with style():
-        figure = Figure(figsize=(9, 3.2), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        x = [row.epoch for row in epochs]
-        marker = "o" if len(x) < 3 else None
-        panels = ((left, "loss", "Loss (cross-entropy, nats)"), (right, "top1", "Accuracy (top-1)"))
-        for axes, what, title in panels:
-            for part, color in (("train", GRAY), ("val", BLUE)):
-                y = [getattr(row, f"{part}_{what}") for row in epochs]
-                axes.plot(x, y, color=color, marker=marker, label=part)
-            axes.axvline(best_epoch, color=ORANGE, lw=1, ls=":", label=f"best: epoch {best_epoch}")
-            axes.set(title=title, xlabel="epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-            axes.margins(y=0.1)
-            axes.grid(axis="y", alpha=0.25)
-        right.yaxis.set_major_formatter(PercentFormatter(1))
-        if len(x) == 1:  # a range to stand in
-            left.set(xlim=(0, 2), ylim=(0, 1.1 * max(epochs[0].train_loss, epochs[0].val_loss)))
-            right.set(xlim=(0, 2), ylim=(0, 1.02))
-        left.set_ylim(bottom=0)
-        right.legend(frameon=False, loc="best")
-    return figure
-
-
-def confusion(evaluation: Evaluation) -> Figure:
-    """The confusion matrix: a row for each true class, shares of the row as colour, counts as text."""
-    counts = evaluation.confusion
-    names = [_short(name) for name in evaluation.classes]
-    side = min(12.0, max(3.6, 0.45 * len(names) + 1.6))
-    with style():
-        figure = Figure(figsize=(side, side), layout="constrained")
-        axes = figure.add_subplot()
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        axes.set(title="Confusion matrix", xlabel="predicted", ylabel="true")
-        axes.spines[:].set_visible(False)
-        if len(names) > MOST_CLASSES:
-            return figure
-        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(names)), names)
-        for row, column in np.argwhere(counts > 0):
-            color = "white" if shares[row, column] > 0.55 else INK
-            axes.text(
-                column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=9
-            )
-    return figure
-
-
-def calibration(evaluation: Evaluation, bins: int = 10) -> Figure:
-    """Reliability diagram (Guo et al. 2017, figure 1): accuracy of the images of each confidence."""
-    confidence = evaluation.probabilities.max(axis=1)
-    right = evaluation.predicted == evaluation.labels
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    with style():
-        figure = Figure(figsize=(3.6, 3.6), layout="constrained")
-        axes = figure.add_subplot()
-        axes.plot([0, 1], [0, 1], color=GRAY, lw=1, ls=":")
-        for i in range(bins):
-            mine = which == i
-            if mine.any():
-                strength = 0.35 + 0.6 * mine.mean()  # fuller where there are more images
-                axes.bar((i + 0.5) / bins, right[mine].mean(), width=0.9 / bins, color=BLUE, alpha=strength)
-        axes.set(title=f"Calibration (ECE {evaluation.ece:.3f})", xlabel="confidence", ylabel="accuracy")
-        axes.set(xlim=(0, 1), ylim=(0, 1))
-    return figure
-
-
-def worst_mistakes(evaluation: Evaluation, most: int = 24) -> Figure | None:
-    """The wrong predictions that the model was surest of, each with what it said and what is true.
-
-    Returns:
-        None where there is no mistake.
-    """
-    predicted = evaluation.predicted
-    confidence = evaluation.probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != evaluation.labels)
-    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
-    if not len(wrong):
-        return None
-    columns = min(6, len(wrong))
-    rows = -(-len(wrong) // columns)
-    with style():
-        figure = Figure(figsize=(1.75 * columns, 2.15 * rows), layout="constrained")
-        cells: list[Axes] = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
-        for axes in cells:
-            axes.axis("off")
-        for axes, i in zip(cells, wrong, strict=False):
-            image = evaluation.images[i].squeeze()  # grayscale has one axis too many for imshow
-            axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            said, true = evaluation.classes[predicted[i]], evaluation.classes[evaluation.labels[i]]
-            title = f"{_short(said)} {confidence[i]:.0%}\nis {_short(true)}"
-            axes.set_title(title, fontsize=9, loc="center", color=INK)
-    return figure
-
-
 def style() -> contextlib.AbstractContextManager[None]:
-    """What all figures look like."""
+    """Return the context in which all figures of reports are drawn: fonts, colours, spines."""
     installed = set(fontManager.get_font_names())
-    style: dict[Any, Any] = {
+    values: dict[Any, Any] = {
         "font.size": 10,
         "font.family": "sans-serif",
         "font.sans-serif": [name for name in _FONTS if name in installed],
@@ -147,9 +57,166 @@ def style() -> contextlib.AbstractContextManager[None]:
         "axes.titlesize": 11,
         "axes.titlelocation": "left",
     }
-    return rc_context(style)
+    return rc_context(values)
 
 
-def _short(name: str, most: int = 18) -> str:
-    text = name if len(name) <= most else f"{name[: most - 1]}…"
-    return text.replace("$", r"\$")  # matplotlib would take dollar signs for a formula
+def one_plot(width: float, height: float) -> tuple[Figure, Axes]:
+    """Create a figure of this size in inches, with one pair of axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def draw(block: sections.Figure) -> Figure:
+    """Draw a figure record.
+
+    Raises:
+        NotImplementedError: a record that this renderer does not know.
+    """
+    with style():
+        return _draw(block)
+
+
+@functools.singledispatch
+def _draw(block: sections.Figure) -> Figure:
+    raise NotImplementedError(f"no drawing for {type(block).__name__}")
+
+
+@_draw.register
+def _curves(block: sections.Curves) -> Figure:
+    figure = Figure(figsize=(4.5 * len(block.panels), 3.2), layout="constrained")
+    marker = "o" if len(block.epochs) < 3 else None
+    panels = list(np.atleast_1d(figure.subplots(1, len(block.panels))))
+    for axes, panel in zip(panels, block.panels, strict=True):
+        colors = iter((BLUE, ORANGE, INK))
+        for line in panel.lines:
+            color = GRAY if line.label.startswith("train") else next(colors)
+            axes.plot(block.epochs, line.values, color=color, marker=marker, label=line.label)
+        label = f"best: epoch {block.best_epoch}"
+        axes.axvline(block.best_epoch, color=ORANGE, lw=1, ls=":", label=label)
+        axes.set(title=panel.title, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.margins(y=0.1)
+        if panel.share:
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+        else:
+            axes.set_ylim(bottom=0)
+        if len(block.epochs) == 1:
+            axes.set_xlim(block.epochs[0] - 1, block.epochs[0] + 1)
+        axes.grid(axis="y", alpha=0.25)
+        axes.legend(frameon=False, loc="best")
+    return figure
+
+
+@_draw.register
+def _confusion_matrix(block: sections.ConfusionMatrix) -> Figure:
+    """Colour shows shares of the row, text shows counts."""
+    counts, names = block.counts, [_label(name) for name in block.names]
+    side = min(12.0, max(3.6, 0.45 * len(names) + 1.6))
+    figure, axes = one_plot(side, side)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(title="Confusion matrix", xlabel="predicted", ylabel="true")
+    axes.spines[:].set_visible(False)
+    if len(names) > MAX_CLASS_NAMES:
+        return figure
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    for row, column in np.argwhere(counts > 0):
+        color = "white" if shares[row, column] > 0.55 else INK
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=9)
+    return figure
+
+
+@_draw.register
+def _reliability(block: sections.Reliability) -> Figure:
+    """A bar for each bin of confidences, more opaque for bins with more predictions."""
+    figure, axes = one_plot(3.6, 3.6)
+    axes.plot([0, 1], [0, 1], color=GRAY, lw=1, ls=":")
+    total = max(1, sum(item.count for item in block.bins))
+    for item in block.bins:
+        if item.accuracy is not None:
+            width, alpha = 0.9 * (item.high - item.low), 0.35 + 0.6 * item.count / total
+            axes.bar((item.low + item.high) / 2, item.accuracy, width=width, color=BLUE, alpha=alpha)
+    axes.set(title=f"Calibration (ECE {block.ece:.3f})", xlabel=block.confidence, ylabel=block.accuracy)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    return figure
+
+
+@_draw.register
+def _image_grid(block: sections.ImageGrid) -> Figure:
+    columns = min(block.columns, len(block.images))
+    rows = -(-len(block.images) // columns)
+    lines = max(map(len, block.captions))
+    # Inches of a cell, points of a caption, characters of its lines.
+    cell, font, longest = (1.75, 9, 18) if block.columns <= 6 else (9 / block.columns, 7, 14)
+    size = (cell * columns, (cell + 0.2 * lines) * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    cells: list[Axes] = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
+    for axes in cells:
+        axes.axis("off")
+    for axes, image, caption in zip(cells, block.images, block.captions, strict=False):
+        axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        text = "\n".join(_label(line, longest) for line in caption)
+        axes.set_title(text, fontsize=font, loc="center", color=INK, pad=3)
+    return figure
+
+
+@_draw.register
+def _attention_map(block: sections.AttentionMap) -> Figure:
+    """A row for each token of the answer, a column for each token of the source."""
+    weights = block.weights[:MAX_ATTENTION_TOKENS, :MAX_ATTENTION_TOKENS]
+    rows, columns = weights.shape
+    figure, axes = one_plot(0.3 * columns + 1.6, 0.27 * rows + 1.2)
+    axes.imshow(weights, cmap="Blues", vmin=0, aspect="auto")
+    axes.set_xticks(range(columns), [_token(token) for token in block.source[:columns]], rotation=90)
+    axes.set_yticks(range(rows), [_token(token) for token in block.target[:rows]])
+    axes.xaxis.tick_top()
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+@_draw.register
+def _image_attention(block: sections.ImageAttention) -> Figure:
+    """The image once for each token of the answer, under its attention."""
+    weights = block.weights[:MAX_ATTENTION_IMAGES]
+    height, width = block.image.shape[:2]
+    size = (3.2 * min(4.0, max(1.0, width / height / 3)), 0.75 * len(weights) + 0.3)
+    figure = Figure(figsize=size, layout="constrained")
+    cells = np.atleast_1d(figure.subplots(len(weights), 1)).flat
+    for axes, weight, token in zip(cells, weights, block.target, strict=False):
+        axes.imshow(block.image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        heat = _resized(weight, height, width)
+        axes.imshow(heat, cmap="Oranges", alpha=0.75 * heat / max(float(heat.max()), 1e-9))
+        axes.set_ylabel(_token(token), rotation=0, ha="right", va="center", color=BLUE)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+@_draw.register
+def _precision_recall(block: sections.PrecisionRecall) -> Figure:
+    figure, axes = one_plot(6, 4.5)
+    named = 0 < len(block.curves) <= MAX_CURVE_NAMES
+    for name, recall, precision in block.curves:
+        line: dict[str, Any] = {"lw": 1.5, "label": _label(name)} if named else {"lw": 0.6, "color": GRAY}
+        axes.plot(recall, precision, alpha=0.7, **line)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    if named:
+        axes.legend(fontsize=8)
+    return figure
+
+
+def _resized(weights: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.float32]:
+    image = Image.fromarray(weights.astype(np.float32))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _label(name: str, longest: int = 18) -> str:
+    """Shorten a name, and escape dollar signs, which matplotlib would read as a formula."""
+    text = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return text.replace("$", r"\$")
+
+
+def _token(token: str) -> str:
+    return "␣" if token == " " else token.replace("$", r"\$")

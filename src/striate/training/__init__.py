@@ -1,1 +1,1 @@
-"""Train a network: `config` (what), `schedule` (rates), `loop` (epochs), `session` and `folder` (the run)."""
+"""The training engine for every task: options in `config`, the loop in `loop`, a whole run in `run`."""

@@ -1,7 +1,7 @@
-"""Several processes that train one network, as `torchrun` starts them; one process is a group of itself.
+"""Distributed training with `torchrun`; a single process is a group of one.
 
-Each process takes its share of every batch, and torch's DistributedDataParallel sums their gradients. What a
-run decides by a clock, a signal or a loss is decided together, so that all of them stand at the same step.
+Each process takes its shard of every step, and DistributedDataParallel averages the gradients. Decisions that
+depend on a clock, a signal or a loss are made together, so that all processes are always at the same step.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import json
 import os
 import socket
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,345 +25,337 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from striate.data.images.base import Indices
-from striate.data.images.loader import Batch
 from striate.device import choose, cpu_count
-from striate.errors import DataError, UsageError
-from striate.training.config import TrainConfig
-from striate.training.saved import Saved
-from striate.training.schedule import Pace, slices
-from striate.training.state import TrainState
-from striate.training.sync_norm import synchronized
+from striate.errors import DataError, StriateError, TrainingError, UsageError
+from striate.training.batchnorm import convert_sync_batchnorm
+from striate.training.config import RunConfig
+from striate.training.schedule import Indices, split_evenly
 
-Store = Any  # torch.distributed.Store, which has no types
+Store = Any  # torch.distributed.Store, which is not typed
 
-_asked = Counter[str]()  # how often this process has trained with a configuration
+TIMEOUT_VARIABLE = "STRIATE_PEER_TIMEOUT"
+_TIMEOUT = 300.0  # seconds that one process waits for another
+_SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
-
-class World:
-    """The processes that train together: here, this one alone, so that every answer is its own.
-
-    Attributes:
-        rank: number of this process, from 0.
-        size: how many there are.
-    """
-
-    rank, size = 0, 1
-
-    @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
-        return self.rank == 0
-
-    def place(self, device: str) -> torch.device:
-        """The device of this process; raises UsageError if it is not there."""
-        return choose(device)
-
-    def workers(self, asked: int | None) -> int:
-        """Threads that decode for this process."""
-        return asked or cpu_count()
-
-    def prepared(self, network: nn.Module, sync_norm: bool) -> nn.Module:
-        """The network as these processes train it; its parameters are the same objects."""
-        return network
-
-    def joint(self, network: nn.Module) -> nn.Module:
-        """What computes as the network does, and whose gradients are those of all processes."""
-        return network
-
-    def holding_back(self, more: bool) -> contextlib.AbstractContextManager[None]:
-        """Around one part of a batch: gradients are summed over the processes once no more parts follow."""
-        return contextlib.nullcontext()
-
-    def share(self, which: Indices) -> Indices:
-        """The images of a batch that are this process's."""
-        return which
-
-    def usable(self, batch: Batch) -> Batch:
-        """A share as it can be learnt from."""
-        return batch
-
-    def counts(self, *numbers: int) -> list[list[int]]:
-        """Of each number what every process says, in their order."""
-        return [[number] for number in numbers]
-
-    def parts(self, counts: Sequence[int], parts: int) -> list[slice]:
-        """Cut this process's share, all shares being of `counts` images."""
-        return slices(counts[self.rank], parts)
-
-    def untried(self, counts: Sequence[int]) -> bool:
-        """Whether it must be tried first if the memory suffices: together no process can go back."""
-        return False
-
-    def rehearsing(self) -> contextlib.AbstractContextManager[None]:
-        """Around such a try, in which each process is by itself."""
-        return contextlib.nullcontext()
-
-    def all(self, yes: bool) -> bool:
-        """Whether every process says so."""
-        return yes
-
-    def largest(self, number: int) -> int:
-        """The largest of what the processes say."""
-        return number
-
-    def add_up(self, values: torch.Tensor) -> None:
-        """Replace a tensor by its sum over the processes."""
-
-    def gather(self, value: Any) -> list[Any]:
-        """What each process says, in their order; plain JSON values."""
-        return [value]
-
-    def first(self, value: Any) -> Any:
-        """What the first process says; a plain JSON value."""
-        return value
-
-    def hand_out(self, kept: Saved | None) -> Saved:
-        """A saved state that the first process has read."""
-        assert kept is not None
-        return kept
-
-    def same_buffers(self, network: nn.Module) -> None:
-        """Let the buffers of a network be those of the first process."""
-
-    def paced(self, pace: Pace) -> Pace:
-        """The same pace for all."""
-        return pace
-
-    def require_same(self, digest: str, what: str) -> None:
-        """Refuse to go on where the processes do not see the same; raises DataError."""
-        if len(set(self.gather(digest))) > 1:
-            raise DataError(
-                f"{what} is not the same for all processes",
-                "its files or classes differ from machine to machine",
-                "Copy it to each of them once more, or let them share a folder",
-            )
-
-    def lead(self, work: Callable[[], object]) -> None:
-        """What only the process that leads has to do; where it fails, all fail."""
-        if self.leads:
-            work()
-
-    def recall(self, config: TrainConfig) -> Path | None:
-        """The folder of this very run, where the processes were started again; asked by the first."""
-        return None
-
-    def note(self, folder: Path) -> None:
-        """Let a restart find the folder of the run that was asked for."""
+_starts = Counter[str]()  # how often this process has trained with a configuration
 
 
-ALONE = World()
-
-
-class Group(World):
-    """Processes that speak to each other: over gloo, and tensors on GPUs over NCCL.
+class Distributed:
+    """The processes that train together, over gloo, and over NCCL for tensors on GPUs; or one process alone.
 
     Args:
+        rank: of this process, from 0.
+        size: number of processes.
         store: of torchrun's agent, which outlives a restart.
         start: a name for this start of the processes.
+
+    Attributes:
+        synchronized: whether BatchNorm layers communicate in each forward pass.
     """
 
-    def __init__(self, store: Store, start: str) -> None:
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self._local = int(os.environ.get("LOCAL_RANK", "0"))
-        self._beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes on this machine
-        self._store, self._start, self._run = store, start, ""
-        self._joint: DistributedDataParallel | None = None
-        self._by_itself = False
-        self._least, self._synchronized, self._tried = 1, False, 0
+    def __init__(self, rank: int = 0, size: int = 1, store: Store = None, start: str = "") -> None:
+        self.rank, self.size = rank, size
+        self._local_rank = int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else 0
+        self._local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if size > 1 else 1
+        self._store, self._start, self._run_key = store, start, ""
+        self._wrapped: DistributedDataParallel | None = None
+        self._alone = size == 1
+        self._smallest_shard, self.synchronized, self._rehearsed = 1, False, 0
 
-    def place(self, device: str) -> torch.device:
-        """The CPU, or the GPU whose number is that of this process on its machine."""
-        place = choose(device)
-        if place.type != "cuda":
-            return place
-        if place.index is not None and self._beside > 1:
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and reports progress."""
+        return self.rank == 0
+
+    def device(self, name: str) -> torch.device:
+        """The device of this process: of several, each takes the GPU of its local rank.
+
+        Raises:
+            UsageError: it is not available, or several processes are to share one GPU.
+        """
+        device = choose(name)
+        if self.size == 1 or device.type != "cuda":
+            return device
+        if device.index is not None and self._local_size > 1:
             raise UsageError(
-                f"--device {device} for {self._beside} processes",
-                "each takes a GPU of its own",
+                f"--device {name} for {self._local_size} processes",
+                "each needs a different GPU",
                 "Leave it out",
             )
-        place = choose(f"cuda:{self._local}")
-        torch.cuda.set_device(place)
-        return place
+        device = choose(f"cuda:{self._local_rank}")
+        torch.cuda.set_device(device)
+        return device
 
-    def workers(self, asked: int | None) -> int:
-        """As asked, else this process's share of the processors."""
-        return asked or max(1, cpu_count() // self._beside)
+    def workers(self, requested: int | None) -> int:
+        """Threads that decode for this process: as requested, else its share of the CPU cores."""
+        return requested or max(1, cpu_count() // self._local_size)
 
-    def prepared(self, network: nn.Module, sync_norm: bool) -> nn.Module:
-        """With BatchNorm over all processes, if asked for."""
-        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and _trains(m)]
-        self._synchronized = sync_norm and bool(norms)
-        self._least = 2 if norms and not sync_norm else 1
-        return synchronized(network) if self._synchronized else network
+    # The network
 
-    def joint(self, network: nn.Module) -> nn.Module:
-        """Wrapped by torch's DistributedDataParallel, when it is first asked for."""
-        if self._by_itself:
+    def sync_batchnorm(self, network: nn.Module, wanted: bool) -> nn.Module:
+        """The network, with BatchNorm statistics over all processes if wanted."""
+        if self.size == 1:
             return network
-        if self._joint is None:
-            self._joint = DistributedDataParallel(network, gradient_as_bucket_view=True)
-        return self._joint
+        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and _trains(m)]
+        self.synchronized = wanted and bool(norms)
+        self._smallest_shard = 2 if norms and not wanted else 1
+        return convert_sync_batchnorm(network) if self.synchronized else network
 
-    def holding_back(self, more: bool) -> contextlib.AbstractContextManager[None]:
-        """Of a batch in parts, the last part's backward pass sums the gradients of all."""
-        if self._joint is None or not more:
-            return contextlib.nullcontext()
-        return self._joint.no_sync()
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module in DistributedDataParallel, which averages its gradients over the processes."""
+        if self._alone:
+            return module
+        if self._wrapped is None:
+            self._wrapped = DistributedDataParallel(module, gradient_as_bucket_view=True)
+        return self._wrapped
 
-    def share(self, which: Indices) -> Indices:
-        """A run of images; two at least, as BatchNorm wants, so that of a small batch some have none."""
-        shares = slices(len(which), self.size)
-        return which[shares[self.rank]] if self.rank < len(shares) else which[:0]
+    def no_sync(self, more: bool) -> contextlib.AbstractContextManager[None]:
+        """Around a micro-batch: gradients are averaged after the last one only."""
+        return self._wrapped.no_sync() if self._wrapped is not None and more else contextlib.nullcontext()
 
-    def usable(self, batch: Batch) -> Batch:
-        """Without a single image left of several, where each process has its own batch statistics."""
-        if len(batch) >= min(self._least, batch.requested):
-            return batch
-        return Batch(batch.pixels[:0], batch.labels[:0], batch.samples[:0], batch.requested)
+    def broadcast_buffers(self, network: nn.Module) -> None:
+        """Give a network the buffers of the main process."""
+        for buffer in network.buffers() if self.size > 1 else ():
+            dist.broadcast(buffer, 0)
 
-    def counts(self, *numbers: int) -> list[list[int]]:
-        """Of each number what every process says, in their order."""
-        said = torch.zeros(len(numbers), self.size, dtype=torch.int64)
-        said[:, self.rank] = torch.tensor(numbers)
-        dist.all_reduce(said)
-        return said.tolist()
+    # The samples of a step
 
-    def parts(self, counts: Sequence[int], parts: int) -> list[slice]:
-        """Cut this process's share; as often as the others, where their norms wait for each other."""
-        if not self._synchronized:
-            return slices(counts[self.rank], parts)
-        parts = len(slices(max(counts), parts))
+    def shard(self, samples: Indices) -> Indices:
+        """A contiguous shard. It has two samples at least, for BatchNorm, or none in a small step."""
+        if self.size == 1:
+            return samples
+        shards = split_evenly(len(samples), self.size)
+        return samples[shards[self.rank]] if self.rank < len(shards) else samples[:0]
+
+    def usable(self, batch: Any) -> Any:
+        """The batch; for BatchNorm an empty one, if only one image of several is readable."""
+        return batch if len(batch) >= min(self._smallest_shard, batch.requested) else batch.part(slice(0, 0))
+
+    def split(self, counts: Sequence[int], parts: int) -> list[slice]:
+        """Split this process's shard into micro-batches; `counts` are the sizes of all shards.
+
+        With synchronized BatchNorm, every process has the same number of them.
+        """
+        if not self.synchronized:
+            return split_evenly(counts[self.rank], parts)
+        parts = len(split_evenly(max(counts), parts))
         cuts = [counts[self.rank] * i // parts for i in range(parts + 1)]
         return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
 
-    def untried(self, counts: Sequence[int]) -> bool:
-        """Whether one of the shares is larger than any before."""
-        grown = max(counts) > self._tried
-        self._tried = max(self._tried, *counts)
-        return grown
+    def must_rehearse(self, counts: Sequence[int]) -> bool:
+        """Whether to find out first if memory suffices, since a joint step cannot be undone."""
+        larger = self.size > 1 and max(counts) > self._rehearsed
+        self._rehearsed = max(self._rehearsed, *counts)
+        return larger
 
     @contextlib.contextmanager
-    def rehearsing(self) -> Iterator[None]:
-        """`joint` gives the network itself meanwhile."""
-        self._by_itself = True
+    def alone(self) -> Iterator[None]:
+        """Around a rehearsal, in which processes do not communicate: `wrap` returns the module itself."""
+        before, self._alone = self._alone, True
         try:
             yield
         finally:
-            self._by_itself = False
+            self._alone = before
 
-    def all(self, yes: bool) -> bool:
-        """Whether every process says so."""
-        return min(self.counts(int(yes))[0]) == 1
+    # Communication
 
-    def largest(self, number: int) -> int:
-        """The largest of what the processes say."""
-        return max(self.counts(number)[0])
+    def all_gather(self, *numbers: int) -> list[list[int]]:
+        """For each number, the values of all processes."""
+        if self.size == 1:
+            return [[number] for number in numbers]
+        table = torch.zeros(len(numbers), self.size, dtype=torch.int64)
+        table[:, self.rank] = torch.tensor(numbers)
+        dist.all_reduce(table)
+        return table.tolist()
 
-    def add_up(self, values: torch.Tensor) -> None:
+    def all_true(self, value: bool) -> bool:
+        """Whether the value is true in every process."""
+        return min(self.all_gather(int(value))[0]) == 1
+
+    def maximum(self, number: int) -> int:
+        """The largest value of all processes."""
+        return max(self.all_gather(number)[0])
+
+    def all_reduce(self, values: torch.Tensor) -> None:
         """Replace a tensor by its sum over the processes."""
-        dist.all_reduce(values)
+        if self.size > 1:
+            dist.all_reduce(values)
 
-    def gather(self, value: Any) -> list[Any]:
-        """What each process says, in their order, as JSON."""
-        return [self._told(value, by) for by in range(self.size)]
+    def all_gather_object(self, value: Any) -> list[Any]:
+        """The JSON values of all processes."""
+        return [self.broadcast_object(value, source) for source in range(self.size)]
 
-    def first(self, value: Any) -> Any:
-        """What the first process says, as JSON."""
-        return self._told(value, 0)
+    def broadcast_object(self, value: Any, source: int = 0) -> Any:
+        """The JSON value of the main process, or of another one."""
+        if self.size == 1:
+            return value
+        text = bytearray(json.dumps(value).encode()) if self.rank == source else bytearray()
+        length = torch.tensor([len(text)])
+        dist.broadcast(length, source)
+        if self.rank != source:
+            text = bytearray(int(length))
+        dist.broadcast(torch.frombuffer(text, dtype=torch.uint8), source)
+        return json.loads(text)
 
-    def hand_out(self, kept: Saved | None) -> Saved:
-        """The first process's state, in all of them."""
-        table = None
-        if kept is not None:
-            table = {
-                name: [str(t.dtype).removeprefix("torch."), *t.shape] for name, t in kept.tensors.items()
-            }
-        says = self.first(None if kept is None else [str(kept.path), kept.values, kept.facts, table])
-        path, values, facts, table = says
-        tensors = {}
-        for name, (dtype, *shape) in table.items():
-            tensors[name] = (
-                torch.empty(shape, dtype=getattr(torch, dtype)) if kept is None else kept.tensors[name]
+    def broadcast_tensors(self, tensors: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+        """The named tensors of the main process."""
+        if self.size == 1:
+            return tensors or {}
+        shapes = {n: [str(t.dtype).removeprefix("torch."), *t.shape] for n, t in (tensors or {}).items()}
+        received = {}
+        for name, (dtype, *shape) in self.broadcast_object(shapes).items():
+            received[name] = tensors[name] if tensors else torch.empty(shape, dtype=getattr(torch, dtype))
+            dist.broadcast(received[name], 0)
+        return received
+
+    def require_same(self, value: str, what: str) -> None:
+        """Refuse to train if the processes see different data; raises DataError."""
+        digest = hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
+        if len(set(self.all_gather_object(digest))) > 1:
+            raise DataError(
+                f"{what} is not the same in all processes",
+                "its files or classes differ between machines",
+                "Copy it to each of them again, or use a shared folder",
             )
-            dist.broadcast(tensors[name], 0)
-        return Saved(Path(path), values, facts, tensors)
 
-    def same_buffers(self, network: nn.Module) -> None:
-        """As DistributedDataParallel has it before each step."""
-        for buffer in network.buffers():
-            dist.broadcast(buffer, 0)
+    # Restarts and failures
 
-    def paced(self, pace: Pace) -> Pace:
-        """The first process's pace: clocks differ."""
-        return _Led(self, pace)
-
-    def recall(self, config: TrainConfig) -> Path | None:
-        """What `note` wrote down before a restart, for the same configuration asked for as often."""
+    def find_run(self, config: RunConfig) -> Path | None:
+        """What `remember_run` stored before torchrun restarted the processes, for the same call."""
+        if self.size == 1:
+            return None
         digest = hashlib.sha256(json.dumps(config.to_json()).encode()).hexdigest()
-        _asked[digest] += 1
-        self._run = f"striate/run/{digest}/{_asked[digest]}"
-        return Path(self._store.get(self._run).decode()) if self._store.check([self._run]) else None
+        _starts[digest] += 1
+        self._run_key = f"striate/run/{digest}/{_starts[digest]}"
+        return Path(self._store.get(self._run_key).decode()) if self._store.check([self._run_key]) else None
 
-    def note(self, folder: Path) -> None:
-        """Write it down where a restart does not forget it."""
-        self._store.set(self._run, str(folder.absolute()))
+    def remember_run(self, folder: Path) -> None:
+        """Let a restart find the folder of this run, in the store of torchrun's agent."""
+        if self.size > 1:
+            self._store.set(self._run_key, str(folder.absolute()))
 
-    def leave(self) -> None:
-        """Let go of what must not outlive the connections: it would wait for them forever."""
-        self._joint = None
+    def close(self) -> None:
+        """Release DistributedDataParallel, which would wait for closed connections forever."""
+        self._wrapped = None
 
-    def complain(self, message: str) -> None:
-        """Let the others know why this process ends."""
+    def announce_failure(self, message: str) -> None:
+        """Tell the other processes why this one ends."""
         with contextlib.suppress(RuntimeError):
             name = f"process {self.rank} on {socket.gethostname()}"
-            self._store.set(f"{self._start}/complaint", f"{name}: {message}")
+            self._store.set(f"{self._start}/failure", f"{name}: {message}")
 
-    def complaint(self) -> str:
-        """What another process ended with; empty where it had no time to say."""
+    def announced_failure(self) -> str:
+        """Why another process ended; empty if it had no time to say."""
         with contextlib.suppress(RuntimeError):
             for _ in range(20):
-                if self._store.check([f"{self._start}/complaint"]):
-                    return str(self._store.get(f"{self._start}/complaint").decode())
+                if self._store.check([f"{self._start}/failure"]):
+                    return str(self._store.get(f"{self._start}/failure").decode())
                 time.sleep(0.05)
         return ""
 
-    def _told(self, value: Any, by: int) -> Any:
-        text = bytearray(json.dumps(value).encode()) if self.rank == by else bytearray()
-        length = torch.tensor([len(text)])
-        dist.broadcast(length, by)
-        if self.rank != by:
-            text = bytearray(int(length))
-        dist.broadcast(torch.frombuffer(text, dtype=torch.uint8), by)
-        return json.loads(text)
+
+SINGLE = Distributed()
 
 
-class _Led:
-    """A pace that the first process decides and the others follow."""
+@contextlib.contextmanager
+def init_distributed(device: str) -> Iterator[Distributed]:
+    """Join the processes that torchrun has started, if it has; leave them at the end.
 
-    def __init__(self, world: World, pace: Pace) -> None:
-        self._world, self._pace = world, pace
-        self.epochs = pace.epochs
+    Any launcher that sets torch's variables (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) works.
 
-    def rate(self, state: TrainState) -> float:
-        """The learning rate of the next step."""
-        return float(self._decided(lambda: self._pace.rate(state)))
+    Args:
+        device: the name of the device that this process trains on.
 
-    def ended(self, state: TrainState) -> bool:
-        """Whether there is no next step."""
-        return bool(self._decided(lambda: self._pace.ended(state)))
+    Raises:
+        TrainingError: another process has ended; the message has its reason.
+        UsageError: as `Distributed.device`.
+    """
+    if not all(os.environ.get(name) for name in _SET_BY_TORCHRUN):
+        yield SINGLE
+        return
+    if dist.is_initialized():
+        raise UsageError(
+            "torch.distributed is already initialized",
+            "striate initializes it",
+            "Leave out init_process_group",
+        )
+    group: Distributed | None = None
+    try:
+        group = _join(device)
+        yield group
+    except StriateError as error:
+        if group is not None:
+            group.announce_failure(str(error))
+        raise
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error).lower()):
+            raise
+        reason = group.announced_failure() if group is not None else ""
+        raise TrainingError(
+            "another process of this run has ended, or cannot be reached",
+            reason.rstrip(".") or f"it gave no reason ({' '.join(str(error).split())[:120]})",
+            "" if reason else "With torchrun --max-restarts 3 the run continues from the last checkpoint",
+        ) from error
+    finally:
+        if group is not None:
+            group.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
-    def measures(self, state: TrainState) -> bool:
-        """Whether the validation images measure the epoch that has just ended."""
-        return bool(self._decided(lambda: self._pace.measures(state)))
 
-    def left(self, state: TrainState) -> float:
-        """Seconds until training ends, as this process sees it."""
-        return self._pace.left(state)
+def _join(device: str) -> Distributed:
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    timeout = timedelta(seconds=_timeout())
+    has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=not has_agent and rank == 0,
+        timeout=timeout, wait_for_workers=False, multi_tenant=True,
+    )  # fmt: skip
+    start = _agree_on_start(store, rank, size, timeout)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if choose(device).type == "cuda" else "gloo",
+        store=dist.PrefixStore(start, store),  # type: ignore[attr-defined]
+        rank=rank, world_size=size, timeout=timeout,
+    )  # fmt: skip
+    return Distributed(rank, size, store, start)
 
-    def _decided(self, decide: Callable[[], Any]) -> Any:
-        return self._world.first(decide() if self._world.leads else None)
+
+def _agree_on_start(store: Store, rank: int, size: int, timeout: timedelta) -> str:
+    """A name for this start, shared by its processes and by none that have ended.
+
+    The agent's store outlives a restart and still has the addresses of the old processes, to which gloo and
+    NCCL would try to connect (pytorch/pytorch#135712). So the first process makes up a name and answers
+    everyone who greets it by that name; a process that has read an old name gets no answer, and reads again.
+    """
+    own = f"striate/{uuid.uuid4().hex}"
+    if rank == 0:
+        store.set("striate/start", own)
+        for other in range(1, size):
+            caller = store.get(f"{own}/greeting/{other}").decode()  # waits for it
+            store.set(f"{own}/answer/{caller}", "")
+        return own
+    start, deadline = "", time.monotonic() + timeout.total_seconds()
+    while time.monotonic() < deadline:
+        if (announced := str(store.get("striate/start").decode())) != start:
+            start = announced
+            store.set(f"{start}/greeting/{rank}", own)
+        if store.check([f"{start}/answer/{own}"]):
+            return start
+        time.sleep(0.02)
+    raise dist.DistStoreError(f"process 0 did not answer within {timeout.total_seconds():.0f} seconds")
+
+
+def _timeout() -> float:
+    value = os.environ.get(TIMEOUT_VARIABLE, "")
+    try:
+        seconds = float(value or _TIMEOUT)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise UsageError(
+            f"{TIMEOUT_VARIABLE}={value}", "it must be a number of seconds", "Use a value like 300"
+        )
+    return seconds
 
 
 def _trains(module: nn.Module) -> bool:

@@ -1,25 +1,25 @@
-"""What moves the weights, and their moving average."""
+"""The optimizers, and the groups of parameters that share a learning rate and weight decay."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
-from striate.training.config import TrainConfig
+from striate.training.config import Optimization
 from striate.training.rmsprop import RMSprop
-from striate.training.transfer import units
+from striate.training.transfer import stages
 
-_FUSED = ("cpu", "cuda")  # devices on which one pass over all weights is the quicker one
+_FUSED = ("cpu", "cuda")  # devices on which the fused implementation is faster
 
 
 class _Light(torch.optim.Optimizer):
-    """torch's own methods without the wrappers that load its compiler, 2 s, when they are first called.
+    """torch's methods without the wrappers that import torch's compiler (2 s) at the first call.
 
-    The wrappers keep `torch.compile` out of the methods; nothing here is compiled but the network.
+    The wrappers keep `torch.compile` out of these methods; here only the network is compiled.
     """
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
@@ -38,68 +38,70 @@ class AdamW(_Light, torch.optim.AdamW):
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
-def make_optimizer(network: nn.Module, config: TrainConfig, head: str | None = None) -> torch.optim.Optimizer:
-    """SGD, AdamW or RMSprop over what trains, with weight decay on matrices and kernels only.
+def make_optimizer(
+    groups: Sequence[Mapping[str, Any]], options: Optimization, adam: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """SGD, AdamW or RMSprop.
 
-    Biases and the scales of norms are vectors; decaying them does not regularise (Goyal et al. 2017,
-    section 5.1; He et al. 2019, "Bag of Tricks", section 3.1). A ViT's class token and positions are added
-    and do not multiply either (Touvron et al. 2021's code).
+    Args:
+        groups: `params`, `weight_decay`, and `lr_scale`, the group's share of the learning rate.
+        options: which optimizer, and its momentum.
+        adam: settings of AdamW, if not torch's.
     """
-    backbone = config.backbone_rate / config.peak_rate if head is not None else 1.0
+    parameters = [dict(group) for group in groups]
+    lr = 1e-3  # a placeholder: every step sets the scheduled rate
+    if options.opt == "rmsprop":
+        return RMSprop(parameters, lr=lr, momentum=options.momentum)
+    fused = all(p.device.type in _FUSED for group in groups for p in group["params"])
+    if options.opt == "sgd":
+        return SGD(parameters, lr=lr, momentum=options.momentum, nesterov=options.nesterov, fused=fused)
+    return AdamW(parameters, lr=lr, fused=fused, **adam)
+
+
+def parameter_groups(
+    network: nn.Module,
+    weight_decay: float,
+    lr_scales: Mapping[str, float],
+    not_decayed: Container[str] = (),
+) -> list[dict[str, Any]]:
+    """The trainable parameters in groups of one learning rate and one weight decay.
+
+    Biases and the scales of norms are vectors; decaying them does not regularize (Goyal et al. 2017,
+    section 5.1; He et al. 2019, "Bag of Tricks", section 3.1).
+
+    Args:
+        network: its parameters that require gradients are grouped.
+        weight_decay: of matrices and kernels.
+        lr_scales: the share of the learning rate of each parameter, by name.
+        not_decayed: names of matrices without weight decay.
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, share in layer_shares(network, config.layer_decay).items():
+    for name, scale in lr_scales.items():
         parameter = network.get_parameter(name)
         if parameter.requires_grad:
-            if not (head is not None and name.startswith(f"{head}.")):
-                share *= backbone
-            added = name.endswith(("class_token", "pos_embedding"))
-            decay = config.decay if parameter.ndim > 1 and not added else 0.0
-            groups.setdefault((share, decay), []).append(parameter)
-    groups_of: list[dict[str, Any]] = [
-        {"params": parameters, "weight_decay": decay, "share": share}
-        for (share, decay), parameters in groups.items()
+            decay = weight_decay if parameter.ndim > 1 and name not in not_decayed else 0.0
+            groups.setdefault((scale, decay), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+        for (scale, decay), parameters in groups.items()
     ]
-    fused = all(p.device.type in _FUSED for group in groups_of for p in group["params"])
-    if config.opt == "sgd":
-        return SGD(
-            groups_of, lr=config.peak_rate, momentum=config.momentum, nesterov=config.nesterov, fused=fused
-        )
-    if config.opt == "rmsprop":
-        return RMSprop(groups_of, lr=config.peak_rate, momentum=config.momentum)
-    return AdamW(groups_of, lr=config.peak_rate, fused=fused)
 
 
-def layer_shares(network: nn.Module, decay: float) -> dict[str, float]:
-    """The share of the rate that each parameter gets: `decay` times less for each layer towards the input.
+def layer_scales(network: nn.Module, decay: float) -> dict[str, float]:
+    """Layer-wise learning rate decay: each parameter's share of the rate, `decay` times less for each stage.
 
-    Layers are the stages and blocks of `transfer.units`. The last one has the whole rate, a ViT's last norm
-    with it; its class token and positions go with the first layer below the blocks, that of the patches
-    (Bao et al. 2021, arXiv:2106.08254, and their code; He et al. 2022, arXiv:2111.06377, table 9).
+    Stages are those of `transfer.stages`. The last one has the full rate, with the network's `final_norm`; a
+    ViT's class token and positions belong to the first stage, the patches (Bao et al. 2021, arXiv:2106.08254,
+    and their code; He et al. 2022, arXiv:2111.06377, table 9).
     """
     names = [name for name, _ in network.named_parameters()]
     if decay == 1:
         return dict.fromkeys(names, 1.0)
-    layers = units(network)
+    layers = stages(network)
     depth = {module: place for place, layer in enumerate(layers) for module in layer}
-    depth["encoder.ln"] = len(layers) - 1
-    shares = {}
+    depth[getattr(network, "final_norm", "")] = len(layers) - 1
+    scales = {}
     for name in names:
         place = max((depth[module] for module in depth if name.startswith(f"{module}.")), default=0)
-        shares[name] = decay ** (len(layers) - 1 - place)
-    return shares
-
-
-def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of weights and buffers, whose memory grows with the run.
-
-    The decay of update t is min(decay, (1 + t) / (10 + t)), so that the random start is forgotten soon
-    (as TensorFlow's ExponentialMovingAverage has it). Counters are copied.
-    """
-
-    def mix(old: torch.Tensor, new: torch.Tensor, updates: torch.Tensor | int) -> torch.Tensor:
-        if not old.is_floating_point():
-            return new
-        kept = min(decay, (1 + int(updates)) / (10 + int(updates)))
-        return torch.lerp(new, old, kept)
-
-    return AveragedModel(network, avg_fn=mix, use_buffers=True)
+        scales[name] = decay ** (len(layers) - 1 - place)
+    return scales

@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""Where the time of a training run goes (`--profile`)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 T = TypeVar("T")
 
 PHASES = (
-    "waiting for data", "frozen part", "augmentation", "forward", "backward", "optimizer", "validation",
+    "waiting for data", "frozen layers", "augmentation", "forward", "backward", "optimizer", "validation",
     "saving", "other",
 )  # fmt: skip
 
 
 class Stopwatch:
-    """Not watched: costs nothing.
+    """Measures nothing and costs nothing; `Profile` measures.
 
     Attributes:
         seconds: by phase.
@@ -28,7 +28,7 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
 
     def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """What is inside counts as `name`."""
+        """A context whose time counts as phase `name`."""
         return _NOTHING
 
     def start(self) -> None:
@@ -38,15 +38,15 @@ class Stopwatch:
         """Training has ended."""
 
     def each(self, name: str, items: Iterable[T]) -> Iterable[T]:
-        """The same items; waiting for one counts as `name`."""
+        """The same items; the time until each is ready counts as phase `name`."""
         return items
 
 
 class Profile(Stopwatch):
-    """Seconds by phase. On a GPU each phase is waited for, which slows the run down a little.
+    """Measures seconds by phase. On a GPU each phase is synchronized, which slows training slightly.
 
     Args:
-        device: that the work is done on.
+        device: where the network runs.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -74,7 +74,7 @@ class Profile(Stopwatch):
         self.seconds["other"] = time.perf_counter() - self._began - sum(self.seconds.values())
 
     def each(self, name: str, items: Iterable[T]) -> Iterator[T]:
-        """Count the time until each item is there."""
+        """Count the time until each item is ready."""
         iterator = iter(items)
         while True:
             with self.phase(name):
@@ -86,7 +86,7 @@ class Profile(Stopwatch):
 
 
 def shares(profile: Mapping[str, float]) -> list[tuple[str, float, float]]:
-    """What a profile says: name, seconds and share of the whole, in the order of a step.
+    """Name, seconds and share of the total of each phase, in the order of a step.
 
     Args:
         profile: `Stopwatch.seconds`.
@@ -97,4 +97,4 @@ def shares(profile: Mapping[str, float]) -> list[tuple[str, float, float]]:
 
 
 _NOTHING = contextlib.nullcontext()
-UNWATCHED = Stopwatch()
+OFF = Stopwatch()

@@ -1,4 +1,4 @@
-"""RMSprop as TensorFlow has it, which is what MobileNetV3 was trained with."""
+"""RMSprop as in TensorFlow, with which MobileNetV3 was trained."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import torch
 class RMSprop(torch.optim.Optimizer):
     """Tieleman and Hinton 2012, as in TensorFlow 1's `RMSPropOptimizer`.
 
-    With gradient g (weight decay times the weight w added to it, as the gradient of a term of the loss):
+    With gradient g, to which weight decay adds its share of the weight w:
 
         s = decay s + (1 - decay) g^2        from s = 1
         m = momentum m + lr g / sqrt(s + epsilon)
         w = w - m
 
-    PyTorch's own starts from s = 0, adds epsilon outside the root, and applies the rate of today to the whole
-    momentum. Epsilon is that of MnasNet's code (Tan et al. 2019), from which MobileNetV3 comes; torchvision's
-    0.0316 for MobileNetV3 is its root, since it stands outside.
+    PyTorch's RMSprop starts from s = 0, adds epsilon outside the root, and applies the current learning rate
+    to the whole momentum. The default epsilon is from MnasNet's code (Tan et al. 2019), on which MobileNetV3
+    builds. torchvision uses its root, 0.0316, because PyTorch adds it outside the root.
 
     Args:
         parameters: tensors, or groups of them with their own options.
         lr: learning rate.
-        momentum: share of the last step that goes into this one.
-        decay: share of the mean square that is kept.
+        momentum: share of the last step that is added to this one.
+        decay: share of the old mean square in the new one.
         epsilon: added to the mean square.
         weight_decay: share of the weight that is added to the gradient.
     """
@@ -46,14 +46,14 @@ class RMSprop(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # no losses here
-        """Move every weight that has a gradient."""
+        """Update every weight that has a gradient."""
         assert closure is None
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
             if not weights:
                 continue
             gradients: Any = [p.grad for p in weights]
-            squares, momenta = ([self._kept(p, name) for p in weights] for name in ("square", "momentum"))
+            squares, momenta = ([self._state(p, name) for p in weights] for name in ("square", "momentum"))
             if group["weight_decay"]:
                 gradients = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
             torch._foreach_mul_(squares, group["decay"])
@@ -64,7 +64,7 @@ class RMSprop(torch.optim.Optimizer):
             torch._foreach_addcdiv_(momenta, gradients, roots, value=group["lr"])
             torch._foreach_sub_(weights, momenta)
 
-    def _kept(self, weight: torch.Tensor, name: str) -> torch.Tensor:
+    def _state(self, weight: torch.Tensor, name: str) -> torch.Tensor:
         """The mean square or the momentum of a weight."""
         state = self.state[weight]
         if name not in state:

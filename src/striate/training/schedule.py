@@ -1,75 +1,75 @@
-"""The learning rate as a pure function of the step, the order of the images, and when a run is over."""
+"""The learning rate as a pure function of the step, the order of the samples, and when a run ends."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from striate.training.config import TrainConfig
+    from striate.training.distributed import Distributed
     from striate.training.state import TrainState
 
+Indices = npt.NDArray[np.int64]  # positions of samples in the training data
 
-def learning_rate(
-    step: float,
-    *,
-    total: float,
-    peak: float,
-    kind: str = "cosine",
-    warmup: float = 0.0,
-    milestones: Sequence[float] = (0.5, 0.75),
-    gamma: float = 0.1,
-) -> float:
-    """The learning rate of one step.
+START_AND_REPORT = 8.0  # seconds of a budget for loading PyTorch before training and for the report after it
+FORWARD_SHARE = 0.4  # time of a forward pass in evaluation, relative to a training step
+VALIDATION_SHARE = 0.1  # of a budget, at most, goes into validation during training
+_SAFETY = 1.25  # factor on estimated times
+_RESOLUTION = 10_000  # steps of a schedule that follows the clock
+_MIN_EPOCH_SHARE = 0.005  # of a budget that lies at least between two evaluations
+FEW_STEPS = 50
 
-    Args:
-        step: counts from 0 to `total - 1`.
-        total: steps of the whole run.
+
+@dataclass(frozen=True)
+class LRSchedule:
+    """A learning rate schedule with linear warm-up.
+
+    Attributes:
         peak: the largest rate.
-        kind: `cosine` falls to zero along half a cosine (Loshchilov, Hutter 2017, equation 5); `step`
-            falls at each milestone, as it is set to a tenth after half and again after three quarters of
-            the steps (He et al. 2016, section 4.2); `constant` stays; `inverse-sqrt` falls with
-            the square root of the steps since the start (Vaswani et al. 2017, section 5.3).
-        warmup: share of all steps over which the rate first rises linearly (Goyal et al. 2017).
+        kind: `cosine` decays to zero along half a cosine (Loshchilov, Hutter 2017, equation 5); `step`
+            multiplies the rate by `gamma` at each milestone (He et al. 2016, section 4.2); `constant` keeps
+            it; `inverse-sqrt` decays with the square root of the step (Vaswani et al. 2017, section 5.3).
+        warmup: share of all steps over which the rate rises linearly (Goyal et al. 2017).
         milestones: shares of all steps, for `step`.
-        gamma: what `step` multiplies the rate with at each.
+        gamma: factor at each milestone, for `step`.
     """
-    rising = math.ceil(warmup * total)
-    if step < rising:
-        return peak * (step + 1) / rising
-    if kind == "constant":
-        return peak
-    if kind == "inverse-sqrt":
-        return peak * math.sqrt(max(1, rising) / (step + 1))
-    if kind == "step":
-        return peak * gamma ** sum(step >= total * milestone for milestone in milestones)
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+
+    peak: float
+    kind: str = "cosine"
+    warmup: float = 0.0
+    milestones: Sequence[float] = (0.5, 0.75)
+    gamma: float = 0.1
+
+    def at(self, step: float, total: float) -> float:
+        """The learning rate of a step, from 0 to `total - 1`."""
+        warmup = math.ceil(self.warmup * total)
+        if step < warmup:
+            return self.peak * (step + 1) / warmup
+        if self.kind == "constant":
+            return self.peak
+        if self.kind == "inverse-sqrt":
+            return self.peak * math.sqrt(max(1, warmup) / (step + 1))
+        if self.kind == "step":
+            return self.peak * self.gamma ** sum(step >= total * milestone for milestone in self.milestones)
+        return self.peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def rate_at(config: TrainConfig, step: float, total: float) -> float:
-    """The learning rate that a configuration has at a step of so many."""
-    return learning_rate(
-        step, total=total, peak=config.peak_rate, kind=config.sched, warmup=config.warmup,
-        milestones=config.drops, gamma=config.gamma,
-    )  # fmt: skip
+def shuffled_batches(count: int, size: int, *, seed: int, epoch: int) -> list[Indices]:
+    """The samples of each batch of an epoch; a function of the arguments alone.
 
-
-def batches(count: int, size: int, *, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
-    """The order of one epoch, cut into batches; a function of the arguments alone.
-
-    A last batch of one joins the one before it: a single image has no batch statistics, and BatchNorm
-    refuses it.
+    A last batch of one sample joins the batch before it, because BatchNorm has no statistics of one image.
 
     Args:
-        count: samples.
-        size: of a batch.
+        count: number of samples.
+        size: batch size.
         seed: of the run.
-        epoch: counts from 0.
+        epoch: from 0.
 
     Returns:
         Arrays of indices that together hold each of 0 to `count - 1` once.
@@ -81,61 +81,146 @@ def batches(count: int, size: int, *, seed: int, epoch: int) -> list[npt.NDArray
     return np.split(order, cuts)
 
 
-def slices(count: int, parts: int) -> list[slice]:
-    """Cut `count` images into so many parts of nearly one size, each of two images at least."""
+def split_evenly(count: int, parts: int) -> list[slice]:
+    """Split `count` samples into `parts` slices of nearly equal size, each of two samples at least."""
     parts = max(1, min(parts, count // 2))
     cuts = [count * i // parts for i in range(parts + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
 
 
-class Pace(Protocol):
-    """How large each step is, and when a run is over.
-
-    Attributes:
-        epochs: how many there will be, where that is known.
-    """
-
-    epochs: int | None
-
-    def rate(self, state: TrainState) -> float:
-        """The learning rate of the next step."""
-
-    def ended(self, state: TrainState) -> bool:
-        """Whether there is no next step."""
-
-    def measures(self, state: TrainState) -> bool:
-        """Whether the validation images measure the epoch that has just ended."""
-
-    def left(self, state: TrainState) -> float:
-        """Seconds until training ends, as far as can be told."""
-
-
-class Epochs:
-    """So many passes over the images, each of them measured.
+class EpochSchedule:
+    """A fixed number of epochs, each of which ends with an evaluation.
 
     Args:
-        config: says how many, and which schedule.
-        count: of training images.
+        epochs: how many.
+        steps_per_epoch: optimizer steps of each.
+        lr: the learning rate schedule.
     """
 
-    def __init__(self, config: TrainConfig, count: int) -> None:
-        self._config = config
-        self.epochs: int | None = config.epochs
-        self.steps = config.epochs * len(batches(count, config.batch, seed=config.seed, epoch=0))
+    def __init__(self, epochs: int, steps_per_epoch: int, lr: LRSchedule) -> None:
+        self.epochs: int | None = epochs
+        self.steps = epochs * steps_per_epoch
+        self.peak_lr = lr.peak
+        self._lr = lr
 
-    def rate(self, state: TrainState) -> float:
-        """The schedule at this step."""
-        return rate_at(self._config, state.step, self.steps)
+    def lr(self, state: TrainState) -> float:
+        """The learning rate of the next step."""
+        return self._lr.at(state.step, self.steps)
 
     def ended(self, state: TrainState) -> bool:
-        """Whether all steps are made."""
+        """Whether all steps are done."""
         return state.step >= self.steps
 
-    def measures(self, state: TrainState) -> bool:
-        """Always."""
+    def should_evaluate(self, state: TrainState) -> bool:
+        """Every epoch ends with an evaluation."""
         return True
 
-    def left(self, state: TrainState) -> float:
-        """As long for each epoch to come as for those behind."""
-        seconds: float = sum(row.seconds for row in state.rows) / max(1, len(state.rows))
-        return seconds * (self._config.epochs - len(state.rows))
+    def seconds_left(self, state: TrainState) -> float:
+        """Estimated seconds until training ends, from the mean time of a step so far."""
+        seconds: float = sum(row.seconds for row in state.rows)
+        return seconds * (self.steps - state.step) / max(1, state.rows[-1].step if state.rows else state.step)
+
+
+@dataclass(frozen=True)
+class EvaluationCost:
+    """How much is evaluated, in the unit of `Optimization.batch` (images or tokens).
+
+    Attributes:
+        val: after an epoch.
+        test: after training.
+        read_seconds: to read one of them from disk.
+        sample_seconds: a lower bound of the time to evaluate one of them.
+    """
+
+    val: int
+    test: int
+    read_seconds: float = 0.0
+    sample_seconds: float = 0.0
+
+
+class TimeBudget:
+    """A schedule that follows the clock and leaves time for the final evaluation and the report.
+
+    The learning rate is a function of the share of the time that has passed, so it has decayed when the time
+    is up, however fast or busy the machine is. With several processes the clock of the first one counts.
+
+    Args:
+        seconds: for the whole run.
+        step_batch: samples (or tokens) per optimizer step.
+        lr: the learning rate schedule.
+        clock: returns the seconds that the run has taken, in all of its processes.
+        cost: of evaluations.
+        distributed: the processes.
+
+    Attributes:
+        cost: may be replaced by a better estimate.
+    """
+
+    epochs: int | None = None
+
+    def __init__(
+        self,
+        seconds: float,
+        step_batch: int,
+        lr: LRSchedule,
+        clock: Callable[[], float],
+        cost: EvaluationCost,
+        distributed: Distributed,
+    ) -> None:
+        self.peak_lr = lr.peak
+        self._seconds, self._batch, self._lr = seconds, step_batch, lr
+        self._local_clock, self.cost, self._distributed = clock, cost, distributed
+        self._step_seconds = self._sample = 0.0  # time of the last step, and per sample
+        self._validation: float | None = None  # seconds of the last evaluation
+        self._evaluation_started: float | None = None
+        self._step_started: float | None = None
+
+    def lr(self, state: TrainState) -> float:
+        """The learning rate at this share of the time."""
+        now = self._clock()
+        if not state.step:
+            state.training_since = now
+        if self._evaluation_started is not None:
+            self._validation, self._evaluation_started = now - self._evaluation_started, None
+        self._step_started = now
+        since = state.training_since
+        share = (now - since) / max(self._end() - since, 1e-9)
+        return self._lr.at(min(share, 1.0) * _RESOLUTION, _RESOLUTION)
+
+    def ended(self, state: TrainState) -> bool:
+        """Whether another step would end too late."""
+        now = self._clock()
+        if self._step_started is not None:
+            self._step_seconds, self._step_started = now - self._step_started, None
+            self._sample = self._step_seconds / self._batch
+        return now + self._step_seconds > self._end()
+
+    def should_evaluate(self, state: TrainState) -> bool:
+        """Whether an evaluation now takes a small share of the time since the last one."""
+        since_last = self._distributed.broadcast_object(state.totals.seconds)
+        shortest = _MIN_EPOCH_SHARE * self._seconds  # epochs on precomputed features are short
+        if self._validation_seconds() > VALIDATION_SHARE * since_last or since_last < shortest:
+            return False
+        self._evaluation_started = self._clock()
+        return True
+
+    def seconds_left(self, state: TrainState) -> float:
+        """Seconds until training ends."""
+        return self._end() - self._local_clock()
+
+    def _clock(self) -> float:
+        return float(self._distributed.broadcast_object(self._local_clock()))
+
+    def _end(self) -> float:
+        """When training must end, to leave time for what follows."""
+        validation = self._validation_seconds()
+        sample = max(self._distributed.size * validation / max(self.cost.val, 1), self.cost.sample_seconds)
+        final = self.cost.test * (sample + self.cost.read_seconds)
+        return self._seconds - START_AND_REPORT - _SAFETY * (validation + final)
+
+    def _validation_seconds(self) -> float:
+        """Seconds of an evaluation, measured or estimated from a training step."""
+        return FORWARD_SHARE * self._sample * self.cost.val if self._validation is None else self._validation
+
+
+Schedule = EpochSchedule | TimeBudget

@@ -1,12 +1,13 @@
-"""What a run carries from one step to the next.
+"""Everything that changes during training, and nothing else: what a checkpoint holds.
 
-The order of the images, their augmentation and dropout are functions of the seed, the epoch and the step, so
-there is no generator whose state would belong here.
+The order of the samples, their augmentation and dropout are functions of the seed, the epoch and the step, so
+no random generator has to be saved.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,100 +16,186 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from striate.device import mixed_precision
-from striate.training.config import TrainConfig
-from striate.training.optimizer import make_optimizer, moving_average
-from striate.training.tally import EpochResult, Row, Tally
+_LOOK_EVERY = 50  # steps between two reads of the loss on a GPU; each read waits for the GPU
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One row of results.csv; each task adds its own columns, and the `seconds` of the epoch with validation.
+
+    Attributes:
+        epoch: from 1.
+        step: optimizer steps so far.
+        lr: learning rate of the last step.
+        train_loss: mean over the epoch, with label smoothing and augmentation.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    train_loss: float
+
+    @property
+    def monitored(self) -> tuple[float, ...]:
+        """What decides the best epoch; larger is better."""
+        raise NotImplementedError
+
+    @property
+    def log_line(self) -> tuple[str, str]:
+        """Loss and metrics in words, and the speed in words."""
+        raise NotImplementedError
+
+
+class RunningTotals:
+    """Loss and correct answers since the last evaluation, summed on the device without waiting for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._look_every = 1 if device.type == "cpu" else _LOOK_EVERY
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        self.count = 0
+        self._loss = torch.zeros((), device=self._device, dtype=torch.float64)
+        self._correct = torch.zeros((), device=self._device, dtype=torch.int64)
+        self._first_nonfinite = torch.full((), -1, device=self._device, dtype=torch.int64)
+        self.start_clock()
+        self._before = 0.0
+
+    def start_clock(self) -> None:
+        """Measure the time of this epoch from now on."""
+        self._started = time.perf_counter()
+
+    def add(self, sums: torch.Tensor, terms: int, step: int) -> None:
+        """Count one step.
+
+        Args:
+            sums: float64 `[2]`, loss and correct answers summed over the step's images or tokens.
+            terms: how many those are.
+            step: from 0.
+        """
+        loss, correct = sums
+        self._loss += loss
+        self._correct += correct.long()
+        self._first_nonfinite = torch.where(
+            (self._first_nonfinite < 0) & ~loss.isfinite(), step, self._first_nonfinite
+        )
+        self.count += terms
+
+    @property
+    def loss(self) -> float:
+        """Mean loss so far."""
+        return float(self._loss) / max(1, self.count)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct answers so far."""
+        return float(self._correct) / max(1, self.count)
+
+    @property
+    def seconds(self) -> float:
+        """Time since the last evaluation, without the time between a kill and the resumption."""
+        return self._before + time.perf_counter() - self._started
+
+    def figures(self, step: int) -> dict[str, float]:
+        """Loss and accuracy for the progress bar; empty for most steps."""
+        if step % (10 * self._look_every):
+            return {}
+        return {"loss": self.loss, "top1": self.accuracy} if int(self._correct) else {"loss": self.loss}
+
+    def first_nonfinite_step(self, step: int, *, now: bool = False) -> int | None:
+        """The first step whose loss was not finite, None while there is none.
+
+        Args:
+            step: the step that has just been made; on a GPU only every fiftieth is looked at.
+            now: look in any case.
+        """
+        if not now and step % self._look_every:
+            return None
+        first = int(self._first_nonfinite)
+        return None if first < 0 else first
+
+    def to_json(self) -> dict[str, Any]:
+        """The exact sums as plain values."""
+        return {
+            "loss": float(self._loss), "correct": int(self._correct), "count": self.count,
+            "seconds": self.seconds,
+        }  # fmt: skip
+
+    def from_json(self, values: Mapping[str, Any]) -> None:
+        """Continue from saved sums."""
+        self.reset()
+        self._loss += values["loss"]
+        self._correct += values["correct"]
+        self.count, self._before = values["count"], values["seconds"]
 
 
 @dataclass
 class TrainState:
-    """Everything that changes while a run goes on; `loop.fit` advances it in place.
+    """Everything that changes during training; `loop.fit` advances it in place.
 
     Attributes:
-        network: what learns, on its device.
-        optimizer: over what trains of it.
-        scaler: of the loss in float16; without effect elsewhere.
-        average: the moving average of the weights, where there is one.
-        tally: sums since the last row.
-        epoch: how many passes over the data are finished.
-        position: how many batches of the next pass are finished.
-        step: how many batches in all.
-        rate: learning rate of the last step.
-        rate_share: what the schedule's rate is multiplied by; below 1 once the run was rolled back.
-        parts: how many parts a batch is cut into, for want of memory; their gradients are summed.
-        rows: a row for each epoch that was measured.
-        row_kind: what a row is: a dataclass that has what `Row` asks for.
-        best_epoch: the one of the best row, 0 before there is one.
-        best: weights of the best epoch while no bundle holds them; None otherwise.
-        rollbacks: how often the run was set back to a saved state with a lower rate.
-        learning_since: seconds into the run at which the first step began, where the clock decides the rate.
-        seconds: that the run had taken when it was last saved.
-        finished: nothing is left to do.
-        busy: a step is being made, so that this is not whole; never saved.
+        network: what is trained, on its device.
+        optimizer: over its trainable parameters.
+        scaler: of the loss in float16; disabled otherwise.
+        ema_model: exponential moving average of the weights, if there is one.
+        totals: loss and accuracy since the last evaluation.
+        row: the class of `rows`.
+        epoch: completed passes over the data.
+        position: completed steps of the current epoch.
+        step: completed steps.
+        lr: learning rate of the last step.
+        lr_scale: factor on the schedule; below 1 after a rollback.
+        micro_batches: into how many micro-batches a step is split; their gradients are summed.
+        rows: one for each evaluated epoch.
+        best_epoch: epoch of the best row, 0 before there is one.
+        best: weights of the best epoch until a bundle holds them.
+        rollbacks: how often the run returned to a checkpoint with a lower learning rate.
+        training_since: seconds into the run at the first step, for a time budget.
+        seconds: of the run at its last checkpoint.
+        finished: whether training has ended.
+        in_step: whether a step is in progress, so that this state is not consistent; never saved.
     """
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: AveragedModel | None
-    tally: Tally
+    ema_model: AveragedModel | None
+    totals: RunningTotals
+    row: type[EpochMetrics]
     epoch: int = 0
     position: int = 0
     step: int = 0
-    rate: float = 0.0
-    rate_share: float = 1.0
-    parts: int = 1
+    lr: float = 0.0
+    lr_scale: float = 1.0
+    micro_batches: int = 1
     rows: list[Any] = field(default_factory=list)
-    row_kind: type = EpochResult
     best_epoch: int = 0
     best: dict[str, torch.Tensor] | None = None
     rollbacks: int = 0
-    learning_since: float = 0.0
+    training_since: float = 0.0
     seconds: float = 0.0
     finished: bool = False
-    busy: bool = False
-
-    @classmethod
-    def fresh(
-        cls, network: nn.Module, config: TrainConfig, device: torch.device, head: str | None = None
-    ) -> TrainState:
-        """The state that a run begins with.
-
-        Args:
-            network: on `device`, frozen where it is to be.
-            config: how it is to learn.
-            device: where.
-            head: name of the module that trains at the full rate, where the rest has weights that are
-                worth keeping and trains at the backbone's; None where all is fresh.
-        """
-        half = mixed_precision(device, config.amp) is torch.float16
-        return cls(
-            network=network,
-            optimizer=make_optimizer(network, config, head),
-            scaler=torch.amp.GradScaler(device.type, enabled=half),
-            average=moving_average(network, config.ema) if config.ema else None,
-            tally=Tally(device),
-            parts=config.accumulate,
-        )
+    in_step: bool = False
 
     @property
-    def measured(self) -> nn.Module:
-        """The network whose weights are kept: the moving average where there is one."""
-        return self.network if self.average is None else self.average.module
+    def evaluated_network(self) -> nn.Module:
+        """The network that is evaluated and saved: the moving average if there is one."""
+        return self.network if self.ema_model is None else self.ema_model.module
 
     @property
-    def sound(self) -> bool:
+    def all_finite(self) -> bool:
         """Whether every weight is finite."""
         values = [v for v in self.network.state_dict().values() if v.is_floating_point()]
         return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
-    def record(self, row: Row) -> None:
-        """Count a row."""
+    def record(self, row: EpochMetrics) -> None:
+        """Add the row of an epoch, and start the sums of the next one."""
         self.rows.append(row)
-        if not self.best_epoch or row.merit > self.best_row.merit:
+        if not self.best_epoch or row.monitored > self.best_row.monitored:
             self.best_epoch, self.best = row.epoch, None
-        self.tally.clear()
+        self.totals.reset()
 
     @property
     def best_row(self) -> Any:
@@ -116,67 +203,70 @@ class TrainState:
         return next(row for row in self.rows if row.epoch == self.best_epoch)
 
     def keep_best(self) -> None:
-        """Hold on to the weights as they are now, as those of the best epoch."""
-        self.best = {name: value.detach().clone() for name, value in self.measured.state_dict().items()}
+        """Copy the present weights as those of the best epoch."""
+        weights = self.evaluated_network.state_dict()
+        self.best = {name: value.detach().clone() for name, value in weights.items()}
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All of it that is tensors, by name; not copied."""
+        """All tensors by name, not copied."""
         found = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        if self.average is not None:
-            found |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        if self.ema_model is not None:
+            found |= {f"ema.{name}": value for name, value in self.ema_model.state_dict().items()}
         found |= {f"best.{name}": value for name, value in (self.best or {}).items()}
-        for index, parameter in enumerate(self._trained()):
+        trained = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        for index, parameter in enumerate(trained):
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 if isinstance(value, torch.Tensor):
                     found[f"optimizer.{index}.{name}"] = value
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """All of it that is not tensors, as plain values."""
+        """Everything that is not a tensor, as plain values."""
         return {
             **{name: getattr(self, name) for name in _PLAIN},
             "rows": [dataclasses.asdict(row) for row in self.rows],
-            "tally": self.tally.to_json(),
+            "totals": self.totals.to_json(),
             "scaler": self.scaler.state_dict(),
         }
 
     def restore(self, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
-        """Become what `tensors()` and `to_json()` were of, in place; without tensors, in all other respects.
+        """Load what `tensors()` and `to_json()` returned, in place.
+
+        Args:
+            tensors: may be empty: then the weights stay as they are.
+            values: plain.
 
         Raises:
-            KeyError, RuntimeError: they are of another network or optimizer.
+            KeyError, RuntimeError: they belong to another network or optimizer.
         """
-        self.busy = False
+        self.in_step = False
         self.best = _below("best.", tensors) or None
         if tensors:
             self._restore_tensors(tensors)
         for name in _PLAIN:
             setattr(self, name, values[name])
-        self.rows[:] = [self.row_kind(**row) for row in values["rows"]]
-        self.tally.from_json(values["tally"])
+        self.rows[:] = [self.row(**row) for row in values["rows"]]
+        self.totals.from_json(values["totals"])
         if values["scaler"]:
             self.scaler.load_state_dict(values["scaler"])
 
     def _restore_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self.network.load_state_dict(_below("network.", tensors))
-        if self.average is not None:
-            self.average.load_state_dict(_below("average.", tensors))
+        if self.ema_model is not None:
+            self.ema_model.load_state_dict(_below("ema.", tensors))
         self.optimizer.state.clear()
         index = 0
         for group in self.optimizer.param_groups:
-            on_device = bool(group.get("fused") or group.get("capturable"))  # where a counter of steps lies
+            counter_on_device = bool(group.get("fused") or group.get("capturable"))
             for parameter in group["params"]:
                 for name, value in _below(f"optimizer.{index}.", tensors).items():
-                    self.optimizer.state[parameter][name] = _placed(value, parameter, on_device)
+                    self.optimizer.state[parameter][name] = _like(value, parameter, counter_on_device)
                 index += 1
-
-    def _trained(self) -> list[torch.Tensor]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
 
 _PLAIN = (
-    "epoch", "position", "step", "rate", "rate_share", "parts", "best_epoch", "rollbacks", "seconds",
-    "learning_since", "finished",
+    "epoch", "position", "step", "lr", "lr_scale", "micro_batches", "best_epoch", "rollbacks", "seconds",
+    "training_since", "finished",
 )  # fmt: skip
 
 
@@ -184,8 +274,8 @@ def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _placed(value: torch.Tensor, parameter: torch.Tensor, counter_on_device: bool) -> torch.Tensor:
-    """A copy where the optimizer itself would have put it, with the parameter's strides."""
+def _like(value: torch.Tensor, parameter: torch.Tensor, counter_on_device: bool) -> torch.Tensor:
+    """A copy of an optimizer's tensor where the optimizer would have put it, with the parameter's strides."""
     if value.shape == parameter.shape:
         return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
     return value.to(parameter.device if counter_on_device else "cpu", copy=True)

@@ -1,48 +1,49 @@
-"""Transfer learning: load weights, freeze, and keep what is frozen frozen.
+"""Transfer learning: load pretrained weights, freeze a part of the network, and keep it frozen.
 
-Frozen means parameters and buffers: a frozen BatchNorm neither learns nor updates its statistics, and the
-frozen part as a whole computes as in evaluation.
+Frozen means parameters and buffers: a frozen BatchNorm updates neither its weights nor its statistics, and
+the frozen part runs in evaluation mode.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from striate.errors import UsageError
-from striate.models.vit import VisionTransformer, interpolate_positions
 
 _NORMS = (nn.BatchNorm2d, nn.LayerNorm)
 
 
 @dataclass(frozen=True)
 class Loading:
-    """What became of the weights that a network was started from.
+    """The result of loading weights into a network.
 
     Attributes:
-        fresh: names of tensors that keep their fresh values, since the weights have none that fit.
-        sentences: a line for each thing worth knowing.
+        fresh: names of tensors that keep their initial values because the weights have none that fit.
+        notes: one line for each remark.
     """
 
     fresh: tuple[str, ...]
-    sentences: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def load(network: nn.Module, state: dict[str, Tensor], source: str) -> Loading:
-    """Load all weights that fit, adapt what can be adapted, and say what was neither.
+    """Load all weights that fit, adapt those that can be adapted, and report the others.
 
-    A first layer for RGB is summed over its channels for a grayscale network; a ViT's positions are
-    interpolated for other image sizes.
+    A first layer for RGB is summed over its channels for a grayscale network. A network may adapt weights to
+    its input size (`adapt_weights`, see `striate.models`).
 
     Args:
         network: its state is overwritten.
-        state: weights under the network's own names, on the CPU.
-        source: where they are from, for the sentences.
+        state: weights with the network's own keys, on the CPU.
+        source: where they come from, for the notes.
     """
     own = network.state_dict()
-    fits, sentences = {}, []
+    fits, notes = {}, []
+    if adapt := getattr(network, "adapt_weights", None):
+        state, notes = adapt(state)
     for name, value in state.items():
         if name not in own:
             continue
@@ -51,39 +52,36 @@ def load(network: nn.Module, state: dict[str, Tensor], source: str) -> Loading:
             fits[name] = value
         elif value.ndim == 4 and (value.shape[1], wanted[1]) == (3, 1) and value.shape[2:] == wanted[2:]:
             fits[name] = value.sum(dim=1, keepdim=True)
-            sentences.append(f"{name}: summed over red, green and blue for grayscale images")
-        elif name.endswith("encoder.pos_embedding") and isinstance(network, VisionTransformer):
-            fits[name] = interpolate_positions(value, network.grid)
-            sentences.append(f"{name}: interpolated for {network.grid[0]}x{network.grid[1]} patches")
+            notes.append(f"{name}: summed over red, green and blue for grayscale images")
         else:
-            sentences.append(f"{name}: not loaded, it has shape {list(value.shape)} and not {list(wanted)}")
+            notes.append(f"{name}: not loaded because its shape is {list(value.shape)}, not {list(wanted)}")
     network.load_state_dict(fits, strict=False)
     fresh = tuple(name for name in own if name not in fits)
-    missing = f"; fresh are {', '.join(fresh)}" if fresh else ""
-    return Loading(fresh, (f"{source}: {len(fits)} of {len(own)} tensors loaded{missing}", *sentences))
+    missing = f"; initialised at random: {', '.join(fresh)}" if fresh else ""
+    return Loading(fresh, (f"{source}: {len(fits)} of {len(own)} tensors loaded{missing}", *notes))
 
 
 def freeze(network: nn.Module, mode: str, last_layers: int, head: str) -> list[str]:
-    """Let only a part of a network train.
+    """Freeze all parameters of a network except those that a mode trains.
 
     Args:
-        network: its parameters are marked.
-        mode: `all`; `last`, the last stages or blocks; `head` or `append`, the module called `head`.
-        last_layers: how many units `last` trains, the classifier among them.
+        network: `requires_grad` of its parameters is set.
+        mode: `all`; `last`, the last stages; `head` or `append`, the module called `head`.
+        last_layers: number of stages that `last` trains, including the classifier.
         head: name of the classifier, or of the layer appended to it.
 
     Returns:
         The names of the modules that train.
 
     Raises:
-        UsageError: more units asked for than there are.
+        UsageError: the network has fewer stages.
     """
-    groups = units(network)
+    groups = stages(network)
     if mode == "last":
         if last_layers > len(groups):
             raise UsageError(
                 f"--last-layers {last_layers}",
-                f"the network has {len(groups)} stages and blocks",
+                f"the network has {len(groups)} stages",
                 "Use --transfer all to train everything",
             )
         groups = groups[-last_layers:]
@@ -94,25 +92,14 @@ def freeze(network: nn.Module, mode: str, last_layers: int, head: str) -> list[s
     return trained
 
 
-def units(network: nn.Module) -> list[list[str]]:
-    """The stages and blocks of a network in their order, each as the names of its modules.
+def stages(network: nn.Module) -> list[list[str]]:
+    """The stages of a network in their order, each a list of module names.
 
-    Lists of layers count layer by layer, and a norm belongs to what stands before it.
+    Each child with parameters is a stage, and so is each layer of the network's `stage_containers` (see
+    `striate.models`). A norm belongs to the stage before it.
     """
-    names = []
-    for name, child in network.named_children():
-        if name in ("features", "classifier", "heads"):
-            names += [f"{name}.{index}" for index, _ in child.named_children()]
-        elif name == "encoder":
-            names += [
-                f"encoder.layers.{index}" for index, _ in child.get_submodule("layers").named_children()
-            ]
-            names.append("encoder.ln")
-        else:
-            names.append(name)
     groups: list[list[str]] = []
-    for name in names:
-        module = network.get_submodule(name)
+    for name, module in _children(network, getattr(network, "stage_containers", ())):
         if isinstance(module, _NORMS) and groups:
             groups[-1].append(name)
         elif any(True for _ in module.parameters()):
@@ -120,10 +107,21 @@ def units(network: nn.Module) -> list[list[str]]:
     return groups
 
 
-def training_mode(network: nn.Module) -> None:
-    """Put what trains into training mode, and what is frozen into evaluation mode.
+def _children(
+    module: nn.Module, containers: tuple[str, ...], prefix: str = ""
+) -> Iterator[tuple[str, nn.Module]]:
+    """The children of a module with their full names; those of its containers instead of the containers."""
+    for name, child in module.named_children():
+        if prefix + name in containers:
+            yield from _children(child, containers, f"{prefix}{name}.")
+        else:
+            yield prefix + name, child
 
-    A layer without parameters (dropout, an activation) goes with the layer that it feeds.
+
+def training_mode(network: nn.Module) -> None:
+    """Put trainable modules into training mode and frozen ones into evaluation mode.
+
+    A layer without parameters (dropout, an activation) gets the mode of the layer it feeds.
     """
     for module in network.modules():
         parameters = list(module.parameters())
@@ -137,14 +135,8 @@ def training_mode(network: nn.Module) -> None:
             leaf.training = feeds_training
 
 
-def count(network: nn.Module) -> tuple[int, int]:
-    """How many parameters train, and how many are frozen."""
-    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return trained, sum(p.numel() for p in network.parameters()) - trained
-
-
-def frozen_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers of the frozen part: what training must leave as it is, bit for bit."""
+def frozen_state(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of the frozen part, which training must not change by a single bit."""
     frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
     for path, module in network.named_modules():
         parameters = list(module.parameters(recurse=False))

@@ -1,7 +1,7 @@
-"""From an image file to a tensor: `decode`, `Preprocess` (the contract), `augment`; transforms to use alone.
+"""Transforms with torchvision's names, arguments and behaviour; decoding, preprocessing and augmentation.
 
-The latter have torchvision's names, arguments and meanings, and work on Pillow images, NumPy arrays,
-tensors and whole uint8 batches. Each name is resolved on first use: most of them need torch.
+They work on Pillow images, NumPy arrays, tensors and whole uint8 batches. Names are imported on first use,
+because most of them need torch.
 """
 
 from __future__ import annotations
@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from striate.transforms.affine import RandomAffine, RandomRotation
-    from striate.transforms.color import (
-        ColorJitter,
-        GaussianBlur,
-        Grayscale,
-        RandomErasing,
-        RandomGrayscale,
-    )
+    from striate.transforms.color import ColorJitter, GaussianBlur, Grayscale, RandomErasing, RandomGrayscale
     from striate.transforms.compose import Compose, Normalize, ToTensor
     from striate.transforms.geometry import (
         CenterCrop,
@@ -39,29 +33,13 @@ _HOMES = {
     "Resize": "geometry", "ToTensor": "compose", "TrivialAugmentWide": "policies",
 }  # fmt: skip
 
+
 __all__ = [
-    "AutoAugment",
-    "CenterCrop",
-    "ColorJitter",
-    "Compose",
-    "CutMix",
-    "GaussianBlur",
-    "Grayscale",
-    "MixUp",
-    "Normalize",
-    "RandAugment",
-    "RandomAffine",
-    "RandomCrop",
-    "RandomErasing",
-    "RandomGrayscale",
-    "RandomHorizontalFlip",
-    "RandomResizedCrop",
-    "RandomRotation",
-    "RandomVerticalFlip",
-    "Resize",
-    "ToTensor",
+    "AutoAugment", "CenterCrop", "ColorJitter", "Compose", "CutMix", "GaussianBlur", "Grayscale", "MixUp",
+    "Normalize", "RandAugment", "RandomAffine", "RandomCrop", "RandomErasing", "RandomGrayscale",
+    "RandomHorizontalFlip", "RandomResizedCrop", "RandomRotation", "RandomVerticalFlip", "Resize", "ToTensor",
     "TrivialAugmentWide",
-]
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ samples of the batch, on the number of threads or on earlier calls.
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -14,30 +15,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
-from striate import transforms
 from striate.transforms import foreign
-from striate.transforms.augmentations import AUGMENTATIONS
-from striate.transforms.geometry import RandomResizedCrop, copy_rows, resized_crops
+from striate.transforms.arguments import Sides
+from striate.transforms.augmentations import AUGMENTATIONS, Crop
+from striate.transforms.geometry import RandomResizedCrop, crops, resized_crops, sampled_crops
 from striate.transforms.transform import Transform
 
 # Principal components of the RGB values (0 to 1) of ImageNet: standard deviations, and directions as columns.
 # Values from Facebook's fb.resnet.torch.
 _PCA_STD = (0.2175, 0.0188, 0.0045)
 _PCA_DIRECTIONS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+_Indices = npt.NDArray[np.int64]
+_Random = npt.NDArray[np.float64]  # [batch, number of random numbers]
 _PCA_STREAM = 3  # of the random numbers; transforms get 1, 2, 4, 5 and so on, crops get 0
 
 
 def augment(
-    batch: torch.Tensor,
-    size: tuple[int, int],
+    batch: Tensor,
+    size: Sides,
     augmentation: str | Callable[..., Any],
     *,
     seed: int,
     epoch: int,
-    samples: npt.NDArray[np.int64],
-) -> torch.Tensor:
+    samples: _Indices,
+) -> Tensor:
     """Augment a batch of resized, uncropped images.
 
     Args:
@@ -58,13 +61,8 @@ def augment(
         return foreign.augment(batch, size, augmentation, uniform(seed, epoch, samples, 1)[:, 0])
     row = AUGMENTATIONS[augmentation]
     crop = row.large_crop if row.large_crop and max(size) > 64 else row.crop
-    if crop == "center":
-        out = _center_crop(batch, size)
-    elif crop == "resized":
-        out = _resized_crop(batch, size, seed, epoch, samples, flip=row.flip)
-    else:
-        rand = _to_device(uniform(seed, epoch, samples, 5), batch.device)
-        out = (_scaled_crop if crop == "scale" else _shifted_crop)(batch, size, rand, flip=row.flip)
+    num_random, cropped = _CROPS[crop]
+    out = cropped(batch, size, uniform(seed, epoch, samples, num_random), row.flip)
     if not row.transforms:
         return out
     images = out.permute(0, 3, 1, 2)
@@ -75,9 +73,7 @@ def augment(
     return images.permute(0, 2, 3, 1)
 
 
-def pca_color(
-    batch: torch.Tensor, std: float, *, seed: int, epoch: int, samples: npt.NDArray[np.int64]
-) -> torch.Tensor:
+def pca_color(batch: Tensor, std: float, *, seed: int, epoch: int, samples: _Indices) -> Tensor:
     """PCA colour augmentation of AlexNet (Krizhevsky, Sutskever, Hinton 2012, section 4.1).
 
     Adds to all pixels of an image the same linear combination of the principal components of ImageNet's RGB
@@ -102,11 +98,11 @@ def pca_color(
     return batch + torch.from_numpy(shift).to(batch.device, torch.float32)[:, None, None, :]
 
 
-def uniform(seed: int, epoch: int, samples: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:
+def uniform(seed: int, epoch: int, samples: _Indices, count: int) -> _Random:
     """Uniform random numbers in [0, 1) that are a function of seed, epoch and sample only.
 
-    Counter-based generator: the finaliser of SplitMix64 (Steele, Lea, Flood 2014) applied to a counter made of
-    seed, epoch and sample, so that all numbers can be computed independently.
+    Counter-based generator: the finaliser of SplitMix64 (Steele, Lea, Flood 2014) applied to a counter made
+    of seed, epoch and sample, so that all numbers are independent of each other.
 
     Returns:
         float64 `[len(samples), count]`.
@@ -129,95 +125,60 @@ def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 @functools.cache
 def _transforms(augmentation: str) -> list[Transform]:
-    rows = AUGMENTATIONS[augmentation].transforms
-    return [getattr(transforms, name)(**arguments) for name, arguments in rows]
+    found = []
+    for target, arguments in AUGMENTATIONS[augmentation].transforms:
+        module, name = target.split(":")
+        found.append(getattr(importlib.import_module(f"striate.transforms.{module}"), name)(**arguments))
+    return found
 
 
-def _to_device(numbers: npt.NDArray[np.float64], device: torch.device) -> torch.Tensor:
+def _to_device(numbers: _Random, device: torch.device) -> Tensor:
     """Convert to float32 on the device; through pinned memory, so that the host does not wait for a GPU."""
     values = torch.from_numpy(numbers).float()
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
-def _center_crop(batch: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def _center_crop(batch: Tensor, size: Sides, rand: _Random, flip: bool) -> Tensor:
     top, left = round((batch.shape[1] - size[0]) / 2), round((batch.shape[2] - size[1]) / 2)
     return batch[:, top : top + size[0], left : left + size[1]]
 
 
-def _shifted_crop(
-    batch: torch.Tensor, size: tuple[int, int], rand: torch.Tensor, *, flip: bool
-) -> torch.Tensor:
+def _shifted_crop(batch: Tensor, size: Sides, rand: _Random, flip: bool) -> Tensor:
     """Random crop and optional horizontal flip (He et al. 2016, section 4.2, for small images)."""
-    B, H, W, _ = batch.shape
-    height, width = size
+    (H, W), (height, width) = batch.shape[1:3], size
     # If the image has no margin around the crop, it is padded with zeros: 4 px at 32, as in the paper.
     pad_y = height // 8 if height == H else 0
     pad_x = width // 8 if width == W else 0
-    top = (rand[:, 0] * (H + 2 * pad_y - height + 1)).long() - pad_y
-    left = (rand[:, 1] * (W + 2 * pad_x - width + 1)).long() - pad_x
-    mirrored = rand[:, 2] < 0.5 if flip else torch.zeros(B, dtype=torch.bool, device=batch.device)
-    crop = _crop_on_cpu if batch.device.type == "cpu" else _crop_by_gather
-    return crop(batch, top, left, mirrored, size)
+    place_y, place_x, mirror = _to_device(rand[:, :3], batch.device).unbind(1)
+    top = (place_y * (H + 2 * pad_y - height + 1)).long() - pad_y
+    left = (place_x * (W + 2 * pad_x - width + 1)).long() - pad_x
+    mirrored = (mirror < 0.5) & flip
+    return crops(batch, top, left, size, mirrored)
 
 
-def _crop_on_cpu(
-    batch: torch.Tensor, top: torch.Tensor, left: torch.Tensor, mirrored: torch.Tensor, size: tuple[int, int]
-) -> torch.Tensor:
-    """Crop image by image, with zeros outside the image: the fastest way on a CPU."""
-    source, (H, W) = batch.numpy(), batch.shape[1:3]
-    out = np.zeros((len(batch), *size, batch.shape[3]), source.dtype)
-    for i, (t, le, flip) in enumerate(zip(top.tolist(), left.tolist(), mirrored.tolist(), strict=True)):
-        y, x = max(t, 0), max(le, 0)
-        inside = source[i, y : min(t + size[0], H), x : min(le + size[1], W)]
-        start = size[1] - (x - le) - inside.shape[1] if flip else x - le
-        copy_rows(inside, out[i, y - t :, start:][: inside.shape[0], : inside.shape[1]], flip)
-    return torch.from_numpy(out)
-
-
-def _crop_by_gather(
-    batch: torch.Tensor, top: torch.Tensor, left: torch.Tensor, mirrored: torch.Tensor, size: tuple[int, int]
-) -> torch.Tensor:
-    """Like `_crop_on_cpu` with one gather: the fastest way on a GPU."""
-    (B, H, W, _), (height, width) = batch.shape, size
-    rows = top[:, None] + torch.arange(height, device=batch.device)  # [B, height]
-    columns = left[:, None] + torch.arange(width, device=batch.device)  # [B, width]
-    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    inside = ((rows >= 0) & (rows < H))[:, :, None] & ((columns >= 0) & (columns < W))[:, None, :]
-    image = torch.arange(B, device=batch.device)[:, None, None]
-    crop = batch[image, rows.clamp(0, H - 1)[:, :, None], columns.clamp(0, W - 1)[:, None, :]]
-    return crop * inside[..., None]
-
-
-def _resized_crop(
-    batch: torch.Tensor,
-    size: tuple[int, int],
-    seed: int,
-    epoch: int,
-    samples: npt.NDArray[np.int64],
-    *,
-    flip: bool,
-) -> torch.Tensor:
-    """Crop 8 % to 100 % of the area with aspect ratio 3/4 to 4/3, resize to `size`, flip half of the images."""
-    crop = RandomResizedCrop(size)
-    rand = torch.from_numpy(uniform(seed, epoch, samples, crop.num_random + 1)).float()
-    boxes, mirrored = crop.boxes(batch.shape[1], batch.shape[2], rand), (rand[:, -1] < 0.5) & flip
+def _resized_crop(batch: Tensor, size: Sides, rand: _Random, flip: bool) -> Tensor:
+    """Crop 8 % to 100 % of the area with aspect ratio 3/4 to 4/3, resize to `size`, flip half of them."""
+    numbers = torch.from_numpy(rand).float()
+    boxes = RandomResizedCrop(size).boxes(batch.shape[1], batch.shape[2], numbers)
+    mirrored = (numbers[:, -1] < 0.5) & flip
     if batch.device.type != "cpu":
         top, left, height, width, mirror = _to_device(torch.stack((*boxes, mirrored)).numpy(), batch.device)
         boxes, mirrored = (top, left, height, width), mirror > 0
     return resized_crops(batch.permute(0, 3, 1, 2), boxes, size, mirrored).permute(0, 2, 3, 1)
 
 
-def _scaled_crop(
-    batch: torch.Tensor, size: tuple[int, int], rand: torch.Tensor, *, flip: bool
-) -> torch.Tensor:
+def _scaled_crop(batch: Tensor, size: Sides, rand: _Random, flip: bool) -> Tensor:
     """Crop from the image resized to a random size (He et al. 2016, section 3.4), flip half of the images."""
-    share = 224 / (256 + (480 - 256) * rand[:, 0])
-    mirror = torch.where((rand[:, 2] < 0.5) & flip, -1.0, 1.0)
-    # Coordinates of grid_sample run from -1 to 1; shift is the center of the crop.
-    shift_x, shift_y = (2 * rand[:, 3] - 1) * (1 - share), (2 * rand[:, 4] - 1) * (1 - share)
-    zero = torch.zeros_like(share)
-    theta = torch.stack([share * mirror, zero, shift_x, zero, share, shift_y], dim=1).view(-1, 2, 3)
-    pixels = batch.permute(0, 3, 1, 2).float()
-    grid = F.affine_grid(theta, [*pixels.shape[:2], *size], align_corners=False)
-    crop = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return crop.permute(0, 2, 3, 1)
+    numbers = _to_device(rand, batch.device)
+    share = 224 / (256 + (480 - 256) * numbers[:, 0])
+    mirror = torch.where((numbers[:, 2] < 0.5) & flip, -1.0, 1.0)
+    scale = torch.stack([share * mirror, share], dim=1)
+    shift = (2 * numbers[:, 3:] - 1) * (1 - share)[:, None]
+    return sampled_crops(batch.permute(0, 3, 1, 2), scale, shift, size).permute(0, 2, 3, 1)
+
+
+# Number of random numbers per sample, and the function.
+_CROPS: dict[Crop, tuple[int, Callable[[Tensor, Sides, _Random, bool], Tensor]]] = {
+    "center": (0, _center_crop), "shift": (5, _shifted_crop), "scale": (5, _scaled_crop),
+    "resized": (RandomResizedCrop.num_random + 1, _resized_crop),
+}  # fmt: skip

@@ -14,11 +14,12 @@ class Augmentation:
 
     Attributes:
         summary: what it does, in one sentence for the documentation.
-        crop: `center`; `shift`, at a random position; `scale`, at a random scale (He et al. 2016, section 3.4);
-            `resized`, with random area and aspect ratio (Szegedy et al. 2015, section 6).
+        crop: `center`; `shift`, at a random position; `scale`, at a random scale (He et al. 2016, section
+            3.4); `resized`, with random area and aspect ratio (Szegedy et al. 2015, section 6).
         large_crop: the crop for networks that read more than 64 px, if different.
         flip: mirror half of the images left to right.
-        transforms: name and keyword arguments of each further transform of uint8 images.
+        transforms: `module:Class` below `striate.transforms` and the keyword arguments of each further
+            transform of uint8 images.
     """
 
     summary: str
@@ -28,24 +29,20 @@ class Augmentation:
     transforms: tuple[tuple[str, dict[str, Any]], ...] = field(default=())
 
 
-# To add an augmentation, add a row. A transform that does not exist yet gets its own file and a name in
-# `striate.transforms`.
+# To add an augmentation, add a row. A transform that does not exist yet gets its own file.
 AUGMENTATIONS: dict[str, Augmentation] = {
     "none": Augmentation("the center crop, as in evaluation", "center", flip=False),
     "shift": Augmentation(
         "a random crop, with padding of 1/8 for small images; for text, which must not be mirrored",
-        "shift", flip=False,
-    ),
+        "shift", flip=False),
     "light": Augmentation("`shift` and a horizontal flip", "shift"),
     "scale": Augmentation(
-        "a crop of the image scaled to 256 to 480 for 224 px (He et al. 2016), and a horizontal flip", "scale"
-    ),
+        "a crop of the image scaled to 256 to 480 for 224 px (He et al. 2016), and a horizontal flip",
+        "scale"),
     "standard": Augmentation(
-        "a crop of random area and aspect ratio (Szegedy et al. 2015), and a horizontal flip", "resized"
-    ),
+        "a crop of random area and aspect ratio (Szegedy et al. 2015), and a horizontal flip", "resized"),
     "strong": Augmentation(
-        "`light` up to 64 px, else `standard`; then `TrivialAugmentWide`, and `RandomErasing` of 10 % of images",
-        "shift", large_crop="resized",
-        transforms=(("TrivialAugmentWide", {}), ("RandomErasing", {"p": 0.1})),
-    ),
+        "`light` up to 64 px, else `standard`; then `TrivialAugmentWide` and 10 % `RandomErasing`",
+        "shift", "resized",
+        transforms=(("policies:TrivialAugmentWide", {}), ("color:RandomErasing", {"p": 0.1}))),
 }  # fmt: skip

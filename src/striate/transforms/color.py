@@ -1,7 +1,7 @@
-"""Transforms that change values, under torchvision's names and with its meanings.
+"""Transforms of color and sharpness, with torchvision's names and behaviour.
 
-On 8-bit pixels each function gives what Pillow's `ImageEnhance` and `ImageOps` give. A factor is one number
-for each sample: 0 takes the property away, 1 leaves the picture, 2 exaggerates.
+On 8-bit pixels the functions equal Pillow's `ImageEnhance` and `ImageOps`. A factor is one number per sample:
+0 removes the property, 1 returns the original image, 2 doubles it.
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from striate.errors import UsageError
-from striate.transforms.transform import Transform, bernoulli, between, check_range, max_value
+from striate.transforms.arguments import Range, Size, check_range, range_around
+from striate.transforms.transform import Transform, bernoulli, between, max_value
 
-_ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # of ColorJitter's four changes
+_ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # of the four functions of ColorJitter
 
 
-def blend(images: torch.Tensor, other: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """`other` at factor 0, `images` at 1, further away beyond; truncated to 8 bits as Pillow does."""
+def blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    """Interpolate from `other` (factor 0) to `images` (factor 1) and beyond; truncate as Pillow does."""
     part = factor.to(images.device, torch.float32).view(-1, 1, 1, 1)
     mixed = other.float() + part * (images.float() - other.float())
     return mixed.clamp(0, max_value(images)).to(images.dtype)
 
 
-def luma(images: torch.Tensor) -> torch.Tensor:
-    """Gray `[batch, 1, height, width]` by ITU-R 601-2, in Pillow's fixed-point arithmetic for 8 bits."""
+def luma(images: Tensor) -> Tensor:
+    """Convert to grayscale `[batch, 1, height, width]` (ITU-R 601-2), in Pillow's fixed-point arithmetic."""
     if images.shape[1] == 1:
         return images
     if images.dtype == torch.uint8:
@@ -36,24 +38,24 @@ def luma(images: torch.Tensor) -> torch.Tensor:
     return (0.299 * r + 0.587 * g + 0.114 * b)[:, None]
 
 
-def brightness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Towards black."""
+def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Change the brightness: blend with black."""
     return blend(images, torch.zeros_like(images), factor)
 
 
-def contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Towards the mean of its gray."""
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Change the contrast: blend with the mean gray value."""
     mean = luma(images).float().mean(dim=(1, 2, 3), keepdim=True)
     return blend(images, (mean + 0.5).floor() if images.dtype == torch.uint8 else mean, factor)
 
 
-def saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Towards its gray."""
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Change the saturation: blend with the grayscale image."""
     return blend(images, luma(images), factor)
 
 
-def sharpness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Towards a smoothed copy (Pillow's SMOOTH filter; the border is left)."""
+def sharpness(images: Tensor, factor: Tensor) -> Tensor:
+    """Change the sharpness: blend with a smoothed copy (Pillow's SMOOTH filter, which skips the border)."""
     C, H, W = images.shape[1:]
     if min(H, W) < 3:
         return images
@@ -65,8 +67,8 @@ def sharpness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     return blend(images, blurred, factor)
 
 
-def hue(images: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """Turn the hue by a share of the circle for each sample, -0.5 to 0.5; grayscale stays."""
+def hue(images: Tensor, shift: Tensor) -> Tensor:
+    """Shift the hue by a fraction of the circle, -0.5 to 0.5; grayscale images are returned unchanged."""
     if images.shape[1] == 1:
         return images
     r, g, b = (images.float() / max_value(images)).unbind(1)
@@ -75,48 +77,46 @@ def hue(images: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     by = torch.where(span == 0, torch.ones_like(span), span)
     h = torch.where(high == r, (g - b) / by, torch.where(high == g, 2 + (b - r) / by, 4 + (r - g) / by))
     h = (h / 6 + shift.to(h.device).view(-1, 1, 1)) % 1.0
-    # Each channel is high, low or on the way between, by its distance on the circle (Smith 1978).
-    out = torch.stack(
-        [high - span * (1 - (((h * 6 + n) % 6) - 3).abs().sub(1).clamp(0, 1)) for n in (0, 4, 2)], dim=1
-    ) * max_value(images)
+    # HSV to RGB: each channel depends on the distance to its hue (Smith 1978).
+    rgb = [high - span * (1 - (((h * 6 + n) % 6) - 3).abs().sub(1).clamp(0, 1)) for n in (0, 4, 2)]
+    out = torch.stack(rgb, dim=1) * max_value(images)
     return (out.round() if images.dtype == torch.uint8 else out).to(images.dtype)
 
 
-def posterize(images: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
-    """Keep the highest bits of 8, so many for each sample."""
+def posterize(images: Tensor, bits: Tensor) -> Tensor:
+    """Keep only the highest `bits` of 8 bits, per sample."""
     mask = (256 - 2 ** (8 - bits.long())).to(images.device, torch.uint8)
     return images & mask.view(-1, 1, 1, 1)
 
 
-def solarize(images: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-    """Invert the values from the threshold on."""
-    return torch.where(
-        images >= threshold.to(images.device).view(-1, 1, 1, 1), max_value(images) - images, images
-    )
+def solarize(images: Tensor, threshold: Tensor) -> Tensor:
+    """Invert values of at least `threshold`."""
+    limit = threshold.to(images.device).view(-1, 1, 1, 1)
+    return torch.where(images >= limit, max_value(images) - images, images)
 
 
-def invert(images: torch.Tensor) -> torch.Tensor:
-    """The negative."""
+def invert(images: Tensor) -> Tensor:
+    """Invert all values."""
     return max_value(images) - images
 
 
-def autocontrast(images: torch.Tensor) -> torch.Tensor:
-    """Stretch each channel of each sample from its darkest to its brightest value."""
+def autocontrast(images: Tensor) -> Tensor:
+    """Stretch each channel of each sample to the full range of values."""
     flat = images.flatten(2).double()
     low, high = (v[..., None, None] for v in (flat.amin(2), flat.amax(2)))
     scale = 255 / (high - low)
-    # Pillow works out a table: int(value * scale + offset), offset = -low * scale.
+    # Pillow computes int(value * scale + offset) with offset = -low * scale.
     stretched = (images.double() * scale - low * scale).clamp(0, 255).to(torch.uint8)
     return torch.where(high > low, stretched, images)
 
 
-def equalize(images: torch.Tensor) -> torch.Tensor:
-    """Give each channel of each sample as even a histogram as can be, by Pillow's integer arithmetic."""
+def equalize(images: Tensor) -> Tensor:
+    """Equalize the histogram of each channel of each sample, in Pillow's integer arithmetic."""
     B, C, H, W = images.shape
     flat = images.reshape(B * C, H * W).long()
     histogram = torch.zeros(B * C, 256, dtype=torch.long, device=images.device)
     histogram.scatter_add_(1, flat, torch.ones_like(flat))
-    # The last occupied value does not count for the step.
+    # As in Pillow, the highest value does not count.
     last = flat.amax(1, keepdim=True)
     step = (H * W - histogram.gather(1, last)) // 255
     before = histogram.cumsum(1) - histogram
@@ -126,29 +126,25 @@ def equalize(images: torch.Tensor) -> torch.Tensor:
 
 
 class ColorJitter(Transform):
-    """Change brightness, contrast, saturation and hue, in an order that is random for each sample.
+    """Change brightness, contrast, saturation and hue, in random order per sample.
 
     Args:
-        brightness, contrast, saturation: v draws the factor from max(0, 1 - v) to 1 + v; or from and to.
-        hue: v draws the turn from -v to v, at most 0.5; or from and to.
+        brightness, contrast, saturation: the factor is in max(0, 1 - v) to 1 + v; or a pair (min, max).
+        hue: the shift is in -v to v, with v up to 0.5; or a pair (min, max).
     """
 
     num_random = 5
 
     def __init__(
-        self,
-        brightness: float | tuple[float, float] = 0,
-        contrast: float | tuple[float, float] = 0,
-        saturation: float | tuple[float, float] = 0,
-        hue: float | tuple[float, float] = 0,
+        self, brightness: Range = 0, contrast: Range = 0, saturation: Range = 0, hue: Range = 0
     ) -> None:
-        self.brightness = _around("brightness", brightness, 1, 0, math.inf)
-        self.contrast = _around("contrast", contrast, 1, 0, math.inf)
-        self.saturation = _around("saturation", saturation, 1, 0, math.inf)
-        self.hue = _around("hue", hue, 0, -0.5, 0.5)
+        self.brightness = range_around("brightness", brightness, 1, 0, math.inf)
+        self.contrast = range_around("contrast", contrast, 1, 0, math.inf)
+        self.saturation = range_around("saturation", saturation, 1, 0, math.inf)
+        self.hue = range_around("hue", hue, 0, -0.5, 0.5)
 
-    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
-        """Change each sample in its own way."""
+    def batch(self, images: Tensor, rand: Tensor) -> Tensor:
+        """Apply random factors to each sample."""
         changes = (brightness, contrast, saturation, hue)
         ranges = (self.brightness, self.contrast, self.saturation, self.hue)
         order = _ORDERS.to(images.device)[(rand[:, 4] * len(_ORDERS)).long()]  # [batch, 4]
@@ -162,10 +158,10 @@ class ColorJitter(Transform):
 
 
 class Grayscale(Transform):
-    """The gray of a picture (ITU-R 601-2).
+    """Convert to grayscale (ITU-R 601-2).
 
     Args:
-        num_output_channels: 1, or 3 alike.
+        num_output_channels: 1, or 3 equal channels.
     """
 
     def __init__(self, num_output_channels: int = 1) -> None:
@@ -173,13 +169,13 @@ class Grayscale(Transform):
             raise UsageError(f"num_output_channels = {num_output_channels!r}", "it must be 1 or 3")
         self.num_output_channels = num_output_channels
 
-    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
-        """Gray of a batch."""
+    def batch(self, images: Tensor, rand: Tensor) -> Tensor:
+        """Convert a batch."""
         return luma(images).repeat(1, self.num_output_channels, 1, 1)
 
 
 class RandomGrayscale(Transform):
-    """The gray of a picture with probability p, in as many channels as before."""
+    """Convert to grayscale with probability p, with the same number of channels."""
 
     num_random = 1
 
@@ -187,43 +183,38 @@ class RandomGrayscale(Transform):
         bernoulli(torch.zeros(1), p, "RandomGrayscale")
         self.p = p
 
-    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
-        """Gray of some."""
+    def batch(self, images: Tensor, rand: Tensor) -> Tensor:
+        """Convert some samples."""
         gray = bernoulli(rand[:, 0], self.p, "RandomGrayscale")[:, None, None, None]
         return torch.where(gray, luma(images).expand_as(images), images)
 
 
 class GaussianBlur(Transform):
-    """Blur with a Gaussian; the border is mirrored.
+    """Gaussian blur with reflect padding.
 
     Args:
-        kernel_size: odd, in pixels; one number or width and height.
-        sigma: standard deviation in pixels, or from and to.
+        kernel_size: odd, in pixels; one number, or width and height.
+        sigma: standard deviation in pixels, or a pair (min, max).
     """
 
     num_random = 1
     stages = ("pixels", "unit", "normalized")
 
-    def __init__(
-        self, kernel_size: int | tuple[int, int], sigma: float | tuple[float, float] = (0.1, 2.0)
-    ) -> None:
+    def __init__(self, kernel_size: Size, sigma: Range = (0.1, 2.0)) -> None:
         pair = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         if any(side < 1 or side % 2 == 0 for side in pair):
             raise UsageError(f"kernel_size = {kernel_size!r}", "it must be odd")
         self.kernel_size, self.sigma = pair, check_range("sigma", sigma, 1e-6, math.inf)
 
-    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
-        """Blur each sample with its own sigma."""
+    def batch(self, images: Tensor, rand: Tensor) -> Tensor:
+        """Blur each sample with a random sigma."""
         B, C, H, W = images.shape
         wide, tall = self.kernel_size
         if wide // 2 >= W or tall // 2 >= H:
-            raise UsageError(
-                f"GaussianBlur({self.kernel_size}) of an image of {(H, W)}",
-                "half the kernel exceeds the image",
-                "Use a smaller kernel_size",
-            )  # fmt: skip
+            what = f"GaussianBlur({self.kernel_size}) on an image of {(H, W)}"
+            raise UsageError(what, "half the kernel exceeds the image", "Use a smaller kernel_size")
         sigma = between(rand[:, :1], *self.sigma)
-        # All samples' channels side by side, as the groups of one convolution.
+        # One grouped convolution over all channels of all samples.
         values = images.float().reshape(1, B * C, H, W)
         values = F.pad(values, (wide // 2, wide // 2, tall // 2, tall // 2), mode="reflect")
         across, down = (_gaussian(side, sigma).repeat_interleave(C, 0) for side in (wide, tall))
@@ -233,34 +224,28 @@ class GaussianBlur(Transform):
 
 
 class RandomErasing(Transform):
-    """Blank a rectangle with probability p (Zhong et al. 2017, algorithm 1).
+    """Erase a random rectangle with probability p (Zhong et al. 2017, algorithm 1).
 
     Args:
         p: probability.
-        scale: share of the area, from and to.
-        ratio: height over width, from and to.
-        value: of what is blanked, 0-255 on 8-bit pixels.
+        scale: fraction of the area, (min, max).
+        ratio: height over width, (min, max).
+        value: of erased pixels, 0-255 for 8-bit images.
     """
 
     num_random = 2 * 10 + 3
     stages = ("pixels", "unit", "normalized")
 
     def __init__(
-        self,
-        p: float = 0.5,
-        scale: tuple[float, float] = (0.02, 0.33),
-        ratio: tuple[float, float] = (0.3, 3.3),
-        value: float = 0,
+        self, p: float = 0.5, scale: Range = (0.02, 0.33), ratio: Range = (0.3, 3.3), value: float = 0
     ) -> None:
         bernoulli(torch.zeros(1), p, "RandomErasing")
         self.p, self.value = p, value
-        self.scale, self.ratio = (
-            check_range("scale", scale, 0, 1),
-            check_range("ratio", ratio, 1e-6, math.inf),
-        )
+        self.scale = check_range("scale", scale, 0, 1)
+        self.ratio = check_range("ratio", ratio, 1e-6, math.inf)
 
-    def batch(self, images: torch.Tensor, rand: torch.Tensor) -> torch.Tensor:
-        """Blank each sample's own rectangle, the first of ten that fits."""
+    def batch(self, images: Tensor, rand: Tensor) -> Tensor:
+        """Erase a rectangle of each sample: the first of ten random ones that fits."""
         H, W = images.shape[2:]
         area = between(rand[:, :10], *self.scale) * H * W
         aspect = torch.exp(between(rand[:, 10:20], *map(math.log, self.ratio)))
@@ -277,18 +262,8 @@ class RandomErasing(Transform):
         return images.masked_fill(box, self.value)
 
 
-def _gaussian(side: int, sigma: torch.Tensor) -> torch.Tensor:
-    """Kernels `[batch, side]` that sum to 1."""
+def _gaussian(side: int, sigma: Tensor) -> Tensor:
+    """Return normalised kernels `[batch, side]`."""
     x = torch.arange(side, device=sigma.device) - side // 2
     weight = torch.exp(-0.5 * (x / sigma) ** 2)
     return weight / weight.sum(dim=1, keepdim=True)
-
-
-def _around(
-    name: str, value: float | tuple[float, float], centre: float, low: float, high: float
-) -> tuple[float, float]:
-    if isinstance(value, (int, float)):
-        if value < 0:
-            raise UsageError(f"ColorJitter({name}={value!r})", "it must be at least 0")
-        return check_range(name, (max(low, centre - value), centre + value), low, high)
-    return check_range(name, value, low, high)

@@ -1,4 +1,4 @@
-"""Other libraries' transforms, and the user's own, on imagees: one image at a time, as they expect it."""
+"""Augmentation with transforms of other libraries and of users, one image at a time."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from torch import Tensor
 
 from striate.errors import UsageError
+from striate.transforms.arguments import Sides
 
 
 def augment(
-    batch: torch.Tensor, size: tuple[int, int], transform: Callable[..., Any], rand: npt.NDArray[np.float64]
-) -> torch.Tensor:
+    batch: Tensor, size: Sides, transform: Callable[..., Any], rand: npt.NDArray[np.float64]
+) -> Tensor:
     """Call a transform on each image of a batch.
 
-    It is given a Pillow image, an albumentations transform a NumPy array. The generators of Python, NumPy and
-    torch are seeded for each image and put back after, so that what is random depends on `rand` alone.
+    The transform receives a Pillow image; albumentations transforms receive a NumPy array. The generators of
+    Python, NumPy and torch are seeded for each image and restored afterwards, so that the result depends on
+    `rand` only.
 
     Args:
         batch: uint8 `[batch, height, width, channels]`.
-        size: height and width that it must give.
-        transform: takes and gives one image.
+        size: required height and width of the result.
+        transform: maps one image to one image.
         rand: float64 `[batch]` in [0, 1).
 
     Returns:
         uint8 `[batch, *size, channels]`.
 
     Raises:
-        UsageError: it gives something else.
+        UsageError: the result has another dtype or size.
     """
     arrays = type(transform).__module__.split(".")[0] == "albumentations"
     shape = (*size, batch.shape[3])
@@ -46,7 +49,7 @@ def augment(
             torch.default_generator.manual_seed(seed)
             if arrays:
                 if hasattr(transform, "set_random_seed"):
-                    transform.set_random_seed(seed)  # it has its own generator
+                    transform.set_random_seed(seed)  # albumentations has its own generator
                 changed = transform(image=image)["image"]
             else:
                 changed = transform(Image.fromarray(image.squeeze(2) if shape[2] == 1 else image))
@@ -57,20 +60,16 @@ def augment(
 
 
 def _pixels(image: Any, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    if isinstance(image, torch.Tensor):
+    if isinstance(image, Tensor):
         image = image.movedim(0, -1).numpy() if image.ndim == 3 else image.numpy()
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
-        raise UsageError(
-            f"the augmentation gives {pixels.dtype} {list(pixels.shape)}",
-            "it must give 8-bit pixels: Striate normalises by the contract that is stored with the weights",
-            "Leave ToTensor and Normalize out of it",
-        )
+        what = f"the augmentation returns {pixels.dtype} {list(pixels.shape)}"
+        why = "it must return 8-bit pixels: Striate applies the normalisation that is stored with the weights"
+        raise UsageError(what, why, "Remove ToTensor and Normalize from it")
     pixels = pixels if pixels.ndim == 3 else pixels[:, :, None]
     if pixels.shape != shape:
-        raise UsageError(
-            f"the augmentation gives {list(pixels.shape)}",
-            f"the network reads {list(shape)}: height, width, channels",
-            "Let it end with a crop or Resize to that size",
-        )
+        why = f"the network expects {list(shape)}: height, width, channels"
+        fix = "Add a crop or Resize to that size at its end"
+        raise UsageError(f"the augmentation returns {list(pixels.shape)}", why, fix)
     return pixels

@@ -1,4 +1,4 @@
-"""Mixing the samples of a batch, labels with them: MixUp and CutMix, under torchvision's names."""
+"""MixUp and CutMix: mix the images of a batch, and their labels."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from striate.errors import LayoutError, UsageError
 
 
 class MixUp:
-    """Each image is blended with its neighbour in the batch (Zhang et al. 2018, equation 1).
+    """Blend each image with the previous one in the batch (Zhang et al. 2018, equation 1).
 
     Args:
-        alpha: of the Beta(alpha, alpha) that the share is drawn from, once for a batch.
-        num_classes: where labels are indices.
+        alpha: of Beta(alpha, alpha), the distribution of lambda, which is drawn once per batch.
+        num_classes: required if labels are indices.
     """
 
     def __init__(self, *, alpha: float = 1.0, num_classes: int | None = None) -> None:
@@ -25,60 +26,52 @@ class MixUp:
         self.alpha, self.num_classes = alpha, num_classes
 
     def __call__(
-        self, images: torch.Tensor, labels: torch.Tensor, *, generator: np.random.Generator | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, images: Tensor, labels: Tensor, *, generator: np.random.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mix a batch.
 
         Args:
             images: float or uint8 `[batch, channels, height, width]`.
-            labels: int64 `[batch]`, or shares `[batch, classes]`.
-            generator: of the share and, for CutMix, the place; None for one that torch's generator seeds.
+            labels: int64 `[batch]`, or probabilities `[batch, classes]`.
+            generator: of lambda and, for CutMix, the box; None for one that torch's generator seeds.
 
         Returns:
-            The images, and float32 shares `[batch, classes]` that sum to 1.
+            Images, and float32 label probabilities `[batch, classes]`.
 
         Raises:
-            LayoutError: it is not a batch.
+            LayoutError: the input is not a batch.
         """
         name = type(self).__name__
         if images.ndim != 4 or len(images) != len(labels):
-            raise LayoutError(
-                f"{name} got images {list(images.shape)} and labels {list(labels.shape)}",
-                "it mixes the samples of a batch: [batch, channels, height, width] and [batch]",
-                "Call it on batches, after the transforms of the images",
-            )
+            what = f"{name} got images {list(images.shape)} and labels {list(labels.shape)}"
+            why = "it expects a batch: [batch, channels, height, width] and [batch]"
+            raise LayoutError(what, why, "Call it on batches, after the transforms of images")
         if labels.ndim == 1:
             if self.num_classes is None:
-                raise UsageError(
-                    f"{name} of labels that are indices",
-                    "it must know how many classes there are",
-                    f"Use {name}(num_classes=...)",
-                )
+                fix = f"Use {name}(num_classes=10)"
+                raise UsageError(f"{name} with integer labels", "it needs num_classes", fix)
             labels = F.one_hot(labels, self.num_classes)
         generator = generator or np.random.default_rng(int(torch.randint(2**63 - 1, ())))
-        images, share = self.mix(images, generator)
-        truth = labels.float()
-        return images, share * truth + (1 - share) * truth.roll(1, 0)
+        images, lam = self.mix(images, generator)
+        targets = labels.float()
+        return images, lam * targets + (1 - lam) * targets.roll(1, 0)
 
-    def mix(self, images: torch.Tensor, generator: np.random.Generator) -> tuple[torch.Tensor, float]:
-        """Mix each image with the one before it (the first with the last); answers its own share, too."""
-        share = self._share(generator)
-        mixed = share * images.float() + (1 - share) * images.float().roll(1, 0)
-        return (mixed.round() if images.dtype == torch.uint8 else mixed).to(images.dtype), share
-
-    def _share(self, generator: np.random.Generator) -> float:
-        return float(generator.beta(self.alpha, self.alpha))
+    def mix(self, images: Tensor, generator: np.random.Generator) -> tuple[Tensor, float]:
+        """Blend each image with the previous one (the first with the last); also return lambda."""
+        lam = float(generator.beta(self.alpha, self.alpha))
+        mixed = lam * images.float() + (1 - lam) * images.float().roll(1, 0)
+        return (mixed.round() if images.dtype == torch.uint8 else mixed).to(images.dtype), lam
 
 
 class CutMix(MixUp):
-    """A rectangle of each image is its neighbour's; labels mix by area (Yun et al. 2019, section 3.1)."""
+    """Paste a box of the previous image into each; labels mix by area (Yun et al. 2019, section 3.1)."""
 
-    def mix(self, images: torch.Tensor, generator: np.random.Generator) -> tuple[torch.Tensor, float]:
-        """Paste a rectangle of the image before; answers the share of the area that is its own, too."""
-        share = self._share(generator)
+    def mix(self, images: Tensor, generator: np.random.Generator) -> tuple[Tensor, float]:
+        """Paste a box of the previous image; also return the area share of the image itself."""
+        lam = float(generator.beta(self.alpha, self.alpha))
         H, W = images.shape[2:]
         x, y = int(generator.integers(W)), int(generator.integers(H))
-        half = 0.5 * math.sqrt(1 - share)
+        half = 0.5 * math.sqrt(1 - lam)  # half a side of the box, as a share of the image's side
         left, right = max(x - int(half * W), 0), min(x + int(half * W), W)
         above, below = max(y - int(half * H), 0), min(y + int(half * H), H)
         out = images.clone()
@@ -87,20 +80,20 @@ class CutMix(MixUp):
 
 
 def mix_batch(
-    images: torch.Tensor, mixup: float, cutmix: float, *, seed: int, step: int, part: int = 0
-) -> tuple[torch.Tensor, float]:
-    """Mix a batch by MixUp or CutMix, either being as likely where both are asked for.
+    images: Tensor, mixup: float, cutmix: float, *, seed: int, step: int, part: int = 0
+) -> tuple[Tensor, float]:
+    """Apply MixUp or CutMix to a batch; with both, each has probability 0.5.
 
     Args:
         images: `[batch, channels, height, width]`.
         mixup: alpha of MixUp, 0 for none.
         cutmix: alpha of CutMix, 0 for none.
-        seed: of the run; the randomness is a function of it and the next two.
+        seed: of the run; the random numbers are a function of seed, step and part.
         step: of the run.
-        part: of the step's batch.
+        part: index of the micro-batch in the step.
 
     Returns:
-        The images, and the share of each that is its own; the rest is of the one before it in the batch.
+        The images, and lambda: the weight of each image's own label; the rest belongs to the previous image.
     """
     kinds = [kind(alpha=alpha) for kind, alpha in ((MixUp, mixup), (CutMix, cutmix)) if alpha]
     if not kinds:

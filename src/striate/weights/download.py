@@ -1,4 +1,4 @@
-"""The only downloader: official weights, checked, resumed where they broke off, in torch's own cache."""
+"""Download official weights into torch's cache: checked by SHA-256, and resumed after a broken connection."""
 
 from __future__ import annotations
 
@@ -23,37 +23,38 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _CHUNK = 1 << 18
-_ATTEMPTS = 4  # connections for one file; each goes on where the last one broke off
-_SECONDS = 30.0  # without a single byte
+_ATTEMPTS = 4  # connections for one file; each resumes the previous one
+_SECONDS = 30.0  # timeout without a single byte
+_MAKE_ROOM = "Make room there, or name another folder in the environment variable TORCH_HOME"
 
 
 def cached(weights: Weights) -> Path:
-    """Where the file of some weights is or will be: torch's hub directory, which TORCH_HOME moves."""
+    """The path of a file of weights in torch's cache, which the environment variable TORCH_HOME moves."""
     import torch
 
     return Path(torch.hub.get_dir()) / "checkpoints" / weights.file
 
 
 def get(weights: Weights, progress: Progress = SILENT, seconds: float = _SECONDS) -> Path:
-    """The file of some weights, downloaded if it is not in the cache.
+    """Download a file of weights unless it is in the cache.
 
     Args:
         weights: an entry of the catalog.
-        progress: is told of each megabyte.
-        seconds: how long the server may be silent.
+        progress: receives one update per megabyte.
+        seconds: timeout while the server sends nothing.
 
     Returns:
-        The path of the file, whose SHA-256 begins as it must.
+        The path of the file; its SHA-256 has been checked.
 
     Raises:
-        DataError: no connection, no such file there, no room, or the file is not what it should be. What
-            has arrived is kept, and the next call goes on from there.
+        DataError: no connection, no such file on the server, disk full, or a wrong SHA-256. Received
+            bytes are kept, and the next call resumes from them.
     """
     path = cached(weights)
     if path.exists():
         if sha256(path).startswith(weights.sha256_prefix):
             return path
-        progress.warn(f"{path} is damaged or another file; it is downloaded again")
+        progress.warn(f"{path} has a wrong SHA-256: downloading it again")
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,11 +62,7 @@ def get(weights: Weights, progress: Progress = SILENT, seconds: float = _SECONDS
             if not (path.exists() and sha256(path).startswith(weights.sha256_prefix)):
                 _complete(weights, part, path, progress, seconds)
     except OSError as error:
-        raise DataError(
-            f"cannot write {str(path)!r}",
-            error.strerror or str(error),
-            "Make room there, or name another folder in the environment variable TORCH_HOME",
-        ) from error
+        raise DataError(f"cannot write {str(path)!r}", error.strerror or str(error), _MAKE_ROOM) from error
     return path
 
 
@@ -80,9 +77,9 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def _alone(part: Path) -> Iterator[None]:
-    """Wait while another process downloads the same file, as each process of a distributed run would.
+    """Wait while another process downloads the same file, which happens in distributed runs.
 
-    Windows has no such locks: there the SHA-256 tells that two have written into one another.
+    Windows has no such lock. There, the SHA-256 reveals that two processes wrote to the same file.
     """
     if fcntl is None:
         yield
@@ -92,32 +89,32 @@ def _alone(part: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if part.exists() and not part.stat().st_size:
-                part.unlink()
+            if not _size(part):
+                part.unlink(missing_ok=True)
 
 
 def _complete(weights: Weights, part: Path, path: Path, progress: Progress, seconds: float) -> None:
-    """Download what is missing of `part`, check it, and make it `path`."""
-    resumed = part.exists() and part.stat().st_size > 0
+    """Download the missing bytes of `part`, check its SHA-256, and rename it to `path`."""
+    resumed = _size(part) > 0
     _fetch(weights, part, path, progress, seconds)
     if resumed and not sha256(part).startswith(weights.sha256_prefix):
-        part.unlink()  # what was left from an earlier call was no beginning of this file
+        part.unlink()  # the bytes of an earlier call were from another file
         _fetch(weights, part, path, progress, seconds)
     found = sha256(part)
     if not found.startswith(weights.sha256_prefix):
         part.unlink()
         raise DataError(
-            f"{weights.url} is not what it should be",
-            f"its SHA-256 begins with {found[:8]} and not with {weights.sha256_prefix}",
-            "Something on the way has changed it (a proxy, a login page); try another connection",
+            f"{weights.url} is not the expected file",
+            f"its SHA-256 starts with {found[:8]}, not with {weights.sha256_prefix}",
+            "A proxy or a login page may have replaced it; try another network connection",
         )
     part.replace(path)
 
 
 def _fetch(weights: Weights, part: Path, path: Path, progress: Progress, seconds: float) -> None:
-    """Bring `part` to its full length, in as many connections as that takes."""
+    """Download the missing bytes of `part`, with several connections if necessary."""
     for attempt in range(_ATTEMPTS):
-        before = part.stat().st_size if part.exists() else 0
+        before = _size(part)
         try:
             with _open(weights.url, before, seconds) as response, part.open("ab") as file:
                 length = _begin(response, file, part, before)
@@ -126,21 +123,24 @@ def _fetch(weights: Weights, part: Path, path: Path, progress: Progress, seconds
                 return
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == 416 and before:  # there is nothing behind our end
+            if error.code == 416 and before:  # the server has no bytes after ours
                 if error.headers.get("Content-Range", "").rpartition("/")[2] == str(before):
                     return
                 part.unlink()
-                reason = "what was left from an earlier call does not fit"
+                reason = "the bytes of an earlier call are from another file"
                 continue
             raise _unreachable(weights, path, f"the server says {error.code} {error.reason}") from error
         except (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError) as error:
             reason = _words(error)
-        now = part.stat().st_size if part.exists() else 0
-        if now <= before and attempt:  # twice without a byte: it will not get better by itself
+        if _size(part) <= before and attempt:  # two attempts without a byte: give up
             break
-    have = part.stat().st_size if part.exists() else 0
-    kept = f"; {have:,} bytes have arrived and are kept for the next try" if have else ""
+    have = _size(part)
+    kept = f"; {have:,} bytes have arrived; the next try resumes from them" if have else ""
     raise _unreachable(weights, path, reason + kept)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
 def _open(url: str, start: int, seconds: float) -> HTTPResponse:
@@ -154,11 +154,9 @@ def _open(url: str, start: int, seconds: float) -> HTTPResponse:
 
 
 def _begin(response: HTTPResponse, file: BinaryIO, part: Path, start: int) -> int | None:
-    """Stand where the response goes on; returns the whole file's length, None if the server keeps it."""
-    goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(
-        f"bytes {start}-"
-    )
-    if not goes_on:  # a server without ranges sends everything again
+    """Seek to where the response starts. Returns the file's full length, None if the server omits it."""
+    given = response.headers.get("Content-Range", "") if response.status == 206 else ""
+    if not given.startswith(f"bytes {start}-"):  # a server without range requests sends the whole file
         file.truncate(0)
         start = 0
     rest = response.headers.get("Content-Length")
@@ -167,9 +165,9 @@ def _begin(response: HTTPResponse, file: BinaryIO, part: Path, start: int) -> in
     free = shutil.disk_usage(part.parent).free
     if int(rest) > free:
         raise DataError(
-            f"no room for {str(part)!r}",
-            f"{int(rest):,} bytes are still to come and {free:,} are free",
-            "Make room there, or name another folder in the environment variable TORCH_HOME",
+            f"disk full: no room for {str(part)!r}",
+            f"{int(rest):,} more bytes are needed and {free:,} are free",
+            _MAKE_ROOM,
         )
     return start + int(rest)
 
@@ -177,7 +175,7 @@ def _begin(response: HTTPResponse, file: BinaryIO, part: Path, start: int) -> in
 def _receive(
     response: HTTPResponse, file: BinaryIO, length: int | None, name: str, progress: Progress
 ) -> str:
-    """Write what comes; returns why that is not all, empty if it is."""
+    """Write the response to the file. Returns why it is incomplete, or an empty string."""
     have = file.seek(0, os.SEEK_END)
     progress.begin(f"downloading {name}", -(-(length or have) // 10**6), "MB")
     shown = have // 10**6
@@ -203,10 +201,10 @@ def _receive(
 
 
 def _words(error: Exception) -> str:
-    """Why a connection failed, in one line."""
+    """One line about a failed connection."""
     cause = getattr(error, "reason", error)
     if isinstance(cause, TimeoutError):
-        return "the server is silent"
+        return "the server does not answer"
     return getattr(cause, "strerror", None) or " ".join(str(cause).split()) or type(cause).__name__
 
 
@@ -214,6 +212,6 @@ def _unreachable(weights: Weights, path: Path, reason: str) -> DataError:
     return DataError(
         f"cannot download {weights.url}",
         reason,
-        f"Try again, or fetch it by other means and put it at {str(path)!r}, where Striate and torch look "
-        "for it",
+        f"Try again, or download it in another way and put it at {str(path)!r}, where Striate and torch "
+        "look for it",
     )

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from striate.data.check.duplicates import (
-    _moved,
-    _moved_bits,
+    _oriented,
+    _oriented_bits,
     _packed,
     connected_components,
     find_copies,
@@ -33,8 +33,8 @@ def test_the_bits_of_every_position_follow_from_one():
     image = scene(1, 32)
     pixels = np.asarray(image)[None]
     for position in range(8):
-        moved = Image.fromarray(np.ascontiguousarray(_moved(pixels, position)[0]))
-        expected = _moved_bits(picture(image).bits[None], position)[0]
+        moved = Image.fromarray(np.ascontiguousarray(_oriented(pixels, position)[0]))
+        expected = _oriented_bits(picture(image).bits[None], position)[0]
         got = picture(moved).bits
         assert (got != expected)[np.arange(64).reshape(8, 8) > 0].sum() <= 1  # a value next to zero may round
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from striate.data.detection import TextLayout, read_found, read_truth
+from striate.data.detection import TextLayout, load_detections, load_ground_truth
 from striate.errors import DataError, UsageError
 from striate.metrics.detection import evaluate
 
@@ -18,10 +18,10 @@ def sorted_boxes(side, truth):
 def test_one_data_set_in_three_formats(shared):
     folder = shared / "data/detection/padilla_formats"
     images = shared / "data/detection/voc_100/data/database/images"
-    voc = read_truth(folder / "pascalvoc_format")
+    voc = load_ground_truth(folder / "pascalvoc_format")
     yolo = TextLayout("cxcywh", relative=True, images=images, names=folder / "yolo_format/obj.names")
-    text = read_truth(folder / "yolo_format/obj_train_data", yolo)
-    coco = read_truth(folder / "coco_format_v2/instances_v2.json")
+    text = load_ground_truth(folder / "yolo_format/obj_train_data", yolo)
+    coco = load_ground_truth(folder / "coco_format_v2/instances_v2.json")
     assert len(voc) == len(text) == len(coco) == 273
     assert voc.image_ids.tolist() == text.image_ids.tolist()
     ours, theirs = sorted_boxes(voc, voc), sorted_boxes(text, text)
@@ -35,9 +35,11 @@ def test_annotations_state_the_sizes_that_fractions_need(shared):
     folder = shared / "data/detection/padilla_formats"
     images = shared / "data/detection/voc_100/data/database/images"
     names = shared / "data/detection/padilla_toy/voc.names"
-    truth = read_truth(folder / "pascalvoc_format")
+    truth = load_ground_truth(folder / "pascalvoc_format")
     by_image, by_annotation = (
-        read_found(folder / "dets/rel_xywh", truth, TextLayout("cxcywh", relative=True, names=names, **where))
+        load_detections(
+            folder / "dets/rel_xywh", truth, TextLayout("cxcywh", relative=True, names=names, **where)
+        )
         for where in ({"images": images}, {"annotations": folder / "pascalvoc_format"})
     )
     np.testing.assert_array_equal(by_image.box, by_annotation.box)
@@ -56,14 +58,14 @@ def test_detections_in_three_layouts_score_the_same(shared):
     folder = shared / "data/detection/padilla_formats"
     images = shared / "data/detection/voc_100/data/database/images"
     names = shared / "data/detection/padilla_toy/voc.names"
-    truth = read_truth(folder / "pascalvoc_format")
+    truth = load_ground_truth(folder / "pascalvoc_format")
     layouts = {
         "abs_xywh": TextLayout("xywh", names=names),
         "abs_xyx2y2": TextLayout("xyxy", names=names),
         "rel_xywh": TextLayout("cxcywh", relative=True, images=images, names=names),
     }
     scores = {
-        name: evaluate(truth, read_found(folder / "dets" / name, truth, layout), "voc12").map
+        name: evaluate(truth, load_detections(folder / "dets" / name, truth, layout), "voc12").map
         for name, layout in layouts.items()
     }
     assert scores["abs_xywh"] == scores["abs_xyx2y2"] == pytest.approx(scores["rel_xywh"], abs=1e-3)
@@ -74,18 +76,18 @@ def test_csv(tmp_path):
     gt, dt = tmp_path / "gt.csv", tmp_path / "dt.csv"
     gt.write_text("file_name,xmin,ymin,xmax,ymax,class\na.jpg,1,2,11,22,cat\nb.jpg,,,,,\n")
     dt.write_text("image,label,conf,x,y,w,h\nsome/a.jpg,cat,0.5,1,2,10,20\n")
-    truth = read_truth(gt)
+    truth = load_ground_truth(gt)
     assert truth.image_ids.tolist() == ["a", "b"]
     assert truth.box.tolist() == [[1, 2, 10, 20]]
-    assert evaluate(truth, read_found(dt, truth)).stats[0] == pytest.approx(1)
+    assert evaluate(truth, load_detections(dt, truth)).stats[0] == pytest.approx(1)
 
 
 def test_score_after_the_box(tmp_path):
     for name, line in (("gt", "cat 1 2 3 4\n"), ("dt", "cat 1 2 3 4 0.25\n")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.txt").write_text(line)
-    truth = read_truth(tmp_path / "gt")
-    found = read_found(tmp_path / "dt", truth, TextLayout(score_last=True))
+    truth = load_ground_truth(tmp_path / "gt")
+    found = load_detections(tmp_path / "dt", truth, TextLayout(score_last=True))
     assert found.score.tolist() == [0.25]
     assert found.box.tolist() == [[1, 2, 3, 4]]
 
@@ -101,26 +103,26 @@ def test_score_after_the_box(tmp_path):
 def test_malformed_lines(line, message, tmp_path):
     (tmp_path / "a.txt").write_text(f"cat 1 2 3 4\n{line}\n")
     with pytest.raises(DataError, match=message):
-        read_truth(tmp_path)
+        load_ground_truth(tmp_path)
 
 
 def test_malformed_xml(tmp_path):
     (tmp_path / "a.xml").write_text("<annotation>\n<object></annotation>")
     with pytest.raises(DataError, match=r"a\.xml, line 2: mismatched tag"):
-        read_truth(tmp_path)
+        load_ground_truth(tmp_path)
     (tmp_path / "a.xml").write_text("<!DOCTYPE x [<!ENTITY a 'b'>]><annotation/>")
     with pytest.raises(DataError, match="document type"):
-        read_truth(tmp_path)
+        load_ground_truth(tmp_path)
 
 
 def test_malformed_csv(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("image,class,x,y,w,h\na,cat,1,2,3,four\n")
     with pytest.raises(DataError, match=r"line 2: 'four' is not a number"):
-        read_truth(path)
+        load_ground_truth(path)
     path.write_text("image,class,x,y\n")
     with pytest.raises(DataError, match="no columns for the box"):
-        read_truth(path)
+        load_ground_truth(path)
 
 
 def test_layouts_are_checked(tmp_path):
@@ -128,5 +130,5 @@ def test_layouts_are_checked(tmp_path):
         TextLayout("yxyx")
     with pytest.raises(UsageError, match="Give the folder of images"):
         TextLayout(relative=True)
-    with pytest.raises(DataError, match="nothing of that name"):
-        read_truth(tmp_path / "none")
+    with pytest.raises(DataError, match="does not exist"):
+        load_ground_truth(tmp_path / "none")

@@ -36,7 +36,7 @@ class Words(Progress):
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv(cache.LIMIT_VARIABLE, raising=False)
-    monkeypatch.setattr(decoded, "_SETTLED", 0)  # the files of these tests are new
+    monkeypatch.setattr(decoded, "_CLOCK_NS", 0)  # the files of these tests are new
     return tmp_path / "cache" / "striate"
 
 
@@ -139,7 +139,7 @@ def test_a_file_of_the_same_size_and_time_is_told_from_the_one_it_replaces(folde
 
 
 def test_what_changed_a_moment_ago_is_not_stored_yet(folder, monkeypatch):
-    monkeypatch.setattr(decoded, "_SETTLED", 3600 * 10**9)
+    monkeypatch.setattr(decoded, "_CLOCK_NS", 3600 * 10**9)
     require_right(opened(folder))
     assert cache.segments() == []
 
@@ -195,7 +195,7 @@ import numpy as np
 from striate.data import DecodedImages, open_data
 from striate.data.images import cache, decoded
 from striate.transforms.preprocess import Preprocess
-cache._PUBLISH_BYTES, decoded._SETTLED = 40_000, 0
+cache._PUBLISH_BYTES, decoded._CLOCK_NS = 40_000, 0
 data = open_data(sys.argv[1])
 pre = Preprocess(size=(72, 72), shorter_side=80)
 source = DecodedImages(data.splits["all"], pre, root=data.root)
@@ -284,7 +284,7 @@ def test_a_small_disk(folder, tmp_path, monkeypatch):
     try:
         monkeypatch.setenv("XDG_CACHE_HOME", str(disk))
         assert cache.limit() == 64 << 10
-        assert "more than the cache may hold" in _told(folder)
+        assert "exceed the cache limit" in _told(folder)
         monkeypatch.setenv(cache.LIMIT_VARIABLE, "1")  # a limit that the disk cannot keep
         assert "No space left on device" in _told(folder)
         assert cache.segments()
@@ -305,7 +305,7 @@ def test_no_folder_to_write_to(folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setenv(cache.LIMIT_VARIABLE, "1")
-    assert "no longer stored" in _told(folder)
+    assert "cannot cache more" in _told(folder)
 
 
 def test_the_least_recently_used_goes_first(tmp_path, monkeypatch):
@@ -330,7 +330,7 @@ def test_more_than_the_limit_is_not_stored_and_removes_nothing(folder, tmp_path,
     make_images(tmp_path / "one" / "a", 2, (200, 0, 0), size=(100, 90))
     read(opened(tmp_path / "one"))
     monkeypatch.setenv(cache.LIMIT_VARIABLE, "0.0001")
-    assert "more than the cache may hold (0 GB" in _told(folder)
+    assert "exceed the cache limit (0 GB" in _told(folder)
     assert len(cache.segments()) == 1
     monkeypatch.setenv(cache.LIMIT_VARIABLE, "much")
     with pytest.raises(UsageError, match="it must be a number of GB"):

@@ -13,7 +13,7 @@ from striate.data import DecodedImages, open_data
 from striate.data.images import decoded
 from striate.data.images.decoded import ImageSubset
 from striate.data.images.loader import stream
-from striate.training.schedule import batches
+from striate.training.schedule import shuffled_batches
 from striate.transforms.preprocess import Preprocess
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def cache_home(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(decoded, "_SETTLED", 0)  # the files of these tests are new
+    monkeypatch.setattr(decoded, "_CLOCK_NS", 0)  # the files of these tests are new
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 def everything(source, workers=2):
     """All images that can be read, and which they are."""
-    order = batches(len(source), 4, seed=0, epoch=0)
+    order = shuffled_batches(len(source), 4, seed=0, epoch=0)
     found = list(stream(source, order, CPU, workers=workers))
     which = np.concatenate([b.samples for b in found])
     pixels = np.concatenate([b.pixels.numpy() for b in found])
@@ -71,16 +71,17 @@ import numpy as np, torch
 from striate.data import DecodedImages, open_data
 from striate.data.images import decoded
 from striate.data.images.loader import stream
-from striate.training.schedule import batches
+from striate.training.schedule import shuffled_batches
 from striate.transforms.augment import augment
 from striate.transforms.preprocess import Preprocess
 
-decoded._SETTLED = 0  # the files are new, and are to be cached all the same
+decoded._CLOCK_NS = 0  # the files are new, and are to be cached all the same
 folder, rank, size, threads, out = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
 data, pre = open_data(folder), Preprocess.for_size(96)
 source = DecodedImages(data.splits["all"], pre, crop=False, root=data.root)
 for epoch in range(2):  # decoding, and from the cache
-    order = [np.array_split(which, size)[rank] for which in batches(len(source), 8, seed=3, epoch=epoch)]
+    whole = shuffled_batches(len(source), 8, seed=3, epoch=epoch)
+    order = [np.array_split(which, size)[rank] for which in whole]
     shown = [
         augment(b.pixels, pre.size, "strong", seed=3, epoch=epoch, samples=b.samples).numpy()
         for b in stream(source, order, torch.device("cpu"), workers=threads)
@@ -127,7 +128,7 @@ def test_unreadable_files_are_named_and_left_out(folder, size):
     (folder / "b" / "000.png").write_text("no image at all")
     source = DecodedImages(open_data(folder).splits["all"], Preprocess.for_size(size))
     assert source.problems == ()
-    order = batches(21, 5, seed=1, epoch=0)
+    order = shuffled_batches(21, 5, seed=1, epoch=0)
     for _ in range(2):
         got = list(stream(source, order, CPU))
         for which, batch in zip(order, got, strict=True):
@@ -141,10 +142,9 @@ def test_unreadable_files_are_named_and_left_out(folder, size):
     assert source.any_readable(np.array([3, 4]))
 
 
-def test_what_does_not_fit_in_memory_is_decoded_each_time(folder, monkeypatch):
+def test_what_does_not_fit_in_memory_is_decoded_each_time(folder):
     samples = open_data(folder).splits["all"]
-    monkeypatch.setattr(decoded, "MAX_BYTES_IN_MEMORY", 1000)
-    source = DecodedImages(samples, Preprocess.for_size(32), cache=False)
+    source = DecodedImages(samples, Preprocess.for_size(32), cache=False, memory=1000)
     first = everything(source)[1]
     assert not source.in_memory
     Image.new("RGB", (40, 36)).save(folder / "a" / "000.png")

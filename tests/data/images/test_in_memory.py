@@ -14,7 +14,6 @@ import striate
 from striate.data import DecodedImages, open_data
 from striate.data.check import check
 from striate.errors import DataError, UsageError
-from striate.training.session import resume
 from striate.transforms.preprocess import Preprocess
 
 RNG = np.random.default_rng(0)
@@ -65,12 +64,12 @@ def test_labels_may_be_names_or_sparse_numbers():
 @pytest.mark.parametrize(
     ("images", "labels", "reason"),
     [
-        (GRAY / 255, LABELS, "they are float64 .*Leave ToTensor"),
-        (RGB[:, :, :, :2], LABELS, "no axis of 1 or 3 channels"),
+        (GRAY / 255, LABELS, "they are float64 .*Remove ToTensor"),
+        (RGB[:, :, :, :2], LABELS, "has 1 or 3 channels"),
         (GRAY[0], LABELS, "they are uint8"),
-        (GRAY, LABELS[:-1], "one label for each image"),
-        (GRAY, np.eye(3)[LABELS], "one label for each image"),
-        (GRAY, LABELS + 0.5, "0.5 is among them"),
+        (GRAY, LABELS[:-1], "one label per image"),
+        (GRAY, np.eye(3)[LABELS], "one label per image"),
+        (GRAY, LABELS + 0.5, "0.5 is not a label"),
     ],
 )
 def test_bad_pairs_are_refused(images, labels, reason):
@@ -113,7 +112,7 @@ def test_npz_with_class_names(tmp_path):
         ({"images": np.array([{}], object), "labels": LABELS}, "allow_pickle"),
         (
             {"images": GRAY, "labels": LABELS, "classes": ["a", "b"]},
-            "2 is among them, and there are 2 classes",
+            "label 2 is out of range for 2 classes",
         ),
     ],
 )
@@ -232,12 +231,12 @@ class Dicts(Pictures):
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (Endless(), "an order of its own.*map-style"),
-        (Cifar(transform=len), "Cifar has a transform of its own.*augment="),
+        (Endless(), "its own order.*map-style"),
+        (Cifar(transform=len), "Cifar has its own transform.*augment="),
         (Dicts(), "an item of Dicts is 'dict'"),
         (Pictures(lambda pixels: pixels / 255), "they are float64"),
-        (42, "it is no path"),
-        ({"trian": (GRAY, LABELS)}, "a split 'trian'"),
+        (42, "neither a path"),
+        ({"trian": (GRAY, LABELS)}, "repeated split 'trian'"),
     ],
 )
 def test_objects_that_cannot_be_used_are_refused(source, reason):
@@ -270,11 +269,11 @@ def test_train_resume_measure_and_check_what_is_in_memory(tmp_path):
     run = striate.train(pair, model="lenet", epochs=1, batch=4, out=str(tmp_path))
     assert run.evaluation.top1 > 0.5
     assert striate.evaluate(run.best, pair).n == 90
-    with pytest.raises(DataError, match="given to Python as an object"):
+    with pytest.raises(DataError, match="it was a Python object"):
         striate.evaluate(run.training.folder)
     with pytest.raises(DataError, match="its data have changed: 90 changed"):
         striate.resume(run.training.folder, data=(255 - pair[0], pair[1]))
-    assert len(resume(run.training.folder, data=open_data(pair)).epochs) == 1
+    assert len(striate.resume(run.training.folder, data=open_data(pair)).training.epochs) == 1
     pair[0][1], pair[0][5] = pair[0][0], pair[0][3]
     kinds = {finding.kind for finding in check(pair).findings}
     assert "conflicting-labels" in kinds

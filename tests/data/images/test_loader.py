@@ -11,7 +11,7 @@ import torch
 from striate.data import InMemoryImages
 from striate.data.images import loader
 from striate.data.images.loader import stream
-from striate.training.schedule import batches
+from striate.training.schedule import shuffled_batches
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def flat(batch):
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_batches_hold_what_the_order_says(workers):
     source = Slow(200)
-    order = batches(200, 33, seed=3, epoch=1)
+    order = shuffled_batches(200, 33, seed=3, epoch=1)
     got = list(stream(source, order, CPU, workers=workers))
     for which, batch in zip(order, got, strict=True):
         assert np.array_equal(batch.samples, which)
@@ -59,7 +59,7 @@ def test_batches_hold_what_the_order_says(workers):
 
 
 def test_the_rest_of_an_epoch_is_the_rest_of_its_batches():
-    order = batches(100, 8, seed=0, epoch=0)
+    order = shuffled_batches(100, 8, seed=0, epoch=0)
     bad = (5, 17, 60)
     whole = [flat(b) for b in stream(Slow(100, bad), order, CPU, workers=2)]
     assert [flat(b) for b in stream(Slow(100, bad), order[7:], CPU, workers=5)] == whole[7:]
@@ -78,7 +78,7 @@ def test_an_image_that_cannot_be_read_is_left_out_of_its_batch():
 def test_arrays_in_memory_are_copied(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)
     source = InMemoryImages(images, np.arange(50), ("x",) * 50, ())
-    order = batches(50, 7, seed=0, epoch=0)
+    order = shuffled_batches(50, 7, seed=0, epoch=0)
     inline = [flat(b) for b in stream(source, order, CPU)]
     for which, (samples, pixels, labels) in zip(order, inline, strict=True):
         assert samples == labels == which.tolist()
@@ -113,7 +113,7 @@ def test_nothing_is_read_far_ahead():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_batches_reach_the_gpu():
-    order = batches(500, 64, seed=0, epoch=0)
+    order = shuffled_batches(500, 64, seed=0, epoch=0)
     bad = (3, 77)
     here = [flat(b) for b in stream(Slow(500, bad), order, CPU)]
     there = list(stream(Slow(500, bad), order, torch.device("cuda"), workers=4))

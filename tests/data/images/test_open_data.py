@@ -10,7 +10,7 @@ import pytest
 from conftest import make_images
 from sklearn.datasets import load_digits
 
-from striate.data import open_data
+from striate.data import DataSet, Samples, images, open_data
 from striate.data.images.folders import find_images
 from striate.errors import DataError, UsageError
 
@@ -101,9 +101,9 @@ def test_folders_without_classes_are_refused(tmp_path, make, reason):
 
 def test_missing_folders_and_odd_files(tmp_path):
     make_images(tmp_path / "flowers" / "a", 1, RED)
-    with pytest.raises(DataError, match="near it lies 'flowers'"):
+    with pytest.raises(DataError, match="did you mean 'flowers'"):
         open_data(tmp_path / "flowrs")
-    with pytest.raises(DataError, match="near it lies 'digits'"):
+    with pytest.raises(DataError, match="did you mean 'digits'"):
         open_data("digitz")
     (tmp_path / "x.rar").write_bytes(b"Rar!")
     with pytest.raises(UsageError, match="neither a folder nor"):
@@ -128,7 +128,7 @@ def test_tables(tmp_path, suffix, delimiter):
         ("", "its first line is ''"),
         ("path,label\n", "no rows"),
         ("path,label\nx.png,\n", ":2: the row has no label"),
-        ("path,label,split\nx.png,a,train\ny.png,a,tset\n", ":3: the split is 'tset'"),
+        ("path,label,split\nx.png,a,train\ny.png,a,tset\n", ":3: unknown split 'tset'"),
         ("path,label,split\nx.png,a,train\ny.png,a,\n", "some rows have a split"),
     ],
 )
@@ -163,10 +163,10 @@ def test_idx_files(tmp_path, zipped, dot):
         (
             idx(np.zeros((2, 3, 3), np.uint8))[:-1],
             idx(np.zeros(2, np.uint8)),
-            "17 values where its header says 18",
+            "17 values, but its header says 18",
         ),
-        (idx(np.zeros((2, 3, 3), np.uint8)), idx(np.zeros(3, np.uint8)), "one label for each image"),
-        (b"PNG!", idx(np.zeros(3, np.uint8)), "does not begin like an idx file"),
+        (idx(np.zeros((2, 3, 3), np.uint8)), idx(np.zeros(3, np.uint8)), "one label per image"),
+        (b"PNG!", idx(np.zeros(3, np.uint8)), "does not start like an idx file"),
         (gzip.compress(b"x" * 100, mtime=0)[:20], idx(np.zeros(3, np.uint8)), "ended before"),
     ],
 )
@@ -223,3 +223,17 @@ def test_real_folders(shared):
     labels = json.loads((shared / "data" / "imagenet_labels" / "imagenet_class_index.json").read_text())
     assert set(open_data(shared / "data" / "imagenette_224").classes) <= {v[0] for v in labels.values()}
     assert len(open_data(shared / "data" / "fashion_mnist_t10k").splits["all"]) == 10_000
+
+
+def test_a_new_format_is_a_row_of_the_table(tmp_path, monkeypatch):
+    def read(text, path):
+        names = tuple(path.read_text().split())
+        pixels = np.zeros((len(names), 8, 8), np.uint8)
+        return DataSet(text, "", ("a",), {"all": Samples(names, np.zeros(len(names), np.int64), pixels)})
+
+    row = images.Format("`x.list`", "names", lambda text, path: path.suffix == ".list", read)
+    (tmp_path / "x.list").write_text("one two")
+    with pytest.raises(UsageError, match="neither a folder"):
+        open_data(tmp_path / "x.list")
+    monkeypatch.setattr(images, "FORMATS", (*images.FORMATS, row))
+    assert open_data(tmp_path / "x.list").splits["all"].names == ("one", "two")

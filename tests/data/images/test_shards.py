@@ -14,7 +14,7 @@ from striate.data import DecodedImages, open_data
 from striate.data.images import shards
 from striate.data.images.loader import stream
 from striate.errors import DataError
-from striate.training.schedule import batches
+from striate.training.schedule import shuffled_batches
 from striate.transforms.preprocess import Preprocess
 
 
@@ -65,7 +65,7 @@ def test_samples_in_any_order(tmp_path, named):
     assert gray(samples) == ids
     assert [data.classes[label] for label in samples.labels] == [str(i % 3) for i in ids]
     source = DecodedImages(samples, Preprocess.for_size(4, 1))
-    order = batches(len(samples), 16, seed=5, epoch=2)
+    order = shuffled_batches(len(samples), 16, seed=5, epoch=2)
     for which, batch in zip(order, stream(source, order, torch.device("cpu"), workers=4), strict=True):
         assert np.array_equal(batch.pixels[:, 0, 0, 0], np.array(ids)[which])
 
@@ -108,17 +108,17 @@ def test_what_has_no_label_is_told(tmp_path):
     write(tmp_path / "s.tar", [("a.png", png(1)), ("a.cls", b"0"), ("b.png", png(2)), ("c.cls", b"1")])
     data = open_data(tmp_path / "s.tar")
     assert gray(data.splits["all"]) == [1]
-    assert data.notes == ("1 images of the shards have no label and are passed over",)
+    assert data.notes == ("skipped 1 images without a label",)
 
 
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
-        ([("a.png", png(1)), ("a.cls", b"3")], "its class is 3, and the file of class names has 2"),
+        ([("a.png", png(1)), ("a.cls", b"3")], "its class is 3, but the file of class names has 2"),
         ([("a.png", png(1)), ("a.cls", b"")], "the label is empty"),
-        ([("a.png", png(1)), ("a.json", b"{")], "it is no JSON"),
-        ([("a.png", png(1)), ("a.json", b'{"caption": "x"}')], "no image with a label"),
-        ([("a.mp4", b"x"), ("a.cls", b"1")], "no image with a label"),
+        ([("a.png", png(1)), ("a.json", b"{")], "it is not valid JSON"),
+        ([("a.png", png(1)), ("a.json", b'{"caption": "x"}')], "no labelled image"),
+        ([("a.mp4", b"x"), ("a.cls", b"1")], "no labelled image"),
     ],
 )
 def test_bad_samples_are_refused(tmp_path, members, reason):
@@ -130,7 +130,7 @@ def test_bad_samples_are_refused(tmp_path, members, reason):
 
 def test_missing_shards_and_wild_patterns(tmp_path):
     shard(tmp_path / "s" / "0.tar", 0, 3)
-    with pytest.raises(DataError, match=r"2 of 3 shards are missing, first .*/1\.tar"):
+    with pytest.raises(DataError, match=r"2 of 3 shards are missing, the first is .*/1\.tar"):
         open_data(tmp_path / "s" / "{0..2}.tar")
     for wild in ("{0..999999999999}.tar", "{0..999}{0..999}.tar"):
         with pytest.raises(DataError, match="100,000"):

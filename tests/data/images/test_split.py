@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from striate.data import DataSet, Samples, SplitPlan
-from striate.data.images import split
+from striate.data import DataSet, Samples, SplitPlan, split
 from striate.errors import DataError, UsageError
 
 

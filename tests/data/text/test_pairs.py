@@ -36,9 +36,9 @@ def test_parallel_files_find_their_other_splits(tmp_path):
     folder = open_pairs(tmp_path)
     assert folder.splits["val"].sources == ("de 0",)
     assert folder.notes == (
-        "from de to en (--from and --to say otherwise)",
-        "1 of 1 sources of val are in train, too",
-        "2 of 2 sources of test are in train, too",
+        "from de to en (--from and --to change this)",
+        "1 of 1 sources of val are also in train",
+        "2 of 2 sources of test are also in train",
     )
     assert open_pairs(tmp_path, languages=("en", "de")).splits["val"].sources == ("en 0",)
 
@@ -80,12 +80,12 @@ def test_a_table_of_images(tmp_path):
 def test_empty_sides_are_left_out_and_counted(tmp_path):
     data = open_pairs(write(tmp_path / "a.tsv", "one\t1\n\t2\nthree\t\n\nfour\t4\n"))
     assert data.splits["all"].sources == ("one", "four")
-    assert data.notes == ("2 pairs have an empty side and are left out: a.tsv:2",)
+    assert data.notes == ("skipped 2 pairs with an empty side, the first at a.tsv:2",)
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path):
     (tmp_path / "a.tsv").write_bytes(b"one\t1\n\xff\t2\n")
-    with pytest.raises(DataError, match=r"a\.tsv:2: the line is no UTF-8"):
+    with pytest.raises(DataError, match=r"a\.tsv:2: the line is not valid UTF-8"):
         open_pairs(tmp_path / "a.tsv")
 
 
@@ -107,5 +107,5 @@ def test_division_keeps_equal_sources_together(tmp_path):
 
 
 def test_too_little_to_measure_by(tmp_path):
-    with pytest.raises(DataError, match="Training and val need one each"):
+    with pytest.raises(DataError, match="Train and val need at least one pair each"):
         split_pairs(open_pairs(write(tmp_path / "a.tsv", "one\t1\n")))

@@ -33,4 +33,4 @@ def test_little_is_padding_and_epochs_differ():
 
 def test_rows_are_filled_up_with_pad():
     assert pad_sequences([[5, 6], [7]]).tolist() == [[5, 6], [7, 0]]
-    assert pad_sequences([[]], least=2).tolist() == [[0, 0]]
+    assert pad_sequences([[]], min_length=2).tolist() == [[0, 0]]

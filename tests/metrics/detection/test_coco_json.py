@@ -206,7 +206,7 @@ def test_mistakes_are_told_with_their_place(tmp_path):
     with pytest.raises(DataError, match=r"dt\.json, line 3, column \d+"):
         read_detections(dt, truth)
     dt.write_text("[" + ROW.replace('"score"', '"sure"') + "]")
-    with pytest.raises(DataError, match=r"without score|no object with score"):
+    with pytest.raises(DataError, match=r"without score|not an object with score"):
         read_detections(dt, truth)
     with pytest.raises(DataError, match=r"cannot read .*nowhere\.json: No such file"):
         read_ground_truth(tmp_path / "nowhere.json")

@@ -9,7 +9,7 @@ from striate.errors import UsageError
 from striate.metrics.detection import CocoSettings, detections, evaluate_coco, ground_truth
 from striate.metrics.detection.breakdown import KINDS, breakdown
 from striate.metrics.detection.explain import by_size, calibration, confusion, curves, match, operating_point
-from striate.metrics.detection.resampling import _weighted_ap, bootstrap, compare
+from striate.metrics.detection.resampling import bootstrap, compare, weighted_ap
 
 AT = np.array([[0, 0, 10, 10], [100, 0, 10, 10], [200, 0, 10, 10], [300, 0, 10, 10]], float)
 CATS = {1: "cat", 2: "dog"}
@@ -187,7 +187,7 @@ def test_a_draw_is_the_data_set_with_images_repeated(seed):
     for k in range(3):
         rows = order[found.category[order] == k]
         positives = times[truth.image[(truth.category == k) & ~truth.crowd]].sum()
-        ap = _weighted_ap(
+        ap = weighted_ap(
             times[None, found.image[rows]],
             m.right[rows],
             m.wrong[rows],
@@ -220,7 +220,7 @@ def test_mistakes_of_the_caller():
     truth, found = one_of_each()
     with pytest.raises(UsageError, match="IoU threshold 0"):
         match(truth, found, 0)
-    with pytest.raises(UsageError, match="20 at least"):
+    with pytest.raises(UsageError, match="at least 20"):
         bootstrap(truth, found, draws=3)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from striate.data.detection import read_found, read_truth
+from striate.data.detection import load_detections, load_ground_truth
 from striate.errors import DataError, UsageError
 from striate.metrics.detection import VocSettings, detections, evaluate, evaluate_voc, ground_truth
 
@@ -20,8 +20,8 @@ from striate.metrics.detection import VocSettings, detections, evaluate, evaluat
 )
 def test_worked_example(iou, ap11, ap, shared):
     case = shared / "data/detection/padilla_voc_case/test_case_1"
-    truth = read_truth(case / "gts")
-    found = read_found(case / "dets", truth)
+    truth = load_ground_truth(case / "gts")
+    found = load_detections(case / "dets", truth)
     for style, expected in (("voc07", ap11), ("padilla-11", ap11), ("voc12", ap), ("padilla", ap)):
         assert evaluate(truth, found, style, iou=iou).map == pytest.approx(expected, abs=5e-11)
 

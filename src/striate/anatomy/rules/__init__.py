@@ -1,7 +1,7 @@
-"""What each operator does to sight: the table of the operators whose rule is known in closed form.
+"""How each operator changes receptive fields: the table of rules.
 
-A rule is given a `Call` and returns what the operator's result sees. Elementwise operators need no entry:
-torch marks them. An operator that is neither here nor marked is reported as not known, never guessed.
+A rule gets a `Call` and returns the receptive fields of the result. Elementwise operators need no entry:
+torch tags them as pointwise. Other operators without an entry are reported as untracked, never guessed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from striate.anatomy.rules import layout, values, windows
 from striate.anatomy.rules.call import Rule
 
 _NAMES: dict[Rule, str] = {
-    values.same: """
+    values.unchanged: """
         alias detach clone lift lift_fresh contiguous _to_copy lift_fresh_copy native_dropout
         alpha_dropout tril triu native_channel_shuffle channel_shuffle bernoulli
+        _native_batch_norm_legit_no_training _batch_norm_no_update
     """,
     values.overwrite: "copy",
-    # torch does not mark these as elementwise:
+    # torch does not tag these as pointwise:
     values.elementwise: """
         hardswish threshold log_sigmoid_forward _prelu_kernel rrelu_with_noise where masked_fill
         embedding _embedding_bag lerp addcmul addcdiv index_put
@@ -61,10 +62,9 @@ _NAMES: dict[Rule, str] = {
     values.layer_norm: "native_layer_norm _fused_rms_norm rms_norm",
     values.group_norm: "native_group_norm",
     values.batch_norm: """
-        native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training
-        cudnn_batch_norm _batch_norm_with_update _batch_norm_no_update
+        native_batch_norm _native_batch_norm_legit cudnn_batch_norm _batch_norm_with_update
     """,
-    values.product: "mm addmm bmm baddbmm mv dot vdot linear",
+    values.matmul: "mm addmm bmm baddbmm mv dot vdot linear",
     values.attention: """
         scaled_dot_product_attention _scaled_dot_product_flash_attention
         _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_efficient_attention
@@ -74,9 +74,9 @@ _NAMES: dict[Rule, str] = {
     windows.pixel_unshuffle: "pixel_unshuffle",
     windows.im2col: "im2col",
     windows.unfold: "unfold",
-    layout.pick: "index index_select",
+    layout.index: "index index_select",
     layout.reorder: "flip roll",
-    values.nothing: """
+    values.independent: """
         zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty
         new_full zero fill empty arange new_empty_strided
     """,
@@ -86,15 +86,9 @@ RULES: dict[str, Rule] = {name: rule for rule, names in _NAMES.items() for name 
 
 
 def find(func: torch._ops.OpOverload) -> Rule | None:
-    """The rule of an operator; None where there is none. In-place forms have that of the plain one."""
+    """The rule of an operator, or None; an in-place operator has the rule of its out-of-place form."""
     name = func.overloadpacket.__name__
-    plain = name.removesuffix("_")
-    rule = RULES.get(name) or RULES.get(plain)
-    if rule is values.batch_norm and name in (
-        "_native_batch_norm_legit_no_training",
-        "_batch_norm_no_update",
-    ):
-        return values.same
+    rule = RULES.get(name) or RULES.get(name.removesuffix("_"))
     if rule is None and torch.Tag.pointwise in func.tags:
         return values.elementwise
     return rule

@@ -1,121 +1,113 @@
-"""Operators that read neighbouring units: convolutions, pools, resizing, padding, windows in a row."""
+"""Rules for operators that read neighbouring units: convolutions, pools, resizing, padding, unfolding."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from striate.anatomy import field, sight
-from striate.anatomy.field import Taps
-from striate.anatomy.rules.call import Call, per_axis
-from striate.anatomy.sight import Sight
+from striate.anatomy import propagation, receptive_fields
+from striate.anatomy.propagation import Fields
+from striate.anatomy.receptive_fields import IndexMap
+from striate.anatomy.rules.call import Call, Rule, per_axis
 
 
-def window(call: Call) -> Sight | None:
-    """Convolutions and pools. A channel sees all channels of its group, so only other dimensions move."""
-    seen, x = call.main()
+def window(call: Call) -> Fields | None:
+    """Convolutions and pools. Channels of a group see all its channels, so only spatial indices matter."""
+    fields, x = call.first()
     args = call.args
-    kernel: list[int]
-    if "weight" in args:
-        kernel = list(args["weight"].shape[2:])
-        if call.see(args["weight"]) is not None:
-            return sight.unknown(seen)
-    else:
-        kernel = per_axis(args["kernel_size"], x.ndim - 2, 1)
+    if "weight" in args and call.fields_of(args["weight"]) is not None:
+        return propagation.unknown(fields)
+    kernel, stride, padding, dilation, _ = parameters(args, x.ndim).values()
     count = len(kernel)
-    stride = per_axis(args.get("stride") or kernel, count, 1)
-    padding = per_axis(args.get("padding"), count, 0)
-    dilation = per_axis(args.get("dilation"), count, 1)
-    shape = field.transposed if args.get("transposed") else field.window
-    if "weight" in args and any(axis.dim == x.ndim - count - 1 for axis in seen):
-        seen = sight.contracted(seen, x.shape, [x.ndim - count - 1], call.size)
+    index_map = receptive_fields.transposed_conv if args.get("transposed") else receptive_fields.conv
     first = x.ndim - count
-    taps = {first + i: shape(kernel[i], stride[i], padding[i], dilation[i]) for i in range(count)}
-    return sight.through_each(seen, taps)
+    if "weight" in args and any(axis.dim == first - 1 for axis in fields):
+        fields = propagation.reduce(fields, x.shape, [first - 1], call.image_size)
+    return propagation.apply(
+        fields, {first + i: index_map(kernel[i], stride[i], padding[i], dilation[i]) for i in range(count)}
+    )
 
 
-def adaptive_pool(call: Call) -> Sight | None:
-    """Adaptive pools; one output unit is a sum over all."""
-    seen, x = call.main()
+def parameters(args: dict[str, Any], ndim: int) -> dict[str, tuple[int, ...]]:
+    """Kernel, stride, padding, dilation and output padding of a convolution or pool, for each image axis."""
+    weight = args.get("weight")
+    kernel = per_axis(args["kernel_size"], ndim - 2, 1) if weight is None else weight.shape[2:]
+    out = {"kernel": tuple(kernel)}
+    for name, default in {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}.items():
+        value = args.get(name) or (list(kernel) if name == "stride" else None)
+        out[name] = tuple(per_axis(value, len(kernel), default))
+    return out
+
+
+def adaptive_pool(call: Call) -> Fields | None:
+    """Adaptive pools; a single output unit is a reduction."""
+    fields, x = call.first()
     sizes = list(call.args["output_size"])
     for i, after in enumerate(sizes):
         dim = x.ndim - len(sizes) + i
         if after == 1:
-            seen = sight.contracted(seen, x.shape, [dim], call.size)
+            fields = propagation.reduce(fields, x.shape, [dim], call.image_size)
         else:
-            seen = sight.through(seen, dim, field.adaptive(x.shape[dim], after))
-    return seen
+            fields = propagation.apply(fields, {dim: receptive_fields.adaptive_pool(x.shape[dim], after)})
+    return fields
 
 
-def resize_nearest(call: Call) -> Sight | None:
-    """Nearest-neighbour interpolation."""
-    return _resized(call, lambda before, after: field.nearest(before, after))
+def _resize(index_map: Callable[..., IndexMap], **options: Any) -> Rule:
+    """The rule of an interpolation, given the index map of one axis and options of that map."""
+
+    def rule(call: Call) -> Fields | None:
+        fields, x = call.first()
+        align = {"align_corners": bool(call.args["align_corners"])} if "align_corners" in call.args else {}
+        sizes = {dim: (x.shape[dim], call.out_shape[dim]) for dim in range(2, x.ndim)}
+        maps = {dim: index_map(*before_after, **align, **options) for dim, before_after in sizes.items()}
+        return propagation.apply(fields, maps)
+
+    return rule
 
 
-def resize_nearest_exact(call: Call) -> Sight | None:
-    """Nearest-neighbour interpolation that takes the middle."""
-    return _resized(call, lambda before, after: field.nearest(before, after, exact=True))
+resize_nearest = _resize(receptive_fields.nearest_resize)
+resize_nearest_exact = _resize(receptive_fields.nearest_resize, exact=True)
+resize_linear = _resize(receptive_fields.linear_resize)
+resize_cubic = _resize(receptive_fields.linear_resize, extra=1)
 
 
-def resize_linear(call: Call) -> Sight | None:
-    """Linear, bilinear and trilinear interpolation."""
-    align = bool(call.args["align_corners"])
-    return _resized(call, lambda before, after: field.linear(before, after, align))
-
-
-def resize_cubic(call: Call) -> Sight | None:
-    """Bicubic interpolation."""
-    align = bool(call.args["align_corners"])
-    return _resized(call, lambda before, after: field.linear(before, after, align, beyond=1))
-
-
-def _resized(call: Call, taps: Callable[[int, int], Taps]) -> Sight | None:
-    seen, x = call.main()
-    for dim in range(2, x.ndim):
-        seen = sight.through(seen, dim, taps(x.shape[dim], call.out[dim]))
-    return seen
-
-
-def pad(call: Call) -> Sight | None:
-    """Padding of any kind: pixels before the first move the field; what reflection repeats is not counted."""
-    seen, x = call.main()
+def pad(call: Call) -> Fields | None:
+    """Padding of any kind, which shifts the receptive field; pixels repeated by reflection are ignored."""
+    fields, x = call.first()
     amounts = list(call.args["pad"] if "pad" in call.args else call.args["padding"])
     for i in range(0, len(amounts), 2):
-        if amounts[i]:
-            seen = sight.through(seen, x.ndim - 1 - i // 2, Taps(1, ((-amounts[i],),)))
-    return seen
+        fields = propagation.apply(fields, {x.ndim - 1 - i // 2: IndexMap(1, ((-amounts[i],),))})
+    return fields
 
 
-def pixel_shuffle(call: Call) -> Sight | None:
-    """Channels become pixels: r neighbours see the same."""
-    seen, x = call.main()
-    r: int = call.args["upscale_factor"]
-    for dim in (x.ndim - 2, x.ndim - 1):
-        seen = sight.through(seen, dim, Taps(1, ((0,),) * r))
-    return seen
+def pixel_shuffle(call: Call) -> Fields | None:
+    """Channels become pixels: r neighbours get the same receptive field."""
+    fields, x = call.first()
+    index_map = IndexMap(1, ((0,),) * call.args["upscale_factor"])
+    return propagation.apply(fields, dict.fromkeys((x.ndim - 2, x.ndim - 1), index_map))
 
 
-def pixel_unshuffle(call: Call) -> Sight | None:
+def pixel_unshuffle(call: Call) -> Fields | None:
     """Pixels become channels."""
-    seen, x = call.main()
+    fields, x = call.first()
     r: int = call.args["downscale_factor"]
-    for dim in (x.ndim - 2, x.ndim - 1):
-        seen = sight.through(seen, dim, Taps(r, (tuple(range(r)),)))
-    return seen
+    index_map = IndexMap(r, (tuple(range(r)),))
+    return propagation.apply(fields, dict.fromkeys((x.ndim - 2, x.ndim - 1), index_map))
 
 
-def im2col(call: Call) -> Sight | None:
-    """`F.unfold`: windows in a row."""
-    seen, x = call.main()
-    columns = [1, 1]
-    for i in range(2):
+def im2col(call: Call) -> Fields | None:
+    """`F.unfold`: the windows of a convolution as one sequence."""
+    fields, x = call.first()
+    columns = []
+    for i, dim in enumerate((x.ndim - 2, x.ndim - 1)):
         k, s, p, d = (call.args[name][i] for name in ("kernel_size", "stride", "padding", "dilation"))
-        seen = sight.through(seen, x.ndim - 2 + i, field.window(k, s, p, d))
-        columns[i] = (x.shape[x.ndim - 2 + i] + 2 * p - d * (k - 1) - 1) // s + 1
-    return sight.reshaped(seen, [*call.out[:-1], *columns], call.out, call.size)
+        fields = propagation.apply(fields, {dim: receptive_fields.conv(k, s, p, d)})
+        columns.append((x.shape[dim] + 2 * p - d * (k - 1) - 1) // s + 1)
+    return propagation.reshape(fields, [*call.out_shape[:-1], *columns], call.out_shape, call.image_size)
 
 
-def unfold(call: Call) -> Sight | None:
-    """`Tensor.unfold`: windows along a dimension, their contents in a new one."""
-    seen, x = call.main()
+def unfold(call: Call) -> Fields | None:
+    """`Tensor.unfold`: windows along a dimension, with their content in a new last dimension."""
+    fields, x = call.first()
     dim = call.args["dimension"] % x.ndim
-    return sight.through(seen, dim, field.window(call.args["size"], call.args["step"]))
+    return propagation.apply(fields, {dim: receptive_fields.conv(call.args["size"], call.args["step"])})

@@ -1,4 +1,4 @@
-"""The check-up: what is wrong with a data set, found before anything is trained on it."""
+"""Data check: find broken files, duplicates, leakage and label problems before training."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,29 +20,22 @@ from striate.data import open_data
 from striate.data.check.duplicates import connected_components, find_copies
 from striate.data.check.files import scan_folder
 from striate.data.check.images import ImageStats, inspect_image
-from striate.data.check.labels import Found, check_classes
-from striate.data.check.records import (
-    KINDS,
-    SERIOUS,
-    WARNING,
-    CheckReport,
-    Finding,
-    Item,
-    Kind,
-    sort_findings,
-)
+from striate.data.check.labels import check_classes
+from striate.data.check.records import KINDS, WARNING, CheckReport, Finding, Found, Item, sort_findings
 from striate.data.images.samples import UNSPLIT, DataSet
 from striate.device import cpu_count
 from striate.errors import DataError, DecodeError
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Uint8Array
 
-__all__ = ["KINDS", "SERIOUS", "WARNING", "CheckReport", "Finding", "Item", "Kind", "check", "quick_check"]
+__all__ = ["KINDS", "CheckReport", "Finding", "Item", "check", "quick_check"]
 
-STYLE = 0.2  # share of the images from which on a trait is the nature of the data, and no defect
-BLANKS = 0.01  # the same for nearly blank ones: handwriting leaves much of a page white
-_TRAITS = ("tiny", "blurred", "dark", "overexposed", "odd-shape", "odd-one-out", "turned", "not-rgb", "deep")
-_ABOUT_CLASSES = frozenset({
+_NORMAL = 0.2  # a property of more than this fraction of the images is normal for the dataset
+_NORMAL_BLANK = 0.01  # the same for nearly blank images: in handwriting much of the page is white
+_PROPERTIES = (
+    "tiny", "blurred", "dark", "overexposed", "odd-shape", "odd-one-out", "turned", "not-rgb", "deep",
+)  # fmt: skip
+_NOT_IMAGES = frozenset({
     "layout", "similar-classes", "missing-class", "scarce-class", "few-images", "imbalance", "not-held-out",
     "hidden", "loops", "denied", "style", "other-files",
 })  # fmt: skip
@@ -49,7 +43,7 @@ _ABOUT_CLASSES = frozenset({
 
 @dataclass(frozen=True)
 class _Image:
-    """One image to look at: what to read, and what is known of it."""
+    """An image to check."""
 
     source: Callable[[], str | bytes | Uint8Array]
     name: str
@@ -57,7 +51,7 @@ class _Image:
     split: str
 
     def inspect(self) -> ImageStats:
-        """Look at it; what it cannot be taken from is reported as any other fault."""
+        """Check the image; an unreadable one is a result, not an error."""
         try:
             return inspect_image(self.source(), self.name)
         except DecodeError as error:
@@ -68,75 +62,58 @@ class _Image:
 
 
 def check(source: Any, *, workers: int | None = None, progress: Progress = SILENT) -> CheckReport:
-    """Look at every image of a data set; reads only, and needs no network.
+    """Check every image of a dataset. Reads only.
 
     Args:
-        source: as for `striate.data.open_data`; a folder that cannot be trained on is looked at all the same.
-        workers: threads; None for as many as there are processors.
-        progress: is told of each image.
+        source: as for `striate.data.open_data`; also a folder with another layout.
+        workers: number of threads; None for the number of processors.
+        progress: receives one update per image.
 
     Returns:
-        What was found, most serious first.
+        The findings, most serious first.
 
     Raises:
-        DataError: there is nothing there, or no image in it.
+        DataError: the path does not exist, or contains no image.
     """
     started = time.perf_counter()
     found: Found = defaultdict(list)
-    data = _data(source, found)
-    text = os.fspath(source) if data is None else data.source
-    images = _strays(text, found) if data is None else _images(data, found)
+    data = _open(source, found)
+    name = os.fspath(source) if data is None else data.source
+    images = _images_of_folder(name, found) if data is None else _images_of_dataset(data, found)
     if not images:
-        raise DataError(f"nothing to check in {text!r}", "there is no image in it", "Give a folder of images")
-    progress.begin("checking", len(images))
-    pool = ThreadPoolExecutor(workers or cpu_count(), thread_name_prefix="check")
-    try:
-        looks = []
-        for seen in pool.map(_Image.inspect, images):
-            looks.append(seen)
-            progress.advance(1)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        progress.end()
-    _single(images, looks, found)
-    _copies(images, looks, found)
-    return CheckReport(
-        text,
-        len(images),
-        dict(Counter(image.label for image in images if image.label)),
-        dict(Counter(image.split for image in images if image.split)),
-        sort_findings(found, _ABOUT_CLASSES),
-        time.perf_counter() - started,
-        data,
-    )
+        raise DataError(f"cannot check {name!r}", "it contains no image", "Give a folder with images")
+    stats = _inspect(images, workers or cpu_count(), progress)
+    _find_properties(images, stats, found)
+    _find_duplicates(images, stats, found)
+    classes = dict(Counter(image.label for image in images if image.label))
+    splits = dict(Counter(image.split for image in images if image.split))
+    findings, seconds = sort_findings(found, _NOT_IMAGES), time.perf_counter() - started
+    return CheckReport(name, len(images), classes, splits, findings, seconds, data)
 
 
 def quick_check(data: DataSet) -> list[str]:
-    """What names, labels and file sizes alone tell, in at most two lines; decodes nothing.
+    """Check names, labels and file contents without decoding; return at most one line.
 
-    Finds classes of like names, and files of equal content under two classes or in two splits.
+    Finds similar class names, and equal files in two classes or in two splits, in about one second.
 
     Args:
-        data: divided or not; a division that puts copies on both sides is found too.
+        data: with or without splits; a split that separates copies is found too.
     """
     found: Found = defaultdict(list)
     check_classes(data, found)
     if all(samples.in_files for samples in data.splits.values()):
-        _same_bytes(_listed(data), found)
+        _find_equal_files(_images(data), found)
     lines = []
-    for finding in sort_findings(found, _ABOUT_CLASSES):
-        if finding.kind not in ("similar-classes", "conflicting-labels", "leakage"):
-            continue
-        first = " and ".join(_short(item, data.root) for item in finding.groups[0])
-        more = f", and {len(finding.groups) - 1} more" if len(finding.groups) > 1 else ""
-        lines.append(f"{finding.title.lower()}: {first}{more}")
-    if not lines:
-        return []
-    return [f"{'; '.join(lines[:2])}. `striate check {data.source}` tells all"]
+    for finding in sort_findings(found, _NOT_IMAGES):
+        if finding.kind in ("similar-classes", "conflicting-labels", "leakage"):
+            first = " and ".join(_relative(item, data.root) for item in finding.groups[0])
+            more = f", and {len(finding.groups) - 1} more" if len(finding.groups) > 1 else ""
+            lines.append(f"{finding.title.lower()}: {first}{more}")
+    return [f"{'; '.join(lines[:2])}. Run `striate check {data.source}` for details"] if lines else []
 
 
-def _data(source: Any, found: Found) -> DataSet | None:
-    """The data set; None for a folder that is none, which is a finding."""
+def _open(source: Any, found: Found) -> DataSet | None:
+    """Open a dataset; None for a folder with another layout, which is a finding."""
     try:
         return open_data(source)
     except DataError as error:
@@ -146,16 +123,16 @@ def _data(source: Any, found: Found) -> DataSet | None:
         return None
 
 
-def _strays(text: str, found: Found) -> list[_Image]:
-    """What images there are in a folder that is no data set."""
-    paths = scan_folder(Path(text).expanduser(), frozenset(), found)
-    del found["passed-over-images"][:]  # they are checked, and the layout is told
+def _images_of_folder(folder: str, found: Found) -> list[_Image]:
+    """List all images in a folder without the layout of a dataset."""
+    paths = scan_folder(Path(folder).expanduser(), frozenset(), found)
+    found["passed-over-images"].clear()  # they are checked, and the layout is already a finding
     return [_Image(partial(str, name), name, "", "") for name in paths if os.access(name, os.F_OK)]
 
 
-def _images(data: DataSet, found: Found) -> list[_Image]:
-    """The images of a data set."""
-    images = _listed(data)
+def _images_of_dataset(data: DataSet, found: Found) -> list[_Image]:
+    """List the images of a dataset; check its classes and the other files in its folder."""
+    images = _images(data)
     check_classes(data, found)
     path = Path(data.source).expanduser()
     if path.is_dir() and all(samples.in_files for samples in data.splits.values()):
@@ -163,7 +140,7 @@ def _images(data: DataSet, found: Found) -> list[_Image]:
     return images
 
 
-def _listed(data: DataSet) -> list[_Image]:
+def _images(data: DataSet) -> list[_Image]:
     return [
         _Image(partial(samples.fetch, i), name, data.classes[label], "" if split == UNSPLIT else split)
         for split, samples in data.splits.items()
@@ -171,67 +148,79 @@ def _listed(data: DataSet) -> list[_Image]:
     ]
 
 
-def _single(images: list[_Image], looks: list[ImageStats], found: Found) -> None:
-    """What each image shows by itself; traits of many are told once."""
-    traits: Found = defaultdict(list)
-    sides = [min(seen.size) for seen in looks if seen.print is not None]
-    small = min(32.0, median(sides) / 2) if sides else 0.0
-    for image, seen in zip(images, looks, strict=True):
-        if seen.kind:
-            found[seen.kind].append((image.item(seen.error),))
-        elif min(seen.size) < max(small, (median(sides) if sides else 0) / 8):
-            traits["tiny"].append((image.item(f"{seen.size[0]}x{seen.size[1]} px"),))
-        for kind, detail in seen.facts:
-            (traits if kind in _TRAITS else found)[kind].append((image.item(detail),))
-    for kind, items in traits.items():
-        share = BLANKS if kind == "odd-one-out" else STYLE
-        if KINDS[kind].severity == WARNING and len(items) > max(3, share * len(images)):
-            detail = (
-                f"{len(items):,} of {len(images):,}: {KINDS[kind].title[0].lower()}{KINDS[kind].title[1:]}"
-            )
+def _inspect(images: list[_Image], workers: int, progress: Progress) -> list[ImageStats]:
+    progress.begin("checking", len(images))
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="check")
+    try:
+        stats = []
+        for one in pool.map(_Image.inspect, images):
+            stats.append(one)
+            progress.advance(1)
+        return stats
+    finally:
+        pool.shutdown(cancel_futures=True)
+        progress.end()
+
+
+def _find_properties(images: list[_Image], stats: list[ImageStats], found: Found) -> None:
+    """Find problems of single images; properties of many images become one finding."""
+    properties: Found = defaultdict(list)
+    sides = [min(one.size) for one in stats if one.print is not None]
+    typical = median(sides) if sides else 0
+    for image, one in zip(images, stats, strict=True):
+        if one.kind:
+            found[one.kind].append((image.item(one.error),))
+        elif min(one.size) < max(min(32.0, typical / 2), typical / 8):
+            properties["tiny"].append((image.item(f"{one.size[0]}x{one.size[1]} px"),))
+        for kind, detail in one.facts:
+            (properties if kind in _PROPERTIES else found)[kind].append((image.item(detail),))
+    for kind, items in properties.items():
+        normal = _NORMAL_BLANK if kind == "odd-one-out" else _NORMAL
+        if KINDS[kind].severity == WARNING and len(items) > max(3, normal * len(images)):
+            title = KINDS[kind].title
+            detail = f"{len(items):,} of {len(images):,}: {title[0].lower()}{title[1:]}"
             found["style"].append((Item(items[0][0].path, detail=detail),))
         else:
             found[kind] += items
-    _lone_formats(images, looks, found)
+    _find_lone_formats(images, stats, found)
 
 
-def _lone_formats(images: list[_Image], looks: list[ImageStats], found: Found) -> None:
-    """Up to two files of a format in at least fifty of another; with what else is odd about them."""
-    formats = Counter(seen.format for seen in looks if seen.format)
+def _find_lone_formats(images: list[_Image], stats: list[ImageStats], found: Found) -> None:
+    """Find up to two files of one format among at least fifty of another; merge them with blank images."""
+    formats = Counter(one.format for one in stats if one.format)
     if not formats:
         return
     main, most = formats.most_common(1)[0]
-    blank = {items[0].path: items[0].detail for items in found["odd-one-out"]}
-    for image, seen in zip(images, looks, strict=True):
-        if seen.format and formats[seen.format] <= 2 and most >= 50:
-            detail = f"{seen.format} among {most:,} {main}"
-            blank[image.name] = f"{detail}; {blank[image.name]}" if image.name in blank else detail
+    details = {items[0].path: items[0].detail for items in found["odd-one-out"]}
+    for image, one in zip(images, stats, strict=True):
+        if one.format and formats[one.format] <= 2 and most >= 50:
+            detail = f"{one.format} among {most:,} {main}"
+            details[image.name] = f"{detail}; {details[image.name]}" if image.name in details else detail
     by_name = {image.name: image for image in images}
-    # Both reasons together are the surest.
-    order = sorted(blank, key=lambda name: (";" not in blank[name], name))
-    found["odd-one-out"] = [(by_name[name].item(blank[name]),) for name in order]
+    # Images with both properties come first.
+    order = sorted(details, key=lambda name: (";" not in details[name], name))
+    found["odd-one-out"] = [(by_name[name].item(details[name]),) for name in order]
 
 
-def _copies(images: list[_Image], looks: list[ImageStats], found: Found) -> None:
-    """Equal files, and the same picture in different ones, sorted by what they spoil."""
+def _find_duplicates(images: list[_Image], stats: list[ImageStats], found: Found) -> None:
+    """Find equal files and near duplicates."""
     by_digest = defaultdict(list)
-    for i, seen in enumerate(looks):
-        if seen.digest:
-            by_digest[seen.digest].append(i)
-    firsts = [members[0] for members in by_digest.values() if looks[members[0]].print is not None]
-    prints = [p for i in firsts if (p := looks[i].print) is not None]
-    alike = np.array(firsts, np.int64)[find_copies(prints)] if firsts else np.empty((0, 2), np.int64)
-    chained = [(members[0], other) for members in by_digest.values() for other in members[1:]]
-    pairs = np.concatenate([alike, np.array(chained, np.int64).reshape(-1, 2)])
+    for i, one in enumerate(stats):
+        if one.digest:
+            by_digest[one.digest].append(i)
+    firsts = (members[0] for members in by_digest.values())
+    prints = {i: p for i in firsts if (p := stats[i].print) is not None}
+    similar = np.array([*prints], np.int64)[find_copies([*prints.values()])]
+    equal_pairs = [(members[0], other) for members in by_digest.values() for other in members[1:]]
+    pairs = np.concatenate([similar, np.array(equal_pairs, np.int64).reshape(-1, 2)])
     for members in connected_components(pairs):
-        equal = len({looks[i].digest for i in members}) == 1
-        _file_copies([images[i] for i in members], equal, found)
+        equal = len({stats[i].digest for i in members}) == 1
+        _add_copies([images[i] for i in members], equal, found)
 
 
-def _file_copies(members: list[_Image], equal: bool, found: Found) -> None:
-    """One group of copies under the kinds of trouble that it makes."""
-    detail = "equal to the byte" if equal else "the same picture"
-    group = tuple(image.item(detail) for image in members)
+def _add_copies(members: list[_Image], equal: bool, found: Found) -> None:
+    """Add one group of copies under all kinds of problems that it causes."""
+    group = tuple(image.item("equal files" if equal else "the same image") for image in members)
     if len({image.label for image in members}) > 1:
         found["conflicting-labels"].append(group)
     if len({image.split for image in members}) > 1:
@@ -240,34 +229,28 @@ def _file_copies(members: list[_Image], equal: bool, found: Found) -> None:
         found["duplicates" if equal else "near-duplicates"].append(group)
 
 
-def _same_bytes(images: list[_Image], found: Found, budget: float = 1.0) -> None:
-    """Equal files, by size and then content: reads only those of one size, for `budget` seconds at most."""
-    until = time.monotonic() + budget
-    by_size = defaultdict(list)
+def _find_equal_files(images: list[_Image], found: Found, seconds: float = 1.0) -> None:
+    """Find equal files in about `seconds`: compares the content of files of equal size only."""
+    deadline = time.monotonic() + seconds
+    by_size = _group(images, lambda image: os.stat(image.name).st_size, deadline)  # noqa: PTH116 - faster
+    for size, members in by_size.items():
+        if size and len(members) > 1:  # empty files are reported by training
+            for equal in _group(members, lambda image: Path(image.name).read_bytes(), deadline).values():
+                if len(equal) > 1:
+                    _add_copies(equal, True, found)
+
+
+def _group(images: list[_Image], key: Callable[[_Image], Any], deadline: float) -> dict[Any, list[_Image]]:
+    """Group images by a key until the deadline; skips files that cannot be read, which training reports."""
+    groups = defaultdict(list)
     for image in images:
-        try:
-            by_size[os.stat(image.name).st_size].append(image)  # noqa: PTH116 - half the time
-        except OSError:
-            continue  # the run will say so
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             break
-    by_size.pop(0, None)  # empty files are named by the run
-    for members in by_size.values():
-        if len(members) < 2 or time.monotonic() > until:
-            continue
-        by_content = defaultdict(list)
-        for image in members:
-            if time.monotonic() > until:
-                break
-            try:
-                by_content[Path(image.name).read_bytes()].append(image)
-            except OSError:
-                continue
-        for equal in by_content.values():
-            if len(equal) > 1:
-                _file_copies(equal, True, found)
+        with suppress(OSError):
+            groups[key(image)].append(image)
+    return groups
 
 
-def _short(item: Item, root: str) -> str:
-    """The path below the root, or the name of a class."""
+def _relative(item: Item, root: str) -> str:
+    """Return the path below the root, or the name of a class."""
     return repr(os.path.relpath(item.path, root) if root and item.label else item.path)

@@ -1,13 +1,12 @@
-"""The same picture in different files: a perceptual hash, an index over it, and a second look.
+"""Near duplicates: perceptual hashes, an index for fast search, and a check of each candidate.
 
-The hash is the sign of the 63 lowest frequencies of the discrete cosine transform of the picture at 32x32
-pixels, as in Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010), section
-3.2.1, with the sign in place of the comparison with the median: mirroring a picture then flips known bits
-(those of odd frequencies), and turning it permutes them: one hash gives those of all eight positions.
+The hash is the sign of the 63 lowest frequencies of the discrete cosine transform of the image at 32x32 px
+(Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010, section 3.2.1, with the
+sign instead of a comparison with the median). Flipping an image flips known bits (odd frequencies) and
+rotating it permutes the bits, so one hash gives the hashes of all eight orientations.
 
-Two hashes that differ in at most five of 63 bits differ in at most one of 21 in some third of them: the
-index of Norouzi, Punjani and Fleet, Fast Search in Hamming Space with Multi-Index Hashing (CVPR 2012),
-section 3.
+If two hashes differ in at most 5 of 63 bits, they differ in at most 1 of 21 bits in at least one of three
+bands: the index is multi-index hashing (Norouzi, Punjani, Fleet, CVPR 2012, section 3).
 """
 
 from __future__ import annotations
@@ -21,33 +20,29 @@ from PIL import Image
 
 from striate.transforms.decode import Uint8Array
 
-RADIUS = 5  # bits of 63 in which the hashes of one picture may differ
-ALIKE = 0.97  # least correlation of the luma of two files of one picture, at 16x16 pixels
-TINT = 20.0  # largest root mean square difference of their chroma at 4x4 pixels, of 255
-LEAST_SIDE = 32  # of the larger of two files: below, different handwritten digits look the same
-LEAST_CONTRAST = (
-    4.0  # standard deviation of the luma at 16x16 pixels, of 255: below, there is nothing to compare
-)
-MOST_NEIGHBOURS = (
-    512  # of one key of the index that are compared: frames of a fixed camera all are neighbours
-)
+RADIUS = 5  # bits of 63 that may differ between near duplicates
+MIN_CORRELATION = 0.97  # minimum correlation of the luma at 16x16 pixels
+MAX_TINT = 20.0  # maximum root mean square difference of the chroma at 4x4 pixels, of 255
+MIN_SIDE = 32  # of the larger image: below this, different handwritten digits look the same
+MIN_CONTRAST = 4.0  # standard deviation of the luma at 16x16 pixels, of 255: below this, images are blank
+MAX_NEIGHBORS = 512  # compared per key of the index: frames of a fixed camera are all neighbors
 
-_SIDE, _KEPT, _BANDS = 32, 8, 3
-_WIDTH = (_KEPT * _KEPT - 1) // _BANDS  # 21 bits in each band
-_BATCH = 1 << 20  # pairs in one step
+_SIDE, _FREQUENCIES, _BANDS = 32, 8, 3
+_WIDTH = (_FREQUENCIES * _FREQUENCIES - 1) // _BANDS  # 21 bits in each band
+_CHUNK = 1 << 20  # pairs in one step
 
 Hashes = npt.NDArray[np.uint64]
 Pairs = npt.NDArray[np.int64]
 
 
 class Fingerprint(NamedTuple):
-    """What is kept of a picture to know it again.
+    """Perceptual hash and thumbnail of an image.
 
     Attributes:
         bits: bool `[8, 8]`, the signs of the lowest frequencies.
         luma: uint8 `[16, 16]`.
-        chroma: int8 `[4, 4, 2]`, blue and red difference (ITU-R 601), all zero for gray.
-        side: the shorter side of the picture, in pixels.
+        chroma: int8 `[4, 4, 2]`, blue and red difference (ITU-R 601); zero for grayscale.
+        side: shorter side of the image, in pixels.
     """
 
     bits: npt.NDArray[np.bool_]
@@ -56,60 +51,51 @@ class Fingerprint(NamedTuple):
     side: int
 
 
-def _cosines() -> npt.NDArray[np.float32]:
-    """The lowest rows of the DCT-II of 32 values."""
-    k, x = np.arange(_KEPT)[:, None], np.arange(_SIDE)[None, :]
-    rows: npt.NDArray[np.float32] = np.cos(np.pi / _SIDE * (x + 0.5) * k).astype(np.float32)
-    return rows
-
-
-_DCT = _cosines()
+# The lowest rows of the DCT-II matrix of 32 values.
+_DCT = np.cos(np.pi / _SIDE * (np.arange(_SIDE) + 0.5) * np.arange(_FREQUENCIES)[:, None]).astype(np.float32)
 
 
 def fingerprint(pixels: Image.Image, side: int) -> Fingerprint:
-    """The print of an RGB image, of which `side` was the shorter side before it was scaled down."""
+    """Compute the fingerprint of an RGB image; `side` is its shorter side before resizing."""
     scaling = Image.Resampling.BOX if min(pixels.size) >= _SIDE else Image.Resampling.BILINEAR
     small = pixels.resize((_SIDE, _SIDE), scaling)
     ycc = np.asarray(small.convert("YCbCr"), np.float32)
     bits = _DCT @ ycc[..., 0] @ _DCT.T > 0
     luma = ycc[..., 0].reshape(16, 2, 16, 2).mean((1, 3))
     chroma = ycc[..., 1:].reshape(4, 8, 4, 8, 2).mean((1, 3)) - 128
-    return Fingerprint(
-        bits, np.rint(luma).astype(np.uint8), np.rint(chroma).clip(-127, 127).astype(np.int8), side
-    )
+    chroma = np.rint(chroma).clip(-127, 127).astype(np.int8)
+    return Fingerprint(bits, np.rint(luma).astype(np.uint8), chroma, side)
 
 
 def find_copies(prints: list[Fingerprint]) -> Pairs:
-    """The pairs `[n, 2]` of prints that are of one picture, re-encoded, scaled, turned or mirrored.
+    """Find pairs `[n, 2]` of the same image, re-encoded, resized, rotated or flipped.
 
-    Blank pictures, of less than `LEAST_CONTRAST`, have no pair.
+    Blank images, with a contrast below `MIN_CONTRAST`, are in no pair.
     """
-    if max((p.side for p in prints), default=0) < LEAST_SIDE:
+    if max((p.side for p in prints), default=0) < MIN_SIDE:
         return np.empty((0, 2), np.int64)
-    luma = np.stack([p.luma for p in prints])
-    chroma = np.stack([p.chroma for p in prints])
-    sides = np.array([p.side for p in prints])
-    own = np.flatnonzero(luma.std((1, 2)) >= LEAST_CONTRAST)
-    bits = np.stack([p.bits for p in prints])[own]
+    bits, luma, chroma, sides = (np.stack(column) for column in zip(*prints, strict=True))
+    own = np.flatnonzero(luma.std((1, 2)) >= MIN_CONTRAST)
+    bits = bits[own]
     found = [np.empty((0, 2), np.int64)]
-    for position in range(8):
-        first, second = neighbors(_packed(bits), _packed(_moved_bits(bits, position)))
+    for orientation in range(8):
+        first, second = neighbors(_packed(bits), _packed(_oriented_bits(bits, orientation)))
         first, second = own[first], own[second]
-        keep = (first < second) & (np.maximum(sides[first], sides[second]) >= LEAST_SIDE)
+        keep = (first < second) & (np.maximum(sides[first], sides[second]) >= MIN_SIDE)
         first, second = first[keep], second[keep]
         for at in range(0, len(first), 1 << 16):
             a, b = first[at : at + (1 << 16)], second[at : at + (1 << 16)]
-            alike = _correlation(luma[a], _moved(luma[b], position)) >= ALIKE
-            alike &= _tint(chroma[a], _moved(chroma[b], position)) <= TINT
+            alike = _correlation(luma[a], _oriented(luma[b], orientation)) >= MIN_CORRELATION
+            alike &= _tint(chroma[a], _oriented(chroma[b], orientation)) <= MAX_TINT
             found.append(np.stack([a[alike], b[alike]], axis=1))
     return np.unique(np.concatenate(found), axis=0)
 
 
 def neighbors(hashes: Hashes, others: Hashes, radius: int = RADIUS) -> tuple[Pairs, Pairs]:
-    """The positions of all hashes and others that differ in at most `radius` (up to five) of 63 bits.
+    """Find all pairs of hashes that differ in at most `radius` (up to five) of 63 bits.
 
-    In time and memory about linear in their number: tables of 21-bit keys, no comparison of all with all.
-    Where one key has more than `MOST_NEIGHBOURS`, so many are compared.
+    Time and memory are about linear: tables of 21-bit keys instead of all comparisons. At most
+    `MAX_NEIGHBORS` are compared per key.
     """
     pairs = [np.empty(0, np.int64)]
     flips = [0, *(1 << bit for bit in range(_WIDTH))]
@@ -117,13 +103,11 @@ def neighbors(hashes: Hashes, others: Hashes, radius: int = RADIUS) -> tuple[Pai
         mine, theirs = _band(hashes, band), _band(others, band)
         order = np.argsort(theirs, kind="stable")
         table = theirs[order]
-        queries = np.argsort(
-            mine, kind="stable"
-        )  # in order, so that neighbours in the table are met together
+        queries = np.argsort(mine, kind="stable")  # sorted, for locality in the table
         for flip in flips:
             wanted = mine[queries] ^ flip
             start = np.searchsorted(table, wanted, "left")
-            count = np.minimum(np.searchsorted(table, wanted, "right") - start, MOST_NEIGHBOURS)
+            count = np.minimum(np.searchsorted(table, wanted, "right") - start, MAX_NEIGHBORS)
             for which, place in _expand(start, count):
                 i, j = queries[which], order[place]
                 close = _distance(hashes[i], others[j]) <= radius
@@ -133,7 +117,7 @@ def neighbors(hashes: Hashes, others: Hashes, radius: int = RADIUS) -> tuple[Pai
 
 
 def connected_components(pairs: Pairs) -> list[list[int]]:
-    """Positions that hang together through pairs, each group in order."""
+    """Return the connected components of a graph with these edges, each sorted."""
     parent: dict[int, int] = {}
 
     def root(i: int) -> int:
@@ -151,13 +135,13 @@ def connected_components(pairs: Pairs) -> list[list[int]]:
 
 
 def _expand(start: Pairs, count: Pairs) -> Iterator[tuple[Pairs, Pairs]]:
-    """Each query with each of its `count` places from `start` on, not too many at once."""
+    """Yield each query with its `count` positions from `start`, in chunks."""
     which = np.flatnonzero(count)
     ends = np.cumsum(count[which])
     first = 0
     while first < len(which):
         done = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, done + _BATCH, "right")))
+        last = max(first + 1, int(np.searchsorted(ends, done + _CHUNK, "right")))
         part = which[first:last]
         n = count[part]
         offset = np.arange(int(n.sum())) - np.repeat(np.cumsum(n) - n, n)
@@ -166,15 +150,13 @@ def _expand(start: Pairs, count: Pairs) -> Iterator[tuple[Pairs, Pairs]]:
 
 
 def _packed(bits: npt.NDArray[np.bool_]) -> Hashes:
-    """Bool `[n, 8, 8]` as 63-bit numbers; the mean, frequency zero, is left out."""
-    flat = bits.reshape(len(bits), _KEPT * _KEPT).copy()
+    """Pack bool `[n, 8, 8]` into 63-bit numbers, without frequency zero (the mean)."""
+    flat = bits.reshape(len(bits), _FREQUENCIES * _FREQUENCIES).copy()
     flat[:, 0] = False
-    # Every third bit into one band, so that each band has low frequencies and high ones.
+    # Each band gets every third bit, so that it has low and high frequencies.
     order = [0, *(1 + i for band in range(_BANDS) for i in range(band, 63, _BANDS))]
-    hashes: Hashes = (
-        np.ascontiguousarray(np.packbits(flat[:, order], axis=1)).view(">u8")[:, 0].astype(np.uint64)
-    )
-    return hashes
+    packed = np.ascontiguousarray(np.packbits(flat[:, order], axis=1))
+    return packed.view(">u8")[:, 0].astype(np.uint64)
 
 
 def _band(hashes: Hashes, band: int) -> npt.NDArray[np.int64]:
@@ -186,29 +168,29 @@ _ONES = np.array([i.bit_count() for i in range(1 << 16)], np.uint8)
 
 
 def _distance(a: Hashes, b: Hashes) -> npt.NDArray[np.uint8]:
-    """The number of bits that differ (NumPy counts bits from 2.0 on only)."""
+    """Return the Hamming distance (np.bitwise_count needs NumPy 2)."""
     parts = np.ascontiguousarray(a ^ b).view(np.uint16).reshape(-1, 4)
     counts: npt.NDArray[np.uint8] = _ONES[parts].sum(1, dtype=np.uint8)
     return counts
 
 
-def _moved(arrays: npt.NDArray[np.generic], position: int) -> npt.NDArray[np.generic]:
-    """Images `[n, s, s, ...]` in one of the eight positions of a square."""
-    if position & 4:
+def _oriented(arrays: npt.NDArray[np.generic], orientation: int) -> npt.NDArray[np.generic]:
+    """Rotate and flip images `[n, s, s, ...]` to one of eight orientations."""
+    if orientation & 4:
         arrays = arrays.swapaxes(1, 2)
-    if position & 2:
+    if orientation & 2:
         arrays = arrays[:, ::-1]
-    return arrays[:, :, ::-1] if position & 1 else arrays
+    return arrays[:, :, ::-1] if orientation & 1 else arrays
 
 
-def _moved_bits(bits: npt.NDArray[np.bool_], position: int) -> npt.NDArray[np.bool_]:
-    """Their bits in that position: from the other side the k-th cosine is itself times (-1)^k."""
-    odd = np.arange(_KEPT) % 2 == 1
-    if position & 4:
+def _oriented_bits(bits: npt.NDArray[np.bool_], orientation: int) -> npt.NDArray[np.bool_]:
+    """Return the bits of a rotated or flipped image: flipping multiplies the k-th cosine by (-1)^k."""
+    odd = np.arange(_FREQUENCIES) % 2 == 1
+    if orientation & 4:
         bits = bits.swapaxes(1, 2)
-    if position & 2:
+    if orientation & 2:
         bits = bits ^ odd[:, None]
-    return bits ^ odd[None, :] if position & 1 else bits
+    return bits ^ odd[None, :] if orientation & 1 else bits
 
 
 def _correlation(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
@@ -219,7 +201,7 @@ def _correlation(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> npt.
 
 
 def _tint(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-    """How far the colours are apart; zero where one of the two is gray, as a copy without colour is."""
+    """Return the difference in color; zero if one image is grayscale, as a copy without color is."""
     x, y = _rows(a), _rows(b)
     apart = np.sqrt(((x - y) ** 2).mean(1))
     gray = np.minimum(np.abs(x).max(1), np.abs(y).max(1)) <= 2

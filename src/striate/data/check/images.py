@@ -1,4 +1,4 @@
-"""One image, looked at: what its header says, whether it can be read, and a few measures of its pixels."""
+"""Check of one image: header, readability, and statistics of its pixels."""
 
 from __future__ import annotations
 
@@ -11,35 +11,28 @@ from PIL import Image
 
 from striate.data.check.duplicates import Fingerprint, fingerprint
 from striate.errors import DecodeError
-from striate.transforms.decode import (
-    MAX_PIXELS,
-    ORIENTATION_TAG,
-    TRUNCATED,
-    Uint8Array,
-    open_bytes,
-    read_file,
-    to_array,
-)
+from striate.transforms import decode
+from striate.transforms.decode import MAX_PIXELS, TRUNCATED, Uint8Array
 
-LOOKED_AT = 160  # pixels of the shorter side that pictures are scaled down to before they are measured
-SHARP = 0.08  # least contrast of neighbouring pixels (Laplacian), as a share of the contrast of the whole
-DARK, BRIGHT = 48, 220  # luma of 255
-BLANK = 0.92  # share of pixels within four levels of the most common luma
-LONG = 3.0  # times as long as wide
+SHORTER_SIDE = 160  # pixels; larger images are resized to this before they are measured
+MIN_SHARPNESS = 0.08  # minimum standard deviation of the Laplacian over that of the luma
+DARK, BRIGHT = 48, 220  # luma in 0 to 255
+BLANK = 0.92  # fraction of pixels within 4 of the most common luma
+MAX_ASPECT = 3.0  # maximum aspect ratio
 
 
 @dataclass(frozen=True)
 class ImageStats:
-    """What was seen of one image.
+    """Result of the check of one image.
 
     Attributes:
-        digest: of the file's bytes, or of the pixels; empty where there are none.
-        kind: of `KINDS`, if the image is of no use; empty where it can be read.
-        error: why not.
-        format: Pillow's name for it, empty for an image in memory.
-        facts: kind -> detail, of what is remarkable of this image by itself.
+        digest: of the bytes of the file, or of the pixels; empty for unreadable files.
+        kind: key of `KINDS` if the image is unusable, else empty.
+        error: why it is unusable.
+        format: Pillow's name of the format; empty for an image in memory.
+        facts: (kind, detail) of each finding.
         size: width and height, upright.
-        print: to know the picture again; None where it cannot be read.
+        print: perceptual hash; None for unusable images.
     """
 
     digest: bytes = b""
@@ -52,36 +45,33 @@ class ImageStats:
 
 
 def inspect_image(source: str | bytes | Uint8Array, name: str) -> ImageStats:
-    """Look at one image: a path, the bytes of a file, or its pixels.
-
-    Never raises for what is wrong with a file: that is what is reported.
-    """
+    """Check one image: a path, the bytes of a file, or pixels. Damaged files do not raise."""
     if isinstance(source, np.ndarray):
         image = Image.fromarray(np.ascontiguousarray(source)).convert("RGB")
-        return _seen(image, _digest(np.ascontiguousarray(source).tobytes()), image.size, {}, "")
+        return _measured(image, _digest(np.ascontiguousarray(source).tobytes()), image.size, {}, "")
     try:
-        data = read_file(source) if isinstance(source, str) else source
+        data = decode.read_file(source) if isinstance(source, str) else source
     except DecodeError as error:
         return ImageStats(kind="denied" if "ermission" in error.why else "unreadable", error=error.why)
     if not data:
         return ImageStats(kind="empty", error="0 bytes")
     digest = _digest(data)
     try:
-        with open_bytes(data, name) as image:
+        with decode.open_bytes(data, name) as image:
             facts = header(image, data, name)
             kind = image.format or ""
             size = image.size
-            image.draft(None, (LOOKED_AT, LOOKED_AT))  # decodes every byte of a JPEG, to fewer pixels
-            pixels = to_array(image)
+            image.draft(None, (SHORTER_SIDE, SHORTER_SIDE))  # reads the whole JPEG, but decodes fewer pixels
+            pixels = decode.to_array(image)
     except DecodeError as error:
-        return ImageStats(digest, _fault(error.why), error.why)
+        return ImageStats(digest, _kind_of_error(error.why), error.why)
     if (pixels.shape[1] > pixels.shape[0]) != (size[0] > size[1]):
-        size = size[::-1]  # EXIF turned it by a quarter
-    return _seen(Image.fromarray(pixels), digest, size, facts, kind)
+        size = size[::-1]  # EXIF rotated it by 90 degrees
+    return _measured(Image.fromarray(pixels), digest, size, facts, kind)
 
 
 def header(image: Image.Image, data: bytes, name: str) -> dict[str, str]:
-    """What the header of an opened image tells: kind -> detail."""
+    """Check the header of an opened image; return kind -> detail."""
     facts = {}
     suffix = Path(name).suffix.lower()
     meant = Image.registered_extensions().get(suffix)
@@ -89,17 +79,16 @@ def header(image: Image.Image, data: bytes, name: str) -> dict[str, str]:
     if meant is not None and _family(meant) != _family(kind):
         facts["wrong-name"] = f"{kind} named {suffix}"
     if getattr(image, "is_animated", False):
-        facts["animated"] = f"{kind} with several pictures"
+        facts["animated"] = f"{kind} with several images"
     bits = _bits(image, data)
     if bits > 8:
         facts["deep"] = f"{bits} bits, {image.mode}"
     elif image.mode != "RGB" or image.has_transparency_data:
-        facts["not-rgb"] = _MODES.get(image.mode, image.mode) + (
-            ", transparent" if image.has_transparency_data else ""
-        )
+        transparent = ", transparent" if image.has_transparency_data else ""
+        facts["not-rgb"] = _MODES.get(image.mode, image.mode) + transparent
     try:
-        turned = image.getexif().get(ORIENTATION_TAG)
-    except Exception:  # a damaged EXIF block, on which Pillow raises anything at all
+        turned = image.getexif().get(decode.ORIENTATION_TAG)
+    except Exception:  # Pillow raises any exception on a damaged EXIF block
         turned = None
     if turned in range(2, 9):
         facts["turned"] = f"orientation {turned}"
@@ -113,12 +102,12 @@ _MODES = {
 
 
 def _family(kind: str) -> str:
-    """Formats that share suffixes by custom."""
+    """Map formats with common suffixes to one name."""
     return {"MPO": "JPEG", "DIB": "BMP", "AVIF": "HEIF"}.get(kind, kind)
 
 
 def _bits(image: Image.Image, data: bytes) -> int:
-    """Bits of a channel; Pillow tells 16-bit RGB as RGB."""
+    """Return bits per channel; Pillow reports 16-bit RGB as RGB."""
     if image.mode.startswith("I;16"):
         return 16
     if image.mode in ("I", "F"):
@@ -131,42 +120,43 @@ def _bits(image: Image.Image, data: bytes) -> int:
     return 8
 
 
-def _seen(
+def _measured(
     image: Image.Image, digest: bytes, size: tuple[int, int], facts: dict[str, str], kind: str
 ) -> ImageStats:
-    scale = LOOKED_AT / min(image.size)
+    scale = SHORTER_SIDE / min(image.size)
     if scale < 1:
         small = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(small, Image.Resampling.BILINEAR)
-    facts = {**facts, **_measures(np.asarray(image.convert("L")))}
+    facts = {**facts, **_pixel_facts(np.asarray(image.convert("L")))}
     long, short = max(size), min(size)
-    if long > LONG * short:
+    if long > MAX_ASPECT * short:
         facts["odd-shape"] = f"{size[0]}x{size[1]} px"
     return ImageStats(digest, "", "", kind, tuple(facts.items()), size, fingerprint(image, short))
 
 
-def _measures(luma: Uint8Array) -> dict[str, str]:
-    """What is remarkable of the pixels, uint8 `[height, width]`: kind -> detail."""
+def _pixel_facts(luma: Uint8Array) -> dict[str, str]:
+    """Find blank, dark, overexposed and blurred images in luma `[height, width]`; return kind -> detail."""
     facts = {}
     counts = np.bincount(luma.ravel(), minlength=256)
     shares = np.cumsum(counts) / luma.size
     common = np.convolve(counts, np.ones(9), "same").max() / luma.size
     if common >= BLANK and luma.size >= 64:
-        facts["odd-one-out"] = f"{100 * common:.0f} % of it one shade"
+        facts["odd-one-out"] = f"{100 * common:.0f} % of the pixels have one shade"
     elif shares[DARK] >= 0.95:
-        facts["dark"] = f"95 % of it at most {int(np.searchsorted(shares, 0.95))} of 255"
+        facts["dark"] = f"95 % of the pixels are at most {int(np.searchsorted(shares, 0.95))} of 255"
     elif shares[BRIGHT - 1] <= 0.10:
-        facts["overexposed"] = f"90 % of it at least {int(np.searchsorted(shares, 0.1, 'right'))} of 255"
+        least = int(np.searchsorted(shares, 0.1, "right"))
+        facts["overexposed"] = f"90 % of the pixels are at least {least} of 255"
     if "odd-one-out" not in facts and min(luma.shape) >= 16:
         x = luma.astype(np.float32)
         laplacian = 4 * x[1:-1, 1:-1] - x[:-2, 1:-1] - x[2:, 1:-1] - x[1:-1, :-2] - x[1:-1, 2:]
         sharpness = laplacian.std() / (x.std() + 1)
-        if sharpness < SHARP:
-            facts["blurred"] = f"sharpness {sharpness:.3f}, under {SHARP}"
+        if sharpness < MIN_SHARPNESS:
+            facts["blurred"] = f"sharpness {sharpness:.3f}, below {MIN_SHARPNESS}"
     return facts
 
 
-def _fault(why: str) -> str:
+def _kind_of_error(why: str) -> str:
     if why.startswith(TRUNCATED):
         return "truncated"
     return "bomb" if f"{MAX_PIXELS:,} pixels" in why else "unreadable"

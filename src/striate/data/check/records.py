@@ -1,4 +1,4 @@
-"""What a check-up finds: kinds ranked by seriousness, each with what to do about it."""
+"""Records of a data check: findings by severity, each with advice."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ SERIOUS, WARNING, NOTE = "serious", "warning", "note"
 
 
 class Kind(NamedTuple):
-    """One thing that can be wrong.
+    """A kind of problem.
 
     Attributes:
-        severity: `serious`: a model or its figures will be wrong, or files are lost; `warning`: worth a
-            look; `note`: Striate copes with it, other programs may not.
-        title: what it is.
+        severity: `serious`: a model or its metrics will be wrong, or files cannot be used; `warning`: worth a
+            look; `note`: Striate handles it, other programs may not.
+        title: what is wrong.
         advice: what to do.
     """
 
@@ -25,179 +25,75 @@ class Kind(NamedTuple):
     advice: str
 
 
-# In the order in which they are told: the most serious first.
+# In the order of the report: the most serious first.
 KINDS = {
-    "layout": Kind(
-        SERIOUS,
-        "The folder cannot be trained on",
-        "Arrange it as said; the files are checked all the same",
-    ),
-    "conflicting-labels": Kind(
-        SERIOUS,
-        "The same image under two classes",
-        "Decide which class is right and delete the other copy",
-    ),
-    "leakage": Kind(
-        SERIOUS,
-        "Images of one split in another",
-        "Delete the copies from train: accuracy on images that were learnt is no measurement",
-    ),
-    "similar-classes": Kind(
-        SERIOUS,
-        "Classes whose names differ only by case, spaces or form",
-        "Merge the folders: each is trained as a class of its own",
-    ),
-    "missing-class": Kind(
-        SERIOUS,
-        "Classes that train has no images of",
-        "Add training images, or take the class out of val and test",
-    ),
-    "scarce-class": Kind(
-        SERIOUS,
-        "Classes with fewer than three images",
-        "Add images: such a class cannot be trained, chosen by and measured at once",
-    ),
-    "denied": Kind(
-        SERIOUS,
-        "No permission to read",
-        "Give yourself the right to read it (chmod), or move it out",
-    ),
-    "empty": Kind(
-        SERIOUS,
-        "Empty files (0 bytes)",
-        "Fetch them again or delete them",
-    ),
-    "truncated": Kind(
-        SERIOUS,
-        "Files that are cut short",
-        "Fetch them again: the copy or download stopped half-way",
-    ),
-    "bomb": Kind(
-        SERIOUS,
-        "Images with too many pixels",
-        "Scale them down, or delete what may be an attack on decoders",
-    ),
-    "unreadable": Kind(
-        SERIOUS,
-        "Files that cannot be read as images",
-        "Replace, convert or delete them; training leaves them out",
-    ),
-    "odd-one-out": Kind(
-        WARNING,
-        "Odd ones out: nearly blank, or the only file of its format",
-        "Look at them: placeholders such as 'image not found' are downloaded with real images",
-    ),
-    "duplicates": Kind(
-        WARNING,
-        "Files with equal content in one class",
-        "Keep one of each: copies count twice, and a division may put them on both sides",
-    ),
-    "near-duplicates": Kind(
-        WARNING,
-        "The same picture in other files: re-encoded, scaled, turned or mirrored",
-        "Keep one of each: a division may put them on both sides",
-    ),
-    "few-images": Kind(
-        WARNING,
-        "Classes with fewer than 20 training images",
-        "Add images, or start from trained weights: --weights imagenet --transfer head",
-    ),
-    "imbalance": Kind(
-        WARNING,
-        "Classes of very different size",
-        "Read each class's recall, not accuracy alone; add images of the small ones",
-    ),
-    "not-held-out": Kind(
-        WARNING,
-        "Classes of train that val or test has no images of",
-        "Add some, or nothing is known of how well the class is recognised",
-    ),
-    "passed-over-images": Kind(
-        WARNING,
-        "Images that no class folder or name claims, which are passed over",
-        "Move them into a class folder, or give them the suffix of an image",
-    ),
-    "hidden": Kind(
-        WARNING,
-        "Hidden folders and files with images, which are passed over",
-        "Delete them or rename them: other programs take such a folder for a class",
-    ),
-    "loops": Kind(
-        WARNING,
-        "Links that lead nowhere, or back to a folder above",
-        "Delete them; they are passed over",
-    ),
-    "tiny": Kind(
-        WARNING,
-        "Tiny images",
-        "Look at them: thumbnails are scaled up to the input's size",
-    ),
-    "blurred": Kind(
-        WARNING,
-        "Blurred images, even scaled down to 160 px",
-        "Look at them: are they of use?",
-    ),
-    "dark": Kind(
-        WARNING,
-        "Dark images: 95 % of each is nearly black",
-        "Look at them: is anything to be seen?",
-    ),
-    "overexposed": Kind(
-        WARNING,
-        "Overexposed images: 90 % of each is nearly white",
-        "Look at them: is anything to be seen?",
-    ),
-    "odd-shape": Kind(
-        WARNING,
-        "Images more than three times as long as wide, or as wide as long",
-        "A centre crop loses two thirds of them: cut them, or train with --resize letterbox",
-    ),
-    "wrong-name": Kind(
-        NOTE,
-        "Files whose suffix is not that of their format",
-        "Rename them; Striate goes by content, other programs do not",
-    ),
-    "animated": Kind(
-        NOTE,
-        "Files with several pictures",
-        "Only the first picture is used",
-    ),
-    "not-rgb": Kind(
-        NOTE,
-        "Images that are not 8-bit RGB: gray, palette, CMYK, with transparency",
-        "They are converted, transparent pixels to white",
-    ),
-    "deep": Kind(
-        NOTE,
-        "Images of 16 bits or more",
-        "They are scaled to 8 bits by the range of their type, not by content",
-    ),
-    "turned": Kind(
-        NOTE,
-        "Images that their EXIF block turns",
-        "They are turned upright; programs that pass over EXIF see them lying",
-    ),
-    "style": Kind(
-        NOTE,
-        "What many of the images share, and so is their nature",
-        "Nothing, if you meant it so",
-    ),
-    "other-files": Kind(
-        NOTE,
-        "Files that are no images",
-        "They are passed over",
-    ),
-}
+    "layout": Kind(SERIOUS, "The folder cannot be trained on",
+        "Rearrange it as the message says; the images are checked anyway"),
+    "conflicting-labels": Kind(SERIOUS, "The same image in two classes",
+        "Decide which class is right and delete the other copy"),
+    "leakage": Kind(SERIOUS, "Images that are in two splits (data leakage)",
+        "Delete the copies from train: accuracy on training images is too optimistic"),
+    "similar-classes": Kind(SERIOUS, "Classes whose names differ only by case, spaces or form",
+        "Merge the folders: each is trained as a separate class"),
+    "missing-class": Kind(SERIOUS, "Classes without images in train",
+        "Add training images, or remove the class from val and test"),
+    "scarce-class": Kind(SERIOUS, "Classes with fewer than three images",
+        "Add images: such a class cannot be in train, val and test"),
+    "denied": Kind(SERIOUS, "No permission to read",
+        "Change the permissions (chmod), or move it out of the folder"),
+    "empty": Kind(SERIOUS, "Empty files (0 bytes)", "Download them again or delete them"),
+    "truncated": Kind(SERIOUS, "Truncated files", "Download or copy them again"),
+    "bomb": Kind(SERIOUS, "Images with too many pixels",
+        "Resize them; delete files that may be decompression bombs"),
+    "unreadable": Kind(SERIOUS, "Files that cannot be read as images",
+        "Replace, convert or delete them; training skips them"),
+    "odd-one-out": Kind(WARNING, "Outliers: nearly blank, or the only file of its format",
+        "Check them: downloads may contain placeholders such as 'image not found'"),
+    "duplicates": Kind(WARNING, "Duplicate files in one class",
+        "Keep one of each: copies count twice, and a split may separate them"),
+    "near-duplicates": Kind(WARNING, "Near duplicates: the image re-encoded, resized, rotated or flipped",
+        "Keep one of each: a split may separate them"),
+    "few-images": Kind(WARNING, "Classes with fewer than 20 training images",
+        "Add images, or start from pretrained weights: --weights imagenet --transfer head"),
+    "imbalance": Kind(WARNING, "Imbalanced classes",
+        "Look at the recall of each class, not only at accuracy; add images to small classes"),
+    "not-held-out": Kind(WARNING, "Classes of train without images in val or test",
+        "Add some, or the accuracy on this class remains unknown"),
+    "passed-over-images": Kind(WARNING, "Skipped images: outside of class folders or without an image suffix",
+        "Move them into a class folder, or add an image suffix"),
+    "hidden": Kind(WARNING, "Hidden folders and files with images, which are skipped",
+        "Delete or rename them: other programs treat such a folder as a class"),
+    "loops": Kind(WARNING, "Broken links, and links to a parent folder", "Delete them; they are skipped"),
+    "tiny": Kind(WARNING, "Tiny images", "Check them: thumbnails are enlarged to the input size"),
+    "blurred": Kind(WARNING, "Blurred images, even at 160 px", "Check whether they are useful"),
+    "dark": Kind(WARNING, "Dark images: 95 % of each is nearly black", "Check whether anything is visible"),
+    "overexposed": Kind(WARNING, "Overexposed images: 90 % of each is nearly white",
+        "Check whether anything is visible"),
+    "odd-shape": Kind(WARNING, "Images with an aspect ratio above 3:1",
+        "A center crop loses two thirds of them: crop them, or train with --resize letterbox"),
+    "wrong-name": Kind(NOTE, "Files with the suffix of another format",
+        "Rename them; Striate uses the content, other programs use the suffix"),
+    "animated": Kind(NOTE, "Files with several images", "Only the first image is used"),
+    "not-rgb": Kind(NOTE, "Images that are not 8-bit RGB: gray, palette, CMYK, with transparency",
+        "They are converted, transparent pixels to white"),
+    "deep": Kind(NOTE, "Images of 16 bits or more",
+        "They are scaled to 8 bits by the range of their type, not of their values"),
+    "turned": Kind(NOTE, "Images with an EXIF orientation",
+        "They are rotated upright; programs that ignore EXIF show them rotated"),
+    "style": Kind(NOTE, "Properties of many images, which are normal for this dataset",
+        "Nothing, if this is intended"),
+    "other-files": Kind(NOTE, "Files that are not images", "They are skipped"),
+}  # fmt: skip
 
 
 class Item(NamedTuple):
-    """A file, folder or class that a finding names.
+    """A file, folder or class of a finding.
 
     Attributes:
-        path: of the file, or the name of the image, folder or class.
-        label: class of the image; empty where it has none.
-        split: of the image; empty where the data are not divided.
-        detail: what exactly, in a few words.
+        path: path of the file, or name of the image, folder or class.
+        label: class of the image, or empty.
+        split: of the image; empty if the dataset has no splits.
+        detail: details in a few words.
     """
 
     path: str
@@ -205,15 +101,23 @@ class Item(NamedTuple):
     split: str = ""
     detail: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """Convert to JSON values."""
+        rest = {"class": self.label or None, "split": self.split or None, "detail": self.detail}
+        return {"path": self.path, **rest}
+
+
+Found = dict[str, list[tuple[Item, ...]]]  # groups of items by kind
+
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of trouble and all that have it.
+    """All items with one kind of problem.
 
     Attributes:
         kind: a key of `KINDS`.
-        groups: those concerned; images that belong together, such as copies, are one group.
-        pictured: whether the items are images that can be shown.
+        groups: groups of items; images that belong together, such as copies, are one group.
+        pictured: True if the items are images that can be shown.
     """
 
     kind: str
@@ -227,7 +131,7 @@ class Finding:
 
     @property
     def title(self) -> str:
-        """What it is."""
+        """What is wrong."""
         return KINDS[self.kind].title
 
     @property
@@ -242,44 +146,32 @@ class Finding:
 
     @property
     def count(self) -> int:
-        """How many items."""
+        """Number of items."""
         return sum(map(len, self.groups))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; every item has the number of its group."""
+        """Convert to JSON values; each item has the number of its group."""
         return {
             "kind": self.kind,
-            "severity": self.severity,
-            "title": self.title,
-            "advice": self.advice,
+            **KINDS[self.kind]._asdict(),
             "count": self.count,
             "groups": len(self.groups),
-            "items": [
-                {
-                    "path": i.path,
-                    "class": i.label or None,
-                    "split": i.split or None,
-                    "detail": i.detail,
-                    "group": g,
-                }
-                for g, group in enumerate(self.groups)
-                for i in group
-            ],
+            "items": [item.to_json() | {"group": g} for g, group in enumerate(self.groups) for item in group],
         }
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """A data set, looked over.
+    """Result of a data check.
 
     Attributes:
-        source: what was checked.
-        n: how many images.
-        classes: images of each class, by name.
-        splits: images of each split, by name.
+        source: the dataset, as the user named it.
+        n: number of images.
+        classes: number of images per class.
+        splits: number of images per split.
         findings: most serious first.
-        seconds: how long it took.
-        data: what it was read from; None for a folder that is no data set.
+        seconds: duration of the check.
+        data: the dataset; None for a folder with another layout.
     """
 
     source: str
@@ -292,11 +184,11 @@ class CheckReport:
 
     @property
     def serious(self) -> bool:
-        """Whether anything was found by which a model or its figures would be wrong."""
+        """True if there are serious findings."""
         return any(finding.severity == SERIOUS for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """What `striate check --json` prints."""
+        """Convert to the JSON that `striate check --json` prints."""
         return {
             "source": self.source,
             "n": self.n,
@@ -308,10 +200,7 @@ class CheckReport:
         }
 
 
-def sort_findings(
-    found: dict[str, list[tuple[Item, ...]]], unpictured: frozenset[str]
-) -> tuple[Finding, ...]:
-    """Findings in the order of `KINDS`, of the groups that each kind has."""
-    return tuple(
-        Finding(kind, tuple(found[kind]), kind not in unpictured) for kind in KINDS if found.get(kind)
-    )
+def sort_findings(found: Found, unpictured: frozenset[str]) -> tuple[Finding, ...]:
+    """Convert groups of items by kind to findings, in the order of `KINDS`."""
+    kinds = [kind for kind in KINDS if found.get(kind)]
+    return tuple(Finding(kind, tuple(found[kind]), kind not in unpictured) for kind in kinds)

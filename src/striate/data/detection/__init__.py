@@ -1,6 +1,7 @@
 """Readers of detection data: COCO JSON, Pascal VOC XML, YOLO and other text files, CSV.
 
-`read_truth` and `read_found` tell the layout from the path. Anything malformed is refused by file and line.
+`load_ground_truth` and `load_detections` choose the format by the path. Malformed input raises a `DataError`
+that names the file and the line.
 """
 
 from __future__ import annotations
@@ -8,61 +9,63 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from striate.data.detection.rows import Rows
 from striate.data.detection.tables import read_csv
 from striate.data.detection.text import TextLayout, read_text
 from striate.data.detection.voc import read_voc
 from striate.errors import DataError
 from striate.metrics.detection import Detections, GroundTruth, read_detections, read_ground_truth
 
-__all__ = ["TextLayout", "read_csv", "read_found", "read_text", "read_truth", "read_voc"]
+__all__ = ["TextLayout", "load_detections", "load_ground_truth", "read_csv", "read_text", "read_voc"]
 
 
-def read_truth(path: str | os.PathLike[str], layout: TextLayout | None = None) -> GroundTruth:
+def load_ground_truth(path: str | os.PathLike[str], layout: TextLayout | None = None) -> GroundTruth:
     """Ground truth from a COCO JSON file, a CSV file, or a folder of VOC XML or text files.
 
     Args:
         path: the file or folder.
-        layout: how text and CSV files are to be read.
+        layout: how to read text and CSV files.
 
     Raises:
-        DataError: a path that holds none of these, or malformed content, by file and line.
+        DataError: the path has none of these formats, or the content is malformed.
     """
     path = Path(path)
-    kind = _kind(path)
-    if kind == "json":
+    file_format = _format(path)
+    if file_format == "json":
         return read_ground_truth(path)
-    if kind == "xml":
+    if file_format == "xml":
         return read_voc(path)
-    layout = layout or TextLayout()
-    rows = read_csv(path, layout) if kind == "csv" else read_text(path, layout, scored=False)
-    return rows.ground_truth(path)
+    return _read_rows(path, file_format, layout, scored=False).ground_truth(path)
 
 
-def read_found(
+def load_detections(
     path: str | os.PathLike[str], truth: GroundTruth, layout: TextLayout | None = None
 ) -> Detections:
     """Detections from a COCO results file, a CSV file, or a folder of text files.
 
     Args:
         path: the file or folder.
-        truth: the ground truth that they are about.
-        layout: how text and CSV files are to be read.
+        truth: the ground truth of the same images.
+        layout: how to read text and CSV files.
 
     Raises:
-        DataError: a path that holds none of these, malformed content, or an image that `truth` lacks.
+        DataError: the path has none of these formats, the content is malformed, or `truth` lacks an image.
     """
     path = Path(path)
-    kind = _kind(path)
-    if kind == "json":
+    file_format = _format(path)
+    if file_format == "json":
         return read_detections(path, truth)
-    if kind == "xml":
+    if file_format == "xml":
         raise DataError(f"{path}", "XML files hold ground truth, not detections")
-    layout = layout or TextLayout()
-    rows = read_csv(path, layout, scored=True) if kind == "csv" else read_text(path, layout, scored=True)
-    return rows.detections(path, truth)
+    return _read_rows(path, file_format, layout, scored=True).detections(path, truth)
 
 
-def _kind(path: Path) -> str:
+def _read_rows(path: Path, file_format: str, layout: TextLayout | None, scored: bool) -> Rows:
+    read = read_csv if file_format == "csv" else read_text
+    return read(path, layout or TextLayout(), scored=scored)
+
+
+def _format(path: Path) -> str:
     if path.is_file():
         suffix = path.suffix.lower().lstrip(".")
         if suffix in ("json", "csv"):
@@ -72,8 +75,6 @@ def _kind(path: Path) -> str:
             if next(path.glob(f"*.{suffix}"), None):
                 return suffix
     else:
-        raise DataError(f"cannot read {path}", "there is nothing of that name")
-    raise DataError(
-        f"cannot read {path}",
-        "it is neither a .json or .csv file nor a folder with .xml or .txt files",
-    )
+        raise DataError(f"cannot read {path}", "it does not exist")
+    why = "it is neither a .json or .csv file nor a folder with .xml or .txt files"
+    raise DataError(f"cannot read {path}", why)

@@ -1,4 +1,4 @@
-"""Boxes as they were read, one by one, on their way to columns."""
+"""Collect boxes one by one, and convert them to columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COORDINATES = ("xywh", "xyxy", "cxcywh")
 
 @dataclass
 class Rows:
-    """Boxes in pixels (x, y, width, height), with images and classes by name."""
+    """Boxes in pixels (x, y, width, height), with the names of their images and classes."""
 
     image: list[str] = field(default_factory=list)
     label: list[str] = field(default_factory=list)
@@ -23,37 +23,38 @@ class Rows:
     score: list[float] = field(default_factory=list)
     difficult: list[bool] = field(default_factory=list)
     images: set[str] = field(default_factory=set)
-    labels: tuple[str, ...] = ()  # all classes, where they are known beforehand
+    labels: tuple[str, ...] = ()  # all classes, if known in advance
+
+    def add(self, image: str, label: str, box: Box) -> None:
+        """Add one box."""
+        self.image.append(image)
+        self.label.append(label)
+        self.box.append(box)
 
     def ground_truth(self, source: Path) -> GroundTruth:
-        """The rows as ground truth."""
+        """Convert the rows to ground truth."""
         labels = self.labels or tuple(sorted(set(self.label)))
         return ground_truth(
-            self.image,
-            self.label,
-            self.box,
-            difficult=self.difficult or None,
-            image_ids=sorted({*self.images, *self.image}),
-            categories={name: name for name in labels},
-            source=str(source),
-        )
+            self.image, self.label, self.box, difficult=self.difficult or None, source=str(source),
+            image_ids=sorted(self.images), categories={name: name for name in labels},
+        )  # fmt: skip
 
     def detections(self, source: Path, truth: GroundTruth) -> Detections:
-        """The rows as detections in the images of `truth`."""
+        """Convert the rows to detections in the images of `truth`."""
         return detections(self.image, self.label, self.box, self.score, truth=truth, source=str(source))
 
 
 def to_pixels(values: Sequence[float], coordinates: str, size: tuple[int, int] | None, where: str) -> Box:
-    """Four coordinates as x, y, width, height in pixels.
+    """Convert four coordinates to x, y, width and height in pixels.
 
     Args:
         values: the four numbers.
         coordinates: "xywh", "xyxy" or "cxcywh" (centre).
-        size: width and height of the image where the numbers are fractions of it, else None.
-        where: file and line, for the error.
+        size: width and height of the image if the numbers are fractions of them, otherwise None.
+        where: file and line, for the error message.
 
     Raises:
-        DataError: a negative width or height.
+        DataError: the width or height is negative.
     """
     a, b, c, d = values
     if size is not None:
@@ -68,7 +69,7 @@ def to_pixels(values: Sequence[float], coordinates: str, size: tuple[int, int] |
 
 
 def number(text: str, where: str) -> float:
-    """A number, or a `DataError` that names the place."""
+    """Parse a number; the `DataError` for anything else names the file and line."""
     try:
         return float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""One CSV file with a box a line, its columns found by their names."""
+"""Read a CSV file with one box per line and columns with any usual names."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import csv
 import os
 from pathlib import Path
 
-from striate.data.detection.rows import Box, Rows, number, to_pixels
+from striate.data.detection.rows import Rows, number, to_pixels
 from striate.data.detection.text import TextLayout
 from striate.errors import DataError
 
-# What people call the columns; lower case, without spaces, dashes and underscores.
+# Usual names of the columns, in lower case, without spaces, dashes and underscores.
 NAMES = {
     "image": ("image", "imageid", "filename", "file", "path", "img", "imagename"),
     "label": ("class", "label", "category", "labelname", "classname", "name", "categoryid", "classid"),
@@ -25,16 +25,16 @@ BOXES = {
 
 
 def read_csv(path: str | os.PathLike[str], layout: TextLayout | None = None, *, scored: bool = False) -> Rows:
-    """All boxes of a CSV file with a header. Images go by their file name, without folder and suffix.
+    """Read all boxes of a CSV file with a header. An image's name is its file name without folder and suffix.
 
     Args:
-        path: columns for the image, the class, the box (whose names say what its numbers are) and, for
-            detections, the score; an empty class stands for an image without boxes.
+        path: has columns for the image, the class, the box (their names define the coordinates) and, for
+            detections, the score; an empty class means an image without boxes.
         layout: whether coordinates are relative, and the names of classes given by number.
-        scored: whether there has to be a score.
+        scored: whether a score is required.
 
     Raises:
-        DataError: a missing column, or a malformed line, by file and number.
+        DataError: a column is missing, or a line is malformed; the message names the line.
     """
     path, layout = Path(path), layout or TextLayout()
     rows = Rows(labels=layout.labels)
@@ -80,10 +80,8 @@ def _read(
     if not label:
         return
     values = [number(fields[columns[f"box{i}"]], where) for i in range(4)]
-    box: Box = to_pixels(values, coordinates, layout.size(image, where), where)
-    rows.image.append(image)
-    rows.label.append(layout.label(label, where))
-    rows.box.append(box)
+    box = to_pixels(values, coordinates, layout.size(image, where), where)
+    rows.add(image, layout.label(label, where), box)
     if "score" in columns and fields[columns["score"]].strip():
         rows.score.append(number(fields[columns["score"]], where))
     if "difficult" in columns:

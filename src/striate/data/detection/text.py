@@ -1,4 +1,4 @@
-"""Text files with one box a line: YOLO's, and the layouts of the popular evaluators."""
+"""Read text files with one box per line, as YOLO and popular evaluators write them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from striate.errors import DataError, UsageError
 
 @dataclass(frozen=True)
 class TextLayout:
-    """How to read the lines of text files, and the columns of CSV files.
+    """Format of the lines of text files, and of the columns of CSV files.
 
-    A line is `class [score] a b c d`; for YOLO's own predictions, `class a b c d [score]`.
+    A line is `class [score] a b c d`; YOLO's predictions are `class a b c d [score]`.
 
     Args:
         coordinates: what a, b, c and d are: "xywh" (top left corner and size), "xyxy" (two corners) or
             "cxcywh" (centre and size).
-        relative: they are fractions of the image's width and height.
-        score_last: the score comes after the box.
-        images: the folder of images, to which relative coordinates are scaled.
-        annotations: where there is none, a folder of VOC XML files, which state the sizes of images.
-        names: a file with a class name on each line, for classes given by their number.
+        relative: whether they are fractions of the image's width and height.
+        score_last: whether the score follows the box.
+        images: folder of the images, for the sizes that relative coordinates need.
+        annotations: folder of VOC XML files, which contain the sizes, if `images` is None.
+        names: file with a class name on each line, for classes given by number.
     """
 
     coordinates: str = "xywh"
@@ -43,12 +43,12 @@ class TextLayout:
             raise UsageError(f"coordinates {self.coordinates!r}", f"they are {', '.join(COORDINATES)}")
         if self.relative and self.images is None and self.annotations is None:
             raise UsageError(
-                "relative coordinates", "the sizes of the images are not known", "Give the folder of images"
+                "relative coordinates", "the image sizes are unknown", "Give the folder of images"
             )
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of their numbers."""
+        """Names of the classes, in the order of their numbers."""
         if self.names is None:
             return ()
         try:
@@ -57,7 +57,7 @@ class TextLayout:
             raise DataError(f"cannot read {self.names}", str(error)) from None
 
     def label(self, text: str, where: str) -> str:
-        """A class by its name, or by its number where there is a file of names."""
+        """The name of a class given by name, or by number if there is a file of names."""
         if not self.labels or text in self.labels:
             return text
         if text.isdigit() and int(text) < len(self.labels):
@@ -69,7 +69,7 @@ class TextLayout:
         return {p.stem: p for p in sorted(Path(self.images or ".").iterdir()) if p.suffix.lower() != ".txt"}
 
     def size(self, image: str, where: str) -> tuple[int, int] | None:
-        """Width and height of an image where coordinates are relative, else None."""
+        """Width and height of an image if coordinates are relative, otherwise None."""
         if not self.relative:
             return None
         if self.images is None and self.annotations is not None:
@@ -84,15 +84,15 @@ class TextLayout:
 
 
 def read_text(folder: str | os.PathLike[str], layout: TextLayout, *, scored: bool) -> Rows:
-    """All boxes in a folder with a text file for each image, named as the image.
+    """Read all boxes in a folder with one text file per image and the same name.
 
     Args:
-        folder: where the .txt files are; an empty file is an image without boxes.
-        layout: how to read the lines.
+        folder: has the .txt files; an empty file means an image without boxes.
+        layout: format of the lines.
         scored: whether lines have a score.
 
     Raises:
-        DataError: a malformed line, by file and number.
+        DataError: a line is malformed; the message names the file and line.
     """
     rows = Rows(labels=layout.labels)
     for path in sorted(Path(folder).glob("*.txt")):
@@ -107,9 +107,8 @@ def read_text(folder: str | os.PathLike[str], layout: TextLayout, *, scored: boo
             if scored:
                 rows.score.append(values.pop(-1 if layout.score_last else 0))
             size = size or layout.size(path.stem, where)
-            rows.image.append(path.stem)
-            rows.label.append(layout.label(fields[0], where))
-            rows.box.append(to_pixels(values, layout.coordinates, size, where))
+            box = to_pixels(values, layout.coordinates, size, where)
+            rows.add(path.stem, layout.label(fields[0], where), box)
     return rows
 
 

@@ -1,6 +1,6 @@
-"""Pascal VOC's annotations: one XML file for each image.
+"""Read Pascal VOC annotations: one XML file per image.
 
-Everingham et al., "The PASCAL Visual Object Classes Challenge 2012 Development Kit", section 4.
+Source: Everingham et al., "The PASCAL Visual Object Classes Challenge 2012 Development Kit", section 4.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from striate.data.detection.rows import Rows, number, to_pixels
 from striate.errors import DataError
 from striate.metrics.detection import GroundTruth
 
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 LARGEST = 16 << 20  # bytes of one annotation file
 
 
 def read_voc(folder: str | os.PathLike[str]) -> GroundTruth:
-    """The ground truth in a folder of VOC XML files; images go by the name of their file, without `.xml`.
+    """Read the ground truth in a folder of VOC XML files; an image's name is the file name without `.xml`.
 
-    Boxes have the width xmax - xmin: VOC's pixels are inclusive, and `evaluate_voc` adds the 1.
+    Boxes have the width xmax - xmin. VOC's pixels are inclusive, so `evaluate_voc` adds 1.
 
     Raises:
-        DataError: no XML file, or a malformed one, by file and line.
+        DataError: there is no XML file, or one is malformed; the message names the line.
     """
     folder = Path(folder)
     paths = sorted(folder.glob("*.xml"))
@@ -37,18 +38,16 @@ def read_voc(folder: str | os.PathLike[str]) -> GroundTruth:
             if not label or corners is None:
                 raise DataError(f"{path}", "an object without name or bndbox")
             values = [number((corners.findtext(k) or "").strip(), f"{path}, {k}") for k in CORNERS]
-            rows.image.append(path.stem)
-            rows.label.append(label)
-            rows.box.append(to_pixels(values, "xyxy", None, f"{path}, {label}"))
+            rows.add(path.stem, label, to_pixels(values, "xyxy", None, f"{path}, {label}"))
             rows.difficult.append((item.findtext("difficult") or "0").strip() == "1")
     return rows.ground_truth(folder)
 
 
 def image_size(folder: str | os.PathLike[str], image: str, where: str) -> tuple[int, int]:
-    """Width and height of an image as its XML file in that folder states them.
+    """Read the width and height of an image from its XML file in `folder`.
 
     Raises:
-        DataError: no such file, or it states no size; `where` is what asked.
+        DataError: the file does not exist or has no size; the message begins with `where`.
     """
     path = Path(folder) / f"{image}.xml"
     if not path.is_file():
@@ -62,15 +61,12 @@ def image_size(folder: str | os.PathLike[str], image: str, where: str) -> tuple[
     return int(width), int(height)
 
 
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
-
-
 def _parse(path: Path) -> ElementTree.Element:
     try:
         text = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}", error.strerror or str(error)) from None
-    # Annotations need no document type; one could expand to more text than there is memory.
+    # Annotations need no document type, and entities in one could expand to more text than fits in memory.
     if len(text) > LARGEST or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
         raise DataError(f"{path}", "it has a document type or more than 16 MiB, which no VOC annotation has")
     try:

@@ -1,102 +1,106 @@
-"""Images with labels, wherever they lie: `open_data` finds out what is there."""
+"""Labelled images from folders, archives, tables, arrays and Datasets: `open_data` reads them all."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from striate.data.images import archives, arrays, folders, shards, tables
-from striate.data.images import in_memory as given
-from striate.data.images.base import Images, InMemoryImages, Problem
-from striate.data.images.decoded import DecodedImages
-from striate.data.images.samples import DataSet, Samples
-from striate.data.images.split import SplitPlan, split
+from striate.data.images import archives, arrays, folders, in_memory, shards, tables
+from striate.data.images.samples import DataSet
 from striate.errors import DataError, UsageError
 
-__all__ = [
-    "DataSet", "DecodedImages", "Images", "InMemoryImages", "Problem", "Samples", "SplitPlan",
-    "absolute_source", "open_data", "split",
-]  # fmt: skip
+
+class Format(NamedTuple):
+    """A kind of dataset that has a path or a name.
+
+    Attributes:
+        example: what users write, for the documentation (Markdown).
+        summary: what the data must look like, for the documentation (Markdown).
+        detect: whether a path, as written and expanded, is of this kind.
+        read: open it; reads names and labels, decodes nothing.
+    """
+
+    example: str
+    summary: str
+    detect: Callable[[str, Path], bool]
+    read: Callable[[str, Path], DataSet]
+
+
+# The first format that detects its own reads the data. To add one, write its module and add a row.
+FORMATS = (
+    Format("`mnist/`", "idx files such as MNIST, optionally gzipped",
+        lambda text, path: path.is_dir() and arrays.has_idx(path), lambda text, path: arrays.idx(path)),
+    Format("`shards/`", "a folder of WebDataset shards (`.tar`)",
+        lambda text, path: path.is_dir() and bool(shards.find_shards(path)),
+        lambda text, path: shards.read(shards.find_shards(path), text)),
+    Format("`flowers/`", "class folders: `root/<class>/`, or `root/{train,val,test}/<class>/`",
+        lambda text, path: path.is_dir(), lambda text, path: folders.read(path)),
+    Format("`flowers.zip`, `.tar`, `.tar.gz`, `.tgz`",
+        "class folders in an archive, with or without an outer folder; or one WebDataset shard",
+        lambda text, path: path.is_file() and archives.is_archive(path.name),
+        lambda text, path: shards.read_archive(path)),
+    Format("`shards/train-{000..009}.tar`", "several WebDataset shards; quote the pattern in a shell",
+        lambda text, path: not path.exists() and shards.is_pattern(text),
+        lambda text, path: shards.read(shards.expand_braces(str(path)), text)),
+    Format("`flowers.csv`, `.tsv`", "a table with the columns `path,label[,split]`",
+        lambda text, path: path.is_file() and path.suffix.lower() in (".csv", ".tsv"),
+        lambda text, path: tables.read(path)),
+    Format("`images.npz`",
+        "`images` and `labels`, or `x_train`, `y_train`, `x_test`, ...; optionally `classes`",
+        lambda text, path: path.is_file() and path.suffix.lower() == ".npz",
+        lambda text, path: in_memory.npz(path)),
+    Format("`digits`", "scikit-learn's 1,797 handwritten digits",
+        lambda text, path: text == "digits" and not path.exists(), lambda text, path: arrays.digits()),
+)  # fmt: skip
 
 
 def open_data(source: Any) -> DataSet:
-    """Find images and labels; reads names only, decodes nothing, and never writes to the folder.
+    """Open a dataset of labelled images. Reads names and labels only, decodes nothing, never writes.
 
     Args:
-        source: one of
-
-            * a folder `root/{train,val,test}/<class>/` or `root/<class>/`,
-            * a zip or tar archive (`.zip`, `.tar`, `.tar.gz`) of the same, read where it lies,
-            * WebDataset shards: a folder of `.tar` files, one of them, or a pattern such as
-              `shards/train-{000..009}.tar`,
-            * a CSV or TSV file with the columns `path,label[,split]`,
-            * a folder with idx files as MNIST's, gzipped or not,
-            * a `.npz` file with `images` and `labels`, or `x_train`, `y_train` and so on,
-            * `digits`, scikit-learn's 1,797 handwritten digits,
-            * in Python also a pair of arrays or tensors, a torch `Dataset`, or a mapping of splits to such
-              (`striate.data.images.in_memory.read`); a `DataSet` is taken as it is.
+        source: a path or name in one of `FORMATS` (docs/data.md); in Python also a pair of arrays or tensors,
+            a torch `Dataset`, or a mapping of splits to those (`striate.data.images.in_memory.read`). A
+            `DataSet` is returned unchanged.
 
     Raises:
-        DataError: there is nothing of that kind.
-        UsageError: it is of no kind that can be read.
+        DataError: the path does not exist, or its content does not have the expected layout.
+        UsageError: the format is not supported.
     """
     if isinstance(source, DataSet):
         return source
     if not isinstance(source, (str, os.PathLike)):
-        return given.read(source)
+        return in_memory.read(source)
     text = os.fspath(source)
     path = Path(text).expanduser()
+    try:
+        for kind in FORMATS:
+            if kind.detect(text, path):
+                return kind.read(text, path)
+    except PermissionError as error:
+        raise DataError(f"cannot read {text!r}", f"no permission for {error.filename!r}") from error
     if not path.exists():
-        if text == "digits":
-            return arrays.digits()
-        if shards.is_pattern(text):
-            return shards.read(shards.expand_braces(str(path)), text)
         raise _missing(text, path)
-    if path.is_dir():
-        return _folder(path, text)
-    if archives.is_archive(path.name):
-        archive = archives.open_archive(path)
-        one = shards.is_shard(archive)
-        return shards.read([path], str(path), [archive]) if one else archives.read(archive, str(path))
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return tables.read(path)
-    if path.suffix.lower() == ".npz":
-        return given.npz(path)
-    raise UsageError(
-        f"cannot train or measure on {text!r}",
-        "it is neither a folder nor a .csv, .tsv, .npz, .zip, .tar or .tar.gz file",
-        "Give the folder that holds one folder for each class",
-    )
+    why = "it is neither a folder nor a .csv, .tsv, .npz, .zip, .tar or .tar.gz file"
+    fix = "Give the folder that contains one folder per class"
+    raise UsageError(f"cannot read a dataset from {text!r}", why, fix)
 
 
 def absolute_source(source: str) -> str:
-    """What `open_data` takes, so that it holds from any folder: a path made absolute, a name as it is."""
+    """Make a data source independent of the working directory: paths become absolute, names stay."""
     path = Path(source).expanduser()
     return os.path.abspath(path) if path.exists() or shards.is_pattern(source) else source  # noqa: PTH100
 
 
-def _folder(path: Path, text: str) -> DataSet:
-    try:
-        if arrays.has_idx(path):
-            return arrays.idx(path)
-        if found := shards.find_shards(path):
-            return shards.read(found, text)
-        return folders.read(path)
-    except PermissionError as error:
-        raise DataError(f"cannot read {text!r}", f"no permission for {error.filename!r}") from error
-
-
 def _missing(text: str, path: Path) -> DataError:
-    if text.endswith(given.IN_MEMORY_SUFFIX):
-        return DataError(
-            f"cannot open {text!r}", "it was given to Python as an object", "Give the same again, as data="
-        )
+    if text.endswith(in_memory.IN_MEMORY_SUFFIX):
+        fix = "Pass the same object again, as data="
+        return DataError(f"cannot open {text!r}", "it was a Python object", fix)
     parent = path.parent
     siblings = [p.name for p in parent.iterdir()] if parent.is_dir() else []
     near = get_close_matches(path.name, [*siblings, "digits"], n=1)
-    why = f"no such folder or file{f'; near it lies {near[0]!r}' if near else ''}"
-    return DataError(
-        f"cannot open {text!r}", why, "Give a folder of class folders, an archive, a CSV, or `digits`"
-    )
+    why = f"no such folder or file{f'; did you mean {near[0]!r}?' if near else ''}"
+    fix = "Give a folder of class folders, an archive, a CSV, or `digits`"
+    return DataError(f"cannot open {text!r}", why, fix)

@@ -1,12 +1,10 @@
-"""Zip and tar archives, read in place: nothing is ever unpacked to a disk.
+"""Zip and tar archives, read in place without unpacking to disk.
 
-A member is found by where it lies, so that any image can be read without the others, in any order, by several
-threads at once. Only a `.tar.gz` cannot be entered in its middle: it is read through once, when it is opened,
-and its files are held in memory as they are, up to `HELD` bytes.
+Members have random access by offset and can be read from several threads. Only a `.tar.gz` has no random
+access: it is read once when it is opened, and its files stay in memory, up to `MAX_TAR_GZ_BYTES`.
 
-Names of members are names and nothing else: no path of the disk is made from them. What is no plain file is
-passed over with a word, so are names that lead out of the archive. A member that says it is larger than any
-image may be is refused before it is unpacked, and none is unpacked beyond what it says.
+Member names are never used as paths on disk. Links, devices and names that lead out of the archive (`../`)
+are skipped with a note. A member whose stated size exceeds that of any image is rejected before it is read.
 """
 
 from __future__ import annotations
@@ -17,326 +15,283 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import IO, TypeVar
 
 import numpy as np
 
-from striate.data.images.folders import SPLIT_NAMES, read_tree
-from striate.data.images.samples import DataSet, Stamp
+from striate.data.images.folders import HIDDEN, read_tree
+from striate.data.images.samples import SPLIT_NAMES, DataSet, Stamp
 from striate.errors import DataError, DecodeError
 from striate.transforms.decode import MAX_PIXELS, is_image_name
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-MAX_MEMBER_BYTES = 3 * MAX_PIXELS  # bytes of a member: the largest picture that is read, not compressed
-MAX_TAR_GZ_BYTES = 2 << 30  # bytes of a .tar.gz's files
+MAX_MEMBER_BYTES = 3 * MAX_PIXELS  # of a member: the largest image that is read, uncompressed
+MAX_TAR_GZ_BYTES = 2 << 30  # of all files in a .tar.gz
 
+_Content = TypeVar("_Content")
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, RuntimeError, OSError)
 
 
-class Archive(Protocol):
-    """The plain files of one archive.
+@dataclass(frozen=True)
+class Archive:
+    """The regular files of one archive.
 
     Attributes:
         path: absolute.
-        names: of the members, with `/` between their parts; a name that stands there twice is the last one.
-        odd: what was passed over, a line each.
+        names: of the members, with `/` as separator; of equal names only the last one.
+        sizes: of the members in bytes, as the archive states them.
+        skipped: what was skipped, one line each.
+        read: returns the bytes of the member at a position. Thread-safe. Raises any of `_DAMAGE`.
     """
 
     path: str
     names: Sequence[str]
+    sizes: Sequence[int]
     skipped: Sequence[str]
-
-    def read(self, i: int) -> bytes:
-        """The bytes of a member; by several threads at once. Raises DecodeError."""
-
-    def size(self, i: int) -> int:
-        """How many bytes it is said to have."""
+    read: Callable[[int], bytes]
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file of this name is taken for an archive."""
+    """Return whether a file name has an archive suffix."""
     return name.lower().endswith(SUFFIXES)
 
 
 def open_archive(path: Path) -> Archive:
-    """Find the members of an archive; of a `.tar.gz`, read them too.
+    """Open an archive and list its members; read all members of a `.tar.gz`.
 
     Raises:
-        DataError: it cannot be read, or is a `.tar.gz` of more than may be held in memory.
+        DataError: the archive is damaged, or is a `.tar.gz` that is too large for memory.
     """
     name = path.name.lower()
     whole = os.path.abspath(path)  # noqa: PTH100 - as stamps have it
     try:
         if name.endswith(".zip"):
-            return _Zip(whole)
-        return _Tar(whole) if name.endswith(".tar") else _PackedTar(whole)
+            return _open_zip(whole)
+        return _open_tar(whole) if name.endswith(".tar") else _open_tar_gz(whole)
     except _DAMAGE as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DataError(f"cannot read {str(path)!r}", why, "Is it whole? Fetch or pack it again") from error
+        fix = "It may be incomplete: download or pack it again"
+        raise DataError(f"cannot read {str(path)!r}", why, fix) from error
 
 
 def read(archive: Archive, source: str) -> DataSet:
-    """An archive of class folders, laid out as a folder may be, in a folder of its own or not.
+    """Read an archive of class folders, with or without an outer folder.
 
     Args:
-        archive: opened.
-        source: what the user called it.
+        archive: the opened archive.
+        source: how the user named it, for messages.
 
     Raises:
         DataError: there are no class folders with images.
     """
-    root = _Inside(os.path.basename(archive.path), archive.path, tuple(_sorted(archive.names)))  # noqa: PTH119
+    # In the order of the same files in a folder: the files of a folder before its subfolders.
+    members = [tuple(name.split("/")) for name in archive.names]
+    members.sort(key=lambda parts: [*((1, part) for part in parts[:-1]), (0, parts[-1])])
+    root = _ArchiveFolder(os.path.basename(archive.path), archive.path, members)  # noqa: PTH119
     while len(below := root.folders()) == 1 and not root.count_loose():
         if below[0].name.lower() in SPLIT_NAMES or not below[0].folders():
             break
         root = below[0]
     data = read_tree(root, source)
-    return attach_store(replace(data, notes=(*archive.skipped, *data.notes)), ArchiveStore([archive]))
+    return attach_archives(replace(data, notes=(*archive.skipped, *data.notes)), [archive])
 
 
-def attach_store(data: DataSet, members: ArchiveStore) -> DataSet:
-    """A data set whose names are those of members, to be read from there."""
-    key = {name: i for i, name in enumerate(members.names())}
-    splits = {
-        split: replace(samples, store=members, keys=np.array([key[name] for name in samples.names], np.int64))
-        for split, samples in data.splits.items()
-    }
+def attach_archives(data: DataSet, archives: Sequence[Archive]) -> DataSet:
+    """Let the samples of a dataset be read from the archive members of the same names."""
+    names = (f"{archive.path}/{name}" for archive in archives for name in archive.names)
+    key = {name: i for i, name in enumerate(names)}
+    store, splits = ArchiveStore(archives), {}
+    for split, samples in data.splits.items():
+        keys = np.array([key[name] for name in samples.names], np.int64)
+        splits[split] = replace(samples, store=store, keys=keys)
     return replace(data, splits=splits)
 
 
 class ArchiveStore:
-    """The members of one or several archives, one after the other: what samples are read from."""
+    """The members of several archives as one `Store`; keys count through all archives."""
 
     def __init__(self, archives: Sequence[Archive]) -> None:
         self._archives = archives
-        self._starts = [0]
-        for archive in archives[:-1]:
-            self._starts.append(self._starts[-1] + len(archive.names))
+        self._starts = [0, *accumulate(len(archive.names) for archive in archives[:-1])]
         self._status = [os.stat(archive.path) for archive in archives]  # noqa: PTH116
 
-    def names(self) -> Iterator[str]:
-        """The path of each: that of its archive, and its own in it."""
-        for archive in self._archives:
-            yield from (f"{archive.path}/{name}" for name in archive.names)
-
     def fetch(self, key: int) -> bytes:
-        """The bytes of a member; raises DecodeError."""
-        archive, i = self._find(key)
-        if archive.size(i) > MAX_MEMBER_BYTES:
-            raise _bad(archive, i, f"it has {archive.size(i):,} bytes, more than any image that is read")
+        """Return the bytes of a member; raises DecodeError."""
+        number, i = self._find(key)
+        archive = self._archives[number]
         try:
-            return archive.read(i)
+            if archive.sizes[i] > MAX_MEMBER_BYTES:
+                why = f"it has {archive.sizes[i]:,} bytes, more than the largest image that can be read"
+            else:
+                return archive.read(i)
         except _DAMAGE as error:
-            raise _bad(
-                archive, i, f"its archive is damaged ({str(error) or type(error).__name__})"
-            ) from error
+            why = f"its archive is damaged ({str(error) or type(error).__name__})"
+        raise DecodeError(f"cannot decode {f'{archive.path}/{archive.names[i]}'!r}", why)
 
     def stamp(self, key: int) -> Stamp:
-        """The name and size of a member, and the times of its archive."""
-        archive, i = self._find(key)
-        status = self._status[bisect.bisect_right(self._starts, key) - 1]
+        """Return the name and size of a member, and the times of its archive."""
+        number, i = self._find(key)
+        archive, status = self._archives[number], self._status[number]
         path = f"{archive.path}/{archive.names[i]}"
-        return Stamp(path, archive.size(i), status.st_mtime_ns, status.st_ctime_ns)
+        return Stamp(path, archive.sizes[i], status.st_mtime_ns, status.st_ctime_ns)
 
-    def _find(self, key: int) -> tuple[Archive, int]:
+    def _find(self, key: int) -> tuple[int, int]:
+        """Return the position of a member's archive, and of the member in it."""
         number = bisect.bisect_right(self._starts, key) - 1
-        return self._archives[number], key - self._starts[number]
+        return number, key - self._starts[number]
 
 
-class _Place(NamedTuple):
-    start: int
-    size: int
+def _open_tar(path: str) -> Archive:
+    """Open an uncompressed tar archive; members are read by offset and size."""
+    with open(path, "rb") as file:  # noqa: PTH123 - a str, as all here
+        opened = os.fstat(file.fileno())
+        members, skipped = _tar_members(file, "r:", lambda tar, member: (member.offset_data, member.size))
+    spans = tuple(members.values())
 
-
-class _Tar:
-    """An uncompressed tar archive: a member is so many bytes from there on."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.skipped: Sequence[str]
-        with open(path, "rb") as file:  # noqa: PTH123 - a str, as all here
-            self._status = os.fstat(file.fileno())
-            places, self.skipped = _tar_members(file, "r:")
-        self.names: Sequence[str] = tuple(places)
-        self._places = tuple(places.values())
-
-    def read(self, i: int) -> bytes:
-        start, size = self._places[i]
-        # Opened each time: there may be more archives than a process may have files.
-        with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123
+    def read(i: int) -> bytes:
+        start, size = spans[i]
+        # Open for each read: there may be more archives than file descriptors.
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             status = os.fstat(file.fileno())
-            if (status.st_size, status.st_mtime_ns) != (self._status.st_size, self._status.st_mtime_ns):
-                raise OSError("it has changed since it was opened")
+            if (status.st_size, status.st_mtime_ns) != (opened.st_size, opened.st_mtime_ns):
+                raise OSError("it changed after it was opened")
             file.seek(start)
             data = file.read(size)
         if len(data) < size:
-            raise EOFError("it is cut short")
+            raise EOFError("it is truncated")
         return data
 
-    def size(self, i: int) -> int:
-        return self._places[i].size
+    return Archive(path, tuple(members), [size for _, size in spans], skipped, read)
 
 
-class _PackedTar:
-    """A tar archive within gzip: its files, as they were when it was read through."""
+def _open_tar_gz(path: str) -> Archive:
+    """Open a gzipped tar archive; reads all its files into memory."""
+    total = 0
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.skipped: Sequence[str]
-        self._held: list[bytes] = []
-        with open(path, "rb") as file:  # noqa: PTH123
-            places, self.skipped = _tar_members(file, "r|gz", self._held)
-        self.names: Sequence[str] = tuple(places)
-        self._places = tuple(places.values())
+    def content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+        nonlocal total
+        total += member.size
+        if total > MAX_TAR_GZ_BYTES:
+            raise DataError(
+                f"cannot read {path!r}",
+                "its files must be kept in memory (a .tar.gz has no random access), and they exceed "
+                f"{MAX_TAR_GZ_BYTES / 1e9:.1f} GB",
+                "Convert it to a .tar (gunzip -k) or a .zip, whose images can be read in any order",
+            )
+        file = tar.extractfile(member)
+        data = file.read() if file is not None else b""
+        if len(data) < member.size:
+            raise EOFError("it is truncated")
+        return data
 
-    def read(self, i: int) -> bytes:
-        return self._held[self._places[i].start]
+    with open(path, "rb") as file:  # noqa: PTH123
+        members, skipped = _tar_members(file, "r|gz", content)
+    files = tuple(members.values())
+    return Archive(path, tuple(members), [len(data) for data in files], skipped, files.__getitem__)
 
-    def size(self, i: int) -> int:
-        return self._places[i].size
 
+def _open_zip(path: str) -> Archive:
+    """Open a zip archive."""
+    archive = zipfile.ZipFile(path)
+    lock = threading.Lock()  # zipfile locks reading, but not its count of open members
+    members = {}
+    outside = 0
+    for info in archive.infolist():
+        name = _normalized(info.filename)
+        outside += name is None
+        if name and not info.is_dir():
+            members[name] = info
+    infos = tuple(members.values())
 
-class _Zip:
-    """A zip archive."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._zip = zipfile.ZipFile(path)
-        self._lock = threading.Lock()  # zipfile's own covers reading, not the count of what is open
-        names = {}
-        strange = 0
-        for info in self._zip.infolist():
-            name = _clean(info.filename)
-            strange += name is None
-            if name and not info.is_dir():
-                names[name] = info
-        self.skipped: Sequence[str] = _told(strange, 0)
-        self.names: Sequence[str] = tuple(names)
-        self._infos = tuple(names.values())
-
-    def read(self, i: int) -> bytes:
-        info = self._infos[i]
-        if info.flag_bits & 1:
+    def read(i: int) -> bytes:
+        if infos[i].flag_bits & 1:
             raise ValueError("it is encrypted")
-        with self._lock:
-            file = self._zip.open(info)
+        with lock:
+            file = archive.open(infos[i])
         try:
             return file.read()
         finally:
-            with self._lock:
+            with lock:
                 file.close()
 
-    def size(self, i: int) -> int:
-        return self._infos[i].file_size
+    return Archive(path, tuple(members), [info.file_size for info in infos], _notes(outside, 0), read)
 
 
 def _tar_members(
-    file: object, mode: str, held: list[bytes] | None = None
-) -> tuple[dict[str, _Place], tuple[str, ...]]:
-    """The plain files of a tar archive, each with its place; and what was passed over.
+    file: IO[bytes], mode: str, content: Callable[[tarfile.TarFile, tarfile.TarInfo], _Content]
+) -> tuple[dict[str, _Content], tuple[str, ...]]:
+    """List the regular files of a tar archive with their content, and what was skipped.
 
     Args:
-        file: open for reading bytes.
+        file: the archive.
         mode: of tarfile.
-        held: is given the bytes of each; a place then is a position in it.
+        content: returns what to keep of a file: its bytes, or where they are.
     """
-    found: dict[str, _Place] = {}
-    strange = links = total = 0
+    found: dict[str, _Content] = {}
+    outside = links = 0
     with tarfile.open(fileobj=file, mode=mode) as tar:  # type: ignore[call-overload]  # its modes are literals
         while (member := tar.next()) is not None:
-            tar.members.clear()  # tarfile would keep all it has seen
-            total += member.size
-            if held is not None and total > MAX_TAR_GZ_BYTES:
-                raise DataError(
-                    f"cannot read {getattr(file, 'name', '')!r}",
-                    "its files must be kept in memory (a .tar.gz has no random access), and they exceed "
-                    f"{MAX_TAR_GZ_BYTES / 1e9:.1f} GB",
-                    "Convert it to a .tar (gunzip -k) or a .zip, whose images can be read in any order",
-                )
-            name = _clean(member.name)
+            tar.members.clear()  # tarfile would keep a record of each member
+            name = _normalized(member.name)
             if name is None:
-                strange += 1
-            elif member.islnk() and (target := _clean(member.linkname)) in found:
+                outside += 1
+            elif member.islnk() and (target := _normalized(member.linkname)) in found:
                 found[name] = found[target or ""]
             elif member.isreg() and not member.issparse():
-                place = _Place(member.offset_data, member.size)
-                if held is not None:
-                    place = _hold(tar, member, held)
-                found.pop(name, None)  # the last one of a name is the one that counts
-                found[name] = place
+                found.pop(name, None)  # of equal names the last one counts
+                found[name] = content(tar, member)
             elif not member.isdir():
                 links += 1
-    return found, _told(strange, links)
+    return found, _notes(outside, links)
 
 
-def _hold(tar: tarfile.TarFile, member: tarfile.TarInfo, held: list[bytes]) -> _Place:
-    file = tar.extractfile(member)
-    data = file.read() if file is not None else b""
-    if len(data) < member.size:
-        raise EOFError("it is cut short")
-    held.append(data)
-    return _Place(len(held) - 1, member.size)
-
-
-def _clean(name: str) -> str | None:
-    """A member's name without what makes no difference; None where it leads out of the archive."""
+def _normalized(name: str) -> str | None:
+    """Normalise the name of a member; None if it leads out of the archive."""
     if "/" not in name:
-        name = name.replace("\\", "/")  # as some programs of Windows pack
+        name = name.replace("\\", "/")  # written by some Windows programs
     parts = [part for part in name.split("/") if part not in ("", ".")]
     return None if ".." in parts or "\0" in name else "/".join(parts)
 
 
-def _told(strange: int, links: int) -> tuple[str, ...]:
-    lines = []
-    if strange:
-        lines.append(f"{strange:,} members whose names lead out of the archive are passed over")
-    if links:
-        lines.append(f"{links:,} members that are no plain files (links, devices) are passed over")
-    return tuple(lines)
+def _notes(outside: int, links: int) -> tuple[str, ...]:
+    counts = (
+        (outside, "whose names lead out of the archive"),
+        (links, "that are not regular files (links, devices)"),
+    )
+    return tuple(f"skipped {count:,} members {which}" for count, which in counts if count)
 
 
-def _sorted(names: Sequence[str]) -> list[tuple[tuple[str, ...], str]]:
-    """Names with their parts, in the order in which the same files would be found in a folder."""
-    split = ((tuple(name.split("/")), name) for name in names)
-    return sorted(split, key=lambda pair: [*((1, part) for part in pair[0][:-1]), (0, pair[0][-1])])
-
-
-@dataclass(frozen=True)
-class _Inside:
-    """A folder within an archive.
+@dataclass
+class _ArchiveFolder:
+    """A folder inside an archive.
 
     Attributes:
-        name: its own.
-        path: where it is.
-        members: what is below it: the parts of the name from there on, and the whole name.
+        name: without parents.
+        path: full path, starting with that of the archive.
+        members: all files below it: the parts of their names relative to this folder.
     """
 
     name: str
     path: str
-    members: tuple[tuple[tuple[str, ...], str], ...] = field(repr=False)
+    members: list[tuple[str, ...]]
 
-    def folders(self) -> list[_Inside]:
-        below: dict[str, list[tuple[tuple[str, ...], str]]] = {}
-        for parts, name in self.members:
-            if len(parts) > 1 and not parts[0].startswith((".", "__")):
-                below.setdefault(parts[0], []).append((parts[1:], name))
-        return [
-            _Inside(name, f"{self.path}/{name}", tuple(members)) for name, members in sorted(below.items())
-        ]
+    def folders(self) -> list[_ArchiveFolder]:
+        below: dict[str, list[tuple[str, ...]]] = {}
+        for parts in self.members:
+            if len(parts) > 1 and not parts[0].startswith(HIDDEN):
+                below.setdefault(parts[0], []).append(parts[1:])
+        return [_ArchiveFolder(name, f"{self.path}/{name}", below[name]) for name in sorted(below)]
 
     def images(self) -> list[str]:
         return [
             "/".join((self.path, *parts))
-            for parts, _ in self.members
+            for parts in self.members
             if is_image_name(parts[-1]) and not any(part.startswith(".") for part in parts[:-1])
         ]
 
     def count_loose(self) -> int:
-        return sum(len(parts) == 1 and is_image_name(parts[0]) for parts, _ in self.members)
-
-
-def _bad(archive: Archive, i: int, why: str) -> DecodeError:
-    return DecodeError(f"cannot decode {f'{archive.path}/{archive.names[i]}'!r}", why)
+        return sum(len(parts) == 1 and is_image_name(parts[0]) for parts in self.members)

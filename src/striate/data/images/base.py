@@ -1,4 +1,4 @@
-"""What batches are read from: images of one size, by index; and the plainest kind, an array in memory."""
+"""The interface of indexed images, `Images`, and its simplest implementation, an array in memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Indices = npt.NDArray[np.int64]
 
 
 class Images(Protocol):
-    """Images of one size with labels, which can be read by index and by several threads at once.
+    """Labelled images of one size with random access by index; safe to read from several threads.
 
     Attributes:
         shape: height, width and channels of each image.
         labels: int64 `[n]`.
-        in_memory: whether reading is no more than a copy.
+        in_memory: True if reading is only a copy from memory.
     """
 
     @property
@@ -33,21 +33,21 @@ class Images(Protocol):
 
     @property
     def in_memory(self) -> bool:
-        """Whether reading is no more than a copy."""
+        """True if reading is only a copy from memory."""
 
     def reading(self) -> contextlib.AbstractContextManager[None]:
-        """Around one pass over the images."""
+        """Context of one pass over the images."""
 
     def __len__(self) -> int:
-        """How many images there are, those that cannot be read among them."""
+        """Number of images, including unreadable ones."""
 
     def read(self, which: Indices, out: Uint8Array) -> npt.NDArray[np.bool_]:
-        """Write the images at `which` into `out` `[len(which), *shape]`; answers which could be read."""
+        """Write the images at `which` into `out` `[len(which), *shape]`; return which ones are readable."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """An image that could not be used, and why, in one line."""
+    """An unreadable image and the reason, in one line."""
 
     path: str
     reason: str
@@ -55,19 +55,20 @@ class Problem:
 
 @dataclass(frozen=True)
 class InMemoryImages:
-    """The readable images of a split.
+    """Images in one array.
 
     Attributes:
-        images: uint8 `[n, height, width, channels]`, all of one size.
+        images: uint8 `[n, height, width, channels]`.
         labels: int64 `[n]`.
         names: `[n]`, the path of each.
-        problems: the images that are not among them.
+        problems: unreadable images that are not in the array.
     """
 
     images: Uint8Array
-    labels: npt.NDArray[np.int64]
+    labels: Indices
     names: tuple[str, ...]
     problems: tuple[Problem, ...]
+    in_memory = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,16 +79,11 @@ class InMemoryImages:
         _, height, width, channels = self.images.shape
         return height, width, channels
 
-    @property
-    def in_memory(self) -> bool:
-        """Reading is no more than a copy."""
-        return True
-
-    def read(self, which: npt.NDArray[np.int64], out: Uint8Array) -> npt.NDArray[np.bool_]:
-        """Write the images at `which` into `out`; all of them can be read."""
-        np.take(self.images, which, axis=0, out=out, mode="clip")  # "raise" would copy once more
+    def read(self, which: Indices, out: Uint8Array) -> npt.NDArray[np.bool_]:
+        """Write the images at `which` into `out`; all are readable."""
+        np.take(self.images, which, axis=0, out=out, mode="clip")  # mode "raise" would make a second copy
         return np.ones(len(which), np.bool_)
 
     def reading(self) -> contextlib.AbstractContextManager[None]:
-        """Around one pass; there is nothing to open."""
+        """Do nothing: there is nothing to open."""
         return contextlib.nullcontext()

@@ -5,63 +5,46 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
-from striate.data.images.samples import UNSPLIT, DataSet, Samples, is_text
+from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, is_text
 from striate.errors import DataError
 from striate.transforms.decode import is_image_name
 
-SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-
-_LAYOUT = "Put the images into one folder for each class: root/<class>/ or root/{train,val,test}/<class>/"
+HIDDEN = (".", "__")  # start the names of skipped folders: .ipynb_checkpoints, .git, __MACOSX, __pycache__
+_LAYOUT = "Put the images into one folder per class: root/<class>/ or root/{train,val,test}/<class>/"
 
 
 class Tree(Protocol):
-    """A folder, on a disk or within an archive."""
+    """A folder on disk or inside an archive.
 
-    @property
-    def name(self) -> str:
-        """Its own name."""
+    Attributes:
+        name: without parents.
+        path: full path.
+    """
 
-    @property
-    def path(self) -> str:
-        """Where it is."""
+    name: str
+    path: str
 
     def folders(self) -> Sequence[Tree]:
-        """The folders right below it, by name; hidden ones are none."""
+        """Return its direct subfolders, sorted by name, without hidden ones."""
 
     def images(self) -> list[str]:
-        """The paths of all images below it, in a fixed order."""
+        """Return the paths of all images below it, in a fixed order."""
 
     def count_loose(self) -> int:
-        """How many images lie right in it."""
+        """Return the number of images directly in it."""
 
 
-@dataclass(frozen=True)
 class _Folder:
-    """A folder on a disk."""
+    """A folder on disk."""
 
-    place: Path
-
-    @property
-    def name(self) -> str:
-        return self.place.name
-
-    @property
-    def path(self) -> str:
-        return str(self.place)
+    def __init__(self, place: Path) -> None:
+        self.place, self.name, self.path = place, place.name, str(place)
 
     def folders(self) -> list[_Folder]:
-        hidden = (".", "__")  # .ipynb_checkpoints, .git, __MACOSX, __pycache__
-        found = sorted(p for p in self.place.iterdir() if p.is_dir() and not p.name.startswith(hidden))
+        found = sorted(p for p in self.place.iterdir() if p.is_dir() and not p.name.startswith(HIDDEN))
         return [_Folder(path) for path in found]
 
     def images(self) -> list[str]:
@@ -72,7 +55,7 @@ class _Folder:
 
 
 def read(root: Path) -> DataSet:
-    """Read a tree of class folders; hidden folders are no classes, and folders below a class belong to it.
+    """Read a folder of class folders. Hidden folders are skipped; subfolders of a class belong to the class.
 
     Raises:
         DataError: there are no class folders with images.
@@ -81,95 +64,77 @@ def read(root: Path) -> DataSet:
 
 
 def read_tree(root: Tree, source: str) -> DataSet:
-    """The data set that a tree of class folders is; samples are named by their paths.
+    """Build a dataset from class folders on disk or in an archive.
 
     Args:
-        root: the tree.
-        source: what the user called it.
+        root: folder of class folders, or of `train`, `val`, `test` folders with class folders.
+        source: how the user named it, for messages.
 
     Raises:
-        DataError: as `read`.
+        DataError: there are no class folders with images.
     """
     folders = root.folders()
-    # A class may be called "train"; only a folder that itself holds folders divides the data.
-    divided = {
-        SPLIT_NAMES[f.name.lower()]: f for f in folders if f.name.lower() in SPLIT_NAMES and f.folders()
-    }
+    # A class may be called "train": a split is a folder with subfolders.
+    named = [(f.name.lower(), f) for f in folders]
+    split_folders = {SPLIT_NAMES[name]: f for name, f in named if name in SPLIT_NAMES and f.folders()}
     notes = []
-    if divided:
-        others = [f.name for f in folders if f not in divided.values()]
-        if others:
-            notes.append(
-                f"beside {', '.join(f.name for f in divided.values())} these are passed over: {_list(others)}"
-            )
-        found = {split: _classes(folder, notes) for split, folder in divided.items()}
-    else:
-        found = {UNSPLIT: _classes(root, notes)}
-    classes = tuple(sorted({name for by_class in found.values() for name in by_class}))
-    if not classes:
+    if split_folders and (others := [f.name for f in folders if f not in split_folders.values()]):
+        used = ", ".join(f.name for f in split_folders.values())
+        notes.append(f"only {used} are used; skipped: {_list(others)}")
+    found = {split: _pairs(f, notes) for split, f in (split_folders or {UNSPLIT: root}).items()}
+    data = DataSet.from_pairs(source, root.path, found, notes)
+    if not data.classes:
         loose = root.count_loose()
-        why = (
-            f"it holds {loose} images but no class folders"
-            if loose
-            else "it holds no class folders with images"
-        )
-        raise DataError(f"cannot use {source!r}", why, _LAYOUT)
-    for name in classes:
+        images = f"{loose} images but no class folders" if loose else "no class folders with images"
+        raise DataError(f"cannot use {source!r}", f"it contains {images}", _LAYOUT)
+    for name in data.classes:
         if not is_text(name):
-            raise DataError(
-                f"cannot use {source!r}", f"the class name {name!r} is no UTF-8", "Rename the folder"
-            )
-    position = {name: i for i, name in enumerate(classes)}
-    splits = {}
-    for split, by_class in found.items():
-        pairs = [(path, position[name]) for name, paths in sorted(by_class.items()) for path in paths]
-        labels = np.array([label for _, label in pairs], np.int64)
-        splits[split] = Samples(tuple(path for path, _ in pairs), labels)
-    return DataSet(source, root.path, classes, splits, tuple(notes))
+            why = f"the class name {name!r} is not valid UTF-8"
+            raise DataError(f"cannot use {source!r}", why, "Rename the folder")
+    return data
 
 
 def find_images(source: str) -> list[str]:
-    """The image files that a path, folder or glob stands for.
+    """List the image files of a path, folder or glob pattern.
 
     Args:
-        source: a file (taken whatever its name is), a folder (all images below it) or a glob.
+        source: a file (with any name), a folder (all images below it) or a glob pattern.
 
     Raises:
-        DataError: a folder or glob without any image.
+        DataError: a folder or pattern without images.
     """
     path = Path(source).expanduser()
     if path.is_dir():
         found = _images(path)
     elif path.exists() or not glob.has_magic(source):
-        return [str(path)]  # a file that is not there gets its line like any other unreadable one
+        return [str(path)]  # a missing file is reported like any other unreadable one
     else:
         found = sorted(p for p in glob.iglob(str(path), recursive=True) if is_image_name(Path(p).name))
     if not found:
-        raise DataError(f"no images at {source!r}", "no file there has the suffix of an image")
+        raise DataError(f"no images at {source!r}", "no file there has an image suffix such as .jpg or .png")
     return found
 
 
-def _classes(folder: Tree, notes: list[str]) -> dict[str, list[str]]:
-    """Class name -> its images, for the classes that have any."""
-    classes, empty = {}, []
-    for child in folder.folders():
+def _pairs(folder: Tree, notes: list[str]) -> list[tuple[str, str]]:
+    """Return (path, class name) of all images in class folders."""
+    pairs, empty = [], []
+    for child in sorted(folder.folders(), key=lambda child: child.name):
         images = child.images()
-        if images:
-            classes[child.name] = images
-        else:
+        pairs += [(path, child.name) for path in images]
+        if not images:
             empty.append(child.name)
     if empty:
-        notes.append(f"class folders without images in {folder.name!r} are passed over: {_list(empty)}")
-    loose = folder.count_loose()
-    if loose and classes:
-        notes.append(f"{loose} images lie in {folder.name!r} outside of any class folder and are passed over")
-    return classes
+        notes.append(f"skipped class folders without images in {folder.name!r}: {_list(empty)}")
+    if pairs and (loose := folder.count_loose()):
+        notes.append(f"skipped {loose} images directly in {folder.name!r}, outside of any class folder")
+    return pairs
 
 
 def _images(folder: Path) -> list[str]:
-    """All image files below a folder, in a fixed order; links to folders are followed, once each."""
+    """List all image files below a folder, in a fixed order. Follows each link to a folder once."""
     images = []
-    seen = {str(above) for above in folder.resolve().parents}  # a link up would bring in the other classes
+    # Following a link to a parent would include other classes.
+    seen = {str(above) for above in folder.resolve().parents}
     for place, below, names in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(place)
         below[:] = sorted(name for name in below if not name.startswith("."))
@@ -182,7 +147,7 @@ def _images(folder: Path) -> list[str]:
 
 
 def _refuse(error: OSError) -> None:
-    """A folder that cannot be read is an error: its images would be missing without a word."""
+    """Raise the error of an unreadable folder, or its images would be missing silently."""
     raise error
 
 

@@ -1,9 +1,9 @@
-"""Batches on the device, made ahead by threads.
+"""Data loader: threads that prefetch batches to the device.
 
-The caller says which samples each batch holds; `training.schedule.batches` makes that a function of the seed
-and the epoch. So the batches are the same for any number of threads, a run that is resumed passes the rest of
-its sequence, and one process of several passes its own share. Threads suffice, since decoding, resizing and
-copying release Python's lock.
+The caller passes the order, the indices of each batch; `training.schedule.batches` computes it from seed and
+epoch. So batches do not depend on the number of threads, a resumed run passes the rest of its order, and each
+process of a distributed run passes its share. Threads are enough because decoding, resizing and copying
+release the GIL.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ import torch
 
 from striate.data.images.base import Images, Indices
 
-_PIECE = 16  # images that one thread reads at a time
-_INLINE = 1 << 20  # bytes of a batch in memory, below which a copy is quicker than a word to another thread
+_PIECE = 16  # images per task of a thread
+_INLINE = 1 << 20  # bytes of a batch below which copying is faster than starting a thread task
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a step learns from.
+    """A batch of labelled images on the device.
 
     Attributes:
-        pixels: uint8 `[batch, height, width, channels]`, on the device; or float32 `[batch, ...]`, what
-            a frozen network gave for them.
-        labels: int64 `[batch]`, on the device.
-        samples: int64 `[batch]`, the position of each image in the source.
-        asked: how many images the sequence named, those that cannot be read among them.
+        pixels: uint8 `[batch, height, width, channels]`; or float32 `[batch, ...]`, features of a frozen
+            network.
+        labels: int64 `[batch]`.
+        samples: int64 `[batch]`, the index of each image in its `Images`.
+        requested: number of images in the order, including unreadable ones.
     """
 
     pixels: torch.Tensor
@@ -44,44 +44,45 @@ class Batch:
         return len(self.samples)
 
     @property
-    def weight(self) -> int:
-        """Over how many terms the mean loss is taken: one for each image."""
+    def terms(self) -> int:
+        """Number of terms in the mean loss: one per image."""
         return len(self.samples)
+
+    def part(self, rows: slice) -> Batch:
+        """Some of its images."""
+        return Batch(self.pixels[rows], self.labels[rows], self.samples[rows], self.requested)
 
 
 def stream(
     source: Images, order: Sequence[Indices], device: torch.device, *, workers: int = 2
 ) -> Generator[Batch, None, None]:
-    """Read batch after batch, the next ones in the background.
+    """Yield batches in the given order while threads read the next ones.
 
-    An image that cannot be read is left out of its batch; a batch of which none is left is still yielded, so
-    that steps can be counted.
+    Unreadable images are left out of their batch. Empty batches are yielded, so that steps can be counted.
 
     Args:
-        source: what to read from.
-        order: the positions that each batch holds, int64.
-        device: where the batches are to be.
-        workers: threads that read; they do not change what is read.
+        source: images to read.
+        order: int64 indices of each batch.
+        device: of the batches.
+        workers: number of threads; it does not change the batches.
     """
     with source.reading():
         largest = math.prod(source.shape) * max(map(len, order), default=0)
         if source.in_memory and largest <= _INLINE:
             for which in order:
                 buffer = _Buffer(source, which, device)
-                buffer.read(0, len(which))
+                buffer.read(slice(None))
                 yield buffer.batch()
         else:
-            yield from _threaded(source, order, device, max(1, workers))
+            yield from _pooled(source, order, device, max(1, workers))
 
 
-def _threaded(
-    source: Images, order: Sequence[Indices], device: torch.device, workers: int
-) -> Iterator[Batch]:
+def _pooled(source: Images, order: Sequence[Indices], device: torch.device, workers: int) -> Iterator[Batch]:
     pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
     try:
         remaining, waiting = deque(order), deque[tuple[_Buffer, list[Future[None]]]]()
         while remaining or waiting:
-            # The next batch at least, and work for every thread, while the network has this one.
+            # Prefetch at least one batch, and enough tasks for all threads.
             while remaining and (len(waiting) < 2 or sum(len(parts) for _, parts in waiting) < 2 * workers):
                 buffer = _Buffer(source, remaining.popleft(), device)
                 waiting.append((buffer, buffer.submit(pool)))
@@ -90,11 +91,11 @@ def _threaded(
                 part.result()
             yield buffer.batch()
     finally:
-        pool.shutdown(cancel_futures=True)  # at once, also after Ctrl-C
+        pool.shutdown(cancel_futures=True)  # immediately, also after Ctrl-C
 
 
 class _Buffer:
-    """The memory of one batch while it is being filled; pinned, where the batch goes to a GPU."""
+    """Memory of one batch while threads fill it; pinned if the batch goes to a GPU."""
 
     def __init__(self, source: Images, which: Indices, device: torch.device) -> None:
         self._source, self._which, self._device = source, which, device
@@ -104,28 +105,22 @@ class _Buffer:
         self._readable = np.zeros(len(which), np.bool_)
 
     def submit(self, pool: ThreadPoolExecutor) -> list[Future[None]]:
-        """Let the threads fill it, a piece each."""
-        count = len(self._which)
-        return [pool.submit(self.read, at, min(at + _PIECE, count)) for at in range(0, count, _PIECE)]
+        """Submit the reading of all pieces to the threads."""
+        starts = range(0, len(self._which), _PIECE)
+        return [pool.submit(self.read, slice(start, start + _PIECE)) for start in starts]
 
-    def read(self, start: int, stop: int) -> None:
-        """Fill one piece."""
-        out = self._pixels.numpy()[start:stop]
-        self._readable[start:stop] = self._source.read(self._which[start:stop], out)
+    def read(self, rows: slice) -> None:
+        """Fill some rows."""
+        self._readable[rows] = self._source.read(self._which[rows], self._pixels.numpy()[rows])
 
     def batch(self) -> Batch:
-        """What was read, on its way to the device."""
+        """Return the readable images as a batch; the copy to a GPU is asynchronous."""
         pixels, samples = self._pixels, self._which
         if not self._readable.all():
             kept = np.flatnonzero(self._readable)
             pixels, samples = pixels[torch.from_numpy(kept)], samples[kept]
-            pixels = pixels.pin_memory() if self._pinned else pixels
-        labels = torch.from_numpy(self._source.labels[samples])
-        labels = labels.pin_memory() if self._pinned else labels
-        # From pinned memory the copies run beside the work of the GPU; elsewhere they are as usual.
-        return Batch(
-            pixels.to(self._device, non_blocking=True),
-            labels.to(self._device, non_blocking=True),
-            samples,
-            len(self._which),
-        )
+        tensors = pixels, torch.from_numpy(self._source.labels[samples])
+        if self._pinned:  # copies from pinned memory overlap with the work of the GPU
+            tensors = tensors[0].pin_memory(), tensors[1].pin_memory()
+        pixels, labels = (tensor.to(self._device, non_blocking=True) for tensor in tensors)
+        return Batch(pixels, labels, samples, len(self._which))

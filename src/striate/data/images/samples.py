@@ -1,9 +1,9 @@
-"""What a data set is: images with labels, in splits."""
+"""The records of a dataset: samples, splits, and where the images are stored."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -12,18 +12,23 @@ import numpy.typing as npt
 
 from striate.transforms.decode import Uint8Array
 
-UNSPLIT = "all"  # the one split of data that comes undivided
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+UNSPLIT = "all"  # name of the only split of a dataset without train, val and test
 
 
 class Stamp(NamedTuple):
-    """What a file was when it was looked at.
+    """State of a file, to detect changes.
 
     Attributes:
         path: absolute.
         size: in bytes.
-        modified_ns: when its content changed, as programs may set it.
-        changed_ns: when anything of it changed, which no program can set: it tells a file from another one
-            of the same size and modification time that took its place.
+        modified_ns: modification time (mtime), which programs can set.
+        changed_ns: change time (ctime), which programs cannot set: it differs if another file of the same
+            size and modification time replaces this one.
     """
 
     path: str
@@ -33,17 +38,17 @@ class Stamp(NamedTuple):
 
 
 class Store(Protocol):
-    """Where images are that are neither files of their own nor one array: an archive, a torch `Dataset`."""
+    """A store of images that are neither separate files nor one array: an archive or a torch `Dataset`."""
 
     def fetch(self, key: int) -> bytes | Uint8Array:
-        """The bytes of an image file, or pixels; by several threads at once. Raises DecodeError."""
+        """Return the bytes of an image file, or pixels. Thread-safe. Raises DecodeError."""
 
     def stamp(self, key: int) -> Stamp | None:
-        """All that changes when the image does; None where that cannot be known without reading it."""
+        """Return what changes when the image changes; None if that is unknown without reading it."""
 
 
 def is_text(name: str) -> bool:
-    """Whether a name is text: file names may be any bytes, class names go into JSON and figures."""
+    """Return whether a file name is valid text. File names may be any bytes, but class names go into JSON."""
     return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
@@ -52,13 +57,13 @@ class Samples:
     """Images with labels.
 
     Attributes:
-        names: `[n]`, the path of each image file, or a name such as `digits/17` for an image in memory; a
-            member of an archive has the archive's path before its own.
-        labels: int64 `[n]`, indices into the data set's classes.
-        pixels: uint8 `[n, height, width]` (grayscale) or `[n, height, width, 3]` where the images are in
-            memory; None where they are not.
-        store: where the images are otherwise; None where `names` are files.
-        keys: int64 `[n]`, what the store knows them by.
+        names: `[n]`, the path of each image file, or a name such as `digits/17` for an image in memory.
+            Members of an archive start with the path of the archive.
+        labels: int64 `[n]`, indices into the classes of the dataset.
+        pixels: uint8 `[n, height, width]` (grayscale) or `[n, height, width, 3]` if the images are in memory,
+            else None.
+        store: the archive or `Dataset` that holds the images; None if they are files or in memory.
+        keys: int64 `[n]`, the keys of the images in `store`.
     """
 
     names: tuple[str, ...] = field(repr=False)
@@ -72,21 +77,21 @@ class Samples:
 
     @property
     def in_files(self) -> bool:
-        """Whether each image is a file of its own, at the path that is its name."""
+        """True if every image is a separate file and `names` are the paths."""
         return self.pixels is None and self.store is None
 
     def fetch(self, i: int) -> str | bytes | Uint8Array:
-        """What to decode for one image: the path or the bytes of its file, or its pixels.
+        """Return what to decode for image `i`: a path, the bytes of a file, or pixels.
 
         Raises:
-            DecodeError: it cannot be taken from where it is.
+            DecodeError: the store cannot read it.
         """
         if self.store is not None:
             return self.store.fetch(int(self.keys[i]))
         return self.names[i] if self.pixels is None else self.pixels[i]
 
     def stamp(self, i: int) -> Stamp | None:
-        """All that changes when an image does; None where there is no file, or nothing tells."""
+        """Return what changes when image `i` changes; None if changes cannot be detected."""
         if self.store is not None:
             return self.store.stamp(int(self.keys[i]))
         if self.pixels is not None:
@@ -99,26 +104,23 @@ class Samples:
         return Stamp(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
     def take(self, which: npt.NDArray[np.int64]) -> Samples:
-        """The samples at these positions, in this order."""
-        return Samples(
-            tuple(self.names[i] for i in which),
-            self.labels[which],
-            None if self.pixels is None else self.pixels[which],
-            self.store,
-            self.keys if self.store is None else self.keys[which],
-        )
+        """Return the samples at these positions, in this order."""
+        names = tuple(self.names[i] for i in which)
+        pixels = None if self.pixels is None else self.pixels[which]
+        keys = self.keys if self.store is None else self.keys[which]
+        return Samples(names, self.labels[which], pixels, self.store, keys)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """All splits of one data set.
+    """A dataset with its splits.
 
     Attributes:
-        source: what the user gave: a path, or `digits`; of an object in memory, a name.
-        root: the folder that the names begin with, empty for images in memory, whose names are no paths.
-        classes: their names, sorted; labels are indices into this.
-        splits: `train`, `val`, `test`, or the one split `all`.
-        notes: what was passed over, a line each.
+        source: path or name as the user gave it; for Python objects, a descriptive name.
+        root: folder that contains the images; empty for images in memory.
+        classes: sorted class names; labels are indices into this.
+        splits: `train`, `val`, `test`; or only `all`.
+        notes: what was skipped, one line each.
     """
 
     source: str
@@ -127,15 +129,25 @@ class DataSet:
     splits: Mapping[str, Samples]
     notes: tuple[str, ...] = field(default=())
 
-    def with_classes(self, classes: tuple[str, ...]) -> tuple[DataSet, dict[str, int]]:
-        """The data set with labels as indices into other class names; classes go by name, not by position.
+    @classmethod
+    def from_pairs(
+        cls, source: str, root: str, pairs: Mapping[str, Sequence[tuple[str, str]]], notes: Iterable[str] = ()
+    ) -> DataSet:
+        """Build a dataset of files from lists of (path, class name), by split."""
+        classes = tuple(sorted({label for rows in pairs.values() for _, label in rows}))
+        index = {name: i for i, name in enumerate(classes)}
+        splits = {}
+        for split, rows in pairs.items():
+            labels = np.array([index[name] for _, name in rows], np.int64)
+            splits[split] = Samples(tuple(path for path, _ in rows), labels)
+        return cls(source, root, classes, splits, tuple(notes))
 
-        Args:
-            classes: the names to count by.
+    def with_classes(self, classes: tuple[str, ...]) -> tuple[DataSet, dict[str, int]]:
+        """Map the labels to another list of class names. Classes are matched by name, not by position.
 
         Returns:
-            The data set without the images of classes that are not among them, and how many those are,
-            by name.
+            The dataset without images of classes that are not in `classes`, and the number of images dropped
+            per class name.
         """
         index = np.array([classes.index(name) if name in classes else -1 for name in self.classes])
         splits, left_out = {}, dict.fromkeys((name for name in self.classes if name not in classes), 0)

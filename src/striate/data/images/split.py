@@ -1,4 +1,4 @@
-"""Divide a data set: stratified by class, a function of the seed and the images' names alone."""
+"""Stratified split into train, val and test; a function of the seed and the image names only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from striate.data.images.samples import UNSPLIT, DataSet, Samples
 from striate.errors import DataError, UsageError
@@ -15,13 +14,12 @@ from striate.errors import DataError, UsageError
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How to divide data that do not come divided.
+    """How to split a dataset that has no val or test split.
 
     Attributes:
-        val: the share that chooses the best epoch, 0 to 0.5.
-        test: the share that nothing sees before the last measurement, 0 to 0.5; cut only from data that
-            come in one piece.
-        seed: another seed, another division.
+        val: fraction of the images for validation, 0 to 0.5.
+        test: fraction held out for the final test, 0 to 0.5; ignored if the dataset has splits.
+        seed: of the split.
     """
 
     val: float = 0.1
@@ -29,53 +27,49 @@ class SplitPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse shares that leave too little; raises UsageError."""
+        """Check the fractions; raises UsageError."""
         for name, share in (("val", self.val), ("test", self.test)):
             if not 0 <= share <= 0.5:
-                raise UsageError(f"a {name} share of {share}", "it must be from 0 to 0.5")
+                raise UsageError(f"{name} = {share}", "the fraction must be from 0 to 0.5")
 
 
 def split(data: DataSet, plan: SplitPlan) -> DataSet:
-    """Give a data set the splits `train` and `val`, and `test` where it came undivided.
+    """Split a dataset into `train` and `val`, and into `test` if it has no splits at all.
 
-    Within each class the images are ordered by a hash of the seed and their path below the root, so that
-    the division hangs neither on the order of the disk nor on where the folder lies. A class keeps at
-    least one image for training, and gives one to each share from three images on.
+    Within each class the images are ordered by a hash of the seed and the path below the root, so the split
+    does not depend on the order of files on disk or on the location of the folder. Each class keeps at least
+    one training image; classes with three or more images have at least one in each split.
 
     Raises:
-        DataError: there is nothing to train on.
+        DataError: the dataset has no training images.
     """
     splits = dict(data.splits)
     if UNSPLIT in splits:
-        train, val, test = _cut(data, splits.pop(UNSPLIT), plan.val, plan.test, plan.seed)
+        train, val, test = _split_samples(data, splits.pop(UNSPLIT), plan)
         splits = {"train": train, "val": val, "test": test}
     elif "train" not in splits:
-        raise DataError(
-            f"cannot train on {data.source!r}",
-            f"it has only {' and '.join(splits)}",
-            "Training needs a train folder, or class folders that are not divided yet",
-        )
+        fix = "Training needs a train folder, or class folders without splits"
+        raise DataError(f"cannot train on {data.source!r}", f"it has only {' and '.join(splits)}", fix)
     elif "val" not in splits:
-        train, val, _ = _cut(data, splits["train"], plan.val, 0.0, plan.seed)
+        train, val, _ = _split_samples(data, splits["train"], replace(plan, test=0.0))
         splits |= {"train": train, "val": val}
     return replace(data, splits={name: part for name, part in splits.items() if len(part)})
 
 
-def _cut(
-    data: DataSet, samples: Samples, val: float, test: float, seed: int
-) -> tuple[Samples, Samples, Samples]:
-    parts: tuple[list[npt.NDArray[np.int64]], ...] = ([], [], [])
-    keys = [_key(seed, name, data.root) for name in samples.names]
-    order = np.array(sorted(range(len(samples)), key=lambda i: keys[i]), np.int64)
+def _split_samples(data: DataSet, samples: Samples, plan: SplitPlan) -> tuple[Samples, Samples, Samples]:
+    parts = []
+    keys = [_key(plan.seed, name, data.root) for name in samples.names]
+    order = np.array(sorted(range(len(samples)), key=keys.__getitem__), np.int64)
     for label in range(len(data.classes)):
-        mine = order[samples.labels[order] == label]
-        n_val = _count(len(mine), val)
-        n_test = max(0, min(_count(len(mine), test), len(mine) - n_val - 1))  # one is left to train on
-        parts[1].append(mine[:n_val])
-        parts[2].append(mine[n_val : n_val + n_test])
-        parts[0].append(mine[n_val + n_test :])
-    train, held, last = (samples.take(np.sort(np.concatenate(part))) for part in parts)
-    return train, held, last
+        members = order[samples.labels[order] == label]
+        n_val = _count(len(members), plan.val)
+        n_test = max(
+            0, min(_count(len(members), plan.test), len(members) - n_val - 1)
+        )  # keep one to train on
+        parts.append(np.split(members, [n_val, n_val + n_test]))
+    which = (np.sort(np.concatenate(part)) for part in zip(*parts, strict=True))
+    val_part, test_part, train = map(samples.take, which)
+    return train, val_part, test_part
 
 
 def _count(n: int, share: float) -> int:

@@ -1,8 +1,4 @@
-"""Batches of about equally many tokens, from pairs of about equal length.
-
-A batch costs what its padded arrays hold, so pairs are sorted by length before they are cut into batches;
-the order within a length, and that of the batches, are functions of the seed and the epoch.
-"""
+"""Batches of token sequences: bucketing by length, and padding."""
 
 from __future__ import annotations
 
@@ -20,61 +16,60 @@ from striate.data.text.tokens import PAD
 TokenIds = npt.NDArray[np.int32]
 
 
-def bucket_by_length(lengths: Indices, tokens: int, *, seed: int, epoch: int) -> list[Indices]:
-    """The batches of one epoch; a function of the arguments alone, their number of the first two.
+def bucket_by_length(lengths: Indices, max_tokens: int, *, seed: int, epoch: int) -> list[Indices]:
+    """Group pairs of similar length into batches of at most `max_tokens`, in random order.
+
+    A function of the arguments only. The number of batches depends on `lengths` and `max_tokens` only.
 
     Args:
-        lengths: int64 `[n, 2]`, of each pair's source and target.
-        tokens: most that the padded source and target of a batch hold together; a longer pair has a batch
-            of its own.
+        lengths: int64 `[n, 2]`, source and target length of each pair.
+        max_tokens: of a batch, padding included, source and target together; a longer pair is a batch of one.
         seed: of the run.
         epoch: counts from 0.
 
     Returns:
-        Arrays of indices that together hold each of 0 to `n - 1` once.
+        Arrays of indices; together they contain each of 0 to `n - 1` once.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     shuffled = generator.permutation(len(lengths))
-    order = shuffled[
-        np.lexsort((lengths[shuffled, 0], lengths[shuffled, 1]))
-    ]  # stable: shuffled within equals
-    cuts = batch_boundaries(lengths[order], tokens)
-    found = np.split(order, cuts)
-    return [found[i] for i in generator.permutation(len(found))]
+    # A stable sort, so pairs of equal length stay shuffled.
+    order = shuffled[np.lexsort((lengths[shuffled, 0], lengths[shuffled, 1]))]
+    batches = np.split(order, batch_boundaries(lengths[order], max_tokens))
+    return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def batch_boundaries(lengths: Indices, tokens: int) -> list[int]:
-    """Where to cut a sequence of pairs so that each part's padded arrays hold at most `tokens`.
+def batch_boundaries(lengths: Indices, max_tokens: int) -> list[int]:
+    """Return where to split a sequence of pairs into batches of at most `max_tokens`, padding included.
 
     Args:
-        lengths: int64 `[n, 2]`, in the order of the sequence.
-        tokens: as for `bucketed`.
+        lengths: int64 `[n, 2]`, source and target length, in the order of the sequence.
+        max_tokens: as for `bucket_by_length`.
 
     Returns:
-        The first index of each part but the first.
+        The first index of each batch except the first, as `np.split` expects.
     """
-    cuts, start, most = [], 0, (0, 0)
+    boundaries, start, longest = [], 0, (0, 0)
     for i, (source, target) in enumerate(lengths.tolist()):
-        grown = max(most[0], source), max(most[1], target)
-        if i > start and sum(grown) * (i - start + 1) > tokens:
-            cuts.append(i)
+        grown = max(longest[0], source), max(longest[1], target)
+        if i > start and sum(grown) * (i - start + 1) > max_tokens:
+            boundaries.append(i)
             start, grown = i, (source, target)
-        most = grown
-    return cuts
+        longest = grown
+    return boundaries
 
 
 @dataclass(frozen=True, eq=False)
 class TextBatch:
-    """What a step learns from.
+    """A batch of pairs on the device.
 
     Attributes:
-        source: what the encoder reads: int64 `[batch, S]`, padded with PAD; of images float32
-            `[batch, channel, height, width]`, padded on the right.
-        widths: of images that are not all equally wide, int64 `[batch]`, before the padding; else None.
-        given: int64 `[batch, T]`, what the decoder reads: BEGIN and the target without its END.
-        wanted: int64 `[batch, T]`, what it is to say: the target with END, padded with PAD.
-        samples: int64 `[batch]`, the position of each pair.
-        asked: how many pairs the batch was to have.
+        source: encoder input: int64 `[batch, S]`, padded with PAD; for images float32
+            `[batch, channels, height, width]`, padded on the right.
+        widths: int64 `[batch]`, widths of images before padding; None for text and images of equal width.
+        decoder_input: int64 `[batch, T]`: BOS and the target without EOS.
+        target: int64 `[batch, T]`, the expected output: the target with EOS, padded with PAD.
+        samples: int64 `[batch]`, index of each pair.
+        requested: number of pairs in the order.
     """
 
     source: torch.Tensor
@@ -88,32 +83,25 @@ class TextBatch:
         return len(self.samples)
 
     @cached_property
-    def weight(self) -> int:
-        """Over how many terms the mean loss is taken: one for each token that is not padding."""
+    def terms(self) -> int:
+        """Number of terms in the mean loss: one per token that is not padding."""
         return int((self.target != PAD).sum())
 
     @property
     def encoder_kwargs(self) -> dict[str, torch.Tensor]:
-        """What the encoder wants to know beside the source."""
+        """Further arguments of the encoder."""
         return {} if self.widths is None else {"widths": self.widths}
 
     def part(self, rows: slice) -> TextBatch:
-        """Some of its pairs, padded as all of them are."""
-        widths = None if self.widths is None else self.widths[rows]
-        samples = self.samples[rows]
-        return TextBatch(
-            self.source[rows], widths, self.decoder_input[rows], self.target[rows], samples, len(samples)
-        )
+        """Return some of the pairs, with the padding of the whole batch."""
+        widths, samples = None if self.widths is None else self.widths[rows], self.samples[rows]
+        rest = (self.decoder_input[rows], self.target[rows], samples, len(samples))
+        return TextBatch(self.source[rows], widths, *rest)
 
 
-def pad_sequences(rows: Sequence[TokenIds | Sequence[int]], least: int = 1) -> torch.Tensor:
-    """Rows of ids as int64 `[rows, longest]`, filled up with PAD.
-
-    Args:
-        rows: of any lengths.
-        least: length that the result has at least.
-    """
-    longest = max([least, *map(len, rows)])
+def pad_sequences(rows: Sequence[TokenIds | Sequence[int]], min_length: int = 1) -> torch.Tensor:
+    """Pad rows of ids with PAD to int64 `[rows, longest]`, at least `min_length` long."""
+    longest = max([min_length, *map(len, rows)])
     out = np.full((len(rows), longest), PAD, np.int64)
     for line, row in zip(out, rows, strict=True):
         line[: len(row)] = row

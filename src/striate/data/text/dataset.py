@@ -1,4 +1,4 @@
-"""Pairs as a network learns them: ids or pixels on the one side, ids on the other."""
+"""The training dataset of sequence to sequence: token ids or images as source, token ids as target."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from striate.data.text.lines import TextLineImages, collate_images
 from striate.data.text.pairs import Pairs
 from striate.data.text.tokens import Tokenizer
 
-PIXELS_PER_TOKEN = 8  # of an image's width that count as one token of a batch
+PIXELS_PER_TOKEN = 8  # image columns that count as one token of a batch
 
 
 class Seq2SeqDataset:
-    """A source and one right answer each: a pair with several references is as many examples.
+    """Examples of one source and one target. A pair with several references gives several examples.
 
     Attributes:
-        names: where each stands, for messages.
-        lengths: int64 `[n, 2]`, tokens of source and target, END among them; of images, `PIXELS` columns
+        names: location of each example, for messages.
+        lengths: int64 `[n, 2]`, tokens of source and target with EOS; for images, `PIXELS_PER_TOKEN` columns
             count as one token.
-        pair: int64 `[n]`, the position of its pair.
+        pair_index: int64 `[n]`, index of the pair of each example.
     """
 
     def __init__(
@@ -34,65 +34,61 @@ class Seq2SeqDataset:
         *,
         all_references: bool = True,
     ) -> None:
-        """Turn text into ids.
+        """Convert text to ids.
 
         Args:
-            pairs: to learn.
-            source: what turns sources into ids; or the images, `len(pairs)` of them, of which those that
-                cannot be read are left out.
-            target: what turns targets into ids.
-            all_references: rather than the first of each pair only.
+            pairs: sources and references.
+            source: tokenizer of the sources; or their images, `len(pairs)` of them, of which unreadable
+                ones are left out.
+            target: tokenizer of the references.
+            all_references: False for the first reference of each pair only.
         """
-        which, targets = [], []
-        for i, references in enumerate(pairs.references):
-            if isinstance(source, TextLineImages) and not source.widths[i]:
-                continue
-            for reference in references if all_references else references[:1]:
-                which.append(i)
-                targets.append(np.array(target.target(reference), np.int32))
-        self.pair_index = np.array(which, np.int64)
-        self.names = tuple(pairs.places[i] for i in which)
-        self._targets: list[TokenIds] = targets
-        self._lines = source if isinstance(source, TextLineImages) else None
+        self._images = source if isinstance(source, TextLineImages) else None
         self._sources: list[TokenIds] = []
         if isinstance(source, TextLineImages):
-            long = -(-source.widths[self.pair_index] // PIXELS_PER_TOKEN)
+            source_lengths = -(-source.widths // PIXELS_PER_TOKEN)  # 0 for unreadable images
         else:
-            self._sources = [np.array(source.source(text), np.int32) for text in pairs.sources]
-            long = np.array([len(self._sources[i]) for i in which], np.int64)
-        answers = np.array([len(row) - 1 for row in targets], np.int64)
-        self.lengths = np.stack([long, answers], axis=1) if which else np.empty((0, 2), np.int64)
+            self._sources = [np.array(source.encode_source(text), np.int32) for text in pairs.sources]
+            source_lengths = np.array([len(ids) for ids in self._sources], np.int64)
+        examples = [
+            (i, np.array(target.encode_target(reference), np.int32))
+            for i, references in enumerate(pairs.references)
+            if source_lengths[i]
+            for reference in (references if all_references else references[:1])
+        ]
+        self.pair_index = np.array([i for i, _ in examples], np.int64)
+        self.names = tuple(pairs.places[i] for i, _ in examples)
+        self._targets: list[TokenIds] = [ids for _, ids in examples]
+        target_lengths = np.array([len(ids) - 1 for ids in self._targets], np.int64)  # without BOS
+        self.lengths = np.stack([source_lengths[self.pair_index], target_lengths], axis=1)
 
     def __len__(self) -> int:
         return len(self.pair_index)
 
     def batch(self, which: Indices, device: torch.device) -> TextBatch:
-        """The examples at these positions as one batch on the device."""
+        """Collate the examples at these indices to one batch on the device."""
         targets = pad_sequences([self._targets[i] for i in which]).to(device)
-        source, widths = self._source(which, device)
+        pairs = self.pair_index[which]
+        if self._images is not None:
+            source, widths = collate_images(self._images.read(pairs), self._images.preprocess, device)
+        else:
+            source, widths = pad_sequences([self._sources[i] for i in pairs]).to(device), None
         return TextBatch(source, widths, targets[:, :-1], targets[:, 1:], which, len(which))
 
     def stream(self, order: Sequence[Indices], device: torch.device) -> Generator[TextBatch, None, None]:
-        """Batch after batch."""
-        for which in order:
-            yield self.batch(which, device)
-
-    def _source(self, which: Indices, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-        pairs = self.pair_index[which]
-        if self._lines is not None:
-            return collate_images(self._lines.read(pairs), self._lines.contract, device)
-        return pad_sequences([self._sources[i] for i in pairs]).to(device), None
+        """Yield the batches of an order."""
+        return (self.batch(which, device) for which in order)
 
 
-def max_target_length(source: int, ratio: float, most: int) -> int:
-    """Tokens that an answer may have, END among them.
+def max_target_length(source_length: int, ratio: float, longest: int) -> int:
+    """Return the length limit of a generated target, EOS included.
 
     Args:
-        source: length of the source.
-        ratio: the largest of target to source in training.
-        most: the longest target in training.
+        source_length: in tokens.
+        ratio: largest ratio of target to source length in training.
+        longest: longest target in training.
 
     Returns:
-        A fifth more than the ratio gives, and no more than twice the longest; at least 8.
+        `ratio` times the source length plus 20 %, at most twice the longest target, at least 8.
     """
-    return max(8, min(2 * most, int(1.2 * ratio * source) + 2))
+    return max(8, min(2 * longest, int(1.2 * ratio * source_length) + 2))

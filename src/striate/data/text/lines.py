@@ -1,4 +1,4 @@
-"""Images of text, each as wide as it is."""
+"""Images of lines of text: one height, variable width."""
 
 from __future__ import annotations
 
@@ -8,93 +8,101 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from striate.data.images.base import Indices, Problem
-from striate.data.images.decoded import MAX_BYTES_IN_MEMORY
-from striate.errors import DecodeError
+from striate.data.images.base import Indices
+from striate.data.images.decoded import MAX_BYTES_IN_MEMORY, DecodedImages, unpad
+from striate.data.images.samples import Samples
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Uint8Array
 from striate.transforms.preprocess import Preprocess
 
 
 class TextLineImages:
-    """Image files brought to one height; decoded once, and kept as far as 2 GiB go.
+    """Decoded images of variable width, from the cache of decoded images; up to 2 GiB of them in memory.
 
     Attributes:
-        paths: of the files.
-        contract: how an image becomes the network's input.
-        widths: int64 `[n]`, in pixels; 0 for those that cannot be read.
-        problems: which those are.
+        paths: of the image files.
+        preprocess: how an image becomes the network's input.
+        widths: int64 `[n]`, in pixels; 0 for unreadable images.
+        problems: unreadable images.
     """
 
     def __init__(
-        self, paths: Sequence[str], contract: Preprocess, *, workers: int = 2, progress: Progress = SILENT
+        self,
+        paths: Sequence[str],
+        preprocess: Preprocess,
+        *,
+        workers: int = 2,
+        cache: bool = True,
+        root: str = "",
+        progress: Progress = SILENT,
     ) -> None:
-        """Decode all of them.
+        """Decode all images, or read them from the cache.
 
         Args:
-            paths: of the files.
-            contract: how.
-            workers: threads.
-            progress: is told of each hundred.
+            paths: of the image files.
+            preprocess: how to decode and resize.
+            workers: number of threads.
+            cache: keep decoded images in the user's cache folder.
+            root: dataset that the images belong to in the cache.
+            progress: receives one update per 100 images.
         """
-        self.paths, self.contract, self._workers = tuple(paths), contract, workers
-        self._kept: list[Uint8Array | None] = []
-        widths, problems, held = [], [], 0
+        self.paths, self.preprocess, self._workers = tuple(paths), preprocess, max(1, workers)
+        samples = Samples(self.paths, np.zeros(len(paths), np.int64))
+        # No padded images in memory: `self._images` has them without padding.
+        self._padded = DecodedImages(
+            samples, preprocess, cache=cache, memory=0, variable_width=True, root=root, progress=progress
+        )
+        self._images: list[Uint8Array | None] = []
+        widths, held = [], 0
         progress.begin("decoding", len(paths))
-        with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
-            for i, image in enumerate(pool.map(self._decode, paths)):
-                if isinstance(image, DecodeError):
-                    problems.append(Problem(paths[i], image.why))
-                    widths.append(0)
-                    self._kept.append(None)
-                    continue
-                widths.append(image.shape[1])
-                held += image.nbytes
-                self._kept.append(image if held <= MAX_BYTES_IN_MEMORY else None)
+        with self._padded.reading(), ThreadPoolExecutor(self._workers, thread_name_prefix="decode") as pool:
+            for i, image in enumerate(pool.map(self._read, range(len(paths)))):
+                widths.append(0 if image is None else image.shape[1])
+                held += 0 if image is None else image.nbytes
+                self._images.append(image if held <= MAX_BYTES_IN_MEMORY else None)
                 if i % 100 == 99:
                     progress.advance(100)
         progress.end()
         self.widths = np.array(widths, np.int64)
-        self.problems = tuple(problems)
+        self.problems = self._padded.problems
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, which: Indices) -> list[Uint8Array]:
-        """uint8 `[height, width, channels]` of each of these, which can all be read."""
-        images = [self._kept[i] for i in which]
-        if missing := [i for i, image in zip(which, images, strict=True) if image is None]:
-            with ThreadPoolExecutor(max(1, self._workers), thread_name_prefix="decode") as pool:
-                again = iter(list(pool.map(self.contract.read, [self.paths[i] for i in missing])))
+        """Return uint8 `[height, width, channels]` of each of these images, all of which must be readable."""
+        images = [self._images[i] for i in which]
+        if missing := [int(i) for i, image in zip(which, images, strict=True) if image is None]:
+            with ThreadPoolExecutor(self._workers, thread_name_prefix="decode") as pool:
+                again = iter(list(pool.map(self._read, missing)))
             images = [next(again) if image is None else image for image in images]
         return [image for image in images if image is not None]
 
-    def _decode(self, path: str) -> Uint8Array | DecodeError:
-        try:
-            return self.contract.read(path)
-        except DecodeError as error:
-            return error
+    def _read(self, i: int) -> Uint8Array | None:
+        """Read one image without its padding; None if it is unreadable."""
+        out = np.empty((1, *self._padded.shape), np.uint8)
+        if not self._padded.read(np.array([i]), out)[0]:
+            return None
+        return unpad(out[0], self.preprocess.size[0])
 
 
 def collate_images(
-    images: Sequence[Uint8Array], contract: Preprocess, device: torch.device
+    images: Sequence[Uint8Array], preprocess: Preprocess, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Images as one batch of the network's input.
+    """Pad images on the right and normalise them to one batch.
 
     Args:
-        images: uint8 `[height, width, channels]`, as the contract gives them.
-        contract: whose they are.
-        device: where the batch is to be.
+        images: uint8 `[height, width, channels]`, as `preprocess` reads them.
+        preprocess: of the images.
+        device: of the batch.
 
     Returns:
-        float32 `[batch, channel, height, width]`, zero on the right of narrower images; and their widths,
-        None where the contract gives all images one width.
+        float32 `[batch, channels, height, width]`; and the int64 widths before padding, None if `preprocess`
+        resizes all images to the same width.
     """
     widths = [image.shape[1] for image in images]
-    page = np.zeros((len(images), images[0].shape[0], max(widths), contract.channels), np.uint8)
-    for row, image in zip(page, images, strict=True):
+    pixels = np.zeros((len(images), images[0].shape[0], max(widths), preprocess.channels), np.uint8)
+    for row, image in zip(pixels, images, strict=True):
         row[:, : image.shape[1]] = image
-    pixels = contract.normalize(torch.from_numpy(page).to(device))
-    if contract.resize != "line":
-        return pixels, None
-    return pixels, torch.tensor(widths, device=device)
+    batch = preprocess.normalize(torch.from_numpy(pixels).to(device))
+    return batch, None if preprocess.resize != "line" else torch.tensor(widths, device=device)

@@ -1,7 +1,6 @@
-"""From text to token ids and back; the one owner of the special ids and of begin and end.
+"""Tokenizers: text to token ids and back, and the special ids PAD, BOS, EOS and UNK.
 
-A tokenizer is a JSON-able value that lies in the bundle beside the weights: its ids are rows of the network's
-embedding, so that weights without their tokenizer say nothing.
+A tokenizer is stored as JSON in the bundle, together with the weights: its ids are the rows of the embedding.
 """
 
 from __future__ import annotations
@@ -15,30 +14,31 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 from striate.errors import BundleError, DataError, UsageError, unknown_name
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
-NUM_SPECIALS = 4  # ids below are no text
+NUM_SPECIALS = 4  # special ids come first
 KINDS = ("characters", "words", "bytes", "sentencepiece")
-_STRANGE = "\N{REPLACEMENT CHARACTER}"  # what an unknown id is written as
+_UNK_TEXT = "\N{REPLACEMENT CHARACTER}"  # text of UNK
 
 
 def normalize_text(text: str) -> str:
-    """Text in Unicode's composed form (NFC): what looks alike has the same tokens."""
+    """Normalise text to Unicode's composed form (NFC), so that equal-looking text has equal tokens."""
     return unicodedata.normalize("NFC", text)
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """How text becomes ids.
+    """Maps text to ids and ids to text.
 
     Attributes:
-        kind: `characters`; `words`, which spaces separate (phonemes, too); `bytes` of UTF-8, which know no
-            unknown text; `sentencepiece`.
-        vocabulary: of characters and words, the text of each id from `SPECIALS` on; else empty.
-        model: of sentencepiece, its model file in base64; else empty.
+        kind: `characters`; `words`, separated by spaces (also for phonemes); `bytes` of UTF-8, without
+            unknown tokens; `sentencepiece`.
+        vocabulary: for characters and words, the token of each id from `NUM_SPECIALS` on; else empty.
+        model: for sentencepiece, its model file in base64; else empty.
     """
 
     kind: str
@@ -46,14 +46,14 @@ class Tokenizer:
     model: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself; raises UsageError."""
+        """Check kind and vocabulary; raises UsageError."""
         if self.kind not in KINDS:
             raise unknown_name("kind of tokens", self.kind, KINDS)
         if len(set(self.vocabulary)) < len(self.vocabulary):
-            raise UsageError("a vocabulary names a token twice", "an id would have two meanings")
+            raise UsageError("duplicate token in a vocabulary", "each token must have one id")
 
     def __len__(self) -> int:
-        """How many ids there are, special ones among them."""
+        """Vocabulary size, special ids included."""
         if self.kind == "bytes":
             return NUM_SPECIALS + 256
         if self.kind == "sentencepiece":
@@ -61,7 +61,7 @@ class Tokenizer:
         return NUM_SPECIALS + len(self.vocabulary)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without begin and end."""
+        """Return the ids of a text, without BOS and EOS."""
         text = normalize_text(text)
         if self.kind == "bytes":
             return [NUM_SPECIALS + byte for byte in text.encode("utf-8", "surrogateescape")]
@@ -70,36 +70,29 @@ class Tokenizer:
         parts = text.split() if self.kind == "words" else text
         return [self._ids.get(part, UNK) for part in parts]
 
-    def source(self, text: str) -> list[int]:
-        """The ids that an encoder reads: those of the text, and END, so that there is always one."""
+    def encode_source(self, text: str) -> list[int]:
+        """Return the encoder input: the ids of the text and EOS, so that it is never empty."""
         return [*self.encode(text), EOS]
 
-    def target(self, text: str) -> list[int]:
-        """The ids that a decoder learns: BEGIN, those of the text, END."""
+    def encode_target(self, text: str) -> list[int]:
+        """Return the decoder sequence: BOS, the ids of the text, EOS."""
         return [BOS, *self.encode(text), EOS]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, up to the first END; of the other special ids only UNKNOWN is visible."""
-        kept: list[int] = []
-        for i in ids:
-            if i == EOS:
-                break
-            if i not in (PAD, BOS):
-                kept.append(int(i))
+        """Return the text of ids up to the first EOS. PAD and BOS are skipped."""
+        kept = [int(i) for i in takewhile(lambda i: i != EOS, ids) if i not in (PAD, BOS)]
         if self.kind == "bytes":
-            raw = b"".join(
-                bytes([i - NUM_SPECIALS]) if i >= NUM_SPECIALS else _STRANGE.encode() for i in kept
-            )
-            return raw.decode("utf-8", "replace")
+            raw = (_UNK_TEXT.encode() if i < NUM_SPECIALS else bytes([i - NUM_SPECIALS]) for i in kept)
+            return b"".join(raw).decode("utf-8", "replace")
         if self.kind == "sentencepiece":
-            text = "".join(_STRANGE if i == UNK else self._pieces.id_to_piece(i) for i in kept)
+            text = "".join(_UNK_TEXT if i == UNK else self._pieces.id_to_piece(i) for i in kept)
             return text.replace("▁", " ").removeprefix(" ")
         return (" " if self.kind == "words" else "").join(self.id_to_token(i) for i in kept)
 
     def id_to_token(self, i: int) -> str:
-        """How one id is shown in a picture or a table."""
+        """Return a printable form of one id, for figures and tables."""
         if i < NUM_SPECIALS:
-            return ("<pad>", "<begin>", "<end>", _STRANGE)[i]
+            return ("<pad>", "<begin>", "<end>", _UNK_TEXT)[i]
         if self.kind == "bytes":
             byte = i - NUM_SPECIALS
             return chr(byte) if 32 < byte < 127 else f"{byte:02x}"
@@ -108,17 +101,17 @@ class Tokenizer:
         return self.vocabulary[i - NUM_SPECIALS]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Convert to JSON values."""
         return {"kind": self.kind, "vocabulary": list(self.vocabulary), "model": self.model}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Tokenizer:
-        """The inverse of `to_json`; raises UsageError for what cannot be."""
+        """Create from `to_json` values; raises UsageError."""
         return cls(values["kind"], tuple(values["vocabulary"]), values["model"])
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides what an id means."""
+        """SHA-256 of everything that determines the ids."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -131,20 +124,20 @@ class Tokenizer:
 
 
 def train_tokenizer(texts: Sequence[str], kind: str, size: int = 8000) -> Tokenizer:
-    """Make a tokenizer from training text.
+    """Train a tokenizer on the training text.
 
     Args:
-        texts: of the training data only.
+        texts: of the training split only.
         kind: one of `KINDS`.
-        size: most ids, the special ones among them; `characters` and `words` keep the most frequent,
-            `bytes` has always the same.
+        size: maximum vocabulary size, special ids included; `characters` and `words` keep the most frequent
+            tokens, `bytes` ignores it.
 
     Raises:
-        UsageError: an unknown kind; sentencepiece is not installed.
-        DataError: there is no text to learn from.
+        UsageError: unknown kind, or sentencepiece is not installed.
+        DataError: the text is empty.
     """
     if kind == "sentencepiece":
-        return Tokenizer(kind, model=_learn_pieces([normalize_text(text) for text in texts], size))
+        return Tokenizer(kind, model=_train_pieces([normalize_text(text) for text in texts], size))
     if kind == "bytes":
         return Tokenizer(kind)
     counts: Counter[str] = Counter()
@@ -155,10 +148,10 @@ def train_tokenizer(texts: Sequence[str], kind: str, size: int = 8000) -> Tokeni
 
 
 def suggest_kind(texts: Sequence[str]) -> str:
-    """A kind of tokens that suits a text.
+    """Choose a kind of tokens for a text.
 
-    Characters for single words, numbers, dates; words where spaces separate short symbols, such as phonemes;
-    sentencepiece for sentences, or words where it is not installed.
+    Characters for single words, numbers and dates; words for short symbols separated by spaces, such as
+    phonemes; sentencepiece for sentences, or words if it is not installed.
     """
     some = texts[:: max(1, len(texts) // 2000)]
     parts = [text.split() for text in some]
@@ -180,56 +173,50 @@ def suggest_kind(texts: Sequence[str]) -> str:
 def check_tokenizers(
     source: Tokenizer | None, target: Tokenizer, shapes: dict[str, int], digests: Sequence[str], where: str
 ) -> None:
-    """Refuse tokenizers that are not those the weights learnt with.
+    """Check that tokenizers belong to the weights.
 
     Args:
-        source: what the encoder reads with; None for images.
-        target: what the decoder writes with.
-        shapes: rows of the embeddings, under `source` and `target`.
-        digests: of the tokenizers at the time of training, as written down then.
+        source: tokenizer of the encoder; None for images.
+        target: tokenizer of the decoder.
+        shapes: number of embedding rows, by `source` and `target`.
+        digests: of the tokenizers in training, as the bundle states them.
         where: the file, for the message.
 
     Raises:
-        BundleError: another number of ids, or ids with other meanings.
+        BundleError: the vocabulary size or the ids differ.
     """
+    why = ""
+    if list(digests) != [t.digest for t in (source, target) if t is not None]:
+        why = "its vocabulary differs from the one that its weights were trained with"
     for name, tokenizer in (("source", source), ("target", target)):
         if tokenizer is not None and shapes[name] != len(tokenizer):
-            raise BundleError(
-                f"cannot use {where!r}",
-                f"its {name} tokenizer has {len(tokenizer):,} ids, its weights {shapes[name]:,}",
-                "The two are of different runs: take the bundle as training wrote it",
-            )
-    if list(digests) != [t.digest for t in (source, target) if t is not None]:
-        raise BundleError(
-            f"cannot use {where!r}",
-            "its vocabulary is not the one that its weights learnt",
-            "The two are of different runs: take the bundle as training wrote it",
-        )
+            why = f"its {name} tokenizer has {len(tokenizer):,} ids, but its weights have {shapes[name]:,}"
+    if why:
+        fix = "Tokenizer and weights are from different runs: use the bundle as training wrote it"
+        raise BundleError(f"cannot use {where!r}", why, fix)
 
 
 def _sentencepiece() -> Any:
     try:
         import sentencepiece
     except ImportError as error:
-        raise UsageError(
-            "sentencepiece is not installed", "its tokens need it", "pip install 'striate[text]'"
-        ) from error
+        fix = "pip install 'striate[text]'"
+        raise UsageError("cannot use sentencepiece", "it is not installed", fix) from error
     return sentencepiece
 
 
-def _learn_pieces(texts: list[str], size: int) -> str:
+def _train_pieces(texts: list[str], size: int) -> str:
     if not any(text.strip() for text in texts):
-        raise DataError("no text to learn tokens from", "every line is empty")
+        raise DataError("cannot train a tokenizer", "every line of text is empty")
     model = io.BytesIO()
     try:
         _sentencepiece().SentencePieceTrainer.train(
             sentence_iterator=iter(texts), model_writer=model, model_type="unigram", vocab_size=size,
-            hard_vocab_limit=False,  # a small text has fewer pieces than asked for
+            hard_vocab_limit=False,  # a small text has fewer pieces than requested
             character_coverage=1.0, normalization_rule_name="nfkc", num_threads=1,
             pad_id=PAD, bos_id=BOS, eos_id=EOS, unk_id=UNK, minloglevel=2,
         )  # fmt: skip
     except RuntimeError as error:
-        raise DataError(
-            f"cannot learn {size:,} sentence pieces", " ".join(str(error).split()), "Use --tokens characters"
-        ) from error
+        what, why = f"cannot train {size:,} sentencepiece tokens", " ".join(str(error).split())
+        raise DataError(what, why, "Use --tokenizer characters") from error
     return base64.b64encode(model.getvalue()).decode()

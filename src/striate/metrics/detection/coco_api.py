@@ -1,4 +1,4 @@
-"""`COCO`, for code written against pycocotools: the same names, arguments and answers, nothing printed."""
+"""`COCO`, a replacement for pycocotools' class with the same names, arguments and results; prints nothing."""
 
 from __future__ import annotations
 
@@ -22,29 +22,24 @@ class COCO:
     """A COCO data set in memory, with pycocotools' index.
 
     Args:
-        annotation_file: a JSON file; None for an empty one, whose `dataset` is filled and indexed
-            (`createIndex`) by hand.
+        annotation_file: a JSON file; None for an empty data set: then fill `dataset` and call `createIndex`.
     """
 
     def __init__(self, annotation_file: str | os.PathLike[str] | None = None) -> None:
         self.dataset: dict[str, Any] = {}
-        self.anns: dict[Any, Annotation] = {}
-        self.cats: dict[Any, dict[str, Any]] = {}
-        self.imgs: dict[Any, dict[str, Any]] = {}
-        self.imgToAnns: dict[Any, list[Annotation]] = defaultdict(list)
-        self.catToImgs: dict[Any, list[Any]] = defaultdict(list)
         if annotation_file is not None:
             self.dataset = _load(annotation_file)
             if not isinstance(self.dataset, dict):
                 raise DataError(
-                    f"{annotation_file}", "it is no object with images, annotations and categories"
+                    f"{annotation_file}", "it is not an object with images, annotations and categories"
                 )
-            self.createIndex()
+        self.createIndex()
 
     def createIndex(self) -> None:
         """Index `dataset` by the ids of annotations, images and classes."""
-        self.anns, self.cats, self.imgs = {}, {}, {}
-        self.imgToAnns, self.catToImgs = defaultdict(list), defaultdict(list)
+        self.anns: dict[Any, Annotation] = {}
+        self.imgToAnns: dict[Any, list[Annotation]] = defaultdict(list)
+        self.catToImgs: dict[Any, list[Any]] = defaultdict(list)
         for ann in self.dataset.get("annotations", []):
             self.imgToAnns[ann["image_id"]].append(ann)
             self.anns[ann["id"]] = ann
@@ -56,7 +51,7 @@ class COCO:
     def getAnnIds(
         self, imgIds: Any = (), catIds: Any = (), areaRng: Any = (), iscrowd: bool | None = None
     ) -> list[Any]:
-        """Ids of the annotations that pass all the filters; an empty one lets everything pass."""
+        """Ids of the annotations that pass all filters; an empty filter passes everything."""
         images, classes = _as_list(imgIds), set(_as_list(catIds))
         rows = self.dataset["annotations"]
         if images:
@@ -70,14 +65,12 @@ class COCO:
         ]
 
     def getCatIds(self, catNms: Any = (), supNms: Any = (), catIds: Any = ()) -> list[Any]:
-        """Ids of the classes that pass all the filters."""
-        names, groups, ids = _as_list(catNms), _as_list(supNms), _as_list(catIds)
+        """Ids of the classes that pass all filters."""
+        filters = {"name": _as_list(catNms), "supercategory": _as_list(supNms), "id": _as_list(catIds)}
         return [
             category["id"]
             for category in self.dataset["categories"]
-            if (not names or category["name"] in names)
-            and (not groups or category["supercategory"] in groups)
-            and (not ids or category["id"] in ids)
+            if all(not values or category[key] in values for key, values in filters.items())
         ]
 
     def getImgIds(self, imgIds: Any = (), catIds: Any = ()) -> list[Any]:
@@ -85,11 +78,8 @@ class COCO:
         images, classes = _as_list(imgIds), _as_list(catIds)
         if not images and not classes:
             return list(self.imgs)
-        kept = set(images)
-        for i, category in enumerate(classes):
-            having = set(self.catToImgs[category])
-            kept = having if i == 0 and not kept else kept & having
-        return list(kept)
+        sets = [set(images)] if images else []
+        return list(set.intersection(*sets, *(set(self.catToImgs[category]) for category in classes)))
 
     def loadAnns(self, ids: Any = ()) -> list[Annotation]:
         """The annotations of these ids."""
@@ -107,7 +97,7 @@ class COCO:
         """The detections of a results file, or of a list of results, as a data set of the same images.
 
         Raises:
-            DataError: results that are no list, or of images that this data set does not have.
+            DataError: the results are not a list, or are of images that this data set does not have.
         """
         rows = _load(resFile) if isinstance(resFile, (str, os.PathLike)) else resFile
         if isinstance(rows, np.ndarray):
@@ -116,10 +106,8 @@ class COCO:
             raise DataError("the results", "they are not an array of objects")
         strangers = {row["image_id"] for row in rows} - set(self.imgs)
         if strangers:
-            raise DataError(
-                f"image {sorted(strangers, key=str)[0]!r} of the results",
-                "the data set has no image of that id",
-            )
+            first = sorted(strangers, key=str)[0]
+            raise DataError(f"image {first!r} of the results", "the data set has no image with that id")
         found = COCO()
         found.dataset = {
             "info": copy.deepcopy(self.dataset.get("info", {})),
@@ -141,7 +129,7 @@ class COCO:
 
 
 def _completed(rows: list[Annotation]) -> list[Annotation]:
-    """Results with ids from 1, and areas; what they are of, the first of them decides, as in pycocotools."""
+    """Add ids from 1 and areas; as in pycocotools, the first result decides their type."""
     first = rows[0] if rows else {}
     for i, row in enumerate(rows, 1):
         row["id"] = i
@@ -176,8 +164,5 @@ def _load(path: str | os.PathLike[str]) -> Any:
 
 
 def _as_list(values: Any) -> list[Any]:
-    return (
-        list(values)
-        if isinstance(values, (Sequence, np.ndarray, set)) and not isinstance(values, str)
-        else [values]
-    )
+    is_list = isinstance(values, (Sequence, np.ndarray, set)) and not isinstance(values, str)
+    return list(values) if is_list else [values]

@@ -1,4 +1,4 @@
-"""`COCOeval`, for code written against pycocotools: boxes, masks and key points, equal to it bit for bit.
+"""`COCOeval`, a replacement for pycocotools' class with the same bits: boxes, masks and key points.
 
 `summarize` prints nothing: the table is `str(evaluator)`, and is logged.
 """
@@ -12,46 +12,20 @@ from typing import Any
 import numpy as np
 
 from striate.errors import UsageError
-from striate.metrics.detection.coco import (
-    CocoResult,
-    CocoSettings,
-    MatchRecord,
-    Row,
-    result,
-    run_kernel,
-    stat_lines,
-    twelve_rows,
-)
+from striate.metrics.detection.coco import CocoSettings, Row, mean_stat, run_kernel, stat_lines, twelve_rows
 from striate.metrics.detection.coco_api import COCO
-from striate.metrics.detection.kernel import thread_count
 from striate.metrics.detection.overlaps import keypoint_overlaps, mask_overlaps
 from striate.metrics.detection.records import Floats
-from striate.metrics.detection.reference import Found, Truths, groups
+from striate.metrics.detection.reference import Curves, DetectionColumns, MatchRecord, TruthColumns, groups
 
 KINDS = ("bbox", "segm", "keypoints")
 SIGMAS = (
-    0.26,
-    0.25,
-    0.25,
-    0.35,
-    0.35,
-    0.79,
-    0.79,
-    0.72,
-    0.72,
-    0.62,
-    0.62,
-    1.07,
-    1.07,
-    0.87,
-    0.87,
-    0.89,
-    0.89,
-)
+    0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89,
+)  # fmt: skip
 
 
 class Params:
-    """What is measured, under pycocotools' names."""
+    """Settings of the evaluation, with pycocotools' names."""
 
     def __init__(self, iouType: str = "segm") -> None:
         if iouType not in KINDS:
@@ -86,11 +60,10 @@ class COCOeval:
         self.params.catIds = sorted(cocoGt.getCatIds())
         self.eval: dict[str, Any] = {}
         self.stats: Floats = np.zeros(0)
-        self._result: CocoResult | None = None
         self._images: list[dict[str, Any] | None] | None = None
 
     def evaluate(self) -> None:
-        """Gather the annotations that `params` asks for, and measure their overlaps."""
+        """Select the annotations that `params` names, and compute their overlaps."""
         p = self.params
         p.imgIds, p.maxDets = np.unique(p.imgIds).tolist(), sorted(p.maxDets)
         if p.useCats:
@@ -110,21 +83,21 @@ class COCOeval:
             return np.array([bool(flag(r)) for r in rows], np.bool_)
 
         gts, dts, points = self._gts, self._dts, p.iouType == "keypoints"
-        self._truths = Truths(
+        self._truths = TruthColumns(
             *columns(gts),
             np.array([g["area"] for g in gts], np.float64),
             flags(gts, lambda g: g.get("iscrowd", 0)),
             flags(gts, lambda g: g.get("iscrowd", 0) or (points and g["num_keypoints"] == 0)),
             flags(gts, lambda g: g["id"] == 0),
         )
-        self._found = Found(
+        self._detections = DetectionColumns(
             *columns(dts),
             np.array([d["score"] for d in dts], np.float64),
             np.array([d["area"] for d in dts], np.float64),
             flags(dts, lambda d: d["id"] <= 0),
         )
         self._overlaps = self._measure_overlaps()
-        self._result, self._images = None, None
+        self._images = None
 
     def _annotations(self, data: COCO) -> list[Any]:
         p = self.params
@@ -142,7 +115,7 @@ class COCOeval:
         if p.iouType == "segm":
             truth_masks = [self.cocoGt.annToRLE(g) for g in self._gts]
             found_masks = [self.cocoDt.annToRLE(d) for d in self._dts]
-        for _, g, d in groups(self._truths, self._found, p.maxDets[-1]):
+        for _, g, d in groups(self._truths, self._detections, p.maxDets[-1]):
             if not g.size or not d.size:
                 continue
             if p.iouType == "segm":
@@ -155,7 +128,7 @@ class COCOeval:
             parts.append(part.ravel())
         return np.concatenate(parts)
 
-    def _run(self, matches: bool) -> CocoResult:
+    def _run(self, matches: bool) -> tuple[Curves, MatchRecord | None]:
         p = self.params
         settings = CocoSettings(
             thresholds=tuple(p.iouThrs),
@@ -165,17 +138,10 @@ class COCOeval:
             use_categories=bool(p.useCats),
         )
         classes = len(p.catIds) if p.useCats else 1
-        curves, record = run_kernel(
-            self._truths,
-            self._found,
-            self._overlaps,
-            settings,
-            len(p.imgIds),
-            classes,
-            matches,
-            thread_count(None),
+        images = len(p.imgIds)
+        return run_kernel(
+            self._truths, self._detections, self._overlaps, settings, images, classes, matches=matches
         )
-        return result(curves, settings, np.arange(classes), tuple(map(str, range(classes))), record, ())
 
     def accumulate(self) -> None:
         """Fill `eval` with precision and scores [T, R, K, A, M] and recall [T, K, A, M].
@@ -184,24 +150,19 @@ class COCOeval:
             UsageError: `evaluate` was not called.
         """
         if not hasattr(self, "_truths"):
-            raise UsageError("accumulate", "there is nothing to accumulate", "Call evaluate first")
-        self._result = self._run(matches=False)
-        self.eval = {
-            "params": self.params,
-            "counts": list(self._result.precision.shape),
-            "precision": np.ascontiguousarray(self._result.precision),
-            "recall": np.ascontiguousarray(self._result.recall),
-            "scores": np.ascontiguousarray(self._result.scores),
-        }
+            raise UsageError("cannot accumulate", "nothing has been evaluated", "Call evaluate first")
+        curves, _ = self._run(matches=False)
+        arrays = {key: np.ascontiguousarray(values) for key, values in curves._asdict().items()}
+        self.eval = {"params": self.params, "counts": list(curves.precision.shape)} | arrays
 
     def summarize(self) -> None:
-        """Fill `stats` with twelve numbers, or with ten for key points.
+        """Fill `stats` with twelve numbers; ten for key points.
 
         Raises:
             UsageError: `accumulate` was not called.
         """
         if not self.eval:
-            raise UsageError("summarize", "there is nothing to summarize", "Call accumulate first")
+            raise UsageError("cannot summarize", "nothing has been accumulated", "Call accumulate first")
         self.stats = np.array([self._stat(*row) for row in self._rows()])
         logging.getLogger("striate").info("%s", self)
 
@@ -215,45 +176,31 @@ class COCOeval:
     def _stat(self, precise: bool, threshold: float | None, area: str, limit: int) -> float:
         p = self.params
         values = self.eval["precision" if precise else "recall"]
-        if threshold is not None:
-            values = values[np.flatnonzero(threshold == np.asarray(p.iouThrs))]
-        a = [i for i, name in enumerate(p.areaRngLbl) if name == area]
-        m = [i for i, most in enumerate(p.maxDets) if most == limit]
-        kept = values[..., a, m]
-        kept = kept[kept > -1]
-        return float(np.mean(kept)) if kept.size else -1.0
+        return mean_stat(values, threshold, area, limit, p.iouThrs, p.areaRngLbl, p.maxDets)
 
     def __str__(self) -> str:
-        return (
-            "\n".join(stat_lines(self._rows(), self.stats, list(self.params.iouThrs)))
-            if len(self.stats)
-            else ""
-        )
+        if not len(self.stats):
+            return ""
+        return "\n".join(stat_lines(self._rows(), self.stats, self.params.iouThrs))
 
     @property
     def evalImgs(self) -> list[dict[str, Any] | None]:
-        """Pycocotools' record for each class, area range and image, in that order; None where it is empty."""
+        """Pycocotools' record for each class, area range and image, in that order; None if it has no rows."""
         if self._images is None:
-            record = self._run(matches=True).matches
+            p = self.params
+            _, record = self._run(matches=True)
             assert record is not None
-            self._images = self._records(record)
+            rows = {}
+            for category, g, d in groups(self._truths, self._detections, p.maxDets[-1]):
+                image = self._truths.image[g[0]] if g.size else self._detections.image[d[0]]
+                rows[category, int(image)] = g, d
+            self._images = [
+                self._record(record, a, *rows[k, i], p.imgIds[i], category) if (k, i) in rows else None
+                for k, category in enumerate(p.catIds if p.useCats else [-1])
+                for a in range(len(p.areaRng))
+                for i in range(len(p.imgIds))
+            ]
         return self._images
-
-    def _records(self, record: MatchRecord) -> list[dict[str, Any] | None]:
-        p = self.params
-        by_place = {
-            (category, self._image_of(g, d)): (g, d)
-            for category, g, d in groups(self._truths, self._found, p.maxDets[-1])
-        }
-        return [
-            self._record(record, a, *by_place[k, i], p.imgIds[i], category) if (k, i) in by_place else None
-            for k, category in enumerate(p.catIds if p.useCats else [-1])
-            for a in range(len(p.areaRng))
-            for i in range(len(p.imgIds))
-        ]
-
-    def _image_of(self, g: Any, d: Any) -> int:
-        return int(self._truths.image[g[0]] if g.size else self._found.image[d[0]])
 
     def _record(
         self, record: MatchRecord, a: int, g: Any, d: Any, image: Any, category: Any

@@ -1,7 +1,7 @@
-"""COCO's two JSON layouts: a data set with ground truth, and a list of detections.
+"""Read COCO's two JSON layouts: a data set with ground truth, and a list of detections.
 
-The native reader goes once over the bytes; where it was not built, or where ids are no 64-bit integers,
-Python's own reader does the work.
+The native reader parses the bytes in one pass. Python's `json` replaces it if it was not built, or if ids are
+not 64-bit integers.
 """
 
 from __future__ import annotations
@@ -12,80 +12,54 @@ import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from striate.errors import DataError
 from striate.metrics.detection import kernel
-from striate.metrics.detection.records import (
-    Detections,
-    GroundTruth,
-    detections,
-    find,
-    ground_truth,
-)
+from striate.metrics.detection.records import Detections, GroundTruth, detections, ground_truth
 
 Columns = dict[str, Any]
+DTYPES: dict[str, Any] = {
+    "id": np.int64, "image": np.int64, "category": np.int64, "images": np.int64, "box": np.float64,
+    "score": np.float64, "area": np.float64, "crowd": np.bool_,
+}  # fmt: skip
 LAYOUT = "https://cocodataset.org/#format-data describes the layout"
 
 
 def read_ground_truth(path: str | os.PathLike[str], threads: int | None = None) -> GroundTruth:
-    """The ground truth in a COCO JSON file.
+    """Read the ground truth in a COCO JSON file.
 
     Args:
         path: an object with `images`, `annotations` and `categories`.
-        threads: how many may read; None for as many as the machine has.
+        threads: number of threads; None for all cores, at most 8.
 
     Raises:
-        DataError: a file that cannot be read, malformed JSON (with line and column), or a missing key.
+        DataError: the file cannot be read, is malformed (with line and column), or lacks a key.
     """
     columns = _columns(Path(path), False, threads)
     notes: tuple[str, ...] = ()
     if columns["areas_missing"]:
-        notes = (f"{columns['areas_missing']} annotations have no area: width times height was taken",)
-    names = columns["categories"]
-    known_images, known = _sorted(path, columns["images"]), _sorted(path, np.array(list(names), object))
-    image, category = columns["image"], columns["category"]
-    n = len(columns["id"])
-    if image.dtype == np.int64 and known.dtype == np.int64 and category.dtype == np.int64:
-        return GroundTruth(
-            known_images,
-            known,
-            tuple(names[c] for c in known.tolist()),
-            find(image, known_images),
-            find(category, known),
-            columns["box"],
-            columns["area"],
-            columns["crowd"],
-            columns["id"],
-            np.zeros(n, np.bool_),
-            str(path),
-            notes,
-        )
+        notes = (f"{columns['areas_missing']} annotations have no area: width times height is used",)
+    images, categories = columns["images"], columns["categories"]
+    _check_ids(path, images)
+    _check_ids(path, np.array(list(categories), object))
     return ground_truth(
-        image,
-        category,
-        columns["box"],
-        area=columns["area"],
-        crowd=columns["crowd"],
-        id=columns["id"],
-        image_ids=known_images,
-        categories=names,
-        source=str(path),
-        notes=notes,
-    )
+        columns["image"], columns["category"], columns["box"], area=columns["area"], crowd=columns["crowd"],
+        id=columns["id"], image_ids=images, categories=categories, source=str(path), notes=notes,
+    )  # fmt: skip
 
 
 def read_detections(
     path: str | os.PathLike[str], truth: GroundTruth, threads: int | None = None
 ) -> Detections:
-    """The detections in a COCO results file, or in an object that has them under `annotations`.
+    """Read the detections in a COCO results file, or in an object with the key `annotations`.
 
     Args:
         path: a list of objects with `image_id`, `category_id`, `bbox` and `score`.
-        truth: the ground truth that they are about.
-        threads: how many may read; None for as many as the machine has.
+        truth: the ground truth of the same images.
+        threads: number of threads; None for all cores, at most 8.
 
     Raises:
         DataError: as `read_ground_truth`, or an image that `truth` does not have.
@@ -96,11 +70,10 @@ def read_detections(
     )
 
 
-def _sorted(path: str | os.PathLike[str], ids: Any) -> Any:
+def _check_ids(path: str | os.PathLike[str], ids: Any) -> None:
     kinds = {type(i) for i in ids.tolist()} if ids.dtype == object else set()
     if len(kinds) > 1 or kinds - {int, str}:
         raise DataError(f"{path}", "its ids should all be integers, or all be text", LAYOUT)
-    return np.unique(np.array(ids.tolist() or np.zeros(0, np.int64)) if ids.dtype == object else ids)
 
 
 @contextmanager
@@ -119,38 +92,28 @@ def _bytes_of(path: Path) -> Any:
 def _columns(path: Path, results: bool, threads: int | None) -> Columns:
     native = kernel.native()
     with _bytes_of(path) as text:
+        native_error = None
         if native is not None:
             read = native.read_json(text, results, kernel.thread_count(threads))
             if isinstance(read, dict):
                 return _native_columns(path, text, read, results)
             offset, why, general = read
-            if not general and not _readable(path, bytes(text), results):
-                _refuse(path, text, offset, why)
-        return _general_columns(path, bytes(text), results)
+            native_error = None if general else _native_error(path, text, offset, why)
+        try:  # Python's reader also accepts a wrong value if its key occurs again later
+            return _general_columns(path, bytes(text), results)
+        except DataError as error:
+            raise native_error or error from None
 
 
-def _readable(path: Path, text: bytes, results: bool) -> bool:
-    """Whether Python's reader takes it: a wrong value whose key is given again later does not count."""
-    try:
-        _general_columns(path, text, results)
-    except DataError:
-        return False
-    return True
-
-
-def _refuse(path: Path, text: Any, offset: int, why: str) -> NoReturn:
+def _native_error(path: Path, text: Any, offset: int, why: str) -> DataError:
     before = bytes(text[:offset])
     line, column = before.count(b"\n") + 1, offset - (before.rfind(b"\n") + 1) + 1
-    raise DataError(f"{path}, line {line}, column {column} (byte {offset})", why, LAYOUT)
+    return DataError(f"{path}, line {line}, column {column} (byte {offset})", why, LAYOUT)
 
 
 def _native_columns(path: Path, text: Any, read: Columns, results: bool) -> Columns:
-    columns: Columns = {
-        name: np.frombuffer(read[name], np.int64) for name in ("id", "image", "category", "images")
-    }
-    columns |= {name: np.frombuffer(read[name], np.float64) for name in ("score", "area")}
-    columns["box"] = np.frombuffer(read["box"], np.float64).reshape(-1, 4)
-    columns["crowd"] = np.frombuffer(read["crowd"], np.bool_)
+    columns: Columns = {name: np.frombuffer(read[name], dtype) for name, dtype in DTYPES.items()}
+    columns["box"] = columns["box"].reshape(-1, 4)
     columns["areas_missing"] = read["areas_missing"]
     _require(path, "annotations", read["has_annotations"])
     if not results:
@@ -214,7 +177,7 @@ def _taker(path: Path, rows: list[Any], kind: str = "annotation") -> Callable[..
         out = []
         for i, row in enumerate(rows):
             if not isinstance(row, dict) or key not in row:
-                raise DataError(f"{path}, {kind} {i}", f"it is no object with {key}", LAYOUT)
+                raise DataError(f"{path}, {kind} {i}", f"it is not an object with {key}", LAYOUT)
             try:
                 out.append(check(row[key]))
             except (TypeError, ValueError, OverflowError):
@@ -229,9 +192,7 @@ def _taker(path: Path, rows: list[Any], kind: str = "annotation") -> Callable[..
 
 
 def _id(value: Any) -> int | str:
-    if isinstance(value, str):
-        return value
-    return _integer(value)
+    return value if isinstance(value, str) else _integer(value)
 
 
 def _integer(value: Any) -> int:

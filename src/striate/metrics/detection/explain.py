@@ -1,8 +1,8 @@
-"""What lies behind an AP: hits and misses at an operating point, curves, confusion, calibration.
+"""Explain an AP: operating point, precision-recall curves, confusion matrix, calibration.
 
-Everything here starts from one matching at one IoU threshold, by COCO's rules: a detection takes the object
-of its class that it overlaps most among those that surer detections have left; crowds count neither way. As
-matching goes by falling score, what holds at a score threshold follows by leaving out what is below it.
+All functions use one matching at one IoU threshold, by COCO's rules: in order of falling score, each
+detection matches the free object of its class that it overlaps most; crowds count neither way. So the
+matching at a score threshold is the same one without the detections below that score.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.errors import UsageError
-from striate.metrics.detection.coco import CocoSettings, evaluate_coco
+from striate.metrics.detection.coco import AREAS, CocoSettings, evaluate_coco
 from striate.metrics.detection.records import Bools, Detections, Floats, GroundTruth
 from striate.metrics.detection.reference import box_overlaps
 
@@ -23,20 +23,20 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """Who found what at one IoU threshold.
+    """Matches between detections and ground truth at one IoU threshold.
 
     Args:
         truth: the ground truth.
-        found: the detections.
+        detections: the detections.
         iou: the threshold.
-        taken: int32 [D], the ground truth's row that a detection took, or -1.
+        taken: int32 [D], row of the ground truth that a detection matches, or -1.
         right: bool [D], true positives.
-        wrong: bool [D], false positives; neither right nor wrong are those that are ignored.
+        wrong: bool [D], false positives; ignored detections are neither right nor wrong.
         counts: bool [G], ground truths that count: known image and class, no crowd, not difficult.
     """
 
     truth: GroundTruth
-    found: Detections
+    detections: Detections
     iou: float
     taken: NDArray[np.int32]
     right: Bools
@@ -44,39 +44,44 @@ class Matched:
     counts: Bools
 
 
-def match(truth: GroundTruth, found: Detections, iou: float = 0.5, *, threads: int | None = None) -> Matched:
+def match(
+    truth: GroundTruth, detections: Detections, iou: float = 0.5, *, threads: int | None = None
+) -> Matched:
     """Match detections to ground truth at one IoU threshold.
 
     Raises:
-        DataError: scores that are no numbers.
-        UsageError: a threshold that is not above 0 and at most 1.
+        DataError: a score is NaN.
+        UsageError: the threshold is not above 0 and at most 1.
     """
     if not 0 < iou <= 1:
         raise UsageError(f"IoU threshold {iou}", "it should be above 0 and at most 1")
     settings = CocoSettings(
-        thresholds=(iou,), areas={"all": (-np.inf, np.inf)}, limits=(max(len(found), 1),), mode="corrected"
+        thresholds=(iou,),
+        areas={"all": (-np.inf, np.inf)},
+        limits=(max(len(detections), 1),),
+        mode="corrected",
     )
-    record = evaluate_coco(truth, found, settings, matches=True, threads=threads).matches
+    record = evaluate_coco(truth, detections, settings, matches=True, threads=threads).matches
     assert record is not None
     taken, ignored = record.truth_of[0, 0], record.ignored[0, 0]
     seen = record.rank >= 0
     counts = (truth.image >= 0) & (truth.category >= 0) & ~truth.crowd & ~truth.difficult
     return Matched(
-        truth, found, iou, taken, seen & (taken >= 0) & ~ignored, seen & (taken < 0) & ~ignored, counts
+        truth, detections, iou, taken, seen & (taken >= 0) & ~ignored, seen & (taken < 0) & ~ignored, counts
     )
 
 
 @dataclass(frozen=True, eq=False)
 class OperatingPoint:
-    """Counts at one IoU and one score threshold, for each of K classes.
+    """True positives, false positives and false negatives of K classes at one IoU and one score threshold.
 
     Args:
-        iou: smallest overlap of a right detection.
+        iou: smallest overlap of a true positive.
         score: smallest score of a detection that counts.
         names: K class names.
-        tp: [K] detections of the right class with enough overlap, each ground truth counted once.
-        fp: [K] other detections.
-        fn: [K] ground truths that no detection found.
+        tp: [K] true positives; each ground truth counts once.
+        fp: [K] false positives.
+        fn: [K] ground truths without a match.
     """
 
     iou: float
@@ -85,6 +90,13 @@ class OperatingPoint:
     tp: Counts
     fp: Counts
     fn: Counts
+
+    def to_json(self) -> dict[str, Any]:
+        """The thresholds and all counts and rates as JSON values."""
+        return {
+            "operating_point": {"iou": self.iou, "score": self.score} | self.total(),
+            "operating_point_per_class": self.per_class(),
+        }
 
     def total(self) -> dict[str, Any]:
         """TP, FP, FN, precision, recall and F1 over all classes."""
@@ -108,28 +120,28 @@ def _rates(tp: int, fp: int, fn: int) -> dict[str, Any]:
 
 
 def operating_point(m: Matched, score: float) -> OperatingPoint:
-    """Hits and misses of the detections with at least this score."""
+    """Count the true and false positives with at least this score, and the missed objects."""
     K = m.truth.category_ids.size
-    sure = m.found.score >= score
-    tp, fp = (np.bincount(m.found.category[side & sure], minlength=K) for side in (m.right, m.wrong))
+    sure = m.detections.score >= score
+    tp, fp = (np.bincount(m.detections.category[side & sure], minlength=K) for side in (m.right, m.wrong))
     positives = np.bincount(m.truth.category[m.counts], minlength=K)
     return OperatingPoint(m.iou, score, m.truth.category_names, tp, fp, positives - tp)
 
 
 def by_size(m: Matched, score: float) -> list[dict[str, Any]]:
-    """The operating point of COCO's small, medium and large objects.
+    """The operating point for COCO's small, medium and large objects.
 
-    An object goes by the area of its annotation, and so does the detection that found it; a detection that
-    is wrong goes by the area of its box.
+    The size of an object, and of the detection that matches it, is the annotated area; the size of a false
+    positive is the area of its box.
 
     Returns:
         `size`, `objects`, TP, FP, FN, precision, recall and F1 for each size.
     """
-    sure = m.found.score >= score
+    sure = m.detections.score >= score
     found_area = m.truth.area[m.taken[m.right & sure]]
-    wrong_area = m.found.box[m.wrong & sure, 2:].prod(axis=1)
+    wrong_area = m.detections.box[m.wrong & sure, 2:].prod(axis=1)
     rows = []
-    for name, (least, most) in CocoSettings().areas.items():
+    for name, (least, most) in AREAS.items():
         if name != "all":
             # A square of 32 pixels is both small and medium for COCO; here it is medium, so that sums agree.
             objects, tp, fp = (
@@ -142,15 +154,15 @@ def by_size(m: Matched, score: float) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One class from its surest detection down; a point after each run of equal scores.
+    """Precision, recall and F1 of one class over the score threshold; one point per distinct score.
 
     Args:
         name: of the class.
-        positives: ground truths that count.
-        score: falling.
+        positives: number of ground truths that count.
+        score: thresholds, falling.
         precision: of the detections with at least this score.
         recall: of the detections with at least this score.
-        f1: of both.
+        f1: of the detections with at least this score.
     """
 
     name: str
@@ -161,7 +173,7 @@ class Curve:
     f1: Floats
 
     def best(self) -> dict[str, Any]:
-        """The score threshold with the largest F1 (the highest of equals), and what it gives."""
+        """The score threshold with the largest F1 (the highest one if several are equal), and its values."""
         if not self.score.size or not self.positives:
             return {"class": self.name, "score": None, "f1": None, "precision": None, "recall": None}
         i = int(np.argmax(self.f1))
@@ -169,19 +181,19 @@ class Curve:
         return {"class": self.name} | values
 
 
-def by_score(found: Detections) -> NDArray[np.intp]:
-    """All rows by falling score; equal scores rank by image, then as given, as in COCO's evaluation."""
-    return np.lexsort((np.arange(len(found)), found.image, -found.score))
+def by_score(detections: Detections) -> NDArray[np.intp]:
+    """All rows by falling score; equal scores by image, then in the given order, as in COCO's evaluation."""
+    return np.lexsort((np.arange(len(detections)), detections.image, -detections.score))
 
 
 def curves(m: Matched) -> list[Curve]:
-    """Precision and recall over the score threshold, for each class."""
+    """Precision-recall curve of each class."""
     out = []
-    order = by_score(m.found)
+    order = by_score(m.detections)
     order = order[m.right[order] | m.wrong[order]]
     for k, name in enumerate(m.truth.category_names):
-        rows = order[m.found.category[order] == k]
-        score = m.found.score[rows]
+        rows = order[m.detections.category[order] == k]
+        score = m.detections.score[rows]
         last = np.flatnonzero(np.append(score[1:] != score[:-1], True)[: score.size])
         tp, fp = np.cumsum(m.right[rows])[last], np.cumsum(m.wrong[rows])[last]
         positives = int((m.counts & (m.truth.category == k)).sum())
@@ -192,62 +204,58 @@ def curves(m: Matched) -> list[Curve]:
 
 
 def confusion(m: Matched, score: float) -> Counts:
-    """What was taken for what: [K + 1, K + 1], true class by detected class, the last one background.
+    """Confusion matrix [K + 1, K + 1]: row = true class, column = detected class; the last one is background.
 
-    First the right detections, as in the operating point, so that the diagonal is its TP. What is left over
-    is matched whatever its class: the surest detection first, to the object it overlaps most, from the IoU
-    threshold on. A detection without object is background taken for its class; an object without detection
-    is its class taken for background.
+    The diagonal contains the true positives of the operating point. The other detections are then matched
+    regardless of class, by falling score, each to the free object that it overlaps most and by at least the
+    IoU threshold. Detections without an object count in the row of background, objects without a detection in
+    its column.
     """
     K = m.truth.category_ids.size
     matrix = np.zeros((K + 1, K + 1), np.int64)
-    right, wrong = (side & (m.found.score >= score) for side in (m.right, m.wrong))
-    np.add.at(matrix, (m.found.category[right], m.found.category[right]), 1)
+    right, wrong = (side & (m.detections.score >= score) for side in (m.right, m.wrong))
+    np.add.at(matrix, (m.detections.category[right], m.detections.category[right]), 1)
     free = m.counts.copy()
     free[m.taken[right]] = False
     for d, g in rows_by_image(m, wrong, m.counts):
-        d = d[np.argsort(-m.found.score[d], kind="stable")]
-        iou = box_overlaps(m.found.box[d], m.truth.box[g], np.zeros(g.size, np.bool_))
+        d = d[np.argsort(-m.detections.score[d], kind="stable")]
+        iou = box_overlaps(m.detections.box[d], m.truth.box[g], np.zeros(g.size, np.bool_))
         for i, row in enumerate(d):
             near = np.where(free[g] & (iou[i] >= m.iou), iou[i], -1.0)
             j = int(np.argmax(near)) if g.size else -1
             if j >= 0 and near[j] >= 0:
                 free[g[j]] = False
-                matrix[m.truth.category[g[j]], m.found.category[row]] += 1
+                matrix[m.truth.category[g[j]], m.detections.category[row]] += 1
             else:
-                matrix[K, m.found.category[row]] += 1
+                matrix[K, m.detections.category[row]] += 1
     np.add.at(matrix, (m.truth.category[free], np.full(int(free.sum()), K)), 1)
     return matrix
 
 
-def rows_by_image(m: Matched, found: Bools, truth: Bools) -> list[tuple[Any, Any]]:
-    """For each image with such detections their rows, and the rows of such ground truths."""
-    d, g = np.flatnonzero(found), np.flatnonzero(truth)
-    d = d[np.argsort(m.found.image[d], kind="stable")]
+def rows_by_image(m: Matched, detections: Bools, truth: Bools) -> list[tuple[Any, Any]]:
+    """For each image with selected detections, their rows and the rows of the selected ground truths."""
+    d, g = np.flatnonzero(detections), np.flatnonzero(truth)
+    d = d[np.argsort(m.detections.image[d], kind="stable")]
     g = g[np.argsort(m.truth.image[g], kind="stable")]
-    images = np.unique(m.found.image[d])
-    d_image, g_image = m.found.image[d], m.truth.image[g]
-    cuts = [
-        np.searchsorted(image, images, side=side)
-        for image in (d_image, g_image)
-        for side in ("left", "right")
-    ]
+    d_image, g_image = m.detections.image[d], m.truth.image[g]
+    images = np.unique(d_image)
+    cuts = [np.searchsorted(at, images, side) for at in (d_image, g_image) for side in ("left", "right")]
     return [(d[a:b], g[c:e]) for a, b, c, e in zip(*cuts, strict=True)]
 
 
 def calibration(m: Matched, bins: int = 10) -> dict[str, Any]:
-    """How far scores are from the share of right detections.
+    """Calibration: compare scores with the fraction of true positives.
 
     Args:
-        m: a matching.
-        bins: how many of equal width, from 0 to 1; scores beyond fall into the outermost.
+        m: the matches.
+        bins: number of bins of equal width from 0 to 1; scores outside go into the first or last one.
 
     Returns:
-        `ece`, the mean gap weighted by the detections of each bin, and `bins`: for each its `low` and `high`
-        end, `count`, mean `score` and `precision` (None where it is empty).
+        `ece`, the expected calibration error (gaps weighted by the size of the bins), and `bins`: `low` and
+        `high` end, `count`, mean `score` and `precision` of each (None if it is empty).
     """
     rows = np.flatnonzero(m.right | m.wrong)
-    score = m.found.score[rows]
+    score = m.detections.score[rows]
     at = np.clip((score * bins).astype(int), 0, bins - 1)
     table, gap = [], 0.0
     for b in range(bins):
@@ -256,7 +264,6 @@ def calibration(m: Matched, bins: int = 10) -> dict[str, Any]:
         mean, share = (float(np.mean(v[inside])) if count else None for v in (score, m.right[rows]))
         if mean is not None and share is not None:
             gap += count / rows.size * abs(mean - share)
-        table.append(
-            {"low": b / bins, "high": (b + 1) / bins, "count": count, "score": mean, "precision": share}
-        )
+        ends: dict[str, Any] = {"low": b / bins, "high": (b + 1) / bins}
+        table.append(ends | {"count": count, "score": mean, "precision": share})
     return {"ece": gap if rows.size else None, "bins": table}

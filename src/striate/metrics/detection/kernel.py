@@ -1,7 +1,8 @@
-"""The kernel at hand: the native one where it was built, else the same functions in NumPy."""
+"""Choose the kernel: the native module if it was built, otherwise the same functions in NumPy."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
@@ -14,17 +15,19 @@ try:
 except ImportError:
     _native = None
 
-_said: list[bool] = []
+
+@functools.cache
+def _warn_once() -> None:
+    logging.getLogger("striate").warning(
+        "the native detection kernel was not built, so the slower NumPy version is used; "
+        "install a C++17 compiler and reinstall striate to build it"
+    )
 
 
 def native() -> ModuleType | None:
-    """The native module, or None; says once that it is missing."""
-    if _native is None and not _said:
-        _said.append(True)
-        logging.getLogger("striate").warning(
-            "the native detection kernel was not built, so the slower NumPy version is used; "
-            "install a C++17 compiler and reinstall striate to have it"
-        )
+    """The native module, or None and a warning, printed once, if it is missing."""
+    if _native is None:
+        _warn_once()
     return _native
 
 
@@ -34,7 +37,7 @@ def functions() -> ModuleType:
 
 
 def thread_count(threads: int | None) -> int:
-    """`threads`, or as many as this process may run on, at most 8."""
+    """`threads` if given, otherwise the number of cores that this process may use, at most 8."""
     if threads is not None:
         return max(1, threads)
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Detections from arrays, image by image, in a loop: the shape that TorchMetrics made popular."""
+"""Mean average precision from arrays, one batch of images at a time, with the interface of TorchMetrics."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 
 from striate.errors import DataError, LayoutError, UsageError
 from striate.metrics.detection.coco import CocoResult, CocoSettings, evaluate_coco
-from striate.metrics.detection.records import Floats, detections, ground_truth
+from striate.metrics.detection.records import Floats, as_boxes, detections, ground_truth
 
 FORMATS = ("xyxy", "xywh", "cxcywh")
 
 
 class MeanAveragePrecision:
-    """COCO's numbers of detections that come image by image.
+    """COCO's numbers for detections that are added image by image.
 
         meter = MeanAveragePrecision()
         for images, targets in loader:
             meter.update(model(images), targets)
         meter.compute().stats
 
-    What it keeps are plain arrays, so it can be pickled; `merge` joins what several processes have seen.
+    It stores plain arrays, so it can be pickled; `merge` adds the images of another process.
 
     Args:
         box_format: "xyxy" (two corners), "xywh" or "cxcywh" (centre), in pixels.
-        settings: what to measure; COCO's own where it is None.
+        settings: what to measure; COCO's defaults if None.
     """
 
     def __init__(self, box_format: str = "xyxy", settings: CocoSettings | None = None) -> None:
@@ -34,39 +34,36 @@ class MeanAveragePrecision:
             raise UsageError(f"box format {box_format!r}", f"it is {', '.join(FORMATS)}")
         self.box_format = box_format
         self.settings = settings or CocoSettings()
-        self._found: list[dict[str, Any]] = []
+        self._detections: list[dict[str, Any]] = []
         self._truth: list[dict[str, Any]] = []
 
-    def update(self, found: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]]) -> None:
-        """Take in the detections and the ground truth of some images.
+    def update(self, predictions: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]]) -> None:
+        """Add the detections and the ground truth of some images.
 
         Args:
-            found: for each image `boxes` [D, 4], `scores` [D] and `labels` [D]; arrays or tensors.
-            truth: for each image `boxes` [G, 4] and `labels` [G], and where known `iscrowd` [G] and
+            predictions: for each image `boxes` [D, 4], `scores` [D] and `labels` [D]; arrays or tensors.
+            targets: for each image `boxes` [G, 4] and `labels` [G], and if known `iscrowd` [G] and
                 `area` [G] (0 for width times height).
 
         Raises:
             LayoutError: sequences or columns of different lengths, or a missing key.
         """
-        if len(found) != len(truth):
+        if len(predictions) != len(targets):
             raise LayoutError(
-                f"{len(found)} images with detections", f"there are {len(truth)} with ground truth"
+                f"{len(predictions)} images with detections", f"there are {len(targets)} with ground truth"
             )
-        taken = [
-            (self._columns(f, ("scores", "labels"), ()), self._columns(t, ("labels",), ("iscrowd", "area")))
-            for f, t in zip(found, truth, strict=True)
-        ]
-        self._found += [f for f, _ in taken]
-        self._truth += [t for _, t in taken]
+        predicted = [self._columns(p, ("scores", "labels"), ()) for p in predictions]
+        self._truth += [self._columns(t, ("labels",), ("iscrowd", "area")) for t in targets]
+        self._detections += predicted
 
     def merge(self, other: MeanAveragePrecision) -> None:
-        """Take in all images that `other` has seen, after those of this one."""
-        self._found += other._found
+        """Add all images of `other` after those of this meter."""
+        self._detections += other._detections
         self._truth += other._truth
 
     def reset(self) -> None:
-        """Forget all images."""
-        self._found, self._truth = [], []
+        """Remove all images."""
+        self._detections, self._truth = [], []
 
     def compute(self, *, threads: int | None = None) -> CocoResult:
         """The numbers of all images so far.
@@ -75,19 +72,14 @@ class MeanAveragePrecision:
             DataError: there were none.
         """
         if not self._truth:
-            raise DataError("nothing to measure", "no images were given", "Call update first")
-        t, f = _joined(self._truth), _joined(self._found)
+            raise DataError("nothing to measure", "no images were added", "Call update first")
+        t, f = _joined(self._truth), _joined(self._detections)
         area = np.where(t["area"] > 0, t["area"], t["boxes"][:, 2] * t["boxes"][:, 3])
         labels = np.unique(np.concatenate([t["labels"], f["labels"]])).tolist()
         truth = ground_truth(
-            t["image"],
-            t["labels"],
-            t["boxes"],
-            area=area,
-            crowd=t["iscrowd"] != 0,
-            image_ids=np.arange(len(self._truth)),
-            categories={label: str(label) for label in labels},
-        )
+            t["image"], t["labels"], t["boxes"], area=area, crowd=t["iscrowd"] != 0,
+            image_ids=np.arange(len(self._truth)), categories={label: str(label) for label in labels},
+        )  # fmt: skip
         found = detections(f["image"], f["labels"], f["boxes"], f["scores"], truth=truth)
         return evaluate_coco(truth, found, self.settings, threads=threads)
 
@@ -97,11 +89,7 @@ class MeanAveragePrecision:
         missing = [key for key in ("boxes", *needed) if key not in image]
         if missing:
             raise LayoutError(f"an image with {', '.join(image) or 'nothing'}", f"it has no {missing[0]}")
-        boxes = (
-            as_array(image["boxes"]).reshape(-1, 4) if _empty(image["boxes"]) else as_array(image["boxes"])
-        )
-        if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise LayoutError(f"boxes of shape {boxes.shape}", "they should be [N, 4]")
+        boxes = as_boxes(as_array(image["boxes"]), self.box_format)
         columns = {"boxes": _to_xywh(boxes, self.box_format)}
         for key in (*needed, *known):
             values = as_array(image[key]).reshape(-1) if key in image else np.zeros(len(boxes))
@@ -118,12 +106,8 @@ def as_array(values: Any) -> Floats:
     return np.array(values, np.float64)
 
 
-def _empty(values: Any) -> bool:
-    return len(values) == 0
-
-
 def _to_xywh(boxes: Floats, box_format: str) -> Floats:
-    boxes = boxes.copy()
+    """Convert boxes in place."""
     if box_format == "xyxy":
         boxes[:, 2:] -= boxes[:, :2]
     elif box_format == "cxcywh":

@@ -1,7 +1,7 @@
-"""Overlaps that are not of boxes: masks, by pycocotools' own mask code, and key points.
+"""Overlaps of masks (with pycocotools' mask code) and of key points.
 
-The formula for key points (OKS) is that of the COCO keypoint evaluation, in the reference evaluator's order
-of operations: exp(-d^2 / (2 area (2 sigma)^2)), averaged over the labelled key points.
+The formula for key points (OKS) is from the COCO keypoint evaluation, in the reference evaluator's order of
+operations: exp(-d^2 / (2 area (2 sigma)^2)), averaged over the labelled key points.
 """
 
 from __future__ import annotations
@@ -25,38 +25,39 @@ def mask_module() -> Any:
         return importlib.import_module("pycocotools.mask")
     except ImportError:
         raise UsageError(
-            "masks", "pycocotools is not installed", "Install it with pip install 'striate[masks]'"
+            "masks", "pycocotools is not installed", "Run pip install 'striate[masks]'"
         ) from None
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> Any:
-    """A mask's run lengths, of polygons, run lengths in plain numbers, or run lengths."""
+    """Run lengths of a mask, from polygons, uncompressed run lengths, or compressed ones."""
     mask = mask_module()
     if isinstance(segmentation, list):
         return mask.merge(mask.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), list):
-        return mask.frPyObjects(segmentation, height, width)
-    if isinstance(segmentation, dict) and "counts" in segmentation:
-        return segmentation
-    raise DataError("a segmentation", "it is neither a list of polygons nor run lengths")
+    if not isinstance(segmentation, dict) or "counts" not in segmentation:
+        raise DataError("a segmentation", "it is neither a list of polygons nor run lengths")
+    counts = segmentation["counts"]
+    return mask.frPyObjects(segmentation, height, width) if isinstance(counts, list) else segmentation
 
 
-def mask_overlaps(found: list[Any], truths: list[Any], crowd: list[int]) -> Floats:
-    """IoU [D, G] of run lengths; over a crowd, the share of the detection inside it."""
-    return np.asarray(mask_module().iou(found, truths, crowd), np.float64).reshape(len(found), len(truths))
+def mask_overlaps(detections: list[Any], truths: list[Any], crowd: list[int]) -> Floats:
+    """IoU [D, G] of run lengths; for a crowd, the fraction of the detection inside it."""
+    return np.asarray(mask_module().iou(detections, truths, crowd), np.float64).reshape(
+        len(detections), len(truths)
+    )
 
 
-def keypoint_overlaps(found: list[Any], truths: list[Any], sigmas: Floats) -> Floats:
+def keypoint_overlaps(detections: list[Any], truths: list[Any], sigmas: Floats) -> Floats:
     """Similarity of key points, [D, G].
 
     Args:
-        found: D annotations with `keypoints` (x, y and anything, for each of the K key points).
+        detections: D annotations with `keypoints` (x, y and anything, for each of the K key points).
         truths: G annotations with `keypoints` (x, y, visibility), `bbox` and `area`.
-        sigmas: [K], how far annotators differ on each key point.
+        sigmas: [K], standard deviation of annotators for each key point.
     """
-    out = np.zeros((len(found), len(truths)))
+    out = np.zeros((len(detections), len(truths)))
     variances = (sigmas * 2) ** 2
-    points = [np.array(d["keypoints"]) for d in found]
+    points = [np.array(d["keypoints"]) for d in detections]
     for j, truth in enumerate(truths):
         g = np.array(truth["keypoints"])
         x, y, seen = g[0::3], g[1::3], g[2::3] > 0
@@ -71,7 +72,7 @@ def keypoint_overlaps(found: list[Any], truths: list[Any], sigmas: Floats) -> Fl
                 )
             if seen.any():
                 dx, dy = d[0::3] - x, d[1::3] - y
-            else:  # nothing is labelled: the distance to a box of twice the size
+            else:  # no labelled key point: use the distance to a box three times as large
                 zero = np.zeros(len(sigmas))
                 dx = np.maximum(zero, x0 - d[0::3]) + np.maximum(zero, d[0::3] - x1)
                 dy = np.maximum(zero, y0 - d[1::3]) + np.maximum(zero, d[1::3] - y1)

@@ -1,4 +1,4 @@
-"""Ground truth and detections as columns, with images and classes by place in sorted id tables."""
+"""Ground truth and detections as columns, with images and classes as indices into sorted tables of ids."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from numpy.typing import ArrayLike, NDArray
 
 from striate.errors import DataError, LayoutError
 from striate.metrics.detection.kernel import functions
+from striate.metrics.detection.reference import Bools as Bools
+from striate.metrics.detection.reference import Floats as Floats
+from striate.metrics.detection.reference import Places as Places
 
-Floats = NDArray[np.float64]
-Places = NDArray[np.int32]
-Bools = NDArray[np.bool_]
 Ids = NDArray[Any]  # int64, or text
 
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """What is really in the images.
+    """The annotated objects of all images.
 
     Args:
         image_ids: ascending ids of I images, integers or text.
         category_ids: ascending ids of K classes, integers or text.
         category_names: K names.
-        image: int32 [G], places in `image_ids`; -1 leaves a row out.
-        category: int32 [G], places in `category_ids`; -1 leaves a row out.
+        image: int32 [G], indices into `image_ids`; rows with -1 are skipped.
+        category: int32 [G], indices into `category_ids`; rows with -1 are skipped.
         box: float64 [G, 4]: x and y of the top left corner, width, height, in pixels.
         area: float64 [G] in square pixels, for the size ranges.
-        crowd: bool [G], a region with many objects: any number of detections may match it, none counts.
+        crowd: bool [G], regions with many objects: any number of detections may match one, and none counts.
         id: int64 [G].
-        difficult: bool [G], Pascal VOC's objects that count neither for nor against.
-        source: the file or folder that it came from.
-        notes: what a user should know about how it was read.
+        difficult: bool [G], objects that Pascal VOC ignores.
+        source: its file or folder.
+        notes: warnings of the reader, for the user.
     """
 
     image_ids: Ids
@@ -55,17 +55,17 @@ class GroundTruth:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """What a detector says is in the images of a `GroundTruth`.
+    """The detections of one detector in the images of a `GroundTruth`.
 
     Args:
-        image: int32 [D], places in the ground truth's `image_ids`.
-        category: int32 [D], places in its `category_ids`; -1 for classes that it does not have.
+        image: int32 [D], indices into the ground truth's `image_ids`.
+        category: int32 [D], indices into its `category_ids`; -1 for classes that it does not have.
         box: float64 [D, 4]: x and y of the top left corner, width, height, in pixels.
-        score: float64 [D], higher is surer.
+        score: float64 [D], the confidence.
         area: float64 [D] for the size ranges, or None for width times height.
         id: int64 [D], or None for 1, 2, 3, ...
-        source: the file or folder that it came from.
-        notes: what a user should know about how it was read.
+        source: their file or folder.
+        notes: warnings of the reader, for the user.
     """
 
     image: Places
@@ -95,46 +95,49 @@ def ground_truth(
     source: str = "",
     notes: tuple[str, ...] = (),
 ) -> GroundTruth:
-    """Ground truth from raw columns.
+    """Make ground truth from raw columns.
 
     Args:
         image: [G] ids, integers or text.
         category: [G] ids, integers or text.
         box: [G, 4] x, y, width, height.
-        area: [G], width times height where it is None.
-        crowd: [G] truth values, none where it is None.
-        difficult: [G] truth values, none where it is None.
-        id: [G] integers, 1, 2, 3, ... where it is None.
-        image_ids: ids of all images, those in `image` where it is None.
-        categories: id -> name of all classes, those in `category` where it is None.
-        source: where it came from.
-        notes: what a user should know about it.
+        area: [G]; default: width times height.
+        crowd: [G] booleans; default: none.
+        difficult: [G] booleans; default: none.
+        id: [G] integers; default: 1, 2, 3, ...
+        image_ids: ids of all images; default: those in `image`.
+        categories: id -> name of all classes; default: those in `category`.
+        source: its file or folder.
+        notes: warnings, for the user.
 
     Raises:
-        LayoutError: columns of different lengths, or boxes that are not [G, 4].
+        LayoutError: the lengths of the columns differ, or the boxes are not [G, 4].
     """
-    boxes = _boxes(box)
+    boxes = as_boxes(box)
     n = len(boxes)
     images, classes = _ids(image, n, "image"), _ids(category, n, "category")
     known_images = np.unique(images if image_ids is None else _ids(image_ids, None, "image_ids"))
     if categories is None:
         categories = {c: str(c) for c in classes.tolist()}
     known = np.unique(_ids(list(categories), None, "categories"))
-    with np.errstate(all="ignore"):
-        own_area = boxes[:, 2] * boxes[:, 3]
+    if area is None:
+        with np.errstate(all="ignore"):
+            area = boxes[:, 2] * boxes[:, 3]
     return GroundTruth(
-        known_images,
-        known,
-        tuple(str(categories[c]) for c in known.tolist()),
-        find(images, known_images),
-        find(classes, known),
-        boxes,
-        own_area if area is None else _column(area, n, np.float64, "area"),
-        _column(np.zeros(n) if crowd is None else crowd, n, np.bool_, "crowd"),
-        _column(np.arange(1, n + 1) if id is None else id, n, np.int64, "id"),
-        _column(np.zeros(n) if difficult is None else difficult, n, np.bool_, "difficult"),
-        source,
-        notes,
+        image_ids=known_images,
+        category_ids=known,
+        category_names=tuple(str(categories[c]) for c in known.tolist()),
+        image=find(images, known_images),
+        category=find(classes, known),
+        box=boxes,
+        area=_column(area, n, np.float64, "area"),
+        crowd=_column(np.zeros(n, np.bool_) if crowd is None else crowd, n, np.bool_, "crowd"),
+        id=_column(np.arange(1, n + 1) if id is None else id, n, np.int64, "id"),
+        difficult=_column(
+            np.zeros(n, np.bool_) if difficult is None else difficult, n, np.bool_, "difficult"
+        ),
+        source=source,
+        notes=notes,
     )
 
 
@@ -150,66 +153,56 @@ def detections(
     source: str = "",
     notes: tuple[str, ...] = (),
 ) -> Detections:
-    """Detections from raw columns, by the ids of `truth`; those of classes it does not have are dropped.
+    """Make detections from raw columns; those of classes that `truth` does not have are dropped.
 
     Args:
-        image: [D] ids, all of them images of `truth`.
+        image: [D] ids of images of `truth`.
         category: [D] ids.
         box: [D, 4] x, y, width, height.
         score: [D].
-        truth: the ground truth that they are about.
-        area: [D], width times height where it is None.
-        id: [D] integers, 1, 2, 3, ... where it is None.
-        source: where they came from.
-        notes: what a user should know about them.
+        truth: the ground truth of the same images.
+        area: [D]; default: width times height.
+        id: [D] integers; default: 1, 2, 3, ...
+        source: their file or folder.
+        notes: warnings, for the user.
 
     Raises:
-        DataError: an image that `truth` does not have.
-        LayoutError: columns of different lengths, or boxes that are not [D, 4].
+        DataError: `truth` lacks an image.
+        LayoutError: the lengths of the columns differ, or the boxes are not [D, 4].
     """
-    boxes = _boxes(box)
+    boxes = as_boxes(box)
     n = len(boxes)
     images, classes = _ids(image, n, "image"), _ids(category, n, "category")
     at, kind = find(images, truth.image_ids), find(classes, truth.category_ids)
     if (at < 0).any():
         raise DataError(
-            f"image {images[at < 0][:1].tolist()[0]!r} of {source or 'the detections'}",
+            f"image {images[at < 0].tolist()[0]!r} of {source or 'the detections'}",
             f"{truth.source or 'the ground truth'} has no image of that id",
-            "Give the ground truth that the detections were made for",
+            "Use the ground truth of the same images",
         )
-    dropped = kind < 0
-    if dropped.any():
-        names = ", ".join(repr(c) for c in sorted(set(classes[dropped].tolist()), key=str)[:5])
+    if unknown := classes[kind < 0].tolist():
+        names = ", ".join(map(repr, sorted(set(unknown), key=str)[:5]))
         note = f"detections of classes that the ground truth does not have ({names}) were dropped"
-        notes = (*notes, f"{int(dropped.sum())} {note}")
-    return Detections(
-        at,
-        kind,
-        boxes,
-        _column(score, n, np.float64, "score"),
-        None if area is None else _column(area, n, np.float64, "area"),
-        None if id is None else _column(id, n, np.int64, "id"),
-        source,
-        notes,
-    )
+        notes = (*notes, f"{len(unknown)} {note}")
+    scores = _column(score, n, np.float64, "score")
+    areas = None if area is None else _column(area, n, np.float64, "area")
+    numbers = None if id is None else _column(id, n, np.int64, "id")
+    return Detections(at, kind, boxes, scores, areas, numbers, source, notes)
 
 
 def find(ids: Ids, known: Ids) -> Places:
-    """For each id its place in the ascending `known`, or -1. Text never equals a number."""
+    """Index of each id in the ascending `known`, or -1. Text never equals a number."""
     out = np.full(ids.size, -1, np.int32)
-    if ids.dtype == object:
+    if ids.dtype == np.int64 and known.dtype == np.int64:
+        functions().places(np.ascontiguousarray(ids), np.ascontiguousarray(known), out)
+    else:
         place = {value: i for i, value in enumerate(known.tolist())}
         out[:] = [place.get(value, -1) for value in ids.tolist()]
-    elif ids.dtype == np.int64 and known.dtype == np.int64:
-        functions().places(np.ascontiguousarray(ids), np.ascontiguousarray(known), out)
-    elif known.size and ids.size and ids.dtype.kind == known.dtype.kind:
-        at = np.minimum(np.searchsorted(known, ids), known.size - 1)
-        out[:] = np.where(known[at] == ids, at, -1)
     return out
 
 
 def without_repeated_ids(truth: GroundTruth) -> GroundTruth:
-    """The ground truth as pycocotools sees it: of annotations with one id, the last stands for all."""
+    """The ground truth as pycocotools reads it: the last of several annotations with one id replaces all."""
     if len(truth) == 0 or (np.diff(truth.id) > 0).all():
         return truth
     unique, inverse = np.unique(truth.id, return_inverse=True)
@@ -220,16 +213,21 @@ def without_repeated_ids(truth: GroundTruth) -> GroundTruth:
     seen = np.flatnonzero((truth.image >= 0) & (truth.category >= 0))
     rows = last[inverse[seen[np.argsort(truth.image[seen], kind="stable")]]]
     columns = ("image", "category", "box", "area", "crowd", "id", "difficult")
-    note = f"{len(truth) - unique.size} annotations share an id with a later one, which stands in for them"
+    note = f"{len(truth) - unique.size} annotations share an id with a later one, which replaces them"
     return replace(truth, **{c: getattr(truth, c)[rows] for c in columns}, notes=(*truth.notes, note))
 
 
-def _boxes(box: ArrayLike) -> Floats:
+def as_boxes(box: ArrayLike, columns: str = "x, y, width, height") -> Floats:
+    """Boxes as float64 [N, 4]; no values become [0, 4].
+
+    Raises:
+        LayoutError: another shape; the message names the `columns`.
+    """
     boxes = np.ascontiguousarray(box, np.float64)
     if boxes.size == 0:
         boxes = boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise LayoutError(f"boxes of shape {boxes.shape}", "they should be [N, 4]: x, y, width, height")
+        raise LayoutError(f"boxes of shape {boxes.shape}", f"they should be [N, 4]: {columns}")
     return boxes
 
 
@@ -241,14 +239,12 @@ def _ids(values: ArrayLike, n: int | None, name: str) -> Ids:
         ids = ids.astype(np.int64)
     if ids.dtype.kind not in "iUO":
         raise LayoutError(f"{name} of type {ids.dtype}", "ids are integers or text")
-    if ids.ndim != 1 or (n is not None and ids.size != n):
-        raise LayoutError(
-            f"{name} of shape {ids.shape}", f"there are {n} boxes", "Give one value for each box"
-        )
-    return ids if ids.dtype.kind in "UO" else ids.astype(np.int64, copy=False)
+    if ids.dtype.kind == "i":
+        ids = ids.astype(np.int64, copy=False)
+    return ids if n is None and ids.ndim == 1 else _column(ids, n, ids.dtype, name)
 
 
-def _column(values: ArrayLike, n: int, dtype: Any, name: str) -> NDArray[Any]:
+def _column(values: ArrayLike, n: int | None, dtype: Any, name: str) -> NDArray[Any]:
     column = np.ascontiguousarray(values, dtype)
     if column.shape != (n,):
         raise LayoutError(

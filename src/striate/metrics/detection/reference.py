@@ -1,4 +1,4 @@
-"""The kernel in NumPy: used where the native one was not built, and its oracle in the tests.
+"""The kernel in NumPy, for systems without the native one; the tests compare both.
 
 `evaluate`, `places` and their arguments are those of the native module, described in `native/matching.hpp`;
 both give the same bits. The rules are those of pycocotools 2.0.11, `COCOeval.evaluateImg` and `accumulate`
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Places = NDArray[np.int32]
 Bools = NDArray[np.bool_]
+Rows = NDArray[np.intp]
 
 
-class Truths(NamedTuple):
-    """Columns of G ground truths; rows with a negative image or category are left out."""
+class TruthColumns(NamedTuple):
+    """Columns of G ground truths; rows with a negative image or category are skipped."""
 
     image: Places
     category: Places
@@ -27,10 +28,10 @@ class Truths(NamedTuple):
     area: Floats
     crowd: Bools  # may match any number of detections
     ignore: Bools  # counts neither for nor against
-    void: Bools  # its matches count as none: ids of 0 in pycocotools
+    void: Bools  # a match with it counts as no match: id 0 in pycocotools
 
 
-class Found(NamedTuple):
+class DetectionColumns(NamedTuple):
     """Columns of D detections."""
 
     image: Places
@@ -38,11 +39,11 @@ class Found(NamedTuple):
     box: Floats
     score: Floats
     area: Floats | None  # None: width times height
-    meek: Bools | None  # does not take what it matches: ids below 1 in pycocotools
+    meek: Bools | None  # leaves its match free for other detections: ids below 1 in pycocotools
 
 
 class Settings(NamedTuple):
-    """What is measured: T thresholds, R recall levels, A area ranges [A, 2], M ascending limits."""
+    """Settings: T thresholds, R recall levels, A area ranges [A, 2], M ascending limits."""
 
     thresholds: Floats
     recalls: Floats
@@ -58,29 +59,24 @@ class Curves(NamedTuple):
     recall: Floats
 
 
-class Matches(NamedTuple):
-    """Who matched whom: [A, T, D], [A, T, G], [A, T, D] and [D]; all None where nobody asks.
+class MatchRecord(NamedTuple):
+    """The matches, for A area ranges, T thresholds, D detections and G ground truths.
 
-    `found` holds rows of the ground truth and `truth` rows of the detections, both filled with -1;
-    `rank` is a detection's place by score in its image and class, -1 beyond the last limit.
+    In mode "strict", ground truths that share an id are replaced first (`without_repeated_ids`), and the rows
+    are those of the result.
     """
 
-    found: Places | None = None
-    truth: Places | None = None
-    ignored: Bools | None = None
-    rank: Places | None = None
+    truth_of: Places  # [A, T, D], the ground truth that a detection matches, or -1
+    detection_of: Places  # [A, T, G], the last detection that matches a ground truth, or -1
+    ignored: Bools  # [A, T, D], detections that count neither for nor against
+    rank: Places  # [D], position by score in its image and class; -1 beyond the last limit
 
 
-class Group(NamedTuple):
-    """The rows of one category in one image, detections by falling score and cut at the last limit."""
-
-    category: int
-    truths: NDArray[np.intp]
-    found: NDArray[np.intp]
+NO_MATCHES = (None, None, None, None)  # instead of a `MatchRecord`, if nobody needs the matches
 
 
 def places(ids: NDArray[np.int64], known: NDArray[np.int64], out: Places) -> None:
-    """For each id its place in `known` (the last of equals), or -1."""
+    """Index in `known` of each id (the last one if it occurs repeatedly), or -1."""
     order = np.argsort(known, kind="stable")
     at = np.searchsorted(known[order], ids, side="right") - 1
     out[:] = -1
@@ -89,25 +85,34 @@ def places(ids: NDArray[np.int64], known: NDArray[np.int64], out: Places) -> Non
     out[hit] = order[at[hit]]
 
 
-def groups(truths: Truths, found: Found, most: int) -> Iterator[Group]:
-    """All (category, image) groups with a ground truth or a detection, by category, then image."""
+def groups(truths: Any, detections: Any, most: int) -> Iterator[tuple[int, Rows, Rows]]:
+    """All (category, image) groups with a ground truth or a detection, by category, then image.
+
+    Each has the category, the rows of the ground truths, and the rows of the `most` detections with the
+    highest scores, in that order.
+
+    Args:
+        truths: anything with the columns `image` and `category`.
+        detections: anything with the columns `image`, `category` and `score`.
+        most: number of detections to keep in a group.
+    """
     g = np.flatnonzero((truths.image >= 0) & (truths.category >= 0))
     g = g[np.lexsort((g, truths.image[g], truths.category[g]))]
-    d = np.flatnonzero((found.image >= 0) & (found.category >= 0))
-    d = d[np.lexsort((d, -found.score[d], found.image[d], found.category[d]))]
-    images = 1 + max(truths.image.max(initial=0), found.image.max(initial=0))
+    d = np.flatnonzero((detections.image >= 0) & (detections.category >= 0))
+    d = d[np.lexsort((d, -detections.score[d], detections.image[d], detections.category[d]))]
+    images = 1 + max(truths.image.max(initial=0), detections.image.max(initial=0))
     g_key = truths.category[g].astype(np.int64) * images + truths.image[g]
-    d_key = found.category[d].astype(np.int64) * images + found.image[d]
+    d_key = detections.category[d].astype(np.int64) * images + detections.image[d]
     keys = np.union1d(g_key, d_key)
     g_cut = np.searchsorted(g_key, keys), np.searchsorted(g_key, keys, side="right")
     d_cut = np.searchsorted(d_key, keys), np.searchsorted(d_key, keys, side="right")
     for key, g0, g1, d0, d1 in zip(keys.tolist(), *g_cut, *d_cut, strict=True):
-        yield Group(key // images, g[g0:g1], d[d0 : min(d1, d0 + most)])
+        yield key // images, g[g0:g1], d[d0 : min(d1, d0 + most)]
 
 
-def box_overlaps(found: Floats, truths: Floats, crowd: Bools) -> Floats:
-    """IoU [D, G] of boxes (x, y, width, height); over a crowd, the share of the detection inside it."""
-    d, g = found[:, None, :], truths[None, :, :]
+def box_overlaps(detections: Floats, truths: Floats, crowd: Bools) -> Floats:
+    """IoU [D, G] of boxes (x, y, width, height); for a crowd, the fraction of the detection inside it."""
+    d, g = detections[:, None, :], truths[None, :, :]
     with np.errstate(all="ignore"):
         w = np.fmin(d[..., 2] + d[..., 0], g[..., 2] + g[..., 0]) - np.fmax(d[..., 0], g[..., 0])
         h = np.fmin(d[..., 3] + d[..., 1], g[..., 3] + g[..., 1]) - np.fmax(d[..., 1], g[..., 1])
@@ -118,15 +123,15 @@ def box_overlaps(found: Floats, truths: Floats, crowd: Bools) -> Floats:
 
 
 def _outside(area: Floats, ranges: Floats) -> Bools:
-    """[A, N]: which areas lie outside which ranges."""
+    """Whether each area lies outside each range, [A, N]."""
     return np.asarray((area[None, :] < ranges[:, :1]) | (area[None, :] > ranges[:, 1:]))
 
 
 def _match(iou: Floats, bar: Floats, ignored: Bools, crowd: Bools, takes: Bools) -> Places:
-    """Ground truth of each detection, [A, T, D], -1 for none; `ignored` is [A, G].
+    """Match detections to ground truths, [A, T, D], -1 for none; `ignored` is [A, G].
 
-    A detection takes the ground truth that overlaps it most, those that count before ignored ones and the
-    later of two equals; what a detection with a higher score has taken is gone, but for crowds.
+    A detection matches the free ground truth that it overlaps most: first among those that count, then among
+    ignored ones; the later one if two overlap equally. A crowd stays free.
     """
     D, G = iou.shape
     A, T = ignored.shape[0], bar.size
@@ -154,7 +159,7 @@ def _match(iou: Floats, bar: Floats, ignored: Bools, crowd: Bools, takes: Bools)
 def _curve(
     tp: Bools, fp: Bools, scores: Floats, positives: int, recalls: Floats
 ) -> tuple[Floats, Floats, float]:
-    """Precision and score at the recall levels, and the recall reached, of detections by falling score."""
+    """Precision and score at the recall levels, and the final recall, of detections by falling score."""
     precision, score = np.zeros(recalls.size), np.zeros(recalls.size)
     if not tp.size:
         return precision, score, 0.0
@@ -171,27 +176,27 @@ def _curve(
 def evaluate(
     images: int,
     categories: int,
-    truths: Truths,
-    found: Found,
+    truths: TruthColumns,
+    detections: DetectionColumns,
     overlaps: Floats | None,
     settings: Settings,
     curves: Curves,
-    matches: Matches,
+    matches: MatchRecord | tuple[None, ...],
     threads: int,
 ) -> None:
-    """Match the detections and fill `curves` and, where it has arrays, `matches`."""
+    """Match the detections and fill `curves` and the `MatchRecord`, if there is one."""
     areas = settings.areas.reshape(-1, 2)
     most = int(settings.limits[-1]) if settings.limits.size else 0
     bar = np.minimum(settings.thresholds, 1 - 1e-10)
     with np.errstate(all="ignore"):
-        own_area = found.box[:, 2] * found.box[:, 3] if found.area is None else found.area
-    takes = np.ones(found.score.size, np.bool_) if found.meek is None else ~found.meek
+        own_area = detections.box[:, 2] * detections.box[:, 3] if detections.area is None else detections.area
+    takes = np.ones(detections.score.size, np.bool_) if detections.meek is None else ~detections.meek
     collected: dict[int, list[tuple[Any, ...]]] = {}
     used = 0
-    for category, g, d in groups(truths, found, most):
+    for category, g, d in groups(truths, detections, most):
         ignored = _outside(truths.area[g], areas) | truths.ignore[g]
         if overlaps is None:
-            iou = box_overlaps(found.box[d], truths.box[g], truths.crowd[g])
+            iou = box_overlaps(detections.box[d], truths.box[g], truths.crowd[g])
         else:
             iou = overlaps[used : used + d.size * g.size].reshape(d.size, g.size)
             used += d.size * g.size
@@ -202,19 +207,16 @@ def evaluate(
         skip = hit & np.take_along_axis(ignored[:, None, :], choice, 2) if g.size else hit
         skip = skip | (~matched & _outside(own_area[d], areas)[:, None, :])
         collected.setdefault(category, []).append((d, matched & ~skip, ~matched & ~skip, ~ignored))
-        if matches.found is not None:
-            assert matches.truth is not None
-            assert matches.ignored is not None
-            assert matches.rank is not None
-            matches.found[:, :, d], matches.ignored[:, :, d] = row, skip
+        if isinstance(matches, MatchRecord):
+            matches.truth_of[:, :, d], matches.ignored[:, :, d] = row, skip
             matches.rank[d] = np.arange(d.size)
             for i in range(d.size):
                 a, t = np.nonzero(hit[:, :, i])
-                matches.truth[a, t, row[a, t, i]] = d[i]
+                matches.detection_of[a, t, row[a, t, i]] = d[i]
     if overlaps is not None and used != overlaps.size:
         raise ValueError("overlaps: not as many values as the groups need")
     for category, parts in collected.items():
-        _accumulate(category, parts, found.score, settings, curves)
+        _accumulate(category, parts, detections.score, settings, curves)
 
 
 def _accumulate(

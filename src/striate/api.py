@@ -1,0 +1,308 @@
+"""The functions of `striate`: train, resume, load, evaluate and export, for every task.
+
+Importing this module loads no torch; a function that needs it loads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+
+from striate import bundle
+from striate.kernels import preload
+from striate.progress import SILENT, Progress
+from striate.tasks import entry
+from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.seq2seq.config import Seq2SeqConfig
+from striate.training.config_file import read_config
+from striate.training.options import docstring
+
+if TYPE_CHECKING:
+    from striate.exporters import Parity
+    from striate.inference.classifier import Classifier
+    from striate.inference.evaluation import Evaluation
+    from striate.inference.text_evaluation import TextEvaluation
+    from striate.inference.translator import Translator
+    from striate.training.config import RunConfig
+    from striate.training.run_folder import TrainingRun
+
+E_co = TypeVar("E_co", covariant=True)
+C = ParamSpec("C")
+S = ParamSpec("S")
+
+
+@dataclass(frozen=True)
+class Run(Generic[E_co]):
+    """A finished run.
+
+    Attributes:
+        training: its folder, configuration and epochs.
+        evaluation: of the best bundle on the test split, or on val if there is none.
+        report: path of the HTML page.
+    """
+
+    training: TrainingRun
+    evaluation: E_co
+    report: Path
+
+    @property
+    def best(self) -> Path:
+        """The bundle to use."""
+        return self.training.best
+
+    def to_json(self) -> dict[str, Any]:
+        """What `striate train --json` prints."""
+        training = self.training
+        return {
+            "run": str(training.folder),
+            "best": str(training.best),
+            "last": str(training.last),
+            "report": str(self.report),
+            "epochs": len(training.epochs),
+            "best_epoch": training.best_epoch,
+            **training.task.summary(training, self.evaluation),
+            **({"profile": training.profile} if training.profile else {}),
+        }
+
+
+class _Train(Protocol[C, S]):
+    """The signature of `train`: each task's options are those of its configuration."""
+
+    @overload
+    def __call__(self, *args: C.args, **kwargs: C.kwargs) -> Run[Evaluation]: ...
+    @overload
+    def __call__(self, *args: S.args, **kwargs: S.kwargs) -> Run[TextEvaluation]: ...
+
+
+def _with_options(
+    classification: Callable[C, ClassificationConfig], seq2seq: Callable[S, Seq2SeqConfig]
+) -> Callable[[Callable[..., Any]], _Train[C, S]]:
+    """Give `train` the keyword arguments of the configurations, for editors, `help()` and notebooks."""
+
+    def decorate(function: Callable[..., Any]) -> _Train[C, S]:
+        parameters = inspect.signature(classification).parameters
+        function.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+        function.__doc__ = (function.__doc__ or "").format(
+            classification=docstring(ClassificationConfig), seq2seq=docstring(Seq2SeqConfig)
+        )
+        return cast("_Train[C, S]", function)
+
+    return decorate
+
+
+if TYPE_CHECKING:
+
+    @dataclass(frozen=True, kw_only=True)
+    class _NamedSeq2Seq(Seq2SeqConfig):
+        """The options of seq2seq, with a `task` that the caller must name; classification is the default."""
+
+        task: Literal["seq2seq"]
+
+else:
+    _NamedSeq2Seq = Seq2SeqConfig
+
+
+@_with_options(ClassificationConfig, _NamedSeq2Seq)
+def train(data: Any, **options: Any) -> Run[Any]:
+    """Train a network, evaluate it on held-out data, and write a report.
+
+    Args:
+        data: for classification, a folder of class folders or anything else that `striate.data.open_data`
+            opens; for seq2seq, one or two paths for `striate.data.text.pairs.open_pairs`.
+        **options: `task` is `classification` (the default) or `seq2seq`; the others depend on it.
+
+    Options of classification:
+    {classification}
+
+    Options of seq2seq:
+    {seq2seq}
+
+    Raises:
+        DataError: nothing to train on.
+        UsageError: an unknown option or an invalid value, a device that is not available, ...
+        TrainingError: the loss is not finite, or memory runs out.
+        TrainingInterrupted: Ctrl-C; the run folder is complete up to then, with its report.
+    """
+    config = configure(data, options)
+    try:
+        return finish(run_training(config))
+    except KeyboardInterrupt as interrupted:
+        _finish_interrupted(interrupted)
+        raise
+
+
+def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **changed: Any) -> Run[Any]:
+    """Resume a run that was stopped or killed; on a CPU it ends with the weights of an uninterrupted run.
+
+    Args:
+        folder: `runs/<name>`, of any task.
+        progress: receives updates.
+        changed: options that do not decide the weights: `device`, `workers`, `save_every`, `rollbacks`, and
+            `data` if the data have moved; objects in memory must be given again.
+
+    Raises:
+        UsageError: not a run, a changed configuration, or another process is training in it.
+        DataError: changed data, or no intact checkpoint.
+        TrainingError, TrainingInterrupted: as `train`.
+    """
+    try:
+        return finish(resume_training(folder, progress, **changed))
+    except KeyboardInterrupt as interrupted:
+        _finish_interrupted(interrupted)
+        raise
+
+
+def train_seq2seq(*data: str | os.PathLike[str], **options: Any) -> Run[TextEvaluation]:
+    """`train(data, task="seq2seq", ...)`."""
+    return cast("Run[TextEvaluation]", train(data, **{**options, "task": "seq2seq"}))
+
+
+def load(path: str | os.PathLike[str], device: str = "auto") -> Any:
+    """Open a bundle for use, on any device; executes no code from the file.
+
+    Args:
+        path: a bundle, or a run folder, whose `best.safetensors` is opened.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+
+    Returns:
+        A `Classifier` or a `Translator`, depending on the bundle's task.
+
+    Raises:
+        BundleError: missing, damaged, or not a bundle.
+        UsageError: the device is not available.
+    """
+    model: Classifier | Translator = _task_of(path).find("load")(path, device)
+    return model
+
+
+def evaluate(model: Any, data: Any = None, **options: Any) -> Any:
+    """Evaluate a model on labelled data.
+
+    Args:
+        model: a bundle, a run folder, a `Classifier` or a `Translator`.
+        data: as for `train`; None for what the run of this bundle held out (classification only).
+        options: of the task's function (`striate.inference.evaluation.evaluate` or
+            `striate.inference.text_evaluation.evaluate_seq2seq`): `split`, `batch`, `beams`, `device`, ...
+
+    Returns:
+        An `Evaluation` or a `TextEvaluation`.
+
+    Raises:
+        BundleError, DataError, UsageError: as the task's function.
+    """
+    is_path = isinstance(model, (str, os.PathLike))
+    task = _task_of(model) if is_path else entry(model.description.task)
+    return task.find("evaluate")(model, data, **options)
+
+
+def export(
+    model: str | os.PathLike[str], out: str | os.PathLike[str], format: str, samples: tuple[str, ...] = ()
+) -> Parity:
+    """Write a model in the format of another tool, and compare the result with the original.
+
+    Args:
+        model: a bundle or a run folder.
+        out: the file or folder to write.
+        format: a key of `striate.exporters.FORMATS`.
+        samples: inputs for the comparison (texts or image files); random ones if empty.
+
+    Raises:
+        UsageError: an unknown format, one that cannot hold the model, or a package that is not installed.
+        WriteError: `out` exists or cannot be written.
+    """
+    from striate.exporters import export as write
+
+    return write(load(model, "cpu"), Path(out), format, samples)
+
+
+def configure(data: Any, options: dict[str, Any]) -> RunConfig:
+    """The configuration for what a user gave; messages about it go to `options["progress"]`.
+
+    Raises:
+        UsageError: an unknown option or an invalid value.
+    """
+    kind: type[RunConfig] = entry(options.get("task", "classification")).find("config")
+    config, messages = kind.from_user({**options, "data": data})
+    for message in messages:
+        config.progress.info(message)
+    return config
+
+
+def run_training(config: RunConfig) -> TrainingRun:
+    """Train without the final evaluation; the first data are read while torch is being imported.
+
+    Raises:
+        DataError, UsageError, TrainingError, TrainingInterrupted: as `train`.
+    """
+    preload.load_libraries()
+    with config.open_data() as data:
+        with _without_garbage_collection():
+            from striate.training import run
+
+            task = entry(config.task).find("task")
+        return run.train(task, config, data)
+
+
+def resume_training(
+    folder: str | os.PathLike[str], progress: Progress = SILENT, **changed: Any
+) -> TrainingRun:
+    """Resume training without the final evaluation.
+
+    Raises:
+        DataError, UsageError, TrainingError, TrainingInterrupted: as `resume`.
+    """
+    from striate.training import run
+
+    task = entry(read_config(Path(folder).expanduser())["task"])
+    return run.resume(task.find("task"), task.find("config"), folder, {**changed, "progress": progress})
+
+
+def finish(training: TrainingRun) -> Run[Any]:
+    """Evaluate the best bundle on held-out data, add the metrics to it, and write the report.
+
+    Of several processes each evaluates, and the main one writes; the others must be able to read its folder.
+    """
+    from striate.report.page import write_report
+
+    evaluation = training.task.evaluate_held_out(training)
+    if evaluation.split == "val":
+        note = "The best epoch was chosen on these val data, so these figures are slightly optimistic"
+        evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, note))
+    page = training.folder / "report.html"
+    if training.is_main:
+        bundle.add_metrics(training.best, {evaluation.split: evaluation.headline()})
+        page = write_report(training.task.report(training, evaluation), training.folder, training)
+    return Run(training, evaluation, page)
+
+
+def _finish_interrupted(interrupted: KeyboardInterrupt) -> None:
+    """Evaluate and report what an interrupted run has reached, unless there is no time."""
+    run = getattr(interrupted, "run", None)
+    if run is not None and not interrupted.terminated:  # type: ignore[attr-defined]
+        finish(run)
+
+
+def _task_of(path: str | os.PathLike[str]) -> Any:
+    return entry(bundle.describe(bundle.path_of(path)).task)
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Import torch without garbage collection of its objects, now or later: saves a tenth of the time."""
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # otherwise the first collection afterwards would traverse all of them
+        gc.enable()

@@ -1,0 +1,91 @@
+"""Export trained models to the formats of other tools; each export is compared with the original."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from striate.errors import UsageError, unknown_name
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Comparison of an exported model with the original.
+
+    Attributes:
+        n: number of outputs that were compared: texts decoded greedily by both, or tensors.
+        equal: how many of them are equal, token for token or bit for bit.
+        max_difference: largest difference: of a token's log-probability in nats, when both score the texts of
+            the original (rounding alone causes up to about 1e-4); or of a tensor's values.
+        outputs: what the outputs are, for messages.
+        unit: of the largest difference, for messages.
+    """
+
+    n: int
+    equal: int
+    max_difference: float
+    outputs: str = "texts"
+    unit: str = "nats (log-probability of a token)"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A row of `FORMATS`.
+
+    Attributes:
+        target: `module:function` that takes the model, the path to write and the samples.
+        tasks: whose models it can hold; empty for every task.
+        summary: what it is, in a few words.
+    """
+
+    target: str
+    tasks: tuple[str, ...]
+    summary: str
+
+    @property
+    def models(self) -> str:
+        """The models that it can hold, in words."""
+        return f"for {' and '.join(self.tasks)}" if self.tasks else "for any model"
+
+
+# To add a format, write a file and add a row. The first format that can hold a model is its default.
+_TRANSLATORS = "striate.exporters.translators"
+FORMATS: dict[str, Format] = {
+    "programs": Format(f"{_TRANSLATORS}:export_programs", ("seq2seq",), "torch.export programs (.pt2)"),
+    "ctranslate2": Format(f"{_TRANSLATORS}:export_ctranslate2", ("seq2seq",), "CTranslate2 folder"),
+    "pth": Format("striate.exporters.state_dict:export", (), "state dict for torch.load"),
+}
+
+
+def formats_for(task: str) -> list[str]:
+    """The formats that can hold a model of a task; the first one is the default."""
+    return [name for name, row in FORMATS.items() if not row.tasks or task in row.tasks]
+
+
+def export(model: Any, out: Path, format: str, samples: Sequence[str] = ()) -> Parity:
+    """Write a model in another format, and compare the result with the original.
+
+    Args:
+        model: a `Classifier` or a `Translator`, on the CPU.
+        out: the file or folder to write.
+        format: a key of `FORMATS`.
+        samples: inputs for the comparison: texts or image files; random ones if empty.
+
+    Raises:
+        UsageError: an unknown format, one that cannot hold the model, or a package that is not installed.
+        WriteError: `out` exists or cannot be written.
+    """
+    task = model.description.task
+    formats = formats_for(task)
+    if format not in FORMATS:
+        raise unknown_name("format", format, formats)
+    if format not in formats:
+        raise UsageError(
+            f"a {task} model as {format}", "the format cannot hold it", f"Use {', '.join(formats)}"
+        )
+    module, name = FORMATS[format].target.split(":")
+    parity: Parity = getattr(importlib.import_module(module), name)(model, out, samples)
+    return parity

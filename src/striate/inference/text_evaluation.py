@@ -1,0 +1,130 @@
+"""Evaluate a sequence-to-sequence model on pairs of sources and references."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from striate.data.text.pairs import PairSet, open_pairs
+from striate.errors import DataError, UsageError
+from striate.inference.evaluation import choose_split
+from striate.inference.translator import Translator, load_translator
+from striate.metrics.text import TextScores, measure
+from striate.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class TextEvaluation:
+    """The metrics of a sequence-to-sequence model on one split.
+
+    Attributes:
+        scores: BLEU, chrF, exact match, error rates.
+        data: name of the dataset.
+        split: which part of it.
+        sources: texts, or paths of images.
+        references: the correct answers for each.
+        answers: what the model generated.
+        tokens_per_second: decoding speed.
+        notes: warnings.
+    """
+
+    scores: TextScores
+    data: str
+    split: str
+    sources: tuple[str, ...] = field(repr=False)
+    references: tuple[tuple[str, ...], ...] = field(repr=False)
+    answers: tuple[str, ...] = field(repr=False)
+    tokens_per_second: float
+    notes: tuple[str, ...] = ()
+    task: ClassVar[Literal["seq2seq"]] = "seq2seq"
+
+    def headline(self) -> dict[str, Any]:
+        """The figures that a bundle carries."""
+        return self.scores.to_json()
+
+    def to_json(self) -> dict[str, Any]:
+        """What `striate evaluate --json` prints."""
+        return {
+            **self.scores.to_json(),
+            "data": self.data,
+            "split": self.split,
+            "tokens_per_second": self.tokens_per_second,
+            "notes": list(self.notes),
+        }
+
+
+def evaluate_seq2seq(
+    model: str | os.PathLike[str] | Translator,
+    *data: str | os.PathLike[str],
+    split: str = "auto",
+    languages: tuple[str, str] | None = None,
+    beams: int = 1,
+    shuffled: bool = False,
+    device: str = "auto",
+    progress: Progress = SILENT,
+) -> TextEvaluation:
+    """Evaluate a model on pairs of sources and references.
+
+    Args:
+        model: a bundle, a run folder, or a translator.
+        data: one or two paths, as for `striate.data.text.pairs.open_pairs`.
+        split: `test`, `val`, `train` or `all`; `auto` is test if there is one, else val, else all.
+        languages: as for `open_pairs`.
+        beams: as for `Translator.translate`.
+        shuffled: control: compare each answer with the references of another source.
+        device: where to run.
+        progress: receives an update per batch.
+
+    Raises:
+        BundleError, DataError, UsageError: as `load_translator` and `open_pairs`; or no such split.
+    """
+    paths = [p for item in data for p in ((item,) if isinstance(item, (str, os.PathLike)) else item or ())]
+    if not paths:
+        raise UsageError("no data to evaluate on", "a bundle contains none", "Give --data FILE")
+    translator = model if isinstance(model, Translator) else load_translator(model, device)
+    found = open_pairs(*paths, languages=languages)
+    return measure_on(translator, found, split, beams, progress, shuffled=shuffled)
+
+
+def measure_on(
+    translator: Translator,
+    found: PairSet,
+    split: str,
+    beams: int = 1,
+    progress: Progress = SILENT,
+    *,
+    shuffled: bool = False,
+) -> TextEvaluation:
+    """Evaluate a model on a split of pairs.
+
+    Raises:
+        DataError: sources that the model does not read, or none that is readable.
+        UsageError: no such split.
+    """
+    if (found.kind == "images") != translator.reads_images:
+        reads = "images" if translator.reads_images else "text"
+        raise DataError(
+            f"cannot evaluate on {found.source!r}",
+            f"the model reads {reads}, but the sources are not {reads}",
+        )
+    name, pairs = choose_split(found.splits, split, found.source)
+    progress.begin("reading images" if translator.reads_images else "translating", len(pairs), "pairs")
+    done = translator.translate(pairs.sources, beams=beams, progress=progress)
+    progress.end()
+    readable = [i for i, result in enumerate(done.results) if result.error is None]
+    notes = [f"{r.source}: {r.error}" for r in done.results if r.error is not None]
+    if not readable:
+        raise DataError(f"cannot evaluate on {found.source!r}", f"no source can be read: {notes[0]}")
+    pairs = pairs.take(readable)
+    answers = tuple(done.results[i].text for i in readable)
+    references = pairs.references
+    if shuffled:
+        half = len(references) // 2
+        references = (*references[half:], *references[:half])
+        notes.append("control: each answer is compared with the references of another source")
+    scores = measure(answers, references)
+    return TextEvaluation(
+        scores, found.source, name, pairs.sources, references, answers, done.tokens_per_second,
+        tuple(notes),
+    )  # fmt: skip

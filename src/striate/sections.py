@@ -1,0 +1,264 @@
+"""Records that a report is made of: what a page shows, not how it looks.
+
+Tasks return them and `striate.report` draws them. Numbers stay numbers and images stay arrays, so another
+renderer can draw the same report. This module needs only NumPy: it loads neither matplotlib nor torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+Value = str | int | float | None
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph.
+
+    Attributes:
+        text: plain text, without markup.
+        secondary: whether it only explains what the reader sees elsewhere.
+    """
+
+    text: str
+    secondary: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: its heading.
+        format: Python format of its numbers, such as `.1%`; empty for text.
+        bar_max: value of a full bar next to each number; 0 for no bars.
+    """
+
+    title: str
+    format: str = ""
+    bar_max: float = 0.0
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under named columns.
+
+    Attributes:
+        columns: one for each value of a row.
+        rows: the values; None where there is nothing to measure.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Value, ...], ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Figure:
+    """Base class of the blocks that are pictures.
+
+    Attributes:
+        alt: description for readers who do not see the figure.
+        file: name of its PNG file next to the page, without `.png`; empty for none.
+    """
+
+    alt: str
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve over the epochs: its label, and one value for each epoch."""
+
+    label: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves that share an axis.
+
+    Attributes:
+        title: what the axis measures, with its unit.
+        lines: the curves.
+        share: whether the values are fractions of one, shown as percentages.
+    """
+
+    title: str
+    lines: tuple[Line, ...]
+    share: bool = False
+
+
+@dataclass(frozen=True)
+class Curves(Figure):
+    """Training curves.
+
+    Attributes:
+        epochs: epoch numbers, at least one.
+        panels: plots that stand next to each other.
+        best_epoch: the epoch to mark.
+    """
+
+    epochs: tuple[int, ...]
+    panels: tuple[Panel, ...]
+    best_epoch: int
+
+
+@dataclass(frozen=True, eq=False)
+class ConfusionMatrix(Figure):
+    """Counts of predictions.
+
+    Attributes:
+        names: one for each row and column.
+        counts: integers `[true, predicted]`.
+    """
+
+    names: tuple[str, ...]
+    counts: Array
+
+
+@dataclass(frozen=True)
+class Bin:
+    """A range of confidences: its bounds, how many predictions are in it, and the share that is correct."""
+
+    low: float
+    high: float
+    count: int
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Reliability(Figure):
+    """Reliability diagram (Guo et al. 2017, figure 1).
+
+    Attributes:
+        bins: from confidence 0 to 1.
+        ece: expected calibration error, 0 to 1.
+        confidence, accuracy: names of the axes.
+    """
+
+    bins: tuple[Bin, ...]
+    ece: float
+    confidence: str = "confidence"
+    accuracy: str = "accuracy"
+
+
+@dataclass(frozen=True, eq=False)
+class Picture(Figure):
+    """One image, uint8 `[height, width, channels]`."""
+
+    image: Array
+
+
+@dataclass(frozen=True, eq=False)
+class ImageGrid(Figure):
+    """Small images with captions.
+
+    Attributes:
+        images: uint8 `[height, width, channels]` with 1 or 3 channels, at least one.
+        captions: one for each image: one or more lines.
+        columns: images in a full row.
+    """
+
+    images: tuple[Array, ...]
+    captions: tuple[tuple[str, ...], ...]
+    columns: int = 6
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMap(Figure):
+    """Cross-attention from the tokens of an answer to those of its source.
+
+    Attributes:
+        source, target: tokens.
+        weights: float `[target, source]`.
+    """
+
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+    weights: Array
+
+
+@dataclass(frozen=True, eq=False)
+class ImageAttention(Figure):
+    """Cross-attention from the tokens of an answer to the places of an image.
+
+    Attributes:
+        image: uint8 `[height, width, channels]`, as preprocessed.
+        target: tokens.
+        weights: float `[target, rows, columns]`; the rows and columns divide the image.
+    """
+
+    image: Array
+    target: tuple[str, ...]
+    weights: Array
+
+
+@dataclass(frozen=True, eq=False)
+class PrecisionRecall(Figure):
+    """Precision-recall curves: a name, recall and precision for each class."""
+
+    curves: tuple[tuple[str, Array, Array], ...]
+
+
+Block = Text | Table | Figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report.
+
+    Attributes:
+        heading: the thing that it shows.
+        blocks: from top to bottom; figures that follow one another stand side by side where there is room.
+        note: what the reader must know to understand it.
+    """
+
+    heading: str
+    blocks: tuple[Block, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A key figure at the top of a report.
+
+    Attributes:
+        value: the figure.
+        label: what it measures.
+        format: Python format of a number, such as `.1%`.
+        unit: stands after the number.
+        interval: 95 % confidence interval, in the same format.
+    """
+
+    value: Value
+    label: str
+    format: str = ""
+    unit: str = ""
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page.
+
+    Attributes:
+        title: its heading.
+        subtitle: what the report is about, in one line.
+        sections: from top to bottom.
+        cards: key figures, the most important one first.
+        warnings: what a reader of the figures must know; duplicates are shown once.
+        commands: command lines that use the model.
+        config: configuration of the run as YAML; empty for none.
+    """
+
+    title: str
+    subtitle: str
+    sections: tuple[Section, ...]
+    cards: tuple[Card, ...] = ()
+    warnings: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    config: str = ""

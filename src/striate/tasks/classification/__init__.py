@@ -1,0 +1,1 @@
+"""Image classification: options, data, network and loss, report."""

@@ -1,0 +1,291 @@
+"""The options of image classification, checked before any work starts; imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from striate import models
+from striate.errors import DataError, UsageError
+from striate.training.config import SCHEDULES, DataOptions, Optimization, RunConfig, dataset_name
+from striate.training.options import Options, current_names, option, override
+from striate.transforms.augmentations import AUGMENTATIONS
+
+if TYPE_CHECKING:
+    from striate.tasks.classification.data import ImageData
+    from striate.transforms.preprocess import Preprocess
+
+AUTO_FEW_IMAGES, AUTO_MANY_EPOCHS = 10_000, 50  # with fewer images and so many epochs, `auto` is `strong`
+AUTO_MANY_IMAGES = 5_000_000  # with so many, `auto` is `light`
+IMAGE_SCHEDULES = tuple(kind for kind in SCHEDULES if kind != "noam")  # noam is for Transformers
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(DataOptions):
+    """How images become the network's input, and how they are augmented."""
+
+    imgsz: int | None = option(
+        None, "Side of the square input in pixels", minimum=1, unset="the network's own"
+    )
+    channels: Literal[1, 3] | None = option(
+        None, "Input channels: 3 for RGB, 1 for grayscale", unset="from the network and the images"
+    )
+    resize: Literal["crop", "squash", "letterbox"] = option(
+        "crop", "How images are resized to the shape of the input", choices=("crop", "squash", "letterbox")
+    )
+    normalize: str = option(
+        "auto", "Normalization: auto (that of the weights), imagenet, half (mean 0.5 and standard deviation "
+        "0.5), vgg (subtract the mean only, from 0 to 255)", choices=("auto", "imagenet", "half", "vgg"),
+    )  # fmt: skip
+    augment: str | Callable[..., Any] = option(
+        "auto", "Data augmentation", choices="striate.tasks.classification.config:AUGMENT"
+    )
+    views: int = option(
+        0, "Cached augmentations per image: frozen layers run once for each of them; 0 for new ones in every "
+        "epoch (--transfer head and append use no augmentation by default)", minimum=0,
+    )  # fmt: skip
+    lighting: float = option(
+        0.0, "PCA colour augmentation (AlexNet): standard deviation; 0 for none", minimum=0
+    )
+    mixup: float = option(0.0, "MixUp: alpha; 0 for none", minimum=0)
+    cutmix: float = option(0.0, "CutMix: alpha; 0 for none; with MixUp, one of the two per batch", minimum=0)
+
+
+AUGMENT = ("auto", *AUGMENTATIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(Options):
+    """Which network, and which part of it is trained."""
+
+    PANEL: ClassVar[str] = "Model"
+
+    model: str = option(
+        models.DEFAULT, "Name of the network", flags=("--model", "-m"), choices="striate.models:MODELS"
+    )
+    weights: str = option(
+        "none", "Initial weights: none, imagenet, a name from `striate weights list`, a bundle or run "
+        "folder, or a .pth or .safetensors file",
+    )  # fmt: skip
+    transfer: str = option(
+        "all", "Layers to train: all; last (the last stages); head (a new classifier); append (a new layer "
+        "after the classifier)", choices=("all", "last", "head", "append"),
+    )  # fmt: skip
+    last_layers: int = option(2, "Number of stages that --transfer last trains", minimum=1)
+    drop_path: float = option(
+        0.0, "Stochastic depth: drop rate of the last residual block, linear over depth", minimum=0, below=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptimization(Optimization):
+    """Optimization with the defaults of image classification."""
+
+    epochs: int = override(Optimization, "epochs", 20)
+    batch: int = override(Optimization, "batch", 64)
+    lr: float | None = override(
+        Optimization, "lr", None,
+        unset="adamw: 0.001 (0.002 up to 64 px); sgd: 0.1 x batch/256; rmsprop: 0.016 x batch/256",
+    )  # fmt: skip
+    sched: str = override(Optimization, "sched", "cosine", choices=IMAGE_SCHEDULES)
+    recipe: str | None = option(
+        None, "Training recipe (`striate recipes`): paper (settings of the network's paper), modern (newer "
+        "published settings), ...; explicit options override the recipe", unset="none",
+    )  # fmt: skip
+    backbone_lr: float | None = option(
+        None, "Peak learning rate of pretrained layers", above=0, unset="a tenth of --lr"
+    )
+    layer_decay: float = option(
+        1.0, "Layer-wise learning rate decay towards the input; 1 for none", above=0, maximum=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization, RunConfig):
+    """One training run on images."""
+
+    data: Any = dataclasses.field(kw_only=False)
+    task: Literal["classification"] = option("classification", "Task", in_cli=False)
+
+    def __post_init__(self) -> None:
+        """Open data that are objects in memory, which have no path; then check everything."""
+        if isinstance(self.data, os.PathLike):
+            object.__setattr__(self, "data", os.fspath(self.data))
+        elif not isinstance(self.data, str):
+            from striate.data import open_data  # imports NumPy
+
+            object.__setattr__(self, "data", open_data(self.data))
+        super().__post_init__()
+
+    def check_together(self) -> None:
+        """Refuse combinations that have no meaning."""
+        row = models.describe(self.model)
+        if self.channels not in (None, 1, 3):
+            raise UsageError(f"--channels {self.channels}", "images are grayscale (1) or RGB (3)")
+        if self.transfer != "all" and self.weights == "none":
+            what = f"--transfer {self.transfer} without weights"
+            raise UsageError(what, "the frozen layers would be random", "Give --weights")
+        if self.views and self.transfer == "all":
+            raise UsageError(
+                f"--views {self.views} with --transfer all", "no layers are frozen to cache the output of",
+                "Use --transfer last, head or append",
+            )  # fmt: skip
+        if self.transfer == "head" and not row.head_replaceable:
+            raise UsageError(
+                f"--transfer head with {self.model}", "its output layer is fixed and cannot be replaced",
+                "Use --transfer last",
+            )  # fmt: skip
+        if row.sizes == "one" and self.imgsz not in (None, row.input_size):
+            raise UsageError(
+                f"--imgsz {self.imgsz} with {self.model}", f"it reads {row.input_size}x{row.input_size} only",
+                "Leave it out",
+            )  # fmt: skip
+        super().check_together()
+
+    @contextlib.contextmanager
+    def open_data(self) -> Iterator[ImageData]:
+        """Open the data, and decode the first batch in the background until the context ends.
+
+        Raises:
+            DataError, UsageError: nothing to train on.
+        """
+        from striate.tasks.classification.data import ImageData
+
+        with ImageData(self) as data:
+            yield data
+
+    @classmethod
+    def from_user(cls, values: Mapping[str, Any]) -> tuple[ClassificationConfig, list[str]]:
+        """Take the network from the weights if it is not named, and the settings of a recipe."""
+        known, notes = current_names(cls, values)
+        if "model" not in known and (model := network_of(known.get("weights", "none"))):
+            known["model"] = model
+        if known.get("recipe") is not None:
+            from striate.training import recipes
+
+            data, model = known.pop("data"), known.pop("model", models.DEFAULT)
+            settings, message = recipes.apply(known.pop("recipe"), model, known)
+            known = {"data": data, **settings}
+            notes.append(message)
+        return cls(**known), notes
+
+    def absolute(self) -> ClassificationConfig:
+        """The same configuration with absolute paths."""
+        from striate.data import absolute_source
+
+        weights = str(Path(self.weights).absolute()) if Path(self.weights).exists() else self.weights
+        return dataclasses.replace(self, data=absolute_source(self.source), weights=weights)
+
+    @property
+    def source(self) -> str:
+        """Name of the data: a path, or a name."""
+        return self.data if isinstance(self.data, str) else str(self.data.source)
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run folder."""
+        from striate.data.images.in_memory import IN_MEMORY_SUFFIX
+
+        return self.name or f"{dataset_name(self.source.removesuffix(IN_MEMORY_SUFFIX))}-{self.model}"
+
+    @property
+    def peak_lr(self) -> float:
+        """The peak learning rate, with the optimizer's default filled in."""
+        if self.lr is not None:
+            return self.lr
+        if self.opt == "sgd":
+            return 0.1 * self.step_batch / 256  # Goyal et al. 2017, section 2.1
+        if self.opt == "rmsprop":
+            return 0.016 * self.step_batch / 256  # torchvision's reference for MobileNetV3: 0.064 for 1024
+        return 2e-3 if models.MODELS[self.model].input_size <= 64 else 1e-3
+
+    @property
+    def backbone_peak_lr(self) -> float:
+        """The peak learning rate of pretrained layers."""
+        if self.backbone_lr is not None:
+            return self.backbone_lr
+        return self.peak_lr / 10 if self.layer_decay == 1 else self.peak_lr
+
+    def own_preprocess(self, pixels_shape: tuple[int, ...] | None) -> Preprocess:
+        """The preprocessing of a run with random initial weights.
+
+        Args:
+            pixels_shape: of images in memory, `[n, height, width(, 3)]`; None for files.
+        """
+        # These import NumPy, which `--help` does not.
+        from striate.transforms.preprocess import NORMALIZATIONS, Preprocess
+
+        row = models.MODELS[self.model]
+        size = self.imgsz or row.input_size
+        channels = self.channels or row.channels
+        if pixels_shape is not None:
+            side = max(pixels_shape[1:3])
+            if self.imgsz is None and row.sizes != "one" and side <= 64 >= row.input_size:
+                size = side if side >= 28 else row.input_size  # MNIST's 28 px are kept, 8 px are enlarged
+            if self.channels is None and len(pixels_shape) == 3:
+                channels = 1
+        preprocess = Preprocess.for_size(size, channels, resize=self.resize)
+        if self.normalize == "auto":
+            return preprocess
+        mean, std = NORMALIZATIONS[self.normalize]
+        if channels == 1:
+            return dataclasses.replace(preprocess, mean=(fmean(mean),), std=(fmean(std),))
+        return dataclasses.replace(preprocess, mean=mean, std=std)
+
+    def augmentation(self, preprocess: Preprocess, images: int) -> tuple[str | Callable[..., Any], str]:
+        """The augmentation, and why `auto` chooses it (empty if the user chose it).
+
+        Steiner et al. 2021 ("How to train your ViT?"), section 4: strong augmentation replaces missing images
+        in long runs, and hurts in short runs and with millions of images.
+
+        Args:
+            preprocess: of the run.
+            images: number of training images.
+        """
+        if self.augment != "auto":
+            return self.augment, ""
+        if preprocess.channels == 1:
+            return "none", "grayscale images may be text, which must not be mirrored"
+        if self.transfer in ("head", "append") and not (
+            self.views or self.lighting or self.mixup or self.cutmix
+        ):
+            return "none", "frozen layers then run only once"
+        if images >= AUTO_MANY_IMAGES:
+            return "light", f"{images:,} images vary enough"
+        if images < AUTO_FEW_IMAGES and self.epochs >= AUTO_MANY_EPOCHS and not self.budget:
+            return "strong", f"the network would overfit {images:,} images in {self.epochs} epochs"
+        if max(preprocess.size) <= 64:
+            return "light", "images of up to 64 px"
+        return "standard", "images above 64 px"
+
+    def augmentation_epoch(self, epoch: int) -> int:
+        """The epoch whose augmentations are used: with `views`, they repeat."""
+        return epoch % self.views if self.views else epoch
+
+    def to_json(self) -> dict[str, Any]:
+        """All options as plain values; a callable is saved by its name and must be given again to resume."""
+        return {"task": self.task, "data": self.source, **super().to_json()}
+
+
+def network_of(weights: str) -> str | None:
+    """The network that initial weights belong to, if they say: a bundle, a run folder, a catalog name.
+
+    Needs no torch. An unreadable file returns None; opening it will report the error.
+    """
+    from striate.weights.catalog import CATALOG
+
+    if weights in CATALOG:
+        return CATALOG[weights].architecture
+    if weights in ("none", "imagenet"):
+        return None
+    from striate import bundle
+
+    with contextlib.suppress(DataError):
+        return bundle.describe(bundle.path_of(weights)).architecture
+    return None

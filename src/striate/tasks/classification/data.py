@@ -1,0 +1,309 @@
+"""The images of a run: opened, split, and read ahead while torch is being imported.
+
+Importing torch takes longer than everything else before the first step, and nothing here waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from statistics import fmean
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from striate import bundle
+from striate.data import DataSet, DecodedImages, Problem, Samples, SplitPlan, open_data, split
+from striate.data.check import quick_check
+from striate.errors import DataError, DecodeError
+from striate.training.config_file import CHECKPOINTS
+from striate.training.csv_file import read_csv, write_csv
+from striate.training.schedule import shuffled_batches
+from striate.transforms.preprocess import Preprocess
+from striate.weights.catalog import CATALOG, default
+
+if TYPE_CHECKING:
+    from striate.tasks.classification.config import ClassificationConfig
+
+_PROBLEMS, _TABLE = "problems.csv", "data.csv"
+_COLUMNS = ("split", "name", "class", "bytes", "mark")
+_PROBED = 64  # images of a torch Dataset that are read to see whether they have changed
+_SHOWN = 3  # of each kind of change, in a message
+
+Row = tuple[str, str, str, str]
+
+
+class ImageData:
+    """A run's images in their splits. Inside its context, the first images are read in the background.
+
+    Args:
+        config: of the run.
+
+    Attributes:
+        dataset: with train, val and possibly test.
+        notes: which data are left out.
+
+    Raises:
+        DataError, UsageError: nothing to train on.
+    """
+
+    def __init__(self, config: ClassificationConfig) -> None:
+        self.dataset, self.notes = _open(config)
+        self._config = config
+        self._decoded: dict[tuple[Preprocess, bool], tuple[DecodedImages, DecodedImages]] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._check: Future[list[str]] | None = None
+
+    def __enter__(self) -> ImageData:
+        """Start to read the first batch, in one thread; more would slow down the import of torch."""
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+        self._check = self._pool.submit(quick_check, self.dataset)
+        preprocess = _expected_preprocess(self._config, self.dataset)
+        if preprocess is not None:
+            train, _ = self.images(preprocess, self._config)
+            if train.reusable and self.dataset.splits["train"].pixels is None:
+                size, seed = self._config.step_batch, self._config.seed
+                for i in shuffled_batches(len(train), size, seed=seed, epoch=0)[0].tolist():
+                    self._pool.submit(train.prefetch, i)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop reading."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop reading ahead; what has started is finished."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def images(
+        self, preprocess: Preprocess, config: ClassificationConfig
+    ) -> tuple[DecodedImages, DecodedImages]:
+        """The images for training and validation, partly read already."""
+        augmentation, _ = config.augmentation(preprocess, len(self.dataset.splits["train"]))
+        uncropped = augmentation != "none"  # room for random crops
+        if (preprocess, uncropped) not in self._decoded:
+            train, val = (
+                DecodedImages(
+                    self.dataset.splits[name], preprocess, crop=not (uncropped and name == "train"),
+                    cache=config.cache, root=self.dataset.root, progress=config.progress,
+                )
+                for name in ("train", "val")
+            )  # fmt: skip
+            self._decoded[preprocess, uncropped] = train, val
+        return self._decoded[preprocess, uncropped]
+
+    def warnings(self) -> list[str]:
+        """What a quick check of the data found."""
+        return quick_check(self.dataset) if self._check is None else self._check.result()
+
+
+def choose_preprocess(
+    config: ClassificationConfig, dataset: DataSet, pretrained: Preprocess | None
+) -> tuple[Preprocess, list[str]]:
+    """The preprocessing of a run: that of its initial weights, unless the user says otherwise.
+
+    Args:
+        config: of the run.
+        dataset: that it trains on.
+        pretrained: the preprocessing of the initial weights, None for random ones.
+
+    Returns:
+        The preprocessing, and a note for each way in which it differs from that of the weights.
+    """
+    pixels = dataset.splits["train"].pixels
+    own = config.own_preprocess(None if pixels is None else pixels.shape)
+    if pretrained is None:
+        return own, []
+    size = pretrained if config.imgsz is None else own
+    channels = config.channels or pretrained.channels
+    source = pretrained if config.normalize == "auto" else own
+    mean, std = source.mean, source.std
+    if len(mean) != channels:  # weights for RGB on grayscale images, or the other way round
+        mean, std = (fmean(mean),) * channels, (fmean(std),) * channels
+    chosen = dataclasses.replace(
+        pretrained, size=size.size, shorter_side=size.shorter_side, resize=size.resize, channels=channels,
+        mean=mean, std=std,
+    )  # fmt: skip
+    notes = [
+        f"the weights were trained with {field} {getattr(pretrained, field)}; "
+        f"this run uses {getattr(chosen, field)}"
+        for field in ("size", "channels", "mean", "std", "resize")
+        if getattr(chosen, field) != getattr(pretrained, field)
+    ]
+    return chosen, notes
+
+
+def require_enough(dataset: DataSet, train: DecodedImages, val: DecodedImages) -> None:
+    """Refuse data of which too little is readable; reads no more files than needed to be sure."""
+    classes = 0
+    for label in range(len(dataset.classes)):
+        classes += train.any_readable(np.flatnonzero(train.labels == label))
+        if classes == 2:
+            break
+    if classes < 2 or not val.any_readable(np.arange(len(val))):
+        what = (
+            "val has no image left" if classes == 2 else f"only {classes} classes have training images left"
+        )
+        problems = train.problems + val.problems
+        raise DataError(
+            f"cannot train on {dataset.source!r}",
+            f"{len(problems)} images cannot be read, and {what}: {first_problems(problems)}",
+            "Repair or replace them",
+        )
+
+
+def first_problems(problems: tuple[Problem, ...], most: int = 3) -> str:
+    """The first few unreadable images with their reasons."""
+    if not problems:
+        return "none is unreadable"
+    shown = "; ".join(f"{p.path} ({p.reason})" for p in problems[:most])
+    return f"{shown}; and {len(problems) - most} more" if len(problems) > most else shown
+
+
+def write_inputs(folder: Path, dataset: DataSet) -> None:
+    """Write split.csv, a table that `open_data` reads; an empty problems.csv; and the table of all files."""
+    rows = [
+        (str(Path(file).absolute()) if dataset.root else file, dataset.classes[label], name)
+        for name, samples in dataset.splits.items()
+        for file, label in zip(samples.names, samples.labels, strict=True)
+    ]
+    write_csv(folder / "split.csv", rows, ("path", "label", "split"))
+    write_problems(folder, ())
+    files = [(split_name, name, *rest) for name, (split_name, *rest) in _stamps(dataset)]
+    write_csv(folder / CHECKPOINTS / _TABLE, files, _COLUMNS)
+
+
+def write_problems(folder: Path, problems: tuple[Problem, ...]) -> None:
+    """List the unreadable images of a run in problems.csv."""
+    write_csv(
+        folder / _PROBLEMS, [(problem.path, problem.reason) for problem in problems], ("path", "reason")
+    )
+
+
+def read_problems(folder: Path) -> tuple[Problem, ...]:
+    """The unreadable images that a run has listed."""
+    return tuple(Problem(path, reason) for path, reason in read_csv(folder / _PROBLEMS)[1:])
+
+
+def identity(dataset: DataSet) -> str:
+    """Classes, splits, names and labels as one text; equal in all processes that see the same data."""
+    parts = list(dataset.classes)
+    for name, samples in dataset.splits.items():
+        names = [os.path.relpath(path, dataset.root) if dataset.root else path for path in samples.names]
+        parts += [name, *names, ",".join(map(str, samples.labels.tolist()))]
+    return "\0".join(parts)
+
+
+def data_changes(folder: Path, dataset: DataSet) -> list[str]:
+    """Sentences that say how a dataset differs from the one of a run."""
+    path = folder / CHECKPOINTS / _TABLE
+    try:
+        rows = read_csv(path)
+        if not rows or tuple(rows[0]) != _COLUMNS:
+            raise ValueError("it is not a table of images")
+        old: dict[str, Row] = {row[1]: (row[0], row[2], row[3], row[4]) for row in rows[1:]}
+    except (OSError, ValueError, IndexError) as error:
+        return [f"{path} cannot be read ({error})"]
+    new = dict(_stamps(dataset))
+    kinds: dict[str, list[str]] = {}
+    moved: list[str] = []
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            kinds.setdefault("missing", []).append(name)
+        elif name not in old:
+            kinds.setdefault("new", []).append(name)
+        elif old[name][1:] != new[name][1:]:
+            kinds.setdefault("changed", []).append(f"{name} ({_difference(old[name], new[name])})")
+        elif old[name] != new[name]:
+            moved.append(name)
+    if not kinds and moved:  # otherwise a consequence of the other changes
+        kinds["in another split"] = moved
+    return [f"{len(names):,} {kind}: {_some(names)}" for kind, names in kinds.items()]
+
+
+def _open(config: ClassificationConfig) -> tuple[DataSet, list[str]]:
+    """The data in train, val and possibly test, with the classes of train; and which data are left out."""
+    found = open_data(config.data)
+    dataset = split(found, SplitPlan(config.val, config.test, config.seed))
+    notes = list(dataset.notes)
+    if "val" not in dataset.splits or not len(dataset.splits["train"]):
+        raise DataError(
+            f"cannot train on {config.source!r}",
+            f"of {sum(map(len, found.splits.values()))} images none is left for validation",
+            "Give each class at least three images, or make a val folder",
+        )
+    known = np.unique(dataset.splits["train"].labels)
+    dataset, left_out = dataset.with_classes(tuple(dataset.classes[i] for i in known))
+    notes += [
+        f"class {name!r} has no training images: its {count} other images are left out"
+        for name, count in left_out.items()
+    ]
+    if len(dataset.classes) < 2:
+        raise DataError(
+            f"cannot train on {config.source!r}",
+            "; ".join((f"it has one class, {dataset.classes[0]!r}", *notes)),
+            "A classifier needs two: add a folder of images of something else",
+        )
+    return dataset, notes
+
+
+def _expected_preprocess(config: ClassificationConfig, dataset: DataSet) -> Preprocess | None:
+    """The preprocessing that the run will have; None if finding it out needs torch."""
+    if config.budget and config.imgsz is None:
+        return None  # the budget decides the image size
+    if config.weights == "none":
+        return choose_preprocess(config, dataset, None)[0]
+    with contextlib.suppress(DataError):  # unreadable weights are reported when they are opened
+        if config.weights == "imagenet" or config.weights in CATALOG:
+            entry = CATALOG.get(config.weights) or default(config.model)
+            return choose_preprocess(config, dataset, entry.preprocess)[0]
+        path = bundle.path_of(config.weights)
+        if path.exists() and bundle.is_bundle(path):
+            return choose_preprocess(config, dataset, bundle.describe(path).preprocess)[0]
+    return None
+
+
+def _stamps(dataset: DataSet) -> Iterator[tuple[str, Row]]:
+    """Name of each image below its root; its split, class, size and modification time or checksum."""
+    for split_name, samples in dataset.splits.items():
+        for i, (name, label) in enumerate(zip(samples.names, samples.labels, strict=True)):
+            size, mark = -1, -1  # a file that cannot be looked at; problems.csv lists it
+            if samples.pixels is not None:
+                size, mark = samples.pixels[i].nbytes, zlib.crc32(samples.pixels[i].tobytes())
+            elif (stamp := samples.stamp(i)) is not None:
+                size, mark = stamp.size, stamp.modified_ns
+            elif samples.store is not None and i in range(0, len(samples), max(1, len(samples) // _PROBED)):
+                size, mark = _probe(samples, i)
+            name = os.path.relpath(name, dataset.root) if dataset.root else name
+            yield name.replace(os.sep, "/"), (split_name, dataset.classes[label], str(size), str(mark))
+
+
+def _probe(samples: Samples, i: int) -> tuple[int, int]:
+    """Size and checksum of an item of a torch Dataset."""
+    try:
+        pixels = np.asarray(samples.fetch(i))
+    except DecodeError:
+        return -1, -1
+    return pixels.nbytes, zlib.crc32(pixels.tobytes())
+
+
+def _difference(old: Row, new: Row) -> str:
+    if old[2] != new[2]:
+        return f"{int(old[2]):,} bytes, now {int(new[2]):,}"
+    if old[3] != new[3]:
+        return "modified since"
+    return f"was {old[1]}, is {new[1]}"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

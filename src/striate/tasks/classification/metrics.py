@@ -1,0 +1,100 @@
+"""Loss and metrics of image classification: the training loss, and the row of an epoch."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from striate.data import Images
+from striate.inference.classifier import logits
+from striate.metrics.classification import top_k_accuracy
+from striate.models.layers import WeightedOutputs, weighted_outputs
+from striate.training.distributed import SINGLE, Distributed
+from striate.training.schedule import Indices
+from striate.training.state import EpochMetrics
+from striate.transforms.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class ClassificationMetrics(EpochMetrics):
+    """One row of results.csv.
+
+    Attributes:
+        train_top1: share of the augmented images that the network classified correctly, each
+            before its step.
+        val_loss: cross-entropy on the validation images, in nats.
+        val_top1: top-1 accuracy on them.
+        seconds: duration of the epoch, with validation.
+        images_per_second: in training, without validation.
+    """
+
+    train_top1: float
+    val_loss: float
+    val_top1: float
+    seconds: float
+    images_per_second: float
+
+    @property
+    def monitored(self) -> tuple[float, float]:
+        """The best epoch has the highest accuracy, then the lowest loss."""
+        return self.val_top1, -self.val_loss
+
+    @property
+    def log_line(self) -> tuple[str, str]:
+        """Metrics and speed in words."""
+        metrics = (
+            f"loss {self.train_loss:.4f}  top1 {self.train_top1:.4f}  "
+            f"val loss {self.val_loss:.4f}  val top1 {self.val_top1:.4f}"
+        )
+        return metrics, f"{self.images_per_second:,.0f} images/s"
+
+
+def cross_entropy(
+    output: torch.Tensor | WeightedOutputs, labels: torch.Tensor, smoothing: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The training loss, with that of auxiliary heads, and the network's scores `[batch, classes]`."""
+    (answer, _), *auxiliary = weighted_outputs(output)
+    loss = F.cross_entropy(answer, labels, label_smoothing=smoothing)
+    for scores, weight in auxiliary:
+        loss = loss + weight * F.cross_entropy(scores, labels, label_smoothing=smoothing)
+    return loss, answer
+
+
+def validate(
+    network: nn.Module,
+    preprocess: Preprocess,
+    val: Images,
+    batch: int,
+    device: torch.device,
+    workers: int = 2,
+    distributed: Distributed = SINGLE,
+) -> tuple[float, float]:
+    """Cross-entropy in nats and top-1 accuracy on the readable images of a split.
+
+    Each process evaluates some of the batches, and all return the result.
+    """
+    network.eval()
+    network = copy.copy(network)  # the same layers, without what torch.compile made for training
+    order = np.split(np.arange(len(val)), range(batch, len(val), batch))[distributed.rank :: distributed.size]
+    scores, which = logits(network, preprocess, val, device, batch, workers=workers, order=order)
+    return loss_and_accuracy(scores, val.labels[which], distributed)
+
+
+def loss_and_accuracy(
+    scores: npt.NDArray[np.float32], labels: Indices, distributed: Distributed = SINGLE
+) -> tuple[float, float]:
+    """Cross-entropy in nats and top-1 accuracy of scores float32 `[n, classes]`, over all processes."""
+    sums = torch.zeros(3, dtype=torch.float64)
+    if len(labels):
+        losses = F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels), reduction="none")
+        correct = round(top_k_accuracy(scores, labels, 1) * len(labels))
+        sums = torch.tensor([losses.double().sum(), correct, len(labels)], dtype=torch.float64)
+    distributed.all_reduce(sums)
+    loss, correct, count = sums.tolist()
+    return loss / count, correct / count

@@ -1,0 +1,125 @@
+"""The network of a run on images: built, loaded with initial weights, and frozen in part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from striate import models
+from striate.bundle import Description
+from striate.errors import UsageError
+from striate.models.layers import no_weight_decay
+from striate.progress import Progress
+from striate.tasks.classification.config import ClassificationConfig
+from striate.training import optimizer, transfer
+from striate.transforms.preprocess import Preprocess
+from striate.weights import open_weights
+
+Pretrained = tuple[Description, dict[str, torch.Tensor]]  # a description, and weights by name
+
+
+def open_pretrained(config: ClassificationConfig, progress: Progress) -> Pretrained | None:
+    """The initial weights of a run, None for random ones.
+
+    Raises:
+        UsageError: they belong to another network, or already have an appended layer.
+        DataError: they cannot be read or downloaded.
+    """
+    if config.weights == "none":
+        return None
+    description, state = open_weights(config.weights, config.model, progress)
+    if config.transfer == "append" and "append" in description.arguments:
+        raise UsageError(
+            f"cannot append to {config.weights!r}", "it already has an appended layer", "Use --transfer head"
+        )
+    return description, state
+
+
+def build(
+    config: ClassificationConfig,
+    preprocess: Preprocess,
+    classes: tuple[str, ...],
+    pretrained: Pretrained | None,
+) -> tuple[nn.Module, dict[str, Any], list[str]]:
+    """Build the network, load its initial weights, and freeze what is not trained.
+
+    Args:
+        config: of the run.
+        preprocess: of the run, for the number of channels and the image size.
+        classes: of the data.
+        pretrained: initial weights.
+
+    Returns:
+        The network, the arguments that it was built with, and notes about the weights.
+
+    Raises:
+        UsageError: frozen layers would have random weights, or more layers than there are shall be trained.
+    """
+    row = models.MODELS[config.model]
+    arguments: dict[str, Any] = {"num_classes": len(classes), "in_channels": preprocess.channels}
+    if row.sizes == "argument":
+        arguments["input_size"] = list(preprocess.size)
+    if row.auxiliary and config.transfer != "all":
+        arguments["auxiliary"] = False  # auxiliary heads on frozen layers would train nothing
+    if pretrained is None:
+        return models.build(config.model, **arguments), arguments, []
+    description, state = pretrained
+    arguments = {**description.arguments, **arguments}  # such as LeNet's widths
+    notes = []
+    if config.transfer == "append":
+        state = {f"base.{name}": value for name, value in state.items()}
+    if config.transfer == "append" or "append" in description.arguments:
+        arguments |= {"num_classes": description.arguments["num_classes"], "append": len(classes)}
+    head = head_of(config, arguments)
+    if config.transfer == "head" or (config.transfer != "append" and description.classes != classes):
+        state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
+        notes.append(f"{head}, for {len(description.classes)} classes, is replaced by one for {len(classes)}")
+    network = models.build(config.model, **arguments)
+    loading = transfer.load(network, state, Path(config.weights).name)
+    notes += loading.notes
+    trained = transfer.freeze(network, config.transfer, config.last_layers, head)
+    random = set(loading.fresh) & set(transfer.frozen_state(network))
+    if random:
+        raise UsageError(
+            f"--transfer {config.transfer} with {config.weights!r}",
+            f"{', '.join(sorted(random))} did not fit and would be frozen with random values",
+            "Leave out what changes their shapes (--imgsz), or use --transfer all",
+        )
+    training = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in network.parameters()) - training
+    notes.append(f"{training:,} parameters are trained ({', '.join(trained)}), {frozen:,} are frozen")
+    return network, arguments, notes
+
+
+def rebuild(config: ClassificationConfig, description: Description, head: str | None) -> nn.Module:
+    """The network of a run that is being resumed, frozen as before; its weights are restored later."""
+    network = models.build(description.architecture, **description.arguments)
+    if head is not None:
+        transfer.freeze(network, config.transfer, config.last_layers, head)
+    return network
+
+
+def head_of(config: ClassificationConfig, arguments: dict[str, Any]) -> str:
+    """Name of the module that learns at the full rate in transfer learning."""
+    return "head" if "append" in arguments else models.MODELS[config.model].classifier
+
+
+def parameter_groups(
+    config: ClassificationConfig, network: nn.Module, head: str | None
+) -> list[dict[str, Any]]:
+    """The optimizer's groups: pretrained layers at a lower rate, and layer-wise decay towards the input.
+
+    Args:
+        config: with its defaults filled in.
+        network: partly frozen.
+        head: name of the module with the full rate; None if all weights are random.
+    """
+    pretrained = config.backbone_peak_lr / config.peak_lr if head is not None else 1.0
+    scales = {
+        name: scale if head is not None and name.startswith(f"{head}.") else scale * pretrained
+        for name, scale in optimizer.layer_scales(network, config.layer_decay).items()
+    }
+    return optimizer.parameter_groups(network, config.decay, scales, no_weight_decay(network))

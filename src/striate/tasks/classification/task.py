@@ -1,0 +1,262 @@
+"""Image classification, as the training engine sees it."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from striate.data import DataSet, DecodedImages, Problem
+from striate.data.images.loader import Batch, stream
+from striate.device import autocast
+from striate.tasks.classification.augmentation import training_input
+from striate.tasks.classification.budget import read_seconds
+from striate.tasks.classification.data import (
+    ImageData,
+    data_changes,
+    first_problems,
+    identity,
+    read_problems,
+    write_inputs,
+    write_problems,
+)
+from striate.tasks.classification.metrics import ClassificationMetrics, cross_entropy, validate
+from striate.tasks.classification.network import parameter_groups
+from striate.tasks.classification.preparation import prepare
+from striate.training.schedule import EvaluationCost, Indices, LRSchedule, shuffled_batches
+from striate.training.task import Loss, Setup, Task
+
+if TYPE_CHECKING:
+    from striate.tasks.classification.config import ClassificationConfig
+    from striate.tasks.classification.features import FrozenFeatures
+    from striate.training.state import TrainState
+    from striate.transforms.preprocess import Preprocess
+
+
+class Classification(Task):
+    """Image classification.
+
+    Attributes:
+        dataset: with train, val and possibly test.
+        preprocess: of the run.
+        train: training images, uncropped if augmentation crops them.
+        val: validation images.
+        features: of the frozen layers, if they are computed once.
+        problems: images that could not be read so far.
+        train_count: number of readable training images, as far as is known.
+    """
+
+    unit = "images"
+    row = ClassificationMetrics
+    memory_hint = "Use a smaller --imgsz or --model, or free memory that other programs use"
+
+    config: ClassificationConfig
+    data: ImageData
+    preprocess: Preprocess
+    train: DecodedImages
+    val: DecodedImages
+    features: FrozenFeatures | None = None
+    problems: tuple[Problem, ...] = ()
+    train_count: int = 0
+
+    @property
+    def dataset(self) -> DataSet:
+        """The images in their splits."""
+        return self.data.dataset
+
+    # Before the first step
+
+    def prepare(self, resumed: Mapping[str, Any] | None) -> Setup:
+        """Choose the preprocessing, open the images, and build the network."""
+        setup = prepare(self, resumed)
+        self.given, self.config, self.head = self.config, setup.config, setup.facts["head"]
+        self.train_count = len(self.train)
+        return setup
+
+    def fingerprint(self) -> str:
+        """Classes, splits, file names and labels."""
+        return identity(self.dataset)
+
+    def changes(self, folder: Path, facts: Mapping[str, Any]) -> list[str]:
+        """How the files differ from those of a run that is being resumed."""
+        self.problems = read_problems(folder)
+        return data_changes(folder, self.dataset)
+
+    def write_inputs(self, folder: Path) -> None:
+        """Write split.csv, problems.csv and the table of all files."""
+        write_inputs(folder, self.dataset)
+
+    def introduce(self) -> list[str]:
+        """Numbers of images, the network, and the settings that matter most."""
+        config, description = self.config, self.setup.description
+        parameters = sum(p.numel() for p in self.setup.network.parameters())
+        height, width = self.preprocess.size
+        splits = self.dataset.splits
+        test = f", {len(splits['test']):,} for testing" if "test" in splits else ""
+        _, reason = self.given.augmentation(self.preprocess, self.train_count)
+        augmentation = config.to_json()["augment"] + (f" ({reason})" if reason else "")
+        return [
+            f"{self.train_count:,} images for training, {len(self.val):,} for validation{test}; "
+            f"{len(self.dataset.classes)} classes",
+            f"{description.architecture}: {parameters:,} parameters, input "
+            f"{self.preprocess.channels}x{height}x{width}, {config.opt}, learning rate {config.lr:g}, "
+            f"augmentation {augmentation}, on {self.context.device}",
+        ]
+
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """Pretrained layers learn at a lower rate; layer decay lowers it further towards the input."""
+        return parameter_groups(self.config, network, self.head)
+
+    def lr_schedule(self, steps: int | None) -> LRSchedule:
+        """The schedule as configured; a warm-up in steps becomes a share of all steps."""
+        config = self.config
+        warmup = config.warmup if config.warmup < 1 or steps is None else min(1.0, config.warmup / steps)
+        return LRSchedule(config.peak_lr, config.sched, warmup, config.milestone_shares, config.gamma)
+
+    def evaluation_cost(self) -> EvaluationCost:
+        """Numbers of images, and the time to read one."""
+        test = self.dataset.splits.get("test", self.dataset.splits["val"])
+        workers = self.context.distributed.workers(self.config.workers)
+        reading = read_seconds(test, self.preprocess, workers)
+        frozen = 0.0 if self.features is None else self.features.image_seconds
+        return EvaluationCost(len(self.val), len(test), reading, frozen)
+
+    def precompute(self, state: TrainState, seconds_left: float) -> None:
+        """Compute the features of frozen layers once, where every epoch would compute the same."""
+        if self.config.transfer == "all":
+            return
+        from striate.tasks.classification.features import compute_features
+
+        self.features, note = compute_features(self, state.network, seconds_left)
+        if note:
+            self.setup.notes.append(note)
+            self.context.progress.info(note)
+
+    # In every epoch
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Paths of the training images."""
+        return self.dataset.splits["train"].names
+
+    def order(self, epoch: int) -> list[Indices]:
+        """The images of each step of an epoch."""
+        return shuffled_batches(len(self.train), self.config.step_batch, seed=self.config.seed, epoch=epoch)
+
+    def batches(self, epoch: int, order: Sequence[Indices]) -> Iterator[Batch]:
+        """Pixels (or features) and labels."""
+        if self.features is not None:
+            return self.features.train.batches(
+                order, self.context.device, self.config.augmentation_epoch(epoch)
+            )
+        workers = self.context.distributed.workers(self.config.workers)
+        return stream(self.train, order, self.context.device, workers=workers)
+
+    def training_module(self, network: nn.Module) -> nn.Module:
+        """The network, or the layers after its frozen ones if their features are known."""
+        return network if self.features is None else self.features.module(network)
+
+    def loss(self, module: nn.Module, batch: Batch, state: TrainState, index: int) -> Loss:
+        """Augment, mix, and compute the cross-entropy."""
+        smoothing = self.config.label_smoothing
+        with self.context.stopwatch.phase("augmentation"):
+            inputs, share = batch.pixels, 1.0
+            if self.features is None:
+                inputs, share = training_input(
+                    self.config, self.preprocess, batch, state.epoch, state.step, index
+                )
+        with self.context.stopwatch.phase("forward"), autocast(self.context.device, self.precision):
+            output = module(inputs)
+            loss, scores = cross_entropy(output, batch.labels, smoothing)
+            if share < 1:  # the rest of each image is from the image before it
+                other, _ = cross_entropy(output, batch.labels.roll(1), smoothing)
+                loss = share * loss + (1 - share) * other
+        correct = (scores.detach().argmax(dim=1) == batch.labels).sum()
+        return Loss(loss, correct, len(batch.labels))
+
+    def evaluate(self, network: nn.Module) -> dict[str, Any]:
+        """Loss and accuracy on the validation images."""
+        batch, distributed = self.config.batch, self.context.distributed
+        if self.features is not None:
+            loss, top1 = self.features.evaluate(network, batch, self.context.device)
+        else:
+            workers = distributed.workers(self.config.workers)
+            loss, top1 = validate(
+                network, self.preprocess, self.val, batch, self.context.device, workers, distributed
+            )
+        return {"val_loss": loss, "val_top1": top1}
+
+    def make_row(
+        self, state: TrainState, metrics: Mapping[str, Any], per_second: float
+    ) -> ClassificationMetrics:
+        """The row of results.csv."""
+        totals = state.totals
+        return ClassificationMetrics(
+            epoch=state.epoch + 1, step=state.step, lr=state.lr, train_loss=totals.loss,
+            train_top1=totals.accuracy, **metrics, seconds=totals.seconds, images_per_second=per_second,
+        )  # fmt: skip
+
+    def after_epoch(self, row: Any) -> None:
+        """List the files that turned out to be unreadable; most do in the first epoch."""
+        known = {problem.path: problem for problem in self.problems}
+        found = (*self.train.problems, *self.val.problems)
+        gathered = self.context.distributed.all_gather_object([[p.path, p.reason] for p in found])
+        problems = known | {path: Problem(path, why) for listed in gathered for path, why in listed}
+        if len(problems) == len(known):
+            return
+        self.problems = tuple(problems.values())
+        warn = self.context.progress.warn
+        warn(f"{len(problems)} images cannot be read and are left out: {first_problems(self.problems)}")
+        readable = np.array([name not in problems for name in self.names])
+        self.train_count = int(readable.sum())
+        self.setup.description.provenance["training_images"] = self.train_count
+        if self.context.distributed.is_main:
+            write_problems(self.folder, self.problems)
+        for label in set(range(len(self.dataset.classes))) - set(self.train.labels[readable].tolist()):
+            note = f"class {self.dataset.classes[label]!r} has no readable training image"
+            if note not in self.setup.notes:
+                self.setup.notes.append(note)
+                warn(note)
+
+    # After training
+
+    def evaluate_held_out(self, run: Any) -> Any:
+        """Evaluate the best bundle on test, or on val."""
+        from striate.inference.evaluation import evaluate
+
+        split = "test" if "test" in self.dataset.splits else "val"
+        config = self.config
+        return evaluate(
+            run.folder, dataclasses.replace(self.dataset, source=config.source), split=split,
+            batch=config.batch, device=config.device, workers=config.workers, cache=config.cache,
+            progress=self.context.progress,
+        )  # fmt: skip
+
+    def report(self, run: Any, evaluation: Any) -> Any:
+        """The report's content."""
+        from striate.tasks.classification.report import report
+
+        return report(evaluation, run, model=str(run.best))
+
+    def summary(self, run: Any, evaluation: Any) -> dict[str, Any]:
+        """What `striate train --json` prints, besides the paths."""
+        return {
+            "val_top1": run.best_row.val_top1 if run.best_row else None,
+            "split": evaluation.split,
+            "n": evaluation.n,
+            "top1": evaluation.top1,
+            "top1_ci": list(evaluation.top1_ci),
+            "unreadable": [problem.path for problem in (*self.problems, *evaluation.problems)],
+            "seconds": run.seconds,
+            "images_per_second": self.images_per_second(run),
+        }
+
+    @staticmethod
+    def images_per_second(run: Any) -> float:
+        """Training speed, the median over the epochs; 0 before the first one."""
+        return float(statistics.median([row.images_per_second for row in run.epochs] or [0.0]))

@@ -1,0 +1,1 @@
+"""Sequence to sequence: text to text, and reading text in images."""

@@ -1,0 +1,218 @@
+"""The options of sequence to sequence, and the presets for data of different sizes; imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from striate.errors import UsageError
+from striate.models import MODELS
+from striate.training.config import DataOptions, Optimization, RunConfig
+from striate.training.options import Options, option, override
+
+if TYPE_CHECKING:
+    from striate.data.text.pairs import PairSet
+
+# Equal to `striate.data.text.tokens.KINDS`; importing that module would load NumPy.
+TOKENIZERS = ("characters", "words", "bytes", "sentencepiece")
+POSITIONS = ("sinusoidal", "learned", "none")
+IMAGE_ENCODERS = ("columns", "patches")
+ENCODERS = (*IMAGE_ENCODERS, *MODELS)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A network and its training, for data of a certain size.
+
+    Attributes:
+        pairs: the largest number of training pairs for which it is chosen.
+        width: of a token's vector.
+        depth: layers of the encoder, and of the decoder.
+        heads: attention heads.
+        hidden: width of the feed-forward layers.
+        dropout: rate.
+        batch: tokens per step.
+        lr: peak learning rate.
+        epochs: passes over the data, without a budget.
+    """
+
+    pairs: float
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    dropout: float
+    batch: int
+    lr: float
+    epochs: int
+
+
+PRESETS: dict[str, Preset] = {
+    "tiny": Preset(3_000, 128, 2, 4, 256, 0.2, 1_000, 2e-3, 60),
+    "small": Preset(100_000, 192, 3, 4, 384, 0.1, 3_000, 1.5e-3, 25),
+    "base": Preset(1_000_000, 256, 3, 4, 1024, 0.1, 6_000, 1e-3, 10),
+    "large": Preset(float("inf"), 512, 6, 8, 2048, 0.1, 25_000, 7e-4, 10),
+}
+_BY_PRESET = "based on the number of training pairs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairOptions(DataOptions):
+    """How text is split into tokens, and how images of text are read."""
+
+    languages: tuple[str, str] | None = option(
+        None, "File extensions of source and target in a folder of parallel files, such as en and de",
+        in_cli=False,
+    )  # fmt: skip
+    tokenizer: str | None = option(
+        None, "Tokenizer", choices=TOKENIZERS, unset="chosen from the text", old_names=("tokens",)
+    )  # fmt: skip
+    source_tokenizer: str | None = option(
+        None, "Tokenizer of the source, if different", choices=TOKENIZERS, old_names=("source_tokens",)
+    )
+    target_tokenizer: str | None = option(
+        None, "Tokenizer of the target, if different", choices=TOKENIZERS, old_names=("target_tokens",)
+    )
+    vocab_size: int = option(
+        8_000, "Maximum vocabulary size, for words and sentencepiece", minimum=1, old_names=("vocab",)
+    )
+    shared_vocab: bool | None = option(
+        None, "One vocabulary and embedding for both sides", flags=("--shared-vocab/--no-shared-vocab",),
+        unset="with sentencepiece", old_names=("joint",),
+    )  # fmt: skip
+    height: int = option(32, "Height of images in pixels", minimum=1, flags=("--imgsz", "--height"))
+    max_width: int = option(512, "Maximum image width in pixels; wider images are shrunk to it", minimum=1)
+    channels: int = option(1, "Input channels: 1 for grayscale, 3 for RGB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerOptions(Options):
+    """The size of the Transformer, and what encodes images."""
+
+    PANEL: ClassVar[str] = "Model"
+
+    model: str | None = option(
+        None, "Preset", choices=tuple(PRESETS), flags=("--model", "-m"), unset=_BY_PRESET
+    )
+    width: int | None = option(None, "Embedding dimension (d_model)", minimum=1, unset="the preset's")
+    depth: int | None = option(None, "Encoder layers", minimum=1, unset="the preset's")
+    decoder_depth: int | None = option(None, "Decoder layers", minimum=1, unset="as many as encoder layers")
+    heads: int | None = option(
+        None, "Attention heads; their number must divide --width", minimum=1, unset="the preset's"
+    )
+    hidden: int | None = option(None, "Feed-forward dimension (d_ff)", minimum=1, unset="the preset's")
+    positions: str = option("sinusoidal", "Positional encoding", choices=POSITIONS)
+    encoder: str = option(
+        "columns", "Image encoder: columns (convolutions, one position per four columns), patches (ViT), "
+        "or the name of a classification network", choices="striate.tasks.seq2seq.config:ENCODERS",
+    )  # fmt: skip
+    encoder_channels: int | None = option(
+        None, "Channels of the encoder's first convolution", minimum=1,
+        unset="columns: width/8; patches: width",
+    )  # fmt: skip
+    encoder_from: str | None = option(None, "Initialize the image encoder from this classifier's bundle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seq2SeqOptimization(Optimization):
+    """Optimization with the defaults of sequence to sequence (Vaswani et al. 2017, section 5)."""
+
+    epochs: int | None = override(Optimization, "epochs", None, unset="the preset's")
+    batch: int | None = override(
+        Optimization, "batch", None, help="Tokens per batch: source + target + padding", unset="the preset's"
+    )
+    lr: float | None = override(
+        Optimization, "lr", None, unset="the preset's",
+        help="Peak learning rate; for noam, the factor on the schedule of Vaswani et al. 2017",
+    )  # fmt: skip
+    dropout: float | None = override(Optimization, "dropout", None, unset="the preset's")
+    warmup: float = override(Optimization, "warmup", 0.1)
+    weight_decay: float | None = override(
+        Optimization, "weight_decay", 0.01,
+        help="Weight decay, not applied to biases, normalization layers or embeddings",
+    )  # fmt: skip
+    label_smoothing: float = override(Optimization, "label_smoothing", 0.1)
+    grad_clip: float = override(Optimization, "grad_clip", 1.0)
+    average: int = override(Optimization, "average", 5)
+    sanity_check: bool = option(
+        False, "First check that the network can overfit 32 examples", old_names=("check",)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seq2SeqConfig(PairOptions, TransformerOptions, Seq2SeqOptimization, RunConfig):
+    """One training run on pairs of texts, or of images and text."""
+
+    PANEL: ClassVar[str] = "Run"
+    data: Any = dataclasses.field(kw_only=False)
+    samples: int = option(3, "Number of translations to print after each epoch", minimum=0)
+    task: Literal["seq2seq"] = option("seq2seq", "Task", in_cli=False)
+
+    def __post_init__(self) -> None:
+        """Accept one path, and 0 for a default (as before 0.1 was released); then check everything."""
+        paths = (self.data,) if isinstance(self.data, (str, os.PathLike)) else self.data
+        object.__setattr__(self, "data", tuple(os.fspath(path) for path in paths))
+        for name in ("width", "depth", "heads", "hidden", "encoder_channels", "epochs", "batch", "lr"):
+            if getattr(self, name) == 0:
+                object.__setattr__(self, name, None)
+        super().__post_init__()
+
+    def check_together(self) -> None:
+        """Refuse combinations that have no meaning."""
+        if self.channels not in (1, 3):
+            raise UsageError(f"--channels {self.channels}", "images are grayscale (1) or RGB (3)")
+        super().check_together()
+
+    @contextlib.contextmanager
+    def open_data(self) -> Iterator[PairSet]:
+        """Open the pairs and split them; images are decoded later.
+
+        Raises:
+            DataError, UsageError: nothing to train on.
+        """
+        from striate.data.text.pairs import open_pairs, split_pairs
+
+        found = open_pairs(*self.data, languages=self.languages)
+        pairs: PairSet = split_pairs(found, val=self.val, test=self.test, seed=self.seed)
+        yield pairs
+
+    @property
+    def source(self) -> str:
+        """Name of the data."""
+        return " ".join(self.data)
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run folder."""
+        return self.name or f"{Path(self.data[0]).absolute().name.split('.')[0]}-{self.model}"
+
+    def absolute(self) -> Seq2SeqConfig:
+        """The same configuration with absolute paths."""
+
+        def absolute(path: str) -> str:
+            return str(Path(path).expanduser().absolute())
+
+        encoder = None if self.encoder_from is None else absolute(self.encoder_from)
+        return dataclasses.replace(self, data=tuple(map(absolute, self.data)), encoder_from=encoder)
+
+    def filled_in(self, pairs: int) -> Seq2SeqConfig:
+        """The configuration with the defaults of a preset.
+
+        Args:
+            pairs: number of training pairs.
+        """
+        name = self.model or next(name for name, preset in PRESETS.items() if pairs <= preset.pairs)
+        preset = PRESETS[name]
+        names = ("width", "depth", "heads", "hidden", "dropout", "batch", "epochs")
+        chosen = {n: getattr(preset, n) if getattr(self, n) is None else getattr(self, n) for n in names}
+        lr = self.lr or (1.0 if self.sched == "noam" else preset.lr)
+        return dataclasses.replace(self, model=name, lr=lr, **chosen)
+
+    def to_json(self) -> dict[str, Any]:
+        """All options as plain values."""
+        return {"task": self.task, "data": list(self.data), **super().to_json()}

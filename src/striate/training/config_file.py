@@ -1,0 +1,63 @@
+"""config.yaml: reading the configuration of a run; needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from striate.errors import UsageError
+from striate.training.config import RunConfig
+from striate.training.options import current_names
+
+NAME = "config.yaml"
+CHECKPOINTS = "state"  # the folder of a run's checkpoints
+FORMAT = 2  # of config.yaml and of checkpoints; docs/compatibility.md has the policy
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The values of a run's config.yaml, with `task`.
+
+    Raises:
+        UsageError: the folder is not a run, config.yaml is damaged, or a newer Striate wrote it.
+    """
+    path = folder / NAME
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+        values = dict(values) if "format" in values else config_from_format_1(values)
+        newer = values.pop("format", FORMAT) > FORMAT
+    except OSError as error:
+        raise UsageError(
+            f"cannot resume {str(folder)!r}", f"it has no {path.name}, so it is not a run", "Give runs/NAME"
+        ) from error
+    except (TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot resume {str(folder)!r}", f"{path} is damaged: {error}") from error
+    if newer:
+        raise UsageError(f"cannot resume {str(folder)!r}", "a newer Striate wrote it", "Upgrade Striate")
+    return values
+
+
+def config_from_format_1(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a configuration from before formats had numbers.
+
+    `accumulate` then was the number of parts that a batch was split into.
+    """
+    values = dict(values)
+    values.setdefault("task", "seq2seq" if "target_tokens" in values else "classification")
+    values["micro_batches"], values["accumulate"] = values.get("accumulate", 1), 1
+    return values
+
+
+def parse_config(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """A configuration from plain values; old names of options are accepted.
+
+    Raises:
+        UsageError: an unknown option or an invalid value.
+    """
+    known, _ = current_names(kind, values)
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+    return kind(**values)

@@ -1,0 +1,64 @@
+"""The exponential moving average of the weights, and checkpoint averaging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from striate.files import write_atomic
+
+FOLDER = "checkpoints"  # of the epochs that are averaged at the end
+
+
+def moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of weights and buffers, with a warm-up of the decay.
+
+    The decay of update t is min(decay, (1 + t) / (10 + t)), so that the random initial weights are soon
+    forgotten (as in TensorFlow's ExponentialMovingAverage). Integer counters are copied.
+    """
+
+    def mix(old: torch.Tensor, new: torch.Tensor, updates: torch.Tensor | int) -> torch.Tensor:
+        if not old.is_floating_point():
+            return new
+        weight = min(decay, (1 + int(updates)) / (10 + int(updates)))
+        return torch.lerp(new, old, weight)
+
+    return AveragedModel(network, avg_fn=mix, use_buffers=True)
+
+
+def keep_epoch(folder: Path, epoch: int, network: nn.Module, count: int) -> None:
+    """Write the weights of an epoch, and remove those older than the last `count` epochs."""
+    # Shared and non-contiguous tensors are copied, because safetensors refuses them.
+    weights = {n: v.detach().cpu().contiguous().clone() for n, v in network.state_dict().items()}
+    write_atomic(folder / FOLDER / f"{epoch:06}.safetensors", save(weights))
+    for old in kept_epochs(folder)[:-count]:
+        old.unlink()
+
+
+def kept_epochs(folder: Path) -> list[Path]:
+    """The weights of epochs that a run has kept, oldest first."""
+    return sorted((folder / FOLDER).glob("[0-9]*.safetensors"))
+
+
+def average_checkpoints(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """The mean of several epochs' weights (Vaswani et al. 2017, section 6.1); counters are the last one's."""
+    states = [load_file(path) for path in paths]
+    return {
+        name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(last.dtype)
+        if last.is_floating_point()
+        else last
+        for name, last in states[-1].items()
+    }
+
+
+def remove_kept_epochs(folder: Path) -> None:
+    """Remove the weights of single epochs once they have been averaged."""
+    for path in kept_epochs(folder):
+        path.unlink()
+    if (folder / FOLDER).exists():
+        (folder / FOLDER).rmdir()

@@ -1,0 +1,224 @@
+"""Options that are declared once: a dataclass field carries its help, range, choices and flags.
+
+Command-line flags, `--help`, `config.yaml`, checks and the docstring of `striate.train` all come from these
+declarations. Nothing here imports torch or NumPy, because `--help` must not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+from striate.errors import UsageError, unknown_name
+
+C = TypeVar("C", bound="Options")
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a field says about itself, besides its name, type and default.
+
+    Attributes:
+        help: one sentence, for `--help` and for docstrings.
+        minimum: the smallest valid value; None for no limit.
+        maximum: the largest valid value.
+        above: valid values are larger than this.
+        below: valid values are smaller than this.
+        choices: valid names, or `module:NAME` of a collection that is imported when it is needed.
+        flags: command-line spellings in place of `--name`; `--name/--no-name` for two-way switches.
+        old_names: earlier names, which are still read and whose flags are hidden.
+        unset: how `--help` shows a default of None.
+        in_cli: whether the option has a flag.
+        saved: whether `config.yaml` and checkpoints hold it.
+    """
+
+    help: str
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] | str = ()
+    flags: tuple[str, ...] = ()
+    old_names: tuple[str, ...] = ()
+    unset: str = ""
+    in_cli: bool = True
+    saved: bool = True
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The valid names; empty if any value is valid."""
+        if isinstance(self.choices, str):
+            module, name = self.choices.split(":")
+            return tuple(getattr(importlib.import_module(module), name))
+        return self.choices
+
+    @property
+    def range(self) -> str:
+        """The valid range in words; empty without limits."""
+        if self.minimum is not None and self.maximum is not None:
+            return f"from {self.minimum:g} to {self.maximum:g}"
+        low = f"at least {self.minimum:g}" if self.minimum is not None else ""
+        low = f"above {self.above:g}" if self.above is not None else low
+        high = f"at most {self.maximum:g}" if self.maximum is not None else ""
+        high = f"below {self.below:g}" if self.below is not None else high
+        return " and ".join(part for part in (low, high) if part)
+
+    def allows(self, value: float) -> bool:
+        """Whether a number is in range; NaN never is."""
+        return (
+            (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+            and value == value
+        )
+
+
+def option(default: Any, help: str, **about: Any) -> Any:
+    """A dataclass field with its declaration; `about` are the attributes of `Option`."""
+    return dataclasses.field(default=default, metadata={"option": Option(help, **about)})
+
+
+def override(group: type[Options], name: str, default: Any, **about: Any) -> Any:
+    """The same field with another default (or range, choices) for one task; the rest stays as declared."""
+    declared: Option = group.__dataclass_fields__[name].metadata["option"]
+    return dataclasses.field(default=default, metadata={"option": dataclasses.replace(declared, **about)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """A group of options. `PANEL` is its heading in `--help`."""
+
+    PANEL: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Check every value against its declaration, then the values against each other.
+
+        Raises:
+            UsageError: a value of the wrong type, out of range, or not among the choices.
+        """
+        for name, declared, hint in declarations(type(self)):
+            check(name, getattr(self, name), declared, hint)
+        self.check_together()
+
+    def check_together(self) -> None:
+        """Check options that depend on each other; subclasses override this. Raises UsageError."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All saved options as plain values; a callable is saved by its name."""
+        names = [name for name, declared, _ in declarations(type(self)) if declared.saved]
+        return {name: _plain(getattr(self, name)) for name in names}
+
+
+def declarations(config: type[Options]) -> tuple[tuple[str, Option, Any], ...]:
+    """Name, declaration and type of each option of a configuration, in the order of its groups."""
+    return _declarations(config)  # type: ignore[arg-type]  # mypy takes a dataclass's __hash__ for its class's
+
+
+@functools.cache
+def _declarations(config: type[Options]) -> tuple[tuple[str, Option, Any], ...]:
+    hints = typing.get_type_hints(config, localns={"Progress": Any, "DataSet": Any, "Recipe": Any})
+    return tuple(
+        (field.name, field.metadata["option"], hints[field.name])
+        for field in dataclasses.fields(config)
+        if "option" in field.metadata
+    )
+
+
+def panel(config: type[Options], name: str) -> str:
+    """The heading under which `--help` lists an option: that of the group that declares it first."""
+    groups = [group for group in config.__mro__ if name in vars(group).get("__annotations__", {})]
+    return str(getattr(groups[-1], "PANEL", ""))
+
+
+def check(name: str, value: Any, declared: Option, hint: Any) -> None:
+    """Refuse a value that its declaration does not allow; raises UsageError."""
+    kinds = kinds_of(hint)
+    if value is None and type(None) in kinds:
+        return
+    if declared.known and not callable(value):
+        if value not in declared.known:
+            raise unknown_name(f"value for {flag(name)}", str(value), declared.known)
+        return
+    if not {int, float} & set(kinds) or isinstance(value, bool):
+        return
+    if not isinstance(value, (int, float)):
+        needed, value = "a number", repr(value)
+    elif float not in kinds and not isinstance(value, int):
+        needed = "a whole number"
+    elif not declared.allows(value):
+        needed = declared.range
+    else:
+        return
+    raise UsageError(f"{flag(name)} {value}", f"it must be {needed}", "Leave it out for the default")
+
+
+def kinds_of(hint: Any) -> tuple[type, ...]:
+    """The types of an annotation; of a Literal, those of its values."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(kind for part in typing.get_args(hint) for kind in kinds_of(part))
+    if typing.get_origin(hint) is Literal:
+        return tuple({type(value) for value in typing.get_args(hint)})
+    return (typing.get_origin(hint) or hint,)
+
+
+def flag(name: str) -> str:
+    """The flag of an option: `--label-smoothing` for `label_smoothing`."""
+    return f"--{name.replace('_', '-')}"
+
+
+def current_names(config: type[Options], values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Options under their current names, and a note for each that was given under an old one.
+
+    Raises:
+        UsageError: no option has this name; the message lists near matches.
+    """
+    table = declarations(config)
+    old = {name: new for new, declared, _ in table for name in declared.old_names}
+    names = [name for name, _, _ in table] + ["data"]
+    found, notes = {}, []
+    for name, value in values.items():
+        if name in old:
+            new = flag(old[name])
+            renamed = f"{flag(name)} is now called {new}"
+            notes.append(f"{renamed}; the old name will be removed in the next release")
+        elif name not in names:
+            raise unknown_name("option", name, names)
+        found[old.get(name, name)] = value
+    return found, notes
+
+
+def docstring(config: type[Options], indent: str = "        ") -> str:
+    """The `Args:` entries of a function that takes these options as keyword arguments."""
+    lines = []
+    for name, declared, _ in declarations(config):
+        named = declared.choices if isinstance(declared.choices, tuple) else ()  # others would be imported
+        allowed = ", ".join(named) or declared.range
+        lines.append(f"{indent}{name}: {declared.help}{f' ({allowed})' if allowed else ''}.")
+    return "\n".join(lines)
+
+
+def seconds_of(duration: str) -> float:
+    """A duration such as 90s, 10m or 1h30m in seconds; raises UsageError if it is not one."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([hms]?)", duration)
+    if "".join(number + unit for number, unit in parts) != duration or not parts:
+        why, fix = "that is not a duration", "Use a value like 90s, 10m or 1h30m"
+        raise UsageError(f"--budget {duration!r}", why, fix)
+    return sum(float(number) * {"h": 3600, "m": 60, "s": 1, "": 1}[unit] for number, unit in parts)
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON and YAML hold: tuples as lists, callables by their qualified name."""
+    if isinstance(value, tuple):
+        return list(value)
+    if callable(value):
+        kind = value if hasattr(value, "__qualname__") else type(value)
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return value

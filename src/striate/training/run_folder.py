@@ -1,0 +1,117 @@
+"""A run folder and the files that the engine writes into it.
+
+`runs/<name>/` holds `config.yaml`, `results.csv` and the bundles `best.safetensors` and `last.safetensors`;
+`state/` holds the checkpoints. A task adds its own files, such as `split.csv`. Each file is written to a
+temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from striate import bundle
+from striate.bundle import Description
+from striate.errors import DataError
+from striate.files import write_atomic
+from striate.training.config_file import FORMAT, NAME
+from striate.training.csv_file import write_csv
+
+
+@dataclass(kw_only=True)
+class TrainingRun:
+    """A run during and after training, and its folder.
+
+    Attributes:
+        task: with its data and network.
+        folder: `runs/<name>`.
+        config: the configuration with all defaults filled in.
+        description: the header of its bundles.
+        notes: warnings for the report.
+        epochs: a row for each evaluated epoch.
+        best_epoch: the epoch of `best.safetensors`; 0 before the first one.
+        seconds: duration of the run.
+        profile: seconds by phase, with `--profile`.
+        is_main: whether this process writes; always true of a single process.
+    """
+
+    task: Any
+    folder: Path
+    config: Any
+    description: Description
+    notes: list[str]
+    epochs: list[Any] = field(default_factory=list)
+    best_epoch: int = 0
+    seconds: float = 0.0
+    profile: dict[str, float] = field(default_factory=dict)
+    is_main: bool = True
+
+    @property
+    def best(self) -> Path:
+        """The bundle of the best epoch on the validation data."""
+        return self.folder / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The bundle of the last epoch, or of the moment of an interruption."""
+        return self.folder / "last.safetensors"
+
+    @property
+    def best_row(self) -> Any | None:
+        """The row of the best epoch, None before there is one."""
+        return next((row for row in self.epochs if row.epoch == self.best_epoch), None)
+
+    def write_config(self) -> None:
+        """Write config.yaml."""
+        values = {"format": FORMAT, **self.config.to_json()}
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        write_atomic(self.folder / NAME, text.encode())
+
+    def write_results(self, rows: Sequence[Any], best_epoch: int) -> None:
+        """Write results.csv; there is at least one row."""
+        self.epochs, self.best_epoch = list(rows), best_epoch
+        write_csv(self.folder / "results.csv", self.epochs)
+
+    def write_bundle(
+        self, path: Path, network: nn.Module | Mapping[str, torch.Tensor], row: Any | None
+    ) -> None:
+        """Write a network, or its weights, with the metrics of an epoch."""
+        metrics = {} if row is None else dataclasses.asdict(row)
+        bundle.write(path, network, dataclasses.replace(self.description, metrics=metrics))
+
+
+def writable(out: str) -> Path:
+    """The parent folder of runs, created if need be; raises DataError if it cannot be written to."""
+    folder = Path(out).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise DataError(f"cannot write to {out!r}", "it is a file", "Choose another --out") from error
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise DataError(f"cannot write to {out!r}", why, "Choose another --out") from error
+    if not os.access(folder, os.W_OK):
+        raise DataError(f"cannot write to {out!r}", "no permission", "Choose another --out")
+    return folder
+
+
+def create(out: Path, name: str) -> Path:
+    """Create the run folder; a name that is taken gets a number, so that no run overwrites another."""
+    for number in range(1, 10_000):
+        folder = out / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise DataError(
+        f"cannot create a folder for run {name!r}", f"{out} has 9,999 of that name", "Choose --name"
+    )

@@ -1,1 +1,0 @@
-"""Training of sequence to sequence: text to text, and reading text in images."""

@@ -1,0 +1,94 @@
+"""Split a network where its trainable part begins, so that the frozen part runs only once per image."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from striate.kernels.folding import Tracer
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The two parts of a network.
+
+    Attributes:
+        frozen: images to features, for inference only; training does not change it.
+        trainable: graph of the steps from features to scores. `torch.fx.GraphModule(network, trainable)` runs
+            it with the layers of the network or of a copy.
+    """
+
+    frozen: nn.Module
+    trainable: fx.Graph
+
+
+def split_at_trainable(network: nn.Module) -> Split | None:
+    """Split a network before the first step that trains or that is random in training.
+
+    Args:
+        network: partly frozen, with its layers in the modes they have in training (`training_mode`).
+
+    Returns:
+        The parts. None if no step precedes the trainable ones, if more than one tensor passes between the
+        parts, or if the steps depend on the input.
+    """
+    base = copy.copy(network)  # the tracer adds constants to the module
+    try:
+        graph = _Tracer().trace(base)
+    except Exception:  # a forward may do anything with its input, and the proxy supports only some of it
+        return None
+    changing: set[fx.Node] = set()
+    for node in graph.nodes:
+        if _changes(node, network) or not changing.isdisjoint(node.all_input_nodes):
+            changing.add(node)
+    border = [node for node in graph.nodes if node not in changing and not changing.isdisjoint(node.users)]
+    if len(border) != 1 or border[0].op == "placeholder":
+        return None
+    frozen = fx.GraphModule(base, _steps_until(border[0]))
+    return Split(frozen.eval(), _steps_after(border[0], changing))
+
+
+class _Tracer(Tracer):
+    """Traces into modules that are partly frozen; every other module is one step."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        """Whether a module is one step."""
+        return len({parameter.requires_grad for parameter in module.parameters()}) < 2
+
+
+def _changes(node: fx.Node, network: nn.Module) -> bool:
+    """Whether a step's output for the same input changes from epoch to epoch."""
+    if node.op == "get_attr":
+        path, _, name = str(node.target).rpartition(".")
+        return bool(getattr(getattr(network.get_submodule(path), name), "requires_grad", False))
+    if node.op != "call_module":
+        return False
+    module = network.get_submodule(str(node.target))
+    return any(parameter.requires_grad for parameter in module.parameters()) or any(
+        isinstance(layer, nn.modules.dropout._DropoutNd) and layer.training and layer.p > 0
+        for layer in module.modules()
+    )
+
+
+def _steps_until(border: fx.Node) -> fx.Graph:
+    """The steps from the images to the features."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in border.graph.nodes:
+        copies[node] = graph.node_copy(node, lambda old: copies[old])
+        if node is border:
+            break
+    graph.output(copies[border])
+    return graph
+
+
+def _steps_after(border: fx.Node, changing: set[fx.Node]) -> fx.Graph:
+    """The steps from the features to the scores."""
+    graph = fx.Graph()
+    copies = {border: graph.placeholder("features")}
+    for node in border.graph.nodes:
+        if node in changing:
+            copies[node] = graph.node_copy(node, lambda old: copies[old])
+    return graph

@@ -1,0 +1,41 @@
+"""CTranslate2 models give the same translations as the network."""
+
+import pytest
+import torch
+
+from striate.errors import UsageError, WriteError
+from striate.exporters.ctranslate2 import compare, export
+from striate.models.seq2seq import TextToText
+
+pytest.importorskip("ctranslate2")
+SOURCE, TARGET = [f"s{i}" for i in range(40)], [f"t{i}" for i in range(30)]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"positions": "none", "tied": "none"}, {"positions": "learned", "max_length": 30}]
+)
+def test_the_exported_model_is_the_network(arguments, tmp_path):
+    torch.manual_seed(0)
+    network = TextToText(40, 30, width=32, depth=2, heads=4, hidden=64, **arguments).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.5)
+            if parameter.ndim == 1:  # biases that are not zero, gains that are not one
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    export(network, tmp_path / "model", SOURCE, TARGET)
+    sources = [torch.randint(4, 40, (length,)).tolist() for length in (1, 2, 5, 9, 14, 14, 7, 3)]
+    parity = compare(network, tmp_path / "model", sources, 20)
+    assert (parity.n, parity.equal) == (8, 8)
+    assert parity.max_difference < 1e-4
+    with torch.no_grad():
+        network.encoder.ln.weight[3] += 1
+    assert compare(network, tmp_path / "model", sources, 20).max_difference > 1e-3
+
+
+def test_an_export_that_cannot_be_is_refused(tmp_path):
+    network = TextToText(40, 30, width=8, depth=1, heads=2, hidden=8)
+    with pytest.raises(UsageError, match="29 different strings for 30 tokens"):
+        export(network, tmp_path / "model", SOURCE, ["t1", *TARGET[1:]])
+    (tmp_path / "model").mkdir()
+    with pytest.raises(WriteError, match="it exists"):
+        export(network, tmp_path / "model", SOURCE, TARGET)

@@ -1,0 +1,58 @@
+"""Programs of torch.export give the same texts as the network, for any number of sources and tokens."""
+
+import json
+
+import pytest
+import torch
+
+from striate.errors import WriteError
+from striate.exporters.programs import compare, export
+from striate.models.seq2seq import ImageToText, TextToText
+
+SMALL = {"width": 16, "depth": 1, "heads": 2, "hidden": 32}
+
+
+def enlarged(network):
+    """Fresh weights give nearly the same score to every token; these do not."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.7)
+    return network.eval()
+
+
+def test_a_translator_as_two_programs(tmp_path):
+    torch.manual_seed(0)
+    network = enlarged(TextToText(13, 11, **SMALL))
+    export(network, tmp_path / "programs", torch.randint(3, 13, (2, 4)), room=9)
+    assert json.loads((tmp_path / "programs" / "cache.json").read_text()) == {
+        "layers": 1,
+        "heads": 2,
+        "room": 9,
+        "width": 8,
+    }
+    source = torch.randint(3, 13, (6, 7))
+    source[1, 3:] = source[2, 1:] = 0
+    parity = compare(network, tmp_path / "programs", source, 9)
+    assert (parity.n, parity.equal) == (6, 6)
+    assert parity.max_difference < 1e-5
+    with torch.no_grad():
+        network.decoder.output.bias += torch.linspace(-3, 3, 11)  # another network
+    assert compare(network, tmp_path / "programs", source, 9).max_difference > 0.1
+    with pytest.raises(WriteError, match="it exists"):
+        export(network, tmp_path / "programs", source, room=9)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["programs"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("encoder", "arguments"),
+    [("columns", {}), ("patches", {}), ("resnet20", {"in_channels": 3, "input_size": (32, 32)})],
+)
+def test_a_reader_of_images_as_two_programs(encoder, arguments, tmp_path):
+    torch.manual_seed(0)
+    network = enlarged(ImageToText(11, encoder, **SMALL, **arguments))
+    images = torch.randn(4, arguments.get("in_channels", 1), 32, 32)
+    export(network, tmp_path / "programs", images[:2], room=6)
+    parity = compare(network, tmp_path / "programs", images, 6)
+    assert (parity.n, parity.equal) == (4, 4)
+    assert parity.max_difference < 1e-5

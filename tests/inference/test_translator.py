@@ -1,0 +1,65 @@
+"""Translators: bundles opened for use."""
+
+import dataclasses
+
+import pytest
+from text_runs import train
+
+import striate
+from striate import bundle
+from striate.errors import BundleError, UsageError
+from striate.inference.classifier import load
+from striate.inference.translator import load_translator
+
+
+def test_a_batch_has_the_translations_of_its_sources(text_run):
+    translator = load_translator(text_run.best, "cpu")
+    val = text_run.task.data.splits["val"]
+    batch = translator.translate(val.sources).results
+    for source, result in zip(val.sources[:5], batch, strict=False):
+        assert translator.translate([source]).results[0].text == result.text
+
+
+def test_a_bundle_of_another_task_is_refused(text_run, run):
+    with pytest.raises(BundleError, match="trained for seq2seq"):
+        load(text_run.best)
+    with pytest.raises(BundleError, match="trained for classification"):
+        load_translator(run.best)
+    assert type(striate.load(text_run.best)).__name__ == "Translator"
+    assert type(striate.load(run.best)).__name__ == "Classifier"
+
+
+def test_weights_with_another_vocabulary_are_refused(text_run, tmp_path):
+    description, state = bundle.read(text_run.best)
+    swapped = {**description.text, "source": {**description.text["source"], "vocabulary": list("dcba")}}
+    path = tmp_path / "swapped.safetensors"
+    bundle.write(path, state, dataclasses.replace(description, text=swapped))
+    with pytest.raises(BundleError, match="vocabulary"):
+        load_translator(path)
+
+
+def test_padding_does_not_change_an_answer(text_lines, tmp_path):
+    """Images of other widths in the batch leave an image's answer as it is."""
+    run = train(text_lines, tmp_path, epochs=2, height=16)
+    translator = load_translator(run.best, "cpu")
+    paths = [str(text_lines.parent / f"{i}.png") for i in range(80, 90)]
+    together = translator.translate(paths, beams=2).results
+    for path, result in zip(paths, together, strict=True):
+        alone = translator.translate([path], beams=2).results[0]
+        assert alone.text == result.text
+        assert alone.answers[0].score == pytest.approx(result.answers[0].score, abs=1e-4)
+
+
+def test_beams_and_answers_have_a_range(text_run):
+    translator = load_translator(text_run.best, "cpu")
+    for options in ({"beams": 0}, {"beams": 2, "best": 3}, {"beams": len(translator.target)}):
+        with pytest.raises(UsageError, match="beams"):
+            translator.translate(["ab"], **options)
+
+
+def test_a_source_that_is_too_long_has_an_error(text_run):
+    translator = load_translator(text_run.best, "cpu")
+    long, short = translator.translate(["a" * 2000, "ab"]).results
+    assert "more than the 1,024 that this model reads" in long.error
+    assert long.text == ""
+    assert short.error is None

@@ -1,0 +1,162 @@
+"""The images of a run: read ahead before torch is imported, and compared when a run is resumed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from conftest import COLORS, Messages, make_images
+from exact_resume import outcome, start_and_crash
+
+from striate import bundle
+from striate.api import resume_training, run_training
+from striate.errors import DataError
+from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.classification.data import ImageData
+from striate.tasks.classification.task import Classification
+from striate.training.run import train
+from striate.transforms import preprocess
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """How often each file has been decoded."""
+    times = Counter()
+
+    def counted(decoder):
+        def wrapper(source, *arguments, **options):
+            times[str(source)] += 1
+            return decoder(source, *arguments, **options)
+
+        return wrapper
+
+    for name in ("decode", "open_image"):
+        monkeypatch.setattr(preprocess, name, counted(getattr(preprocess, name)))
+    return times
+
+
+def config_of(data, tmp_path, **options):
+    options = {"model": "lenet", "epochs": 1, "batch": 8, "out": str(tmp_path / "runs"), **options}
+    return ClassificationConfig(str(data), **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"imgsz": 80}])
+def test_no_file_is_decoded_twice_and_the_weights_are_those_without_reading_ahead(
+    options, colors, tmp_path, monkeypatch, decoded
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("striate.data.images.decoded._CLOCK_NS", 0)  # the files of this test are new
+    run = run_training(config_of(colors, tmp_path, **options))
+    names = [name for split in ("train", "val") for name in run.task.dataset.splits[split].names]
+    assert decoded == Counter(names)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    config = config_of(colors, tmp_path, **options)
+    other = train(Classification, config, ImageData(config))
+    assert bundle.inspect(run.last).weights_sha256 == bundle.inspect(other.last).weights_sha256
+
+
+def test_what_was_read_ahead_is_not_read_again(colors, tmp_path, monkeypatch, decoded):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = config_of(colors, tmp_path)
+    opened = ImageData(config)
+    images, _ = opened.images(config.own_preprocess(None), config)
+    assert not decoded
+    with opened:
+        pass  # what has started is finished, the rest is cancelled
+    before = Counter(decoded)
+    out = np.empty((len(images), *images.shape), np.uint8)
+    assert images.read(np.arange(len(images)), out).all()
+    assert all(decoded[name] == 1 for name in images.names)
+    assert before <= decoded
+
+
+def test_the_first_step_comes_before_heavy_imports(colors, tmp_path):
+    """Data are opened and read without torch; no matplotlib, scikit-learn or torch's compiler is imported."""
+    code = f"""
+import sys
+import striate
+from striate.progress import Progress
+from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.classification.data import ImageData
+
+with ImageData(ClassificationConfig({str(colors)!r}, model="lenet", out={str(tmp_path)!r})) as opened:
+    opened.warnings()
+assert "torch" not in sys.modules
+
+class FirstStep(Progress):
+    def advance(self, done, **figures):
+        print(*sorted({{name.split(".")[0] for name in sys.modules}}), "torch._dynamo" in sys.modules)
+        raise KeyboardInterrupt
+
+try:
+    striate.train({str(colors)!r}, progress=FirstStep(), model="lenet", epochs=1, out={str(tmp_path)!r})
+except KeyboardInterrupt:
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    *loaded, compiler = done.stdout.split("\n")[0].split()
+    assert "torch" in loaded, done.stderr
+    assert not {"matplotlib", "sklearn", "scipy", "jinja2", "rich", "sympy"} & set(loaded)
+    assert compiler == "False"
+
+
+def test_too_little_to_train_on_is_an_error(tmp_path):
+    def run(data):
+        return run_training(config_of(data, tmp_path))
+
+    for name in ("red", "blue"):
+        make_images(tmp_path / "data" / name, 5, COLORS[name])
+    for path in (tmp_path / "data" / "red").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="only 1 classes have training images left"):
+        run(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "red")
+    with pytest.raises(DataError, match="it has one class, 'blue'"):
+        run(tmp_path / "data")
+    make_images(tmp_path / "two" / "a", 1, COLORS["red"])
+    make_images(tmp_path / "two" / "b", 1, COLORS["red"])
+    with pytest.raises(DataError, match="at least three images"):
+        run(tmp_path / "two")
+    assert not list((tmp_path / "runs").iterdir())  # no empty folders of runs that never began
+
+
+def test_classes_without_training_images_are_left_out_by_name(tmp_path):
+    for split, names in (("train", ("red", "blue")), ("val", ("red", "blue", "green"))):
+        for name in names:
+            make_images(tmp_path / "data" / split / name, 4, COLORS[name])
+    messages = Messages()
+    done = run_training(config_of(tmp_path / "data", tmp_path, progress=messages))
+    assert done.task.dataset.classes == ("blue", "red")
+    expected = "class 'green' has no training images: its 4 other images are left out"
+    assert expected in messages.warnings
+
+
+def test_changed_data_are_refused(few_colors, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(few_colors, copy)
+    folder = start_and_crash(copy, tmp_path, 3)
+    (copy / "red" / "000.png").unlink()
+    os.utime(copy / "red" / "001.png", (1, 1))
+    content = (copy / "red" / "002.png").read_bytes()
+    (copy / "red" / "002.png").write_bytes(content + b"!")
+    shutil.copy(copy / "blue" / "000.png", copy / "blue" / "012.png")
+    with pytest.raises(DataError) as caught:
+        resume_training(folder)
+    message = str(caught.value)
+    assert "1 missing: red/000.png" in message
+    assert "red/001.png (modified since)" in message
+    assert f"red/002.png ({len(content):,} bytes, now {len(content) + 1:,})" in message
+    assert "1 new: blue/012.png" in message
+
+
+def test_data_may_move(few_colors, uninterrupted, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(few_colors, copy)
+    folder = start_and_crash(copy, tmp_path, 3)
+    copy.rename(tmp_path / "elsewhere")
+    resume_training(folder, data=str(tmp_path / "elsewhere"))
+    assert outcome(folder) == uninterrupted

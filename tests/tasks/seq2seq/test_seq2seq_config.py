@@ -1,0 +1,99 @@
+"""The options of sequence to sequence, and the presets."""
+
+from pathlib import Path
+
+import pytest
+
+from striate.data.text.tokens import KINDS
+from striate.errors import UsageError
+from striate.tasks.seq2seq.config import PRESETS, TOKENIZERS, Seq2SeqConfig
+from striate.training.config_file import parse_config
+
+
+def test_the_preset_depends_on_the_number_of_training_pairs():
+    chosen = {pairs: Seq2SeqConfig("x").filled_in(pairs) for pairs in (500, 20_000, 500_000, 5_000_000)}
+    assert [config.model for config in chosen.values()] == ["tiny", "small", "base", "large"]
+    for config in chosen.values():
+        preset = PRESETS[config.model]
+        names = ("width", "depth", "heads", "hidden", "dropout", "batch", "lr", "epochs")
+        assert [getattr(config, name) for name in names] == [getattr(preset, name) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "name"),
+    [
+        (1, "tiny"), (3_000, "tiny"), (3_001, "small"), (100_000, "small"), (100_001, "base"),
+        (1_000_000, "base"), (1_000_001, "large"), (10**9, "large"),
+    ],
+)  # fmt: skip
+def test_boundaries_of_the_presets(pairs, name):
+    assert Seq2SeqConfig("x").filled_in(pairs).model == name
+
+
+def test_given_options_replace_those_of_the_preset():
+    own = Seq2SeqConfig("x", width=64, dropout=0.0, model="large").filled_in(500)
+    assert (own.width, own.dropout, own.depth) == (64, 0.0, PRESETS["large"].depth)
+    assert own.filled_in(500) == own
+    assert Seq2SeqConfig("x", sched="noam").filled_in(500).lr == 1.0  # a factor on the paper's rate
+
+
+def test_invalid_options_are_refused():
+    with pytest.raises(UsageError, match="unknown value for --tokenizer 'charakters': did you mean charact"):
+        Seq2SeqConfig("x", tokenizer="charakters")
+    with pytest.raises(UsageError, match="the number of steps is not known in advance"):
+        Seq2SeqConfig("x", budget="5m", warmup=4000)
+    with pytest.raises(UsageError, match="the number of steps is not known in advance"):
+        Seq2SeqConfig("x", budget="5m", sched="noam")
+    with pytest.raises(UsageError, match=r"--label-smoothing 1\.0: it must be at least 0 and below 1"):
+        Seq2SeqConfig("x", label_smoothing=1.0)
+    with pytest.raises(UsageError, match="--channels 2: images are grayscale"):
+        Seq2SeqConfig("x", channels=2)
+    with pytest.raises(UsageError, match="unknown value for --encoder 'resnet21': did you mean resnet"):
+        Seq2SeqConfig("x", encoder="resnet21")
+
+
+def test_data_may_be_one_path_or_several():
+    for data in ("a.tsv", Path("a.tsv"), ("a.tsv",), ["a.tsv"]):
+        assert Seq2SeqConfig(data).data == ("a.tsv",)
+    assert Seq2SeqConfig(["a.en", Path("a.de")]).data == ("a.en", "a.de")
+    assert Seq2SeqConfig(("a.en", "a.de")).source == "a.en a.de"
+
+
+def test_the_tokenizers_are_those_of_the_data():
+    assert TOKENIZERS == KINDS
+
+
+def test_the_run_is_named_after_its_data_and_preset():
+    assert Seq2SeqConfig("some/words.tsv").filled_in(10).run_name == "words-tiny"
+    assert Seq2SeqConfig(("train.en", "train.de"), model="base").filled_in(10).run_name == "train-base"
+    assert Seq2SeqConfig("x", name="mine").run_name == "mine"
+
+
+def test_old_names_are_read_with_a_note():
+    old = {"tokens": "bytes", "source_tokens": "words", "target_tokens": "characters", "vocab": 90}
+    config, notes = Seq2SeqConfig.from_user({"data": "x", **old, "joint": False, "check": True})
+    assert (config.tokenizer, config.source_tokenizer, config.target_tokenizer) == (
+        "bytes", "words", "characters",
+    )  # fmt: skip
+    assert (config.vocab_size, config.shared_vocab, config.sanity_check) == (90, False, True)
+    assert len(notes) == 6
+    assert "--tokens is now called --tokenizer; the old name will be removed in the next release" in notes
+
+
+def test_0_means_the_default_as_in_older_runs():
+    zeros = dict.fromkeys(
+        ("width", "depth", "heads", "hidden", "encoder_channels", "epochs", "batch", "lr"), 0
+    )
+    assert Seq2SeqConfig("x", **zeros) == Seq2SeqConfig("x")
+
+
+def test_it_survives_config_yaml():
+    config = Seq2SeqConfig(("a.en", "a.de"), languages=("en", "de"), shared_vocab=False, vocab_size=500)
+    assert parse_config(Seq2SeqConfig, config.to_json()) == config
+
+
+def test_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = Seq2SeqConfig(("a.en", "b/c.de"), encoder_from="net.safetensors").absolute()
+    assert config.data == (str(tmp_path / "a.en"), str(tmp_path / "b/c.de"))
+    assert config.encoder_from == str(tmp_path / "net.safetensors")

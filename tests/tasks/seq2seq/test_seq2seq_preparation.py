@@ -1,0 +1,138 @@
+"""Tokenizers, examples, network and bundle header of a run on pairs."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from text_runs import SMALL, Messages, config, train
+
+import striate
+from striate import bundle
+from striate.bundle import Description
+from striate.data.text.pairs import Pairs
+from striate.errors import DataError, UsageError
+from striate.inference.translator import load_translator
+from striate.tasks.seq2seq.config import Seq2SeqConfig
+from striate.tasks.seq2seq.preparation import digests, train_tokenizers
+from striate.tasks.seq2seq.task import Seq2Seq
+from striate.training.distributed import SINGLE
+from striate.training.profile import OFF
+from striate.training.task import Context
+from striate.transforms.preprocess import Preprocess
+
+CONTEXT = Context(torch.device("cpu"), SINGLE, Messages(), OFF)
+
+
+def prepared(data, tmp_path, resumed=None, **options):
+    """A task after `prepare`."""
+    chosen = config(data, tmp_path, **options)
+    with chosen.open_data() as pairs:
+        task = Seq2Seq(chosen, pairs, CONTEXT)
+        task.setup = task.prepare(resumed)
+        return task
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    """A bundle of an image classifier with random weights."""
+    torch.manual_seed(7)
+    network = striate.models.build("resnet20", num_classes=5, in_channels=1)
+    preprocess = Preprocess.for_size(32, 1, resize="letterbox")
+    arguments = {"num_classes": 5, "in_channels": 1}
+    description = Description("classification", "resnet20", arguments, tuple("abcde"), preprocess)
+    bundle.write(tmp_path / "classifier.safetensors", network, description)
+    return network, description
+
+
+def test_an_encoder_starts_from_a_classifier(text_lines, classifier, tmp_path):
+    """With its weights and its preprocessing."""
+    network, description = classifier
+    options = {"encoder_from": str(tmp_path / "classifier.safetensors")}
+    ready = prepared(text_lines, tmp_path, **options)
+    assert ready.translator.description.preprocess == description.preprocess
+    own = ready.translator.network.state_dict()
+    loaded = [name for name in own if name.startswith("front.network.")]
+    assert len(loaded) > 50
+    for name in loaded:
+        assert torch.equal(own[name], network.state_dict()[name.removeprefix("front.network.")]), name
+    run = train(text_lines, tmp_path, epochs=1, **options)
+    image = str(text_lines.parent / "85.png")
+    assert load_translator(run.best, "cpu").translate(image).results[0].error is None
+
+
+def test_only_a_classifier_can_be_the_encoder(text_lines, text_run, tmp_path):
+    with pytest.raises(UsageError, match="it is a text_to_text, not an image classifier"):
+        prepared(text_lines, tmp_path, encoder_from=str(text_run.best))
+
+
+def test_sentences_share_one_vocabulary(tmp_path):
+    pytest.importorskip("sentencepiece")
+    words = ["the", "a", "dog", "cat", "man", "woman", "runs", "sits", "reads", "in", "on", "park", "bench"]
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 300), ("val", 20)):
+        text = "".join(" ".join(rng.choice(words, 8)) + "\n" for _ in range(count))
+        (tmp_path / f"{split}.en").write_text(text, "utf-8")
+        (tmp_path / f"{split}.xx").write_text(text.upper(), "utf-8")
+    chosen = Seq2SeqConfig((tmp_path / "train.en", tmp_path / "train.xx"), vocab_size=90, **SMALL)
+    with chosen.open_data() as pairs:
+        ready = Seq2Seq(chosen, pairs, CONTEXT)
+        ready.prepare(None)
+    translator = ready.translator
+    assert translator.source == translator.target
+    assert translator.source.kind == "sentencepiece"
+    network = translator.network
+    assert network.embed.embedding.weight is network.decoder.embed.embedding.weight
+    assert "one vocabulary" in ready.tokenizers
+    assert {name: len(split) for name, split in pairs.splits.items()} == {"train": 300, "val": 20}
+
+
+def test_the_tokenizer_of_each_side():
+    pairs = Pairs(("a b", "c"), (("x",), ("y", "z")), ("1", "2"))
+
+    def kinds(**options):
+        source, target, message = train_tokenizers(config("x", ".", **options), pairs, images=False)
+        return source.kind, target.kind, source == target, message
+
+    assert kinds()[:3] == ("characters", "characters", False)  # only sentencepiece shares by default
+    assert kinds(shared_vocab=True) == (
+        "characters", "characters", True, "tokenizer: characters, one vocabulary of 11 ids for both sides",
+    )  # fmt: skip
+    assert kinds(tokenizer="words", target_tokenizer="bytes")[:2] == ("words", "bytes")
+    with pytest.raises(UsageError, match="--shared-vocab with words and bytes"):
+        kinds(source_tokenizer="words", target_tokenizer="bytes", shared_vocab=True)
+
+
+def test_resuming_restores_the_tokenizers_of_the_checkpoint(reversed_words, tmp_path):
+    ready = prepared(reversed_words, tmp_path)
+    facts = {"description": ready.setup.description.to_json()}
+    again = prepared(reversed_words, tmp_path, resumed=facts, tokenizer="bytes")
+    assert again.translator.source == ready.translator.source
+    assert again.translator.target == ready.translator.target
+    assert again.setup.description == ready.setup.description
+    assert again.tokenizers == ""  # it was shown at the start
+
+
+def test_the_digest_of_images_follows_their_files(text_lines, tmp_path):
+    (tmp_path / "lines.csv").write_bytes(text_lines.read_bytes())
+    for path in text_lines.parent.glob("*.png"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+
+    def found():
+        with config(tmp_path / "lines.csv", tmp_path).open_data() as pairs:
+            return digests(pairs)
+
+    before = found()
+    assert {name: count for name, (count, _) in before.items()} == {"train": 71, "val": 10, "test": 10}
+    assert found() == before
+    os.utime(tmp_path / "3.png", ns=(0, 0))
+    changed = [name for name, value in found().items() if value != before[name]]
+    assert changed == ["train"]
+
+
+def test_nothing_readable_ends_the_run(text_lines, tmp_path):
+    (tmp_path / "lines.csv").write_text("path,text,split\n" + "a.png,x,train\nb.png,y,val\n", "utf-8")
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(DataError, match="no image can be read"):
+        prepared(tmp_path / "lines.csv", tmp_path)

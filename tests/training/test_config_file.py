@@ -1,0 +1,71 @@
+"""config.yaml: values of format 1 are converted, and what cannot be read is refused."""
+
+import pytest
+
+from striate.errors import UsageError
+from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.seq2seq.config import Seq2SeqConfig
+from striate.training.config_file import parse_config, read_config
+
+
+def written(folder, text):
+    (folder / "config.yaml").write_text(text, "utf-8")
+    return folder
+
+
+def test_format_1_has_no_task_and_splits_batches_with_accumulate(tmp_path):
+    values = read_config(written(tmp_path, "data: digits\nmodel: lenet\naccumulate: 4\n"))
+    expected = {"task": "classification", "micro_batches": 4, "accumulate": 1}
+    assert values == {"data": "digits", "model": "lenet", **expected}
+    assert parse_config(ClassificationConfig, values) == ClassificationConfig(
+        "digits", model="lenet", micro_batches=4
+    )
+
+
+def test_format_1_of_pairs_has_other_names_of_options(tmp_path):
+    text = """
+data: [pairs.tsv]
+tokens: words
+source_tokens: null
+target_tokens: characters
+vocab: 100
+joint: false
+check: true
+encoder_channels: 0
+accumulate: 1
+languages: [en, de]
+"""
+    values = read_config(written(tmp_path, text))
+    assert values["task"] == "seq2seq"
+    assert parse_config(Seq2SeqConfig, values) == Seq2SeqConfig(
+        "pairs.tsv", tokenizer="words", target_tokenizer="characters", vocab_size=100, shared_vocab=False,
+        sanity_check=True, languages=("en", "de"),
+    )  # fmt: skip
+
+
+def test_format_2_is_read_as_written(tmp_path):
+    text = "format: 2\ntask: classification\ndata: digits\naccumulate: 4\nmicro_batches: 2\n"
+    values = read_config(written(tmp_path, text))
+    assert values == {"task": "classification", "data": "digits", "accumulate": 4, "micro_batches": 2}
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="a newer Striate wrote it"):
+        read_config(written(tmp_path, "format: 3\ndata: digits\n"))
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "just text", "a: [", "format: two\n"])
+def test_a_damaged_file_is_refused(tmp_path, text):
+    with pytest.raises(UsageError, match=r"config\.yaml is damaged"):
+        read_config(written(tmp_path, text))
+
+
+def test_bytes_that_are_not_text_are_refused(tmp_path):
+    (tmp_path / "config.yaml").write_bytes(b"data: \xff\xfe")
+    with pytest.raises(UsageError, match=r"config\.yaml is damaged"):
+        read_config(tmp_path)
+
+
+def test_an_unknown_option_is_refused():
+    with pytest.raises(UsageError, match="unknown option 'modl': did you mean model"):
+        parse_config(ClassificationConfig, {"data": "digits", "modl": "lenet"})
