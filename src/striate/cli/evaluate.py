@@ -20,7 +20,7 @@ _text = partial(typer.Option, rich_help_panel="Sequence to sequence")
 # Options that `seq2seq evaluate` shares.
 Split = Annotated[str, typer.Option(help=_SPLIT)]
 Report = Annotated[str | None, typer.Option(help="Folder for an HTML report.")]
-Source = Annotated[str | None, _text("--from", help="File extension of the source, in a folder.")]
+Source = Annotated[str | None, _text("--from", help="File extension of the source, in a folder of pairs.")]
 Target = Annotated[str | None, _text("--to", help="File extension of the target.")]
 Beam = Annotated[int | None, _text(help="Beam size; 1 for greedy search.", min=1, show_default="1")]
 Shuffled = Annotated[bool | None, _text("--shuffled", help="Control: score against shuffled references.")]

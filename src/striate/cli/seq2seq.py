@@ -13,7 +13,7 @@ from striate.tasks.seq2seq.config import Seq2SeqConfig
 
 _FORMS = (
     "A .tsv of source<TAB>target (further columns are additional references), two line-aligned text files, a "
-    "folder of either for each split, or a .csv of path,text[,split] for images."
+    "folder with such files for each split, or a .csv of path,text[,split] for images."
 )
 _FROM = typer.Option(
     "--from", help="File extension of the source, in a folder of parallel files.", rich_help_panel="Data"

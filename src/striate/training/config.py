@@ -72,7 +72,7 @@ class Optimization(Options):
     lr: float | None = option(None, "Peak learning rate", above=0)
     sched: str = option("cosine", "Learning rate schedule", choices=SCHEDULES)
     milestones: str = option(
-        "0.5,0.75", "For --sched step: drops of the learning rate, as fractions of the run; 1/75: every 75th"
+        "0.5,0.75", "For --sched step: when the rate drops, as fractions of the run; 1/75: after each 75th"
     )
     gamma: float = option(0.1, "Factor for the learning rate at each milestone", above=0, maximum=1)
     warmup: float = option(

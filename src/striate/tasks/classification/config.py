@@ -41,14 +41,14 @@ class ImageOptions(DataOptions):
     )
     normalize: str = option(
         "auto", "Normalization: auto (that of the weights), imagenet, half (mean 0.5 and standard deviation "
-        "0.5), vgg (subtract the mean only, from 0 to 255)", choices=("auto", "imagenet", "half", "vgg"),
+        "0.5), vgg (only subtract the mean, in 0 to 255)", choices=("auto", "imagenet", "half", "vgg"),
     )  # fmt: skip
     augment: str | Callable[..., Any] = option(
         "auto", "Data augmentation", choices="striate.tasks.classification.config:AUGMENT"
     )
     views: int = option(
-        0, "Cached augmentations per image: frozen layers run once for each of them; 0 for new ones in every "
-        "epoch (--transfer head and append use no augmentation by default)", minimum=0,
+        0, "Augmented versions of each image to cache; frozen layers run once for each. 0: new versions in "
+        "every epoch (--transfer head and append use no augmentation by default)", minimum=0,
     )  # fmt: skip
     lighting: float = option(
         0.0, "PCA colour augmentation (AlexNet): standard deviation; 0 for none", minimum=0
@@ -79,7 +79,7 @@ class NetworkOptions(Options):
     )  # fmt: skip
     last_layers: int = option(2, "Number of stages that --transfer last trains", minimum=1)
     drop_path: float = option(
-        0.0, "Stochastic depth: drop rate of the last residual block, linear over depth", minimum=0, below=1
+        0.0, "Stochastic depth: drop rate of the last block; rising linearly with depth", minimum=0, below=1
     )
 
 
