@@ -77,7 +77,7 @@ def fit(folder: Path, **options: Any) -> Call:
     try:
         config = find("striate.tasks.classification.config:ClassificationConfig")(**options)
     except ImportError:
-        return functools.partial(_fit_before, run, options, steps)
+        return _fit_before(run, options, steps)
     from in_memory import make_training, noise, random_network
 
     from striate.kernels import prepare
@@ -93,7 +93,7 @@ def fit(folder: Path, **options: Any) -> Call:
     return call
 
 
-def _fit_before(run: Any, options: dict[str, Any], steps: int) -> None:
+def _fit_before(run: Any, options: dict[str, Any], steps: int) -> Call:
     """`fit` with the engine of before."""
     import numpy as np
     import torch
@@ -108,16 +108,20 @@ def _fit_before(run: Any, options: dict[str, Any], steps: int) -> None:
         return in_memory(pixels, rng.integers(0, 10, count), ("noise",) * count, ())
 
     train = noise(images, preprocess.canvas_size if cropped else preprocess.size)
-    torch.manual_seed(config.seed)
-    more = {}
+    val, more = noise(2, preprocess.size), {}
     if find("striate.models:MODELS")[config.model].sizes == "argument":
         more["input_size"] = preprocess.size
-    build = find("striate.models:build")
-    network = build(config.model, num_classes=10, in_channels=preprocess.channels, **more)
-    network = find("striate.device:placed")(network, device)
-    state = find("striate.training.state:TrainState").fresh(network, config, device)
-    job, epochs = find("striate.training.loop:Job"), find("striate.training.schedule:Epochs")
-    run(state, job(preprocess, train, noise(2, preprocess.size), config, device, epochs(config, images)))
+    build, placed = find("striate.models:build"), find("striate.device:placed")
+    state, job = find("striate.training.state:TrainState"), find("striate.training.loop:Job")
+    epochs = find("striate.training.schedule:Epochs")
+
+    def call() -> None:
+        torch.manual_seed(config.seed)
+        network = placed(build(config.model, num_classes=10, in_channels=preprocess.channels, **more), device)
+        fresh = state.fresh(network, config, device)
+        run(fresh, job(preprocess, train, val, config, device, epochs(config, images)))
+
+    return call
 
 
 def run_images(folder: Path) -> Call:

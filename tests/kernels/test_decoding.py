@@ -4,29 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_transformer import random_tokens, text_to_text
 
 from striate.errors import LayoutError
 from striate.kernels import prepare
 from striate.kernels.decoding import IncrementalDecoder
 from striate.kernels.prepacking import prepack
-from striate.models.seq2seq import TextToText
 
 CPU = torch.device("cpu")
-
-
-def text_to_text(seed=0, **arguments):
-    torch.manual_seed(seed)
-    network = TextToText(13, 11, width=16, depth=2, heads=2, hidden=32, max_length=24, **arguments)
-    return network.eval().requires_grad_(False)
-
-
-def random_tokens(batch, length, vocab, seed=0, lengths=None):
-    """Numbers from 3 on; padding (0) after `lengths`."""
-    generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(3, vocab, (batch, length), generator=generator)
-    if lengths is not None:
-        tokens.masked_fill_(torch.arange(length) >= torch.tensor(lengths)[:, None], 0)
-    return tokens
 
 
 @settings(max_examples=15, deadline=None)

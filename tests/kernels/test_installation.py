@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from tiny_transformer import random_tokens
 from torch import nn
 
 from striate import models
@@ -47,12 +48,6 @@ def built(name, dtype=torch.float32):
     for parameter in network.parameters():  # no gain of one, no bias or classifier of zero
         nn.init.normal_(parameter, std=0.1) if parameter.ndim > 1 else parameter.data.add_(0.1)
     return network
-
-
-def random_tokens(batch, length, vocab, seed, lengths):
-    generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(3, vocab, (batch, length), generator=generator)
-    return tokens.masked_fill(torch.arange(length) >= torch.tensor(lengths)[:, None], 0)
 
 
 def inputs(network, dtype=torch.float32):

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import torch
 import yaml
 from conftest import COLORS, make_images
 from torch.distributed.run import get_args_parser
+from under_torchrun import torchrun
 
 from striate import bundle
 from striate.api import run_training
@@ -44,15 +44,8 @@ def data(tmp_path_factory):
 def out(data, tmp_path_factory):
     """The folder with the runs of torchrun's two processes."""
     out = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["--max-restarts", "1", "--monitor-interval", "0.1", PROGRAM, *data, out, json.dumps(OPTIONS)]
-    path = os.pathsep.join([str(PROGRAM.parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "STRIATE_PEER_TIMEOUT": "60", "PYTHONPATH": path
-    }  # fmt: skip
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-6000:]
-    assert (out / "passed-0").exists(), done.stderr[-6000:]
+    torchrun(PROGRAM, *data, out, json.dumps(OPTIONS))
+    assert (out / "passed-0").exists()
     return out
 
 

@@ -1,13 +1,11 @@
 """Two processes train on pairs as one does; what they do is in two_processes_seq2seq.py."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from text_runs import rows, write_reversed_words
+from under_torchrun import torchrun
 
 from striate import api, bundle
 from striate.tasks.seq2seq.config import Seq2SeqConfig
@@ -46,13 +44,8 @@ def pairs(tmp_path_factory):
 def out(pairs, text_lines, tmp_path_factory):
     """The folder of what torchrun's two processes did."""
     out = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["--max-restarts", "1", "--monitor-interval", "0.1"]
-    command += [PROGRAM, pairs, text_lines, out, json.dumps(OPTIONS), json.dumps(IMAGES)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "STRIATE_PEER_TIMEOUT": "60"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-6000:]
-    assert (out / "passed-0").exists(), done.stderr[-6000:]
+    torchrun(PROGRAM, pairs, text_lines, out, json.dumps(OPTIONS), json.dumps(IMAGES))
+    assert (out / "passed-0").exists()
     return out
 
 

@@ -4,14 +4,13 @@ Each part trains anew, so that one start of the processes serves all of them. In
 dies, and torchrun starts both again.
 """
 
-import contextlib
 import dataclasses
-import io
 import json
 import os
 import signal
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -21,8 +20,8 @@ import torch.nn.functional as F
 from conftest import Messages
 from tiny_training import CPU, PREPROCESS, make_training
 from torch import nn
+from under_torchrun import run_killed
 
-import striate.cli
 from striate import models
 from striate.api import resume_training, run_training
 from striate.data import InMemoryImages
@@ -48,16 +47,6 @@ class Torn(InMemoryImages):
 
     def read(self, which, out):
         return super().read(which, out) & ~np.isin(which, self.broken)
-
-
-@contextlib.contextmanager
-def instead(owner, name, function):
-    before = getattr(owner, name)
-    setattr(owner, name, function)
-    try:
-        yield before
-    finally:
-        setattr(owner, name, before)
 
 
 def source(n, broken=()):
@@ -189,7 +178,7 @@ def interrupted(config, expected):
         after_step(checkpointer)
 
     messages = Messages()
-    with instead(Checkpointer, "after_step", terminating), pytest.raises(TrainingInterrupted) as stop:
+    with patch.object(Checkpointer, "after_step", terminating), pytest.raises(TrainingInterrupted) as stop:
         run_training(dataclasses.replace(config, name="stopped", progress=messages))
     assert stop.value.terminated
     done = resume_training(stop.value.run.folder, messages)
@@ -216,7 +205,7 @@ def rolled_back(config):
     config = dataclasses.replace(
         config, name="rolled", rollbacks=1, batch=14, save_every=1, progress=messages
     )
-    with instead(task, "cross_entropy", infinite), instead(loop, "_rehearse", lambda *_: None):
+    with patch.object(task, "cross_entropy", infinite), patch.object(loop, "_rehearse", lambda *_: None):
         done = run_training(config)
     assert done.epochs[-1].epoch == config.epochs
     assert RANK == 1 or any("continuing from step" in line for line in messages.warnings)
@@ -229,7 +218,7 @@ def failed(config):
         if RANK == 1 and checkpointer._state.step == 2:
             raise DataError("the disk of process 1 is gone", "it was pulled out")
 
-    with instead(Checkpointer, "after_step", failing), pytest.raises(StriateError) as error:
+    with patch.object(Checkpointer, "after_step", failing), pytest.raises(StriateError) as error:
         run_training(dataclasses.replace(config, name="failed"))
     assert type(error.value) is (DataError if RANK == 1 else TrainingError)
     assert "the disk of process 1 is gone: it was pulled out" in str(error.value)
@@ -241,22 +230,6 @@ def in_time(config):
     assert done.epochs
     with init_distributed("cpu") as distributed:
         assert len(set(distributed.all_gather_object(done.epochs[-1].step))) == 1
-
-
-def killed(arguments, out):
-    """The second process dies after seven steps; torchrun starts both again."""
-    after_step = Checkpointer.after_step
-
-    def dying(checkpointer):
-        if RANK == 1 and checkpointer._state.step == 7 and not RESTARTED:
-            os.kill(os.getpid(), signal.SIGKILL)
-        after_step(checkpointer)
-
-    printed = io.StringIO()
-    with instead(Checkpointer, "after_step", dying), contextlib.redirect_stdout(printed):
-        code = striate.cli.run([*arguments, "--name", "killed", "--json"])
-    (out / f"printed-{RANK}").write_text(printed.getvalue())
-    assert code == 0, code
 
 
 def main(data, torn, out, options):
@@ -284,7 +257,7 @@ def main(data, torn, out, options):
         )
         (out / f"passed-{RANK}").touch()
     flags = [text for key, value in options.items() for text in (f"--{key.replace('_', '-')}", str(value))]
-    killed(["train", data, "--out", str(out), *flags], out)
+    run_killed(["train", data, "--out", str(out), *flags], out)
     assert not dist.is_initialized()
 
 

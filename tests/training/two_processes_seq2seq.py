@@ -3,19 +3,18 @@
 The last part loses a process, so torchrun starts both again.
 """
 
-import contextlib
 import dataclasses
-import io
 import json
 import os
 import signal
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch.distributed as dist
+from under_torchrun import run_killed
 
-import striate.cli
 from striate import api
 from striate.tasks.seq2seq.config import Seq2SeqConfig
 from striate.tasks.seq2seq.task import Seq2Seq
@@ -26,16 +25,6 @@ RANK = int(os.environ["RANK"])
 RESTARTED = os.environ["TORCHELASTIC_RESTART_COUNT"] != "0"
 
 
-@contextlib.contextmanager
-def replaced(owner, name, function):
-    before = getattr(owner, name)
-    setattr(owner, name, function)
-    try:
-        yield before
-    finally:
-        setattr(owner, name, before)
-
-
 def empty_shards(config):
     """Some steps have a single pair, so the second process has none of them, and the answers are the same."""
     seen, loss = [], Seq2Seq.loss
@@ -44,7 +33,7 @@ def empty_shards(config):
         seen.append(len(batch))
         return loss(task, module, batch, state, index)
 
-    with replaced(Seq2Seq, "loss", watched):
+    with patch.object(Seq2Seq, "loss", watched):
         api.run_training(dataclasses.replace(config, name="whole"))
     assert (0 in seen) == (RANK == 1), seen
 
@@ -58,27 +47,11 @@ def interrupted(config):
             os.kill(os.getpid(), signal.SIGTERM)
         after(checkpointer)
 
-    with replaced(Checkpointer, "after_step", after_step), pytest.raises(TrainingInterrupted) as stop:
+    with patch.object(Checkpointer, "after_step", after_step), pytest.raises(TrainingInterrupted) as stop:
         api.run_training(dataclasses.replace(config, name="interrupted"))
     assert stop.value.terminated
     done = api.resume_training(stop.value.run.folder)
     assert done.is_main == (RANK == 0)
-
-
-def killed(arguments, out):
-    """The second process dies after seven steps; torchrun starts both again."""
-    after = Checkpointer.after_step
-
-    def after_step(checkpointer):
-        if RANK == 1 and checkpointer._state.step == 7 and not RESTARTED:
-            os.kill(os.getpid(), signal.SIGKILL)
-        after(checkpointer)
-
-    printed = io.StringIO()
-    with replaced(Checkpointer, "after_step", after_step), contextlib.redirect_stdout(printed):
-        code = striate.cli.run([*arguments, "--name", "killed", "--json"])
-    (out / f"printed-{RANK}").write_text(printed.getvalue())
-    assert code == 0, code
 
 
 def main(pairs, lines, out, options, images):
@@ -93,7 +66,7 @@ def main(pairs, lines, out, options, images):
         (out / f"passed-{RANK}").touch()
     assert (out / f"passed-{RANK}").exists()  # the loss of a process is the only reason to be here again
     flags = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
-    killed(["seq2seq", "train", pairs, "--out", str(out), *flags], out)
+    run_killed(["seq2seq", "train", pairs, "--out", str(out), *flags], out)
     assert not dist.is_initialized()
 
 

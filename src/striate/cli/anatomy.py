@@ -69,6 +69,8 @@ def anatomy(
     Python: striate.anatomy.trace("vgg16")
     """
     form = _format({"json": as_json, "csv": as_csv, "markdown": as_markdown})
+    if form != "text" and (html or erf or plot):
+        raise UsageError(f"--{form} with a file", "--html, --erf and --plot print no table", "Leave one out")
     if models == ["conv"]:
         from striate.cli.anatomy_conv import calculate, compare_stacks
 

@@ -64,8 +64,8 @@ def evaluate_and_print(model: str, data: list[str], out: str | None, as_json: bo
     name = bundle.describe(bundle.path_of(model)).task
     task = entry(name)
     given = {option: value for option, value in options.items() if value is not None}
-    for option in given.keys() - {"split", "device", *task.evaluate_options}:
-        flag = f"--{_FLAGS.get(option, option)}"
+    if unknown := [option for option in given if option not in ("split", "device", *task.evaluate_options)]:
+        flag = f"--{_FLAGS.get(unknown[0], unknown[0])}"
         raise UsageError(f"{flag} with a {name} model", "it has no such option", f"Leave {flag} out")
     if len(data) > task.max_paths:
         raise UsageError(f"{len(data)} datasets", " and ".join(map(repr, data)), "Give one")

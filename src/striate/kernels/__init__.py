@@ -54,11 +54,14 @@ def prepare(network: Network, device: torch.device, *, training: bool) -> Networ
 
     if device.type == "cpu":
         allocator.keep()
+    is_sequence = False
     if "striate.models.transformer" in sys.modules:  # without it, the network has none of these layers
         from striate.kernels import installation
+        from striate.models.seq2seq import SequenceToSequence
 
         installation.install(network)
+        is_sequence = isinstance(network, SequenceToSequence)
     network = network.to(device)
-    if training:
+    if training and not is_sequence:  # its few convolutions keep the default layout
         layout.use_channels_last(network, device)
     return network

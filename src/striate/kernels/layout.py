@@ -12,10 +12,9 @@ def use_channels_last(network: nn.Module, device: torch.device) -> None:
     """Store the weights of wide convolutions with channels last, in place.
 
     oneDNN and cuDNN then need not rearrange feature maps: a training step of resnet18 takes four fifths of
-    the time on a CPU. A network as narrow as LeNet is slower that way. The few convolutions of a
-    sequence-to-sequence network keep the default layout.
+    the time on a CPU. A network as narrow as LeNet is slower that way.
     """
-    if hasattr(network, "decoder") or device.type not in ("cpu", "cuda"):  # a sequence network, or MPS
+    if device.type not in ("cpu", "cuda"):
         return
     widths = [layer.out_channels for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     if max(widths, default=0) >= _WIDE:

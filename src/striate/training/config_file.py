@@ -16,6 +16,8 @@ NAME = "config.yaml"
 CHECKPOINTS = "state"  # the folder of a run's checkpoints
 FORMAT = 2  # of config.yaml and of checkpoints; docs/compatibility.md has the policy
 
+_ZERO_IN_FORMAT_1 = ("width", "depth", "heads", "hidden", "encoder_channels", "epochs", "batch", "lr")
+
 Config = TypeVar("Config", bound=RunConfig)
 
 
@@ -44,9 +46,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 def config_from_format_1(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a configuration from before formats had numbers.
 
-    `accumulate` then was the number of parts that a batch was split into.
+    `accumulate` then was the number of parts that a batch was split into, and 0 stood for a default.
     """
-    values = dict(values)
+    values = {name: None if name in _ZERO_IN_FORMAT_1 and not v else v for name, v in values.items()}
     values.setdefault("task", "seq2seq" if "target_tokens" in values else "classification")
     values["micro_batches"], values["accumulate"] = values.get("accumulate", 1), 1
     return values

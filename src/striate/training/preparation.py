@@ -69,7 +69,8 @@ def set_up(
         is_main=distributed.is_main, task=task,
     )  # fmt: skip
     task.folder = run.folder
-    earlier = 0.0 if resumed is None else resumed.checkpoint.values["seconds"]
+    saved = None if resumed is None else resumed.checkpoint
+    earlier = 0.0 if saved is None else saved.values["seconds"]
     training = Training(
         task, setup.config, initial_state(task, setup, device),
         _schedule(task, run, lambda: earlier + time.perf_counter() - started),
@@ -79,11 +80,7 @@ def set_up(
         "given": config.absolute().to_json(), "config": setup.config.to_json(), "setup": setup.facts,
         "environment": environment(device, distributed),
     }  # fmt: skip
-    return (
-        training,
-        run,
-        Checkpointer(run, training, facts, started, None if resumed is None else resumed.checkpoint),
-    )
+    return training, run, Checkpointer(run, training, facts, started, saved)
 
 
 def _schedule(task: Task, run: TrainingRun, clock: Any) -> Schedule:

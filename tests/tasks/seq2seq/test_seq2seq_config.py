@@ -7,7 +7,7 @@ import pytest
 from striate.data.text.tokens import KINDS
 from striate.errors import UsageError
 from striate.tasks.seq2seq.config import PRESETS, TOKENIZERS, Seq2SeqConfig
-from striate.training.config_file import parse_config
+from striate.training.config_file import config_from_format_1, parse_config
 
 
 def test_the_preset_depends_on_the_number_of_training_pairs():
@@ -80,11 +80,15 @@ def test_old_names_are_read_with_a_note():
     assert "--tokens is now called --tokenizer; the old name will be removed in the next release" in notes
 
 
-def test_0_means_the_default_as_in_older_runs():
-    zeros = dict.fromkeys(
-        ("width", "depth", "heads", "hidden", "encoder_channels", "epochs", "batch", "lr"), 0
-    )
-    assert Seq2SeqConfig("x", **zeros) == Seq2SeqConfig("x")
+@pytest.mark.parametrize(
+    "name", ["width", "depth", "heads", "hidden", "encoder_channels", "epochs", "batch", "lr"]
+)
+def test_0_means_the_default_in_older_runs_only(name):
+    """Format 1 had 0 where None is now."""
+    older = config_from_format_1({"data": ["x"], "target_tokens": None, name: 0})
+    assert parse_config(Seq2SeqConfig, older) == Seq2SeqConfig("x")
+    with pytest.raises(UsageError, match="it must be"):
+        Seq2SeqConfig("x", **{name: 0})
 
 
 def test_it_survives_config_yaml():

@@ -154,12 +154,9 @@ class Seq2SeqConfig(PairOptions, TransformerOptions, Seq2SeqOptimization, RunCon
     task: Literal["seq2seq"] = option("seq2seq", "Task", in_cli=False)
 
     def __post_init__(self) -> None:
-        """Accept one path, and 0 for a default (as before 0.1 was released); then check everything."""
+        """Accept one path; then check everything."""
         paths = (self.data,) if isinstance(self.data, (str, os.PathLike)) else self.data
         object.__setattr__(self, "data", tuple(os.fspath(path) for path in paths))
-        for name in ("width", "depth", "heads", "hidden", "encoder_channels", "epochs", "batch", "lr"):
-            if getattr(self, name) == 0:
-                object.__setattr__(self, name, None)
         super().__post_init__()
 
     def check_together(self) -> None:

@@ -25,7 +25,6 @@ from striate.tasks.seq2seq.metrics import (
     translation_metrics,
 )
 from striate.tasks.seq2seq.preparation import digests, prepare
-from striate.tasks.seq2seq.report import report
 from striate.tasks.seq2seq.samples import write_samples
 from striate.tasks.seq2seq.sanity_check import require_overfit
 from striate.training.loop import norms_in_evaluation
@@ -212,6 +211,8 @@ class Seq2Seq(Task):
 
     def report(self, run: Any, evaluation: Any) -> Any:
         """The report's content."""
+        from striate.tasks.seq2seq.report import report
+
         return report(evaluation, run, model=self._best)
 
     def summary(self, run: Any, evaluation: Any) -> dict[str, Any]:
