@@ -62,7 +62,8 @@ def augment(
     row = AUGMENTATIONS[augmentation]
     crop = row.large_crop if row.large_crop and max(size) > 64 else row.crop
     num_random, cropped = _CROPS[crop]
-    out = cropped(batch, size, uniform(seed, epoch, samples, num_random), row.flip)
+    numbers = uniform(seed, epoch, samples, num_random) if num_random else np.empty(0)
+    out = cropped(batch, size, numbers, row.flip)
     if not row.transforms:
         return out
     images = out.permute(0, 3, 1, 2)
