@@ -149,7 +149,7 @@ def _print_error(
     message: str, code: int, argv: Sequence[str], what: str = "", why: str = "", fix: str = ""
 ) -> int:
     """Print an error on standard error, and with `--json` on standard output too; returns its exit code."""
-    with suppress(OSError):  # nobody may be reading
+    with suppress(OSError):  # the reader may be gone
         print(f"striate: {message}", file=sys.stderr)
     if "--json" in argv and os.environ.get("RANK", "0") == "0":  # of several processes one prints
         error = {"message": message, "what": what or message, "why": why, "fix": fix, "exit_code": code}
