@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from striate.anatomy.receptive_fields import Interval
 from striate.errors import UsageError
 from striate.files import write_atomic
+from striate.report.drawing import defaults, new_figure  # before matplotlib: imports it in any environment
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+# isort: split
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 
+@defaults()
 def effective_field(
     image: np.ndarray[Any, Any], heat: np.ndarray[Any, Any], box: tuple[Interval, Interval], title: str
 ) -> Figure:
@@ -27,12 +30,9 @@ def effective_field(
         box: first and last pixel of the receptive field, on rows and on columns; may lie outside the image.
         title: of the figure.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
     (top, bottom), (left, right) = box
     height, width = heat.shape
-    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
+    figure = new_figure(6.4, 6.4)
     axes = figure.subplots()
     axes.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     # A linear scale would show a single point, because the heat falls off like a Gaussian.
@@ -43,7 +43,7 @@ def effective_field(
     margin = 0.04 * max(height, width)
     axes.set_xlim(min(left, 0) - margin, max(right, width) + margin)
     axes.set_ylim(max(bottom, height) + margin, min(top, 0) - margin)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title.replace("$", r"\$"), fontsize=10)  # not a formula
     axes.set_xlabel(
         f"box: theoretical receptive field, {rows} x {columns} pixels; heat: square "
         f"root of the gradient\n{concentration(heat):.1%} of the pixels hold 95 % of the gradient",
@@ -59,15 +59,14 @@ def concentration(heat: np.ndarray[Any, Any], share: float = 0.95) -> float:
     return float((np.searchsorted(ranked, share * ranked[-1]) + 1) / heat.size)
 
 
+@defaults()
 def accuracy_against_cost(points: list[tuple[str, float, int, int]]) -> Figure:
     """Plot published accuracy against parameters and against multiply-accumulates.
 
     Args:
         points: name, top-1 accuracy in percent, parameters, MACs.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    figure = new_figure(11, 5)
     families = sorted({_family(name) for name, *_ in points})
     labels = ("parameters", "multiply-accumulates")
     values = ([params for *_, params, _ in points], [macs for *_, macs in points])
@@ -96,6 +95,7 @@ def _family(name: str) -> str:
     return name.split("_")[0].rstrip("0123456789")
 
 
+@defaults()
 def save(figure: Figure, path: Path) -> None:
     """Write a figure atomically, in the format of the suffix.
 

@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
+from PIL import Image
+
+from striate import sections
+from striate.report.drawing import defaults, new_figure  # before matplotlib: imports it in any environment
+
+# isort: split
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from PIL import Image
-
-from striate import sections
 
 BLUE, ORANGE, GRAY, INK = "#2563eb", "#ea580c", "#6b7280", "#1f2937"
 MAX_CLASS_NAMES = 40  # more do not fit next to a confusion matrix
@@ -57,12 +59,12 @@ def style() -> contextlib.AbstractContextManager[None]:
         "axes.titlesize": 11,
         "axes.titlelocation": "left",
     }
-    return rc_context(values)
+    return defaults(values)
 
 
 def one_plot(width: float, height: float) -> tuple[Figure, Axes]:
     """Create a figure of this size in inches, with one pair of axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = new_figure(width, height)
     return figure, figure.add_subplot()
 
 
@@ -83,7 +85,7 @@ def _draw(block: sections.Figure) -> Figure:
 
 @_draw.register
 def _curves(block: sections.Curves) -> Figure:
-    figure = Figure(figsize=(4.5 * len(block.panels), 3.2), layout="constrained")
+    figure = new_figure(4.5 * len(block.panels), 3.2)
     marker = "o" if len(block.epochs) < 3 else None
     panels = list(np.atleast_1d(figure.subplots(1, len(block.panels))))
     for axes, panel in zip(panels, block.panels, strict=True):
@@ -150,7 +152,7 @@ def _image_grid(block: sections.ImageGrid) -> Figure:
     # Inches of a cell, points of a caption, characters of its lines.
     cell, font, longest = (1.75, 9, 18) if block.columns <= 6 else (9 / block.columns, 7, 14)
     size = (cell * columns, (cell + 0.2 * lines) * rows)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(*size)
     cells: list[Axes] = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
     for axes in cells:
         axes.axis("off")
@@ -182,7 +184,7 @@ def _image_attention(block: sections.ImageAttention) -> Figure:
     weights = block.weights[:MAX_ATTENTION_IMAGES]
     height, width = block.image.shape[:2]
     size = (3.2 * min(4.0, max(1.0, width / height / 3)), 0.75 * len(weights) + 0.3)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(*size)
     cells = np.atleast_1d(figure.subplots(len(weights), 1)).flat
     for axes, weight, token in zip(cells, weights, block.target, strict=False):
         axes.imshow(block.image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")

@@ -6,9 +6,8 @@ import csv
 import io
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from striate.files import write_atomic
+from striate.report.drawing import Figure
 from striate.report.figures import BLUE, GRAY, ORANGE, one_plot, png, style
 from striate.training.lr_finder import LRSearch
 
