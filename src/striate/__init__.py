@@ -6,12 +6,12 @@ slow to import.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from striate.version import __version__
 
+TYPE_CHECKING = False  # as in `typing`, whose import takes longer than everything else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from striate import anatomy, data, metrics, models, transforms
     from striate.api import Run, evaluate, export, load, resume, train, train_seq2seq
     from striate.data.check import CheckReport, check
@@ -68,6 +68,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    import importlib
+
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name in _MODULES:

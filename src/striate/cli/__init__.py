@@ -92,6 +92,11 @@ def run(argv: Sequence[str]) -> int:
     except StriateError as error:
         return _print_error(str(error), error.exit_code, argv, error.what, error.why, error.fix)
     except typer.TyperException as error:
+        if hasattr(error, "option_name"):
+            from striate.cli.unknown_options import unknown_option
+
+            unknown = unknown_option(error, argv)
+            return _print_error(str(unknown), 2, argv, unknown.what, unknown.why, unknown.fix)
         command = f"striate {argv[0]}" if argv[0] in COMMANDS else "striate"
         what, fix = _parser_message(error, argv), f"See `{command} --help`"
         return _print_error(f"{what}. {fix}", 2, argv, what, "", fix)

@@ -12,11 +12,12 @@ import importlib
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
 from striate.errors import UsageError, unknown_name
+from striate.training.foreign_names import striate_name
 
 C = TypeVar("C", bound="Options")
 
@@ -190,9 +191,19 @@ def current_names(config: type[Options], values: Mapping[str, Any]) -> tuple[dic
             renamed = f"{flag(name)} is now called {new}"
             notes.append(f"{renamed}; the old name will be removed in the next release")
         elif name not in names:
-            raise unknown_name("option", name, names)
+            raise _unknown_option(name, names)
         found[old.get(name, name)] = value
     return found, notes
+
+
+def _unknown_option(name: str, names: Sequence[str]) -> UsageError:
+    """The error for a keyword argument, with Striate's name for it or similar names."""
+    meant, why = striate_name(name, [known.replace("_", "-") for known in names])
+    if meant:
+        option, _, value = meant.partition(" ")
+        keyword = option.replace("-", "_") + (f"={value!r}" if value else "")
+        return UsageError(f"unknown option {name!r}", f"in Striate it is {keyword}")
+    return UsageError(f"unknown option {name!r}", why) if why else unknown_name("option", name, names)
 
 
 def docstring(config: type[Options], indent: str = "        ") -> str:
