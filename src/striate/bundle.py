@@ -13,12 +13,16 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from striate.errors import BundleError, UsageError
+import numpy as np
+
+from striate import strict_json
+from striate.errors import BundleError, StriateWarning, UsageError
 from striate.files import write_atomic
 from striate.transforms.preprocess import Preprocess
 
@@ -30,6 +34,13 @@ FORMAT = 1
 _KEY = "striate"  # our entry of __metadata__
 _WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DDP and torch.compile add to every key
 _MAX_HEADER = 100_000_000  # bytes; the safetensors format has the same limit
+_NAMED = 3  # tensors in a message
+# For each floating-point type the unsigned integer of its size, and the bits of its exponent: all of them are
+# set in NaN and infinity. NumPy has no bfloat16.
+_EXPONENTS = {
+    "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80), "F32": ("<u4", 0x7F800000),
+    "F64": ("<u8", 0x7FF0000000000000),
+}  # fmt: skip
 _AGAIN = "Copy or train it again"
 _IMPORT = (
     "Give a .safetensors file that `striate train` wrote, or import a .pth with `striate weights import`"
@@ -104,12 +115,14 @@ class Inspection:
         bytes: size of the file.
         weights_sha256: SHA-256 over names, dtypes, shapes and values: equal weights have equal digests,
             whatever the header contains.
+        nonfinite: number of weights that are NaN or infinite.
     """
 
     description: Description
     tensors: dict[str, tuple[str, tuple[int, ...]]]
     bytes: int
     weights_sha256: str
+    nonfinite: int = 0
 
     @property
     def values(self) -> int:
@@ -143,6 +156,9 @@ def read(
 ) -> tuple[Description, dict[str, torch.Tensor]]:
     """Read a bundle's header and its tensors, onto any device.
 
+    Warns:
+        StriateWarning: a weight is NaN or infinite.
+
     Raises:
         BundleError: the file is missing, damaged or not a bundle.
     """
@@ -150,9 +166,37 @@ def read(
 
     description = describe(path)
     try:
-        return description, load_file(path, device=str(device))
+        state = load_file(path, device=str(device))
     except Exception as error:  # safetensors has its own classes of errors
         raise BundleError(f"cannot read {str(path)!r}", " ".join(str(error).split()), _AGAIN) from error
+    warn_if_not_finite(state, str(path))
+    return description, state
+
+
+def warn_if_not_finite(state: Mapping[str, torch.Tensor], source: str) -> str:
+    """Warn of weights that are NaN or infinite: no answer of their network is right.
+
+    Args:
+        state: tensors by name.
+        source: where they come from, for the message.
+
+    Returns:
+        The message; empty if every value is finite.
+    """
+    # A sum is not finite if a term is not; it may also overflow, so a second look counts the values.
+    suspects = {n: t for n, t in state.items() if t.is_floating_point() and not bool(t.sum().isfinite())}
+    counts = {name: int((~tensor.isfinite()).sum()) for name, tensor in suspects.items()}
+    names = [name for name, count in counts.items() if count]
+    if not names:
+        return ""
+    total = sum(tensor.numel() for tensor in state.values())
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    message = (
+        f"{sum(counts.values()):,} of {total:,} values of {source!r} are NaN or infinite "
+        f"({', '.join(names[:_NAMED])}{more}), so its answers will be wrong: train or download it again"
+    )
+    warnings.warn(message, StriateWarning, stacklevel=3)
+    return message
 
 
 def describe(path: str | os.PathLike[str]) -> Description:
@@ -176,11 +220,13 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     path = Path(path)
     header, start = _read_header(path)
     tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    digest, nonfinite = _read_through(path, tensors, start)
     return Inspection(
         description=_description(path, header),
         tensors={name: (entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()},
         bytes=path.stat().st_size,
-        weights_sha256=_weights_sha256(path, tensors, start),
+        weights_sha256=digest,
+        nonfinite=nonfinite,
     )
 
 
@@ -220,13 +266,13 @@ def add_metrics(path: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
     description = _description(path, header)
     description = dataclasses.replace(description, metrics={**description.metrics, **metrics})
     header["__metadata__"][_KEY] = _text(description)
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text = strict_json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the format requires the data to start at a multiple of 8
     write_atomic(path, len(text).to_bytes(8, "little") + text + path.read_bytes()[start:])
 
 
 def _text(description: Description) -> str:
-    return json.dumps(description.to_json(), ensure_ascii=False)
+    return strict_json.dumps(description.to_json())
 
 
 def _unwrapped(name: str) -> str:
@@ -281,13 +327,19 @@ def _description(path: Path, header: Mapping[str, Any]) -> Description:
         ) from error
 
 
-def _weights_sha256(path: Path, tensors: Mapping[str, Any], start: int) -> str:
-    digest = hashlib.sha256()
+def _read_through(path: Path, tensors: Mapping[str, Any], start: int) -> tuple[str, int]:
+    """The SHA-256 of the weights, and how many of them are NaN or infinite."""
+    digest, nonfinite = hashlib.sha256(), 0
     with path.open("rb") as file:
         for name in sorted(tensors):
             dtype, shape = tensors[name]["dtype"], tensors[name]["shape"]
             first, last = tensors[name]["data_offsets"]
             digest.update(f"{name} {dtype} {shape}\n".encode())
             file.seek(start + first)
-            digest.update(file.read(last - first))
-    return digest.hexdigest()
+            content = file.read(last - first)
+            digest.update(content)
+            if dtype in _EXPONENTS:
+                kind, mask = _EXPONENTS[dtype]
+                bits = np.frombuffer(content, kind)
+                nonfinite += int(np.count_nonzero((bits & np.array(mask, kind)) == mask))
+    return digest.hexdigest(), nonfinite

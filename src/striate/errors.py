@@ -62,6 +62,10 @@ class TrainingError(StriateError):
     exit_code = 4
 
 
+class StriateWarning(UserWarning):
+    """Something that a user of the library should know; the command line prints it in one line."""
+
+
 INTERNAL_EXIT_CODE = 70  # EX_SOFTWARE in sysexits.h: a bug of Striate, not an error of the user
 TERMINATED_EXIT_CODE = 143  # 128 + SIGTERM
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as in shells

@@ -9,9 +9,12 @@ from sklearn import metrics as sk
 
 from striate.errors import LayoutError
 from striate.metrics.classification import (
+    class_counts,
     class_scores,
     confusion_matrix,
     expected_calibration_error,
+    macro_f1,
+    predictions,
     top_k_accuracy,
     wilson_interval,
 )
@@ -89,3 +92,38 @@ def test_calibration_of_the_certain():
 def test_shapes_that_do_not_belong_together(probabilities, labels):
     with pytest.raises(LayoutError, match=r"\[n, classes\]"):
         top_k_accuracy(probabilities, labels, 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_that_are_not_finite_are_wrong(seed):
+    """As if those samples had been given a class that does not exist."""
+    scores, labels = guesses(200, 4, seed)
+    bad = np.random.default_rng(seed).permutation(200)[:60]
+    scores[bad, np.arange(60) % 4] = np.resize([np.nan, np.inf, -np.inf], 60)
+    answers = np.where(np.isin(np.arange(200), bad), -1, np.nan_to_num(scores).argmax(axis=1))
+    assert np.array_equal(predictions(scores), answers)
+    assert top_k_accuracy(scores, labels, 1) == np.mean(answers == labels)
+    assert top_k_accuracy(scores, labels, 4) == 140 / 200
+    good = np.setdiff1d(np.arange(200), bad)
+    assert expected_calibration_error(scores, labels) == expected_calibration_error(
+        scores[good], labels[good]
+    )
+    assert np.isnan(expected_calibration_error(scores[bad], labels[bad]))
+    confusion = confusion_matrix(labels, answers, 4)
+    assert np.array_equal(confusion, sk.confusion_matrix(labels[good], answers[good], labels=range(4)))
+    found = class_scores(confusion, tuple("abcd"), np.bincount(labels, minlength=4))
+    expected = sk.precision_recall_fscore_support(labels, answers, labels=range(4), zero_division=0)
+    for i, field in enumerate(("precision", "recall", "f1", "support")):
+        assert [getattr(s, field) for s in found] == pytest.approx(list(expected[i]), abs=1e-15)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_macro_f1_is_scikit_learns(seed):
+    scores, labels = guesses(40, 7, seed)
+    labels[labels == 3] = 2  # class 3 has no sample
+    scores[:, 5] = 0  # class 5 is never predicted
+    scores[:, 6], labels[labels == 6] = 0, 1  # class 6 does not occur at all
+    expected = sk.f1_score(labels, scores.argmax(axis=1), average="macro", zero_division=0)
+    assert macro_f1(class_counts(scores, labels)) == pytest.approx(expected, abs=1e-15)
+    parts = class_counts(scores[:15], labels[:15]) + class_counts(scores[15:], labels[15:])
+    assert macro_f1(parts) == pytest.approx(expected, abs=1e-15)

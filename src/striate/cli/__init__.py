@@ -7,17 +7,26 @@ what it needs, so `striate --help` never loads torch.
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import typer
 
-from striate.errors import INTERNAL_EXIT_CODE, INTERRUPTED_EXIT_CODE, StriateError, unknown_name
+from striate import strict_json
+from striate.errors import (
+    INTERNAL_EXIT_CODE,
+    INTERRUPTED_EXIT_CODE,
+    StriateError,
+    StriateWarning,
+    unknown_name,
+)
 from striate.kernels import preload
 
 
@@ -83,6 +92,8 @@ def run(argv: Sequence[str]) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     if _COMPLETE in os.environ:
         return _complete()
+    show = warnings.showwarning
+    warnings.showwarning = partial(_show_warning, show)
     try:
         argv = _current_names(argv)
         if argv[0] in _NEED_TORCH and "--help" not in argv:
@@ -113,6 +124,16 @@ def run(argv: Sequence[str]) -> int:
         what = f"internal error: {type(error).__name__}: {' '.join(str(error).split())}"
         fix = "This is a bug in Striate: please report it, with the traceback that STRIATE_DEBUG=1 shows"
         return _print_error(f"{what}. {fix}", INTERNAL_EXIT_CODE, argv, what, "", fix)
+    finally:
+        warnings.showwarning = show
+
+
+def _show_warning(show: Callable[..., None], message: Warning, kind: type[Warning], *where: Any) -> None:
+    """Print a warning of Striate in one line, without the place in the code."""
+    if issubclass(kind, StriateWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        show(message, kind, *where)
 
 
 def _repair_streams() -> None:
@@ -159,7 +180,7 @@ def _print_error(
     if "--json" in argv and os.environ.get("RANK", "0") == "0":  # of several processes one prints
         error = {"message": message, "what": what or message, "why": why, "fix": fix, "exit_code": code}
         with suppress(OSError):
-            print(json.dumps({"error": error}, indent=2), flush=True)
+            print(strict_json.dumps({"error": error}, indent=2, ascii_only=True), flush=True)
     return code
 
 

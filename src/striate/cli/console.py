@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from striate import strict_json
 from striate.progress import Progress
 
 if TYPE_CHECKING:
@@ -60,10 +60,14 @@ def watching() -> Iterator[Progress]:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object, the only thing on standard output."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
-    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-        text = json.dumps(value, indent=2)  # JSON must escape file names that are not UTF-8
-    print(text)
+    print(strict_json.dumps(value, indent=2))
+
+
+def no_answer(error: str) -> str:
+    """Why a source has no answer, in the place of the answer."""
+    from striate.inference.classifier import NOT_FINITE
+
+    return f"no answer: {error}" if error == NOT_FINITE else f"cannot be read: {error}"
 
 
 def percent(share: float) -> str:
@@ -99,7 +103,8 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
     out = Console(highlight=False)
     low, high = evaluation.top1_ci
     for metric, value in evaluation.shown.items():
-        text = f"{metric.label} {percent(value) if metric.format.endswith('%') else f'{value:.4f}'}"
+        number = percent(value) if metric.format.endswith("%") else f"{value:.4f}"
+        text = f"{metric.label} {'undefined' if value != value else number}"
         if metric.name == "top1":
             interval = f"95 % interval {percent(low)} to {percent(high)}"
             text = f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what} ({interval})"

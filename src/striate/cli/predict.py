@@ -36,7 +36,7 @@ def predict(
     workers: Workers = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-) -> None:
+) -> int:
     """Classify images, or recognize the text in them. If an image cannot be read, the reason is printed.
 
     Python: striate.load("runs/flowers-resnet18").predict("rose.jpg").top(5)
@@ -67,8 +67,13 @@ def predict(
             readable = any(result.error is None for result in results)
         else:
             readable = _print(results, header if as_csv else None, min(60, max(map(len, paths))))
-    if not readable:
-        raise DataError(f"none of {len(paths)} images could be read")
+    if readable:
+        return 0
+    error = DataError(f"none of {len(paths)} images could be read")
+    if not as_json:
+        raise error
+    print(f"striate: {error}", file=sys.stderr)  # the results are the one JSON object
+    return error.exit_code
 
 
 def _listed() -> list[str]:
@@ -77,6 +82,8 @@ def _listed() -> list[str]:
 
 def _print(results: Iterable[_Result], header: list[str] | None, width: int) -> bool:
     """Print a line per image, or CSV if there is a header; returns whether any image could be read."""
+    from striate.cli.console import no_answer
+
     write_row, readable = csv.writer(sys.stdout, lineterminator="\n").writerow, False
     if header is not None:
         write_row(["path", "error", *header])
@@ -85,8 +92,7 @@ def _print(results: Iterable[_Result], header: list[str] | None, width: int) -> 
         if header is not None:
             write_row([result.path, result.error or "", *result.cells])
         else:
-            answer = result.text if result.error is None else f"cannot be read: {result.error}"
-            print(f"{result.path:{width}}  {answer}")
+            print(f"{result.path:{width}}  {no_answer(result.error) if result.error else result.text}")
     return readable
 
 

@@ -76,9 +76,11 @@ def translate(
 
 
 def _print_answers(result: Translation, n_best: int, *, named: bool) -> None:
+    from striate.cli.console import no_answer
+
     name = f"{result.source}  " if named else ""
     if result.error is not None:
-        print(f"{name}cannot be read: {result.error}")
+        print(f"{name}{no_answer(result.error)}")
     elif n_best == 1:
         print(f"{name}{result.text}", flush=True)
     else:

@@ -111,7 +111,7 @@ def inspect(
         listed = {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in found.tensors.items()}
         header = {
             "path": str(path), "bytes": found.bytes, "weights_sha256": found.weights_sha256,
-            "parameters": found.values,
+            "parameters": found.values, "nonfinite": found.nonfinite,
         }  # fmt: skip
         print_json({**header, **found.description.to_json(), "tensors": listed})
         return
@@ -122,6 +122,7 @@ def inspect(
         "network": f"{description.architecture} {description.arguments}",
         "values": f"{found.values:,} in {len(found.tensors)} tensors",
         "weights": f"SHA-256 {found.weights_sha256}",
+        **({"warning": f"{found.nonfinite:,} values are NaN or infinite"} if found.nonfinite else {}),
         **(_text_facts(description.text) if description.text else {}),
         **({"classes": f"{len(classes)}: {', '.join(classes)}"} if classes else {}),
         **(_image_facts(description.preprocess) if description.preprocess else {}),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from striate import strict_json
 from striate.exporters import Parity
 from striate.files import new_folder
 from striate.inference.generation import greedy
@@ -151,7 +152,7 @@ def export(
         )  # fmt: skip
         torch.export.save(step_program, programs / STEP)
         shape = {"layers": layers, "heads": heads, "room": room, "width": width}
-        (programs / SHAPE).write_text(json.dumps(shape), "utf-8")
+        (programs / SHAPE).write_text(strict_json.dumps(shape), "utf-8")
 
 
 @torch.inference_mode()

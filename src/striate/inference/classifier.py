@@ -22,13 +22,14 @@ from striate.data import Images, InMemoryImages
 from striate.data.images.base import Indices
 from striate.data.images.loader import stream
 from striate.device import choose as choose_device
-from striate.errors import BundleError, DecodeError, LayoutError
+from striate.errors import BundleError, DataError, DecodeError, LayoutError
 from striate.kernels import prepare
 from striate.kernels.folding import fold
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Uint8Array
 from striate.transforms.preprocess import Preprocess
 
+NOT_FINITE = "its scores are not finite (NaN or infinite)"  # the error of a prediction without an answer
 Picture = str | os.PathLike[str] | Uint8Array | Image.Image
 
 
@@ -48,7 +49,7 @@ class Prediction:
         path: of the image; `array` for an image in memory.
         classes: the model's class names.
         probabilities: float64 `[classes]`, summing to 1; empty if there is an error.
-        error: why the image cannot be read, in one line; None if it can.
+        error: why the image cannot be read or has no answer, in one line; None if it has one.
     """
 
     path: str
@@ -103,9 +104,14 @@ class Classifier:
 
         Raises:
             DecodeError: the file cannot be read. (`predict_many` returns such errors instead.)
+            DataError: the scores are not finite.
             LayoutError: the array is not laid out like that, or is no image at all.
         """
         prediction = next(self.predict_many([source], workers=1))
+        if prediction.error == NOT_FINITE:
+            raise DataError(
+                f"cannot classify {prediction.path!r}", NOT_FINITE, "Use another model: this one is damaged"
+            )
         if prediction.error is not None:
             raise DecodeError(f"cannot decode {prediction.path!r}", prediction.error)
         return prediction
@@ -178,8 +184,10 @@ class Classifier:
         for path, image in prepared:
             if isinstance(image, DecodeError):
                 yield Prediction(path, self.classes, nothing, image.why)
-            else:
-                yield Prediction(path, self.classes, next(rows))
+                continue
+            row: npt.NDArray[np.float64] = next(rows)
+            finite = bool(np.isfinite(row).all())
+            yield Prediction(path, self.classes, row if finite else nothing, None if finite else NOT_FINITE)
 
 
 def read_image(source: Picture, preprocess: Preprocess) -> tuple[str, Uint8Array | DecodeError]:
@@ -266,6 +274,9 @@ def logits(
 
 
 def softmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """exp(x) / sum(exp(x)) along the last axis, in float64."""
-    powers = np.exp(scores.astype(np.float64) - scores.max(axis=-1, keepdims=True))
-    return cast(npt.NDArray[np.float64], powers / powers.sum(axis=-1, keepdims=True))
+    """exp(x) / sum(exp(x)) along the last axis, in float64; NaN if a score is not finite."""
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(scores.astype(np.float64) - scores.max(axis=-1, keepdims=True))
+        shares = powers / powers.sum(axis=-1, keepdims=True)
+    shares[~np.isfinite(scores).all(axis=-1)] = np.nan
+    return cast(npt.NDArray[np.float64], shares)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from striate.metrics.classification import (
     Metric,
     class_scores,
     confusion_matrix,
+    predictions,
     wilson_interval,
 )
 from striate.progress import SILENT, Progress
@@ -82,8 +83,13 @@ class Evaluation:
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
-        """int64 `[n]`, the most probable class of each image."""
-        return cast(npt.NDArray[np.int64], self.probabilities.argmax(axis=1))
+        """int64 `[n]`, the most probable class of each image; -1 where the scores are not finite."""
+        return predictions(self.probabilities)
+
+    @property
+    def nonfinite(self) -> int:
+        """Number of images whose scores are not finite; they count as wrong."""
+        return int((self.predicted < 0).sum())
 
     @property
     def top1(self) -> float:
@@ -120,6 +126,7 @@ class Evaluation:
             "confusion": self.confusion.tolist(),
             "missing_classes": list(self.missing_classes),
             "extra_classes": self.extra_classes,
+            "nonfinite": self.nonfinite,
             "unreadable": [dataclasses.asdict(problem) for problem in self.problems],
             "notes": list(self.notes),
         }
@@ -179,7 +186,7 @@ def evaluate(
         tuple(images.names[i] for i in which), images.labels[which], probabilities, classifier.classes,
         images=ImageSubset(images, which), problems=images.problems, data=dataset.source, split=name,
     )  # fmt: skip
-    return replace(record, extra_classes=extra, notes=(*notes, *dataset.notes))
+    return replace(record, extra_classes=extra, notes=(*record.notes, *notes, *dataset.notes))
 
 
 def measure(
@@ -194,8 +201,11 @@ def measure(
     split: str,
 ) -> Evaluation:
     """All metrics from probabilities `[n, classes]` and labels `[n]`."""
-    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
-    per_class = class_scores(confusion, classes)
+    predicted = predictions(probabilities)
+    confusion = confusion_matrix(labels, predicted, len(classes))
+    per_class = class_scores(confusion, classes, np.bincount(labels, minlength=len(classes)))
+    nonfinite = int((predicted < 0).sum())
+    note = f"the scores of {nonfinite:,} of {len(labels):,} images are not finite: they count as wrong"
     metrics = {metric.name: metric.compute(probabilities, labels) for metric in METRICS}
     return Evaluation(
         data=data, split=split, n=len(labels), metrics=metrics,
@@ -203,6 +213,7 @@ def measure(
         classes=classes, per_class=per_class, confusion=confusion,
         missing_classes=tuple(score.name for score in per_class if not score.support), extra_classes={},
         problems=problems, names=names, labels=labels, probabilities=probabilities, images=images,
+        notes=(note,) if nonfinite else (),
     )  # fmt: skip
 
 

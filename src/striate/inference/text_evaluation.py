@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from striate.data.text.pairs import PairSet, open_pairs
 from striate.errors import DataError, UsageError
+from striate.inference.classifier import NOT_FINITE
 from striate.inference.evaluation import choose_split
 from striate.inference.translator import Translator, load_translator
 from striate.metrics.text import TextScores, measure
@@ -27,6 +28,7 @@ class TextEvaluation:
         answers: what the model generated.
         tokens_per_second: decoding speed.
         notes: warnings.
+        nonfinite: number of answers whose scores are not finite; they count as wrong.
     """
 
     scores: TextScores
@@ -37,6 +39,7 @@ class TextEvaluation:
     answers: tuple[str, ...] = field(repr=False)
     tokens_per_second: float
     notes: tuple[str, ...] = ()
+    nonfinite: int = 0
     task: ClassVar[Literal["seq2seq"]] = "seq2seq"
 
     def headline(self) -> dict[str, Any]:
@@ -50,6 +53,7 @@ class TextEvaluation:
             "data": self.data,
             "split": self.split,
             "tokens_per_second": self.tokens_per_second,
+            "nonfinite": self.nonfinite,
             "notes": list(self.notes),
         }
 
@@ -112,12 +116,17 @@ def measure_on(
     progress.begin("reading images" if translator.reads_images else "translating", len(pairs), "pairs")
     done = translator.translate(pairs.sources, beams=beams, progress=progress)
     progress.end()
-    readable = [i for i, result in enumerate(done.results) if result.error is None]
-    notes = [f"{r.source}: {r.error}" for r in done.results if r.error is not None]
+    # A source whose scores are not finite counts, with an empty answer; one that cannot be read does not.
+    readable = [i for i, result in enumerate(done.results) if result.error in (None, NOT_FINITE)]
+    notes = [f"{r.source}: {r.error}" for r in done.results if r.error not in (None, NOT_FINITE)]
     if not readable:
         raise DataError(f"cannot evaluate on {found.source!r}", f"no source can be read: {notes[0]}")
     pairs = pairs.take(readable)
     answers = tuple(done.results[i].text for i in readable)
+    if nonfinite := sum(done.results[i].error == NOT_FINITE for i in readable):
+        notes.append(
+            f"the scores of {nonfinite:,} of {len(readable):,} answers are not finite: they count as wrong"
+        )
     references = pairs.references
     if shuffled:
         half = len(references) // 2
@@ -126,5 +135,5 @@ def measure_on(
     scores = measure(answers, references)
     return TextEvaluation(
         scores, found.source, name, pairs.sources, references, answers, done.tokens_per_second,
-        tuple(notes),
+        tuple(notes), nonfinite,
     )  # fmt: skip

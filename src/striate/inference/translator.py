@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from striate.data.text.lines import collate_images
 from striate.data.text.tokens import Tokenizer, check_tokenizers
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DecodeError, UsageError
-from striate.inference.classifier import read_image
+from striate.inference.classifier import NOT_FINITE, read_image
 from striate.inference.generation import Hypothesis, beam, greedy
 from striate.kernels import prepare
 from striate.kernels.prepacking import prepack
@@ -60,7 +61,7 @@ class Translation:
     Attributes:
         source: the text, or the path of the image; `array` for an image in memory.
         answers: best first; empty if there is an error.
-        error: why the source cannot be read, in one line; None if it can.
+        error: why the source cannot be read or has no answer, in one line; None if it has one.
     """
 
     source: str
@@ -160,10 +161,11 @@ class Translator:
             if not len(which):
                 continue
             batch = [cast(Any, rows[i][1]) for i in which]
-            for i, hypotheses in zip(which, self._write(batch, beams, best, alpha, attention), strict=True):
+            for i, found in zip(which, self._write(batch, beams, best, alpha, attention), strict=True):
+                hypotheses = [h for h in found if math.isfinite(h.log_probability)]
                 answers = tuple(self._answer(hypothesis, attention) for hypothesis in hypotheses)
-                results[i] = Translation(rows[i][0], answers)
-                written += len(hypotheses[0].tokens) + hypotheses[0].ended
+                results[i] = Translation(rows[i][0], answers, None if answers else NOT_FINITE)
+                written += sum(len(h.tokens) + h.ended for h in hypotheses[:1])
             progress.advance(len(which))
         return Translations(tuple(results), written, time.perf_counter() - started)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -40,10 +41,11 @@ class ClassScore:
 def top_k_accuracy(probabilities: Floats, labels: Integers, k: int) -> float:
     """The share of samples whose label is among the k largest probabilities.
 
-    Ties go to the lower class index, so that the result does not depend on the sorting algorithm.
+    Ties go to the lower class index, so that the result does not depend on the sorting algorithm. A sample
+    with a score that is not finite is wrong.
 
     Args:
-        probabilities: `[n, classes]`.
+        probabilities: `[n, classes]`, or other scores.
         labels: `[n]`, class indices.
         k: at least 1; more than there are classes means all of them.
 
@@ -54,7 +56,25 @@ def top_k_accuracy(probabilities: Floats, labels: Integers, k: int) -> float:
     mine = probabilities[np.arange(len(labels)), labels][:, None]
     earlier = np.arange(probabilities.shape[1])[None, :] < labels[:, None]
     rank = (probabilities > mine).sum(axis=1) + ((probabilities == mine) & earlier).sum(axis=1)
-    return float(np.mean(rank < k))
+    return float(np.mean((rank < k) & all_finite(probabilities)))
+
+
+def all_finite(scores: Floats) -> npt.NDArray[np.bool_]:
+    """Which samples have only finite scores; the others have no answer, so they are wrong.
+
+    Args:
+        scores: `[n, classes]`.
+    """
+    return cast("npt.NDArray[np.bool_]", np.isfinite(scores).all(axis=1))
+
+
+def predictions(scores: Floats) -> npt.NDArray[np.int64]:
+    """The class with the largest score of each sample, `[n]`; -1 where a score is not finite.
+
+    Args:
+        scores: `[n, classes]`.
+    """
+    return np.where(all_finite(scores), scores.argmax(axis=1), -1)
 
 
 def wilson_interval(share: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -73,15 +93,28 @@ def wilson_interval(share: float, n: int, z: float = 1.959963984540054) -> tuple
 
 
 def confusion_matrix(truth: Integers, predicted: Integers, classes: int) -> npt.NDArray[np.int64]:
-    """Counts `[classes, classes]`: row = the true class, column = the predicted one."""
+    """Counts `[classes, classes]`: row = the true class, column = the predicted one.
+
+    A prediction of -1 is none (`predictions`); it is not counted.
+    """
+    truth, predicted = truth[predicted >= 0], predicted[predicted >= 0]
     counts = np.bincount(truth * classes + predicted, minlength=classes * classes)
     return counts.reshape(classes, classes).astype(np.int64)
 
 
-def class_scores(confusion: npt.NDArray[np.int64], names: tuple[str, ...]) -> tuple[ClassScore, ...]:
-    """Precision, recall and F1 of each class, from a confusion matrix (rows are the truth)."""
+def class_scores(
+    confusion: npt.NDArray[np.int64], names: tuple[str, ...], support: Integers | None = None
+) -> tuple[ClassScore, ...]:
+    """Precision, recall and F1 of each class.
+
+    Args:
+        confusion: the confusion matrix; rows are the true classes.
+        names: of the classes.
+        support: `[classes]`, samples of each class; None if all of them have a prediction.
+    """
     hits = np.diag(confusion).astype(float)
-    called, support = confusion.sum(axis=0), confusion.sum(axis=1)
+    called = confusion.sum(axis=0)
+    support = confusion.sum(axis=1) if support is None else support
     precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
     recall = np.divide(hits, support, out=np.zeros_like(hits), where=support > 0)
     f1 = np.divide(2 * hits, called + support, out=np.zeros_like(hits), where=called + support > 0)
@@ -91,11 +124,37 @@ def class_scores(confusion: npt.NDArray[np.int64], names: tuple[str, ...]) -> tu
     )
 
 
+def class_counts(scores: Floats, labels: Integers) -> npt.NDArray[np.int64]:
+    """Correct predictions, predictions and samples of each class, int64 `[3, classes]`.
+
+    The counts of several parts of a dataset can be added.
+
+    Args:
+        scores: `[n, classes]`.
+        labels: `[n]`.
+    """
+    predicted, classes = predictions(scores), scores.shape[1]
+    parts = (labels[predicted == labels], predicted[predicted >= 0], labels)
+    return np.stack([np.bincount(part, minlength=classes) for part in parts]).astype(np.int64)
+
+
+def macro_f1(counts: npt.NDArray[np.int64]) -> float:
+    """The mean F1 of all classes that occur, as a label or a prediction (scikit-learn's `average="macro"`).
+
+    Args:
+        counts: of `class_counts`.
+    """
+    hits, called, support = counts
+    occurs = called + support > 0
+    return float(np.mean(2 * hits[occurs] / (called + support)[occurs]))
+
+
 def expected_calibration_error(probabilities: Floats, labels: Integers, bins: int = 15) -> float:
     """How far confidence is from accuracy on average (Guo et al. 2017, arXiv:1706.04599, equation 3).
 
     Predictions are put into `bins` equal bins (low, high] by their largest probability; the gaps between a
-    bin's mean confidence and its accuracy are averaged with the bins' sizes as weights.
+    bin's mean confidence and its accuracy are averaged with the bins' sizes as weights. Predictions that are
+    not finite have no confidence and are left out; NaN if none is finite.
 
     Args:
         probabilities: `[n, classes]`.
@@ -106,6 +165,10 @@ def expected_calibration_error(probabilities: Floats, labels: Integers, bins: in
         LayoutError: shapes that do not belong together, or no samples.
     """
     _check(probabilities, labels)
+    finite = all_finite(probabilities)
+    probabilities, labels = probabilities[finite], labels[finite]
+    if not len(labels):
+        return math.nan
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -135,6 +198,7 @@ class Metric:
 METRICS = (
     Metric("top1", "top-1 accuracy", ".1%", lambda p, labels: top_k_accuracy(p, labels, 1)),
     Metric("top5", "top-5 accuracy", ".1%", lambda p, labels: top_k_accuracy(p, labels, 5), min_classes=6),
+    Metric("macro_f1", "macro F1", ".1%", lambda p, labels: macro_f1(class_counts(p, labels))),
     Metric("ece", "expected calibration error", ".3f", expected_calibration_error),
 )
 

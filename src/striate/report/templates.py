@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import striate
+from striate import strict_json
 from striate.sections import Value
 
 
@@ -35,6 +36,7 @@ def _environment() -> Environment:
         trim_blocks=True,
     )
     environment.filters["number"] = number
+    environment.policies |= {"json.dumps_function": strict_json.dumps, "json.dumps_kwargs": {}}
     environment.globals |= {"zip": zip, "version": striate.__version__}
     environment.globals |= {"subtitle": "", "cards": (), "footer": "", "full_width": False}
     return environment
@@ -44,10 +46,10 @@ def number(value: Value, spec: str = "") -> str:
     """Format a value for readers.
 
     Args:
-        value: a number; text stays unchanged and None becomes a dash.
+        value: a number; text stays unchanged, and None and NaN become a dash.
         spec: a Python format, such as `.1%` or `,d`.
     """
-    if value is None:
+    if value is None or value != value:
         return "\N{EN DASH}"
     return value if isinstance(value, str) else format(value, spec).replace("%", "\N{NO-BREAK SPACE}%")
 

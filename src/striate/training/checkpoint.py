@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from striate import strict_json
 from striate.errors import DataError
 from striate.files import write_atomic
 from striate.training.config_file import CHECKPOINTS, FORMAT, config_from_format_1
@@ -69,9 +70,9 @@ def write(
         entry = {"dtype": _DTYPES[tensors[name].dtype], "shape": list(tensors[name].shape)}
         table[name] = {**entry, "data_offsets": [at, at + len(arrays[name])]}
         at += len(arrays[name])
-    text = json.dumps({"format": FORMAT, "values": values, "facts": facts}, ensure_ascii=True)
+    text = strict_json.dumps({"format": FORMAT, "values": values, "facts": facts}, ascii_only=True)
     digest = _digest(text, table, (arrays[name] for name in table))
-    header = json.dumps({"__metadata__": {"striate-state": text, "sha256": digest}, **table}).encode()
+    header = strict_json.dumps({"__metadata__": {"striate-state": text, "sha256": digest}, **table}).encode()
     header += b" " * (-len(header) % 8)
     pieces: list[bytes | memoryview] = [len(header).to_bytes(8, "little"), header]
     pieces += [arrays[name] for name in table]

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -20,12 +21,15 @@ from striate.training.state import TrainState
 from striate.training.task import Batch, Context, Task
 from striate.training.transfer import training_mode
 
+_NONE: Indices = np.empty(0, np.int64)
+
 
 class LossNotFiniteError(TrainingError):
     """The loss or a weight is infinite or NaN; earlier checkpoints are sound.
 
     Attributes:
-        samples: int64, positions in the training data of the batch with which it happened.
+        samples: int64, positions in the training data of the batch with which it happened; empty if it
+            happened in validation.
     """
 
     def __init__(self, what: str, why: str, fix: str, samples: Indices) -> None:
@@ -213,7 +217,10 @@ def _evaluate(training: Training) -> Any:
     with training.context.stopwatch.phase("validation"):
         training.context.distributed.broadcast_buffers(network)
         metrics = task.evaluate(network)
-    return task.make_row(state, metrics, state.totals.count / seconds)
+    row = task.make_row(state, metrics, state.totals.count / seconds)
+    if not row.is_finite:
+        raise _not_finite(training, f"the validation loss is not finite after step {state.step}")
+    return row
 
 
 def _rehearse(training: Training, batch: Batch, counts: Sequence[int], terms: Sequence[int]) -> None:
@@ -254,11 +261,17 @@ def _require_finite(training: Training, step: int | None) -> None:
         return
     state = training.state
     batch = step - (state.step - state.position)  # in this epoch; earlier ones were checked at their end
-    raise LossNotFiniteError(
-        f"the loss is not finite at step {step + 1}, batch {batch + 1} of epoch {state.epoch + 1}",
+    what = f"the loss is not finite at step {step + 1}, batch {batch + 1}"
+    raise _not_finite(training, what, training.task.order(state.epoch)[batch])
+
+
+def _not_finite(training: Training, what: str, samples: Indices = _NONE) -> LossNotFiniteError:
+    state = training.state
+    return LossNotFiniteError(
+        f"{what} of epoch {state.epoch + 1}",
         f"the learning rate {state.lr:.2g} is probably too high",
         f"Try --lr {state.lr_scale * training.schedule.peak_lr / 10:.2g}, or --grad-clip 1",
-        training.task.order(state.epoch)[batch],
+        samples,
     )
 
 

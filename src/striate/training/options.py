@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import math
 import re
 import types
 import typing
@@ -72,13 +73,13 @@ class Option:
         return " and ".join(part for part in (low, high) if part)
 
     def allows(self, value: float) -> bool:
-        """Whether a number is in range; NaN never is."""
+        """Whether a number is finite and in range."""
         return (
-            (self.minimum is None or value >= self.minimum)
+            -math.inf < value < math.inf
+            and (self.minimum is None or value >= self.minimum)
             and (self.maximum is None or value <= self.maximum)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
-            and value == value
         )
 
 
@@ -155,7 +156,7 @@ def check(name: str, value: Any, declared: Option, hint: Any) -> None:
     elif float not in kinds and not isinstance(value, int):
         needed = "a whole number"
     elif not declared.allows(value):
-        needed = declared.range
+        needed = declared.range if -math.inf < value < math.inf else "a finite number"
     else:
         return
     raise UsageError(f"{flag(name)} {value}", f"it must be {needed}", "Leave it out for the default")

@@ -164,9 +164,8 @@ def _average(training: Training, run: TrainingRun) -> None:
     if count > 1:
         averaged = ema.average_checkpoints(paths) if distributed.is_main else None
         state.evaluated_network.load_state_dict(distributed.broadcast_tensors(averaged))
-        best = state.best_row
         row = replace(state.rows[-1], **training.task.evaluate(state.evaluated_network))
-        better = row.monitored > best.monitored
+        better = state.is_better(row)
         if better and run.is_main:
             run.write_bundle(run.best, state.evaluated_network, row)
         verdict = "kept as the best" if better else "not better than the best epoch"
@@ -178,6 +177,8 @@ def _average(training: Training, run: TrainingRun) -> None:
 
 def _with_files(error: LossNotFiniteError, training: Training, run: TrainingRun) -> LossNotFiniteError:
     """The same error with the files of its batch: a few in the message, all of them in the run folder."""
+    if not len(error.samples):
+        return error
     names = training.task.names
     files = [names[i] for i in error.samples]
     listed = run.folder / "not-finite.txt"

@@ -7,6 +7,7 @@ no random generator has to be saved.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,12 @@ class EpochMetrics:
     step: int
     lr: float
     train_loss: float
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all figures are finite: if not, the network has diverged and must not become the best."""
+        values = (value for value in dataclasses.astuple(self) if isinstance(value, float))
+        return all(map(math.isfinite, values))
 
     @property
     def monitored(self) -> tuple[float, ...]:
@@ -186,16 +193,21 @@ class TrainState:
 
     @property
     def all_finite(self) -> bool:
-        """Whether every weight is finite."""
-        values = [v for v in self.network.state_dict().values() if v.is_floating_point()]
+        """Whether every weight is finite, also in the moving average."""
+        networks = {id(network): network for network in (self.network, self.evaluated_network)}.values()
+        values = [v for n in networks for v in n.state_dict().values() if v.is_floating_point()]
         return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
     def record(self, row: EpochMetrics) -> None:
         """Add the row of an epoch, and start the sums of the next one."""
         self.rows.append(row)
-        if not self.best_epoch or row.monitored > self.best_row.monitored:
+        if not self.best_epoch or self.is_better(row):
             self.best_epoch, self.best = row.epoch, None
         self.totals.reset()
+
+    def is_better(self, row: EpochMetrics) -> bool:
+        """Whether a row is better than the best one so far."""
+        return row.is_finite and row.monitored > self.best_row.monitored
 
     @property
     def best_row(self) -> Any:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from striate import models
-from striate.bundle import Description
+from striate.bundle import Description, warn_if_not_finite
 from striate.errors import UsageError
 from striate.transforms.preprocess import Preprocess
 from striate.version import __version__
@@ -73,6 +73,8 @@ def read_foreign(
     state = matching.with_counters(match.network, translated)
     if len(state) > len(translated):
         notes.append("the file lacks BatchNorm's batch counters: set to 0")
+    if message := warn_if_not_finite(state, path.name):
+        notes.append(message)
     digest = sha256(path)
     known = official(digest, match.architecture)
     if known is not None:

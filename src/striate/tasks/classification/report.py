@@ -109,8 +109,9 @@ def confusion_matrix(evaluation: Evaluation) -> ConfusionMatrix:
 
 def reliability(evaluation: Evaluation, bins: int = 10) -> Reliability:
     """Accuracy of the images in each range of confidence, the largest probability."""
-    confidence = evaluation.probabilities.max(axis=1)
-    correct = evaluation.predicted == evaluation.labels
+    finite = evaluation.predicted >= 0
+    confidence = evaluation.probabilities.max(axis=1)[finite]
+    correct = (evaluation.predicted == evaluation.labels)[finite]
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     counts = np.bincount(place, minlength=bins).tolist()
     hits = np.bincount(place, weights=correct, minlength=bins).tolist()
@@ -122,9 +123,12 @@ def reliability(evaluation: Evaluation, bins: int = 10) -> Reliability:
 
 
 def worst_mistakes(evaluation: Evaluation) -> ImageGrid | None:
-    """The wrong predictions with the highest confidence, or None if every prediction is correct."""
+    """The wrong predictions with the highest confidence, or None if every prediction is correct.
+
+    Images whose scores are not finite come first.
+    """
     predicted = evaluation.predicted
-    confidence = evaluation.probabilities.max(axis=1)
+    confidence = np.where(predicted < 0, np.inf, evaluation.probabilities.max(axis=1))
     wrong = np.flatnonzero(predicted != evaluation.labels)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MAX_MISTAKES]
     if not len(wrong):
@@ -133,7 +137,10 @@ def worst_mistakes(evaluation: Evaluation) -> ImageGrid | None:
     return ImageGrid(
         tuple(np.asarray(evaluation.images[i]) for i in wrong),
         tuple(
-            (f"{classes[predicted[i]]} {confidence[i]:.0%}", f"is {classes[evaluation.labels[i]]}")
+            (
+                f"{classes[predicted[i]]} {confidence[i]:.0%}" if predicted[i] >= 0 else "scores not finite",
+                f"is {classes[evaluation.labels[i]]}",
+            )
             for i in wrong
         ),
         alt="The wrong predictions with the highest confidence",

@@ -104,11 +104,12 @@ def next_token_metrics(
         scores = network(batch.source, batch.decoder_input, **batch.encoder_kwargs).float().flatten(0, 1)
         target = batch.target.flatten()
         sums[0] += float(F.cross_entropy(scores, target, ignore_index=PAD, reduction="sum"))
-        sums[1] += float(((scores.argmax(dim=1) == target) & (target != PAD)).sum())
+        correct = (scores.argmax(dim=1) == target) & (target != PAD) & scores.isfinite().all(dim=1)
+        sums[1] += float(correct.sum())
         sums[2] += batch.terms
     distributed.all_reduce(sums)
-    loss, correct, count = sums.tolist()
-    return {"val_loss": loss / count, "val_accuracy": correct / count}
+    loss, right, count = sums.tolist()
+    return {"val_loss": loss / count, "val_accuracy": right / count}
 
 
 def translate_together(translator: Translator, pairs: Pairs, distributed: Distributed) -> list[str]:

@@ -1,0 +1,43 @@
+"""JSON as RFC 8259 defines it; everything that Striate prints or writes as JSON passes through `dumps`.
+
+Python's `json` writes NaN and infinity as `NaN` and `Infinity`, which no other parser has to accept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def dumps(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    """JSON text of a value; numbers that are not finite become null, because JSON has none for them.
+
+    Args:
+        value: plain values: dicts, lists, tuples, strings, numbers, booleans, None.
+        indent: spaces per level; None for one line.
+        ascii_only: escape all other characters. File names that are not UTF-8 are escaped in any case.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=ascii_only, indent=indent, allow_nan=False)
+    except ValueError:
+        value = _finite(value)
+        text = json.dumps(value, ensure_ascii=ascii_only, indent=indent, allow_nan=False)
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        return json.dumps(value, indent=indent, allow_nan=False)  # UTF-8 has no lone surrogates
+    return text
+
+
+def _finite(value: Any) -> Any:
+    """The same value with None in place of numbers that are not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_key(name): _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _key(name: Any) -> Any:
+    """A key of an object; Python's `json` would write a key that is not finite as `NaN`."""
+    return str(name) if isinstance(name, float) and not math.isfinite(name) else name
