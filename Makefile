@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SETUP := pyproject.toml constraints.txt setup.py $(wildcard native/*)
 
-.PHONY: demo test test-slow check format clean
+.PHONY: demo test test-slow test-versions check format clean
 
 demo: $(VENV)/core.stamp
 	$(BIN)/striate demo
@@ -17,6 +17,10 @@ test: $(VENV)/dev.stamp
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -m slow
+
+# The two commands of the README in fresh clones, with several versions of Python and torch: 20 GB, 40 minutes.
+test-versions:
+	$(PYTHON) benchmarks/versions.py
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

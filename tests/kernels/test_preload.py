@@ -8,7 +8,10 @@ import pytest
 
 @pytest.mark.skipif(sys.platform != "linux", reason="nothing is done elsewhere")
 def test_the_libraries_are_those_that_torch_then_finds():
-    """They are mapped once, without torch, and torch computes with them."""
+    """They are mapped without torch, torch maps no second copy of them and computes with them.
+
+    A build for CUDA has more libraries of the same folder, which torch adds.
+    """
     code = """
 import sys
 from pathlib import Path
@@ -22,7 +25,8 @@ load_libraries().join()
 before = mapped()
 assert "torch" not in sys.modules and before, before
 import torch
-assert mapped() == before
+after = mapped()
+assert before <= after and len({Path(path).name for path in after}) == len(after), after
 assert float(torch.ones(3, 3) @ torch.ones(3) @ torch.ones(3)) == 9
 assert load_libraries() is None
 """

@@ -1,0 +1,119 @@
+"""Run the README's two commands in fresh clones, with several versions of Python and torch.
+
+    make test-versions                                      # all of VERSIONS, then the results file
+    python benchmarks/versions.py --only 3.13 --keep        # one of them; its folder stays
+
+Each clone holds the last commit, as a user would get it, and installs into its own `.venv` from the package index:
+about 5 GB and 3 minutes with the default build of torch, which contains CUDA on Linux. The folder is deleted
+afterwards. A clone passes if `make demo` and `make test` both exit with 0.
+
+The interpreters are looked for as `python3.X` on the PATH, then under `~/.pyenv/versions`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PINNED = "as pinned"
+OLDEST = re.search(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
+# Python, torch: the oldest supported Python, the newest ones, and the oldest supported torch.
+VERSIONS = [("3.10", PINNED), ("3.12", PINNED), ("3.13", PINNED), ("3.10", f"{OLDEST[1]}.0" if OLDEST else "")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", metavar="PYTHON", help="run the clones of this version of Python only")
+    parser.add_argument("--keep", action="store_true", help="do not delete the clones")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results file")
+    args = parser.parse_args()
+    if dirty := run(["git", "status", "--porcelain", "--untracked-files=no"], ROOT).stdout:
+        print(f"not committed, so not tested:\n{dirty}", file=sys.stderr)
+    chosen = [(python, torch) for python, torch in VERSIONS if args.only in (None, python)]
+    interpreters = {python: interpreter(python) for python, _ in chosen}
+    rows = [trial(interpreters[python], torch, keep=args.keep) for python, torch in chosen]
+    commit = run(["git", "rev-parse", "HEAD"], ROOT).stdout.strip()
+    record = {"commit": commit, "system": platform.platform(), "cpus": os.cpu_count(), "versions": rows}
+    print(json.dumps(record, indent=2))
+    if args.only is None:
+        name = f"{datetime.date.today().isoformat()}_{platform.machine()}_{os.cpu_count()}cpu_versions.json"
+        (args.out / name).write_text(json.dumps(record, indent=2) + "\n")
+    sys.exit(not all(row["demo"]["exit"] == row["test"]["exit"] == 0 for row in rows))
+
+
+def interpreter(version: str) -> str:
+    """Path of Python `version`; ends the program if it is not installed."""
+    found = [shutil.which(f"python{version}"), *sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))]
+    for path in filter(None, found):
+        asked = run([str(path), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
+        if asked.stdout.strip() == version:  # pyenv's shims exist for versions that are not selected
+            return str(path)
+    sys.exit(f"Python {version} is not installed. Install it, for example with `pyenv install {version}`")
+
+
+def trial(python: str, torch: str, *, keep: bool) -> dict[str, Any]:
+    """Clone the last commit, run `make demo` and `make test` in it.
+
+    Args:
+        python: path of the interpreter.
+        torch: version that replaces the one in constraints.txt, or PINNED.
+        keep: leave the clone where it is and print its path.
+
+    Returns:
+        Versions, seconds, exit codes and last lines of both commands, size of the environment in MB.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="striate-versions-"))
+    clone = folder / "striate"
+    try:
+        run(["git", "clone", "--quiet", str(ROOT), str(clone)]).check_returncode()
+        if torch != PINNED:
+            pins = clone / "constraints.txt"
+            pins.write_text(re.sub(r"(?m)^torch==.*$", f"torch=={torch}", pins.read_text()))
+        demo = command(["make", "demo", f"PYTHON={python}"], clone, folder / "demo.log")
+        test = command(["make", "test", f"PYTHON={python}"], clone, folder / "test.log")
+        asked = "import json, platform, torch\n" + (
+            "print(json.dumps([platform.python_version(), torch.__version__, torch.version.cuda]))"
+        )
+        versions = run([str(clone / ".venv/bin/python"), "-c", asked]).stdout or "[null, null, null]"
+        size = run(["du", "-sm", str(clone / ".venv")]).stdout.split()
+        row = dict(zip(("python", "torch", "cuda"), json.loads(versions), strict=True))
+        row |= {"venv_mb": int(size[0]) if size else None, "demo": demo, "test": test}
+        print(json.dumps(row), file=sys.stderr, flush=True)
+        return row
+    finally:
+        if keep:
+            print(f"kept: {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def command(arguments: list[str], folder: Path, log: Path) -> dict[str, Any]:
+    """Run one command of the README: seconds, exit code and its last line, or its failures."""
+    started = time.perf_counter()
+    with log.open("w") as stream:
+        status = subprocess.run(arguments, cwd=folder, stdout=stream, stderr=subprocess.STDOUT).returncode
+    lines = log.read_text(errors="replace").splitlines()
+    said = [line for line in lines if line.startswith(("FAILED", "ERROR", "accuracy")) or " passed" in line]
+    seconds = round(time.perf_counter() - started)
+    return {"seconds": seconds, "exit": status, "said": said or lines[-20:]}
+
+
+def run(arguments: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True)
+
+
+if __name__ == "__main__":
+    main()
