@@ -120,8 +120,11 @@ class _Convolution(nn.Module):
                 x, self.weight, self.bias, **self.geometry, attr=self.name, scalars=[], algorithm=None
             )
         else:
+            in_place = self.in_place
+            if not in_place and shortcut.shape[2:].numel() == 1:  # torch 2.8: "could not create a memory"
+                shortcut, in_place = shortcut.clone(), True
             # The operator whose name ends in _ overwrites the shortcut.
-            name = "_convolution_pointwise_" if self.in_place else "_convolution_pointwise"
+            name = "_convolution_pointwise_" if in_place else "_convolution_pointwise"
             y = getattr(torch.ops.mkldnn, name).binary(
                 X=x, other=shortcut, W=self.weight, B=self.bias, **self.geometry,
                 binary_attr="add", alpha=1.0,
