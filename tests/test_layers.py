@@ -9,7 +9,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "striate"
 
 LAYERS = {
-    "errors": 0, "facts": 0, "files": 0, "progress": 0, "sections": 0, "strict_json": 0, "version": 0,
+    "csv_file": 0, "errors": 0, "facts": 0, "files": 0, "progress": 0, "sections": 0, "strict_json": 0,
+    "version": 0,
     "device": 1, "transforms": 1, "metrics": 1, "models": 1,
     "kernels": 2, "data": 2, "bundle": 2, "anatomy": 2, "weights": 2,
     "inference": 3,
@@ -23,6 +24,8 @@ LAYERS = {
 SIDEWAYS = {
     ("__init__", "version"),
     ("files", "errors"),  # a failed write raises one of our errors
+    ("csv_file", "errors"),
+    ("csv_file", "files"),
     ("api", "report"),
     ("weights", "bundle"),  # imported weights end up as a bundle
     ("data", "bundle"),

@@ -1,16 +1,48 @@
 """config.yaml: values of format 1 are converted, and what cannot be read is refused."""
 
+import os
+
 import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from striate.errors import UsageError
 from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.seq2seq.config import Seq2SeqConfig
-from striate.training.config_file import parse_config, read_config
+from striate.training.config_file import config_text, parse_config, read_config
+
+ODD = [
+    "\r",
+    "\n",
+    " ",
+    "\t",
+    "\x85",
+    "\u2028",
+    "\ufeff",
+    "\udc80",
+    ":",
+    "#",
+    "'",
+    '"',
+    "- ",
+    "null",
+    "1e3",
+    "é",
+]
 
 
 def written(folder, text):
     (folder / "config.yaml").write_text(text, "utf-8")
     return folder
+
+
+@given(st.binary(max_size=12).map(os.fsdecode) | st.lists(st.sampled_from(ODD)).map("".join))
+@example("a\x85b")
+@example("x " * 60)
+def test_any_file_name_survives(name):
+    values = {"data": name, "names": [name, name]}
+    assert yaml.safe_load(config_text(values).encode()) == values
 
 
 def test_format_1_has_no_task_and_splits_batches_with_accumulate(tmp_path):

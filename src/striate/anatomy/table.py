@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -11,6 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from striate.anatomy.records import Anatomy, Layer
+from striate.csv_file import csv_bytes
 
 CONVENTION = "one MAC is a multiply-add; only convolutions and matrix products are counted"
 
@@ -207,16 +206,13 @@ def totals(anatomy: Anatomy) -> list[str]:
 
 def to_csv(anatomy: Anatomy, depth: int | None = None) -> str:
     """CSV with one line per layer and the keys of `to_dict`; lists are written as 3x5."""
-    out = io.StringIO()
     layers = to_dict(anatomy, depth)["layers"]
     keys = [key for key in (layers[0] if layers else {}) if key != "inputs"]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(keys)
-    for layer in layers:
-        writer.writerow(
-            ["x".join(map(str, layer[key])) if isinstance(layer[key], list) else layer[key] for key in keys]
-        )
-    return out.getvalue()
+    cells = (
+        ["x".join(map(str, layer[key])) if isinstance(layer[key], list) else layer[key] for key in keys]
+        for layer in layers
+    )
+    return csv_bytes(keys, cells).decode()
 
 
 def to_markdown(anatomy: Anatomy, depth: int | None = None) -> str:

@@ -11,7 +11,7 @@ import typer
 from striate.cli.options import WORKERS, Device, Json, Model
 
 _DATA = "Labelled data, as for training; for an image classifier, by default the run's held-out images."
-_SPLIT = "Split: test, val, train or all; auto is test if present, else val, else all."
+_SPLIT = "Split: test, val, train, or all of them; auto is test if present, else val, else all."
 _DATA_FLAG = typer.Option("--data", help="The same as the argument DATA.")
 _CACHE = "Keep decoded images on disk for the next run."
 _image = partial(typer.Option, rich_help_panel="Image classification")
@@ -39,6 +39,13 @@ def evaluate(
     ] = None,
     workers: Annotated[int | None, _image("--workers", "-j", **WORKERS)] = None,
     cache: Annotated[bool | None, _image("--cache/--no-cache", help=_CACHE, show_default="cache")] = None,
+    path_column: Annotated[
+        str | None,
+        _image(help="Column of a CSV or TSV file with the paths of the images.", show_default="a usual name"),
+    ] = None,
+    label_column: Annotated[
+        str | None, _image(help="Column with the class names.", show_default="a usual name")
+    ] = None,
     source: Source = None,
     target: Target = None,
     beam: Beam = None,
@@ -50,7 +57,8 @@ def evaluate(
     """
     evaluate_and_print(
         model, [*(data or ()), *(data_flag or ())], out, as_json, split=split, device=device, batch=batch,
-        workers=workers, cache=cache, beams=beam, shuffled=shuffled, languages=languages(source, target),
+        workers=workers, cache=cache, path_column=path_column, label_column=label_column, beams=beam,
+        shuffled=shuffled, languages=languages(source, target),
     )  # fmt: skip
 
 
@@ -65,7 +73,7 @@ def evaluate_and_print(model: str, data: list[str], out: str | None, as_json: bo
     task = entry(name)
     given = {option: value for option, value in options.items() if value is not None}
     if unknown := [option for option in given if option not in ("split", "device", *task.evaluate_options)]:
-        flag = f"--{_FLAGS.get(unknown[0], unknown[0])}"
+        flag = f"--{_FLAGS.get(unknown[0], unknown[0]).replace('_', '-')}"
         raise UsageError(f"{flag} with a {name} model", "it has no such option", f"Leave {flag} out")
     if len(data) > task.max_paths:
         raise UsageError(f"{len(data)} datasets", " and ".join(map(repr, data)), "Give one")

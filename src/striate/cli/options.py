@@ -21,6 +21,17 @@ WORKERS: dict[str, Any] = {
 }  # fmt: skip
 Workers = Annotated[int | None, typer.Option("--workers", "-j", **WORKERS)]
 
+_PATH_COLUMN = "Column of a CSV or TSV file with the paths of the images."
+PathColumn = Annotated[
+    str | None, typer.Option("--path-column", help=_PATH_COLUMN, show_default="a usual name such as path")
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--label-column", help="Column with the class names.", show_default="a usual name such as label"
+    ),
+]
+
 _PANELS = ("Data", "Model", "Optimization", "Run")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from striate.cli.options import Device, Json, Model, Workers
+from striate.csv_file import csv_line
 
 if TYPE_CHECKING:
     from striate.progress import Progress
 
-_SOURCES = "Image files, folders or globs; `-` reads a list of paths from standard input."
+_SOURCES = (
+    "Image files, folders or globs; `-` reads paths from standard input, one per line or separated by NUL "
+    "(`find -print0`)."
+)
 
 
 class _Result(NamedTuple):
@@ -77,20 +81,31 @@ def predict(
 
 
 def _listed() -> list[str]:
-    return [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+    """The paths on standard input. Lists of names that may contain line breaks are separated by NUL."""
+    if sys.stdin is None:
+        return []
+    binary = getattr(sys.stdin, "buffer", None)
+    data: bytes = binary.read() if binary else sys.stdin.read().encode("utf-8", "surrogateescape")
+    if b"\0" in data:
+        return [os.fsdecode(name) for name in data.split(b"\0") if name]
+    lines = (line for line in data.split(b"\n") if line.strip())
+    # Windows ends lines with CR LF, and a file name may end with CR.
+    paths = (line if os.path.lexists(line) else line.removesuffix(b"\r") for line in lines)
+    return [os.fsdecode(path) for path in paths]
 
 
 def _print(results: Iterable[_Result], header: list[str] | None, width: int) -> bool:
     """Print a line per image, or CSV if there is a header; returns whether any image could be read."""
     from striate.cli.console import no_answer
 
-    write_row, readable = csv.writer(sys.stdout, lineterminator="\n").writerow, False
+    readable = False
     if header is not None:
-        write_row(["path", "error", *header])
+        print(csv_line(["path", "error", *header]))
     for result in results:
         readable |= result.error is None
         if header is not None:
-            write_row([result.path, result.error or "", *result.cells])
+            missing = [""] * (len(header) - len(result.cells))
+            print(csv_line([result.path, result.error, *result.cells, *missing]))
         else:
             print(f"{result.path:{width}}  {no_answer(result.error) if result.error else result.text}")
     return readable
@@ -119,7 +134,8 @@ def _classify(
             )
 
     progress.begin("predicting", len(paths))
-    return [f"{what}{i}" for i in range(1, top + 1) for what in ("class", "probability")], results(), {}
+    shown = range(1, min(top, len(classifier.classes)) + 1)
+    return [f"{what}{i}" for i in shown for what in ("class", "probability")], results(), {}
 
 
 def _read_text(

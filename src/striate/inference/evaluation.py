@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,9 @@ import yaml
 
 from striate.data import DataSet, DecodedImages, Problem, open_data
 from striate.data.images.decoded import ImageSubset
+from striate.data.images.folders import inner_class_folder
 from striate.data.images.samples import UNSPLIT
+from striate.data.images.tables import read_split
 from striate.device import cpu_count
 from striate.errors import DataError, UsageError
 from striate.inference.classifier import Classifier
@@ -32,7 +34,15 @@ from striate.metrics.classification import (
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Uint8Array
 
-T = TypeVar("T")
+
+class _Part(Protocol):
+    """A split of images or pairs."""
+
+    def joined(self: P, others: Sequence[P]) -> P:
+        """Return this part and all others, in this order."""
+
+
+P = TypeVar("P", bound=_Part)
 
 
 @dataclass(frozen=True)
@@ -141,6 +151,8 @@ def evaluate(
     device: str = "auto",
     workers: int | None = None,
     cache: bool = True,
+    path_column: str | None = None,
+    label_column: str | None = None,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Evaluate a classifier.
@@ -148,11 +160,13 @@ def evaluate(
     Args:
         model: a classifier, a bundle, or a run folder.
         data: as for `striate.data.open_data`; None for what the run of this bundle held out.
-        split: `test`, `val`, `train` or `all`; `auto` is test if there is one, else val, else all.
+        split: `test`, `val`, `train`, or `all` of them; `auto` is test if there is one, else val, else all.
         batch: batch size.
         device: where to run, unless a classifier is given.
         workers: threads that decode images; None for one per CPU core.
         cache: keep the decoded images on disk for the next time.
+        path_column: column of the image paths, if the data are a table.
+        label_column: column of the class names, if the data are a table.
         progress: receives updates.
 
     Raises:
@@ -162,15 +176,13 @@ def evaluate(
     if batch < 1:
         raise UsageError(f"a batch size of {batch}", "it must be at least 1", "Leave --batch out for 64")
     classifier = model if isinstance(model, Classifier) else load_classifier(model, device)
-    dataset, notes = _find(classifier, data)
-    dataset, extra = dataset.with_classes(classifier.classes)
+    found, notes = _find(classifier, data, path_column, label_column)
+    dataset, extra = found.with_classes(classifier.classes)
     name, samples = choose_split(dataset.splits, split, dataset.source)
     if not len(samples):
-        raise DataError(
-            f"cannot evaluate on {dataset.source!r}",
-            f"its classes are {', '.join(extra)}; the model knows {', '.join(classifier.classes)}",
-            "Name the class folders as they were in training",
-        )
+        raise _no_known_class(found, extra, classifier.classes)
+    if name == UNSPLIT and "train" in dataset.splits:
+        notes += ("all splits are scored together, including the images that the model was trained on",)
     images = DecodedImages(samples, classifier.preprocess, cache=cache, root=dataset.root, progress=progress)
     progress.begin(f"evaluating {name}", len(images))
     probabilities, which = classifier.measure(
@@ -187,6 +199,16 @@ def evaluate(
         images=ImageSubset(images, which), problems=images.problems, data=dataset.source, split=name,
     )  # fmt: skip
     return replace(record, extra_classes=extra, notes=(*record.notes, *notes, *dataset.notes))
+
+
+def _no_known_class(data: DataSet, extra: Mapping[str, int], classes: Sequence[str]) -> DataError:
+    """Create the error for data without any class that the model knows."""
+    inner = inner_class_folder(data)
+    return DataError(
+        f"cannot evaluate on {data.source!r}",
+        f"its classes are {', '.join(extra)}; the model knows {', '.join(classes)}",
+        inner.fix if inner else "Name the class folders as they were in training",
+    )
 
 
 def measure(
@@ -217,29 +239,38 @@ def measure(
     )  # fmt: skip
 
 
-def _find(classifier: Classifier, data: Any) -> tuple[DataSet, tuple[str, ...]]:
+def _find(
+    classifier: Classifier, data: Any, path_column: str | None, label_column: str | None
+) -> tuple[DataSet, tuple[str, ...]]:
     """The data to evaluate on; if they are the run's own and have no splits, with the splits of the run."""
     folder = Path(classifier.path).parent
     config, table = folder / "config.yaml", folder / "split.csv"
-    own = None
+    values: dict[str, Any] = {}
     if classifier.path and config.is_file():
-        own = yaml.safe_load(config.read_text("utf-8")).get("data")
+        values = yaml.safe_load(config.read_text("utf-8"))
+    own = values.get("data")
     if data is None and own is None:
         raise UsageError(
             "no data to evaluate on", "the bundle is not in its run folder", "Give --data FOLDER"
         )
     given = data is not None
-    dataset = open_data(data if given else own)
+    is_own = own is not None and (not given or _same(own, data))
+    if is_own:
+        path_column, label_column = (
+            path_column or values.get("path_column"),
+            label_column or values.get("label_column"),
+        )
+    dataset = open_data(data if given else own, path_column, label_column)
     if UNSPLIT not in dataset.splits:
         return dataset, ()
-    if own is not None and table.is_file() and (not given or _same(own, data)):
-        written = open_data(table)
+    if is_own and table.is_file():
+        written = read_split(table)
         split_data = split_as(dataset, written)
         notes: tuple[str, ...] = (f"split as in training, by {table}",) if given else ()
-        for name, samples in written.splits.items():
-            gone = len(samples) - len(split_data.splits[name])
+        for name, rows in written.items():
+            gone = len(rows) - len(split_data.splits[name])
             if gone:
-                notes += (f"{gone} of {len(samples)} {name} images that {table} names are no longer there",)
+                notes += (f"{gone} of {len(rows)} {name} images that {table} names are no longer there",)
         return split_data, notes
     return dataset, (
         "this dataset has no splits, so every image was scored, including any used for training",
@@ -251,29 +282,39 @@ def _same(own: str, data: Any) -> bool:
     return isinstance(data, (str, os.PathLike)) and os.path.realpath(own) == os.path.realpath(data)
 
 
-def split_as(dataset: DataSet, table: DataSet) -> DataSet:
-    """Split a dataset as a run's `split.csv` says; images that it does not name are left out."""
+def split_as(dataset: DataSet, written: Mapping[str, Sequence[tuple[str, str]]]) -> DataSet:
+    """Split a dataset as a run's `split.csv` says; images that it does not name are left out.
+
+    Args:
+        dataset: without splits.
+        written: (path, class name) pairs by split.
+    """
     everything = dataset.splits[UNSPLIT]
-    # Names of images in memory are not paths, but the table reads them as if they were.
-    base = "" if dataset.root else table.root
-    position = {_absolute(str(Path(base) / name)): i for i, name in enumerate(everything.names)}
+
+    def key(name: str) -> str:
+        return os.path.normpath(Path.cwd() / name) if dataset.root else name
+
+    # A table may name an image twice, with two labels.
+    keys = [key(name) for name in everything.names]
+    labels = [dataset.classes[label] for label in everything.labels]
+    by_name = {name: i for i, name in enumerate(keys)}
+    by_both = {both: i for i, both in enumerate(zip(keys, labels, strict=True))}
     splits = {}
-    for name, samples in table.splits.items():
-        which = [position[p] for path in samples.names if (p := _absolute(path)) in position]
-        splits[name] = everything.take(np.array(which, np.int64))
+    for split, rows in written.items():
+        found = (by_both.get((key(name), label), by_name.get(key(name))) for name, label in rows)
+        splits[split] = everything.take(np.array([i for i in found if i is not None], np.int64))
     return replace(dataset, splits=splits)
 
 
-def _absolute(path: str) -> str:
-    return os.path.normpath(Path.cwd() / path)
-
-
-def choose_split(splits: Mapping[str, T], split: str, source: str) -> tuple[str, T]:
+def choose_split(splits: Mapping[str, P], split: str, source: str) -> tuple[str, P]:
     """The name and the content of a split; `auto` is test if there is one, else val, else all, else train.
 
     Raises:
         UsageError: no such split.
     """
+    if split == UNSPLIT and UNSPLIT not in splits:
+        first, *others = splits.values()
+        return UNSPLIT, first.joined(others)
     for name in ("test", "val", UNSPLIT, "train") if split == "auto" else (split,):
         if name in splits:
             return name, splits[name]

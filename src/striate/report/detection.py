@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from striate.csv_file import csv_bytes
 from striate.files import write_atomic
 from striate.metrics.detection import CocoResult, Detections, GroundTruth, VocResult
 from striate.metrics.detection.breakdown import KINDS, Breakdown, breakdown
@@ -102,12 +101,12 @@ def write_report(
     names = (*e.point.names, "background")
     page, images = render(_report(result, e, classes, interval, comparison, image))
     files = {
-        "per_class.csv": _csv(list(classes[0]) if classes else [], (row.values() for row in classes)),
-        "pr_curves.csv": _csv(("class", "score", "precision", "recall", "f1"), _curve_rows(e.curves)),
-        "confusion.csv": _csv(
+        "per_class.csv": csv_bytes(list(classes[0]) if classes else [], (row.values() for row in classes)),
+        "pr_curves.csv": csv_bytes(("class", "score", "precision", "recall", "f1"), _curve_rows(e.curves)),
+        "confusion.csv": csv_bytes(
             ("really", *names), ((name, *row) for name, row in zip(names, e.confusion.tolist(), strict=True))
         ),
-        "mistakes.csv": _csv(
+        "mistakes.csv": csv_bytes(
             ("kind", "count", "gain"), ((k, e.breakdown.count[k], e.breakdown.gain[k]) for k in KINDS)
         ),
         **{f"{name}.png": content for name, content in images.items()},
@@ -272,11 +271,3 @@ def _curve_rows(curves: Sequence[Curve]) -> Iterable[tuple[Any, ...]]:
     for c in curves:
         for row in zip(*(v.tolist() for v in (c.score, c.precision, c.recall, c.f1)), strict=True):
             yield c.name, *row
-
-
-def _csv(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()

@@ -43,6 +43,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     return values
 
 
+def config_text(values: Mapping[str, Any]) -> str:
+    """The YAML of a configuration, which is read back unchanged whatever names of files it holds."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 30)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Escapes what cannot be printed: in plain text, YAML reads U+0085 as a line break, for example."""
+
+
+def _quoted(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    style = None if value.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _quoted)
+
+
 def config_from_format_1(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a configuration from before formats had numbers.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from striate.csv_file import csv_line
 from striate.errors import UsageError, WriteError
 from striate.files import write_atomic
 from striate.training import checkpoint, ema
@@ -183,7 +184,8 @@ def _with_files(error: LossNotFiniteError, training: Training, run: TrainingRun)
     files = [names[i] for i in error.samples]
     listed = run.folder / "not-finite.txt"
     if run.is_main:
-        write_atomic(listed, "".join(f"{name}\n" for name in files).encode("utf-8", "surrogateescape"))
+        text = "".join(f"{csv_line([name])}\n" for name in files)  # quoted if it contains a line break
+        write_atomic(listed, text.encode("utf-8", "surrogateescape"))
     some = ", ".join(files[:_NAMED_FILES])
     more = f" and {len(files) - _NAMED_FILES} more, all in {listed}" if len(files) > _NAMED_FILES else ""
     why = f"{error.why}, or one of its {training.task.unit} is unusual: {some}{more}"

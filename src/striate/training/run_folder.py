@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from striate import bundle
 from striate.bundle import Description
+from striate.csv_file import write_csv
 from striate.errors import DataError
 from striate.files import write_atomic
-from striate.training.config_file import FORMAT, NAME
-from striate.training.csv_file import write_csv
+from striate.training.config_file import FORMAT, NAME, config_text
 
 
 @dataclass(kw_only=True)
@@ -72,8 +71,7 @@ class TrainingRun:
     def write_config(self) -> None:
         """Write config.yaml."""
         values = {"format": FORMAT, **self.config.to_json()}
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        write_atomic(self.folder / NAME, text.encode())
+        write_atomic(self.folder / NAME, config_text(values).encode())
 
     def write_results(self, rows: Sequence[Any], best_epoch: int) -> None:
         """Write results.csv; there is at least one row."""

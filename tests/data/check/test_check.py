@@ -165,7 +165,8 @@ def test_what_is_passed_over_is_told(root):
     (root / "dog" / "gone.jpg").symlink_to(root / "nowhere.jpg")
     told = found(root)
     assert told["hidden"] == [[".ipynb_checkpoints"], ["__MACOSX"], ["cat/.c.jpg"]]
-    assert told["passed-over-images"] == [["loose.jpg"], ["cat/d.jpg_large"]]
+    assert told["passed-over-images"] == [["loose.jpg"]]
+    assert told["duplicates"] == [["cat/00.jpg", "cat/d.jpg_large"]]
     assert told["other-files"] == [["cat/Thumbs.db"]]
     assert told["loops"] == [["cat/loop"]]
     assert told["unreadable"] == [["dog/gone.jpg"]]

@@ -170,6 +170,7 @@ def test_odd_members_of_a_tar(folder):
     assert [samples.fetch(i) for i in range(5)] == [image, image, image, b"", image]
     assert [note.split(" ", 2)[1:] for note in data.notes] == [
         ["1", "members whose names lead out of the archive"],
+        ["1", "members that have the name of a later one"],
         ["2", "members that are not regular files (links, devices)"],
     ]
 

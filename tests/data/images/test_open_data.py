@@ -1,17 +1,22 @@
 """Folders, tables, idx files and digits: what is found, what is passed over, what is refused."""
 
 import gzip
+import io
 import json
 import os
+import shutil
 import struct
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
 from conftest import make_images
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from striate.data import DataSet, Samples, images, open_data
-from striate.data.images.folders import find_images
+from striate.data.images.folders import find_images, inner_class_folder, refuse_output_inside
 from striate.errors import DataError, UsageError
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
@@ -124,7 +129,7 @@ def test_tables(tmp_path, suffix, delimiter):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("file,class\na,b\n", "its first line is 'file,class'"),
+        ("where,what\na,b\n", "its first line is 'where,what'"),
         ("", "its first line is ''"),
         ("path,label\n", "no rows"),
         ("path,label\nx.png,\n", ":2: the row has no label"),
@@ -215,6 +220,178 @@ def test_find_images(tmp_path):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(DataError, match="no images"):
             find_images(str(nothing))
+
+
+def encoded(kind):
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), RED).save(out, kind)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_are_known_by_name_or_content(tmp_path, packed):
+    root = tmp_path / "data"
+    make_images(root / "__background__", 1, RED)
+    (root / "_a" / "deeper").mkdir(parents=True)
+    images = {
+        "a.jpg_large": "JPEG", "b": "PNG", "c.jpg:orig": "JPEG", "deeper/d.tmp": "GIF", "e.img": "TIFF",
+        "f.bitmap": "BMP", "g.txt": "WEBP", "h.jp2!": "JPEG2000",
+    }  # fmt: skip
+    for name, kind in images.items():
+        (root / "_a" / name).write_bytes(encoded(kind))
+    others = {
+        "BM.dat": b"BM, a text", "photo.cr2": b"II*\0\x10\0\0\0CR", "film.mp4": b"\0\0\0\x20ftypisom",
+        "x.svg": b"<svg/>",
+    }  # fmt: skip
+    for name, content in {
+        **others,
+        "notes.txt": b"",
+        "Thumbs.db": b"",
+        "._a.jpg": b"",
+        ".nomedia": b"",
+    }.items():
+        (root / "_a" / name).write_bytes(content)
+    (root / "_a" / ".hidden.png").write_bytes(encoded("PNG"))
+    make_images(root / "_a" / "@eaDir" / "x", 1, RED)
+    make_images(root / "_a" / ".old", 1, RED)
+    source = root
+    if packed:
+        source = tmp_path / "data.zip"
+        with zipfile.ZipFile(source, "w") as file:
+            for path in root.rglob("*"):
+                file.write(path, path.relative_to(root))
+    data = open_data(source)
+    expected = {(f"_a/{name}", "_a") for name in images} | {("__background__/000.png", "__background__")}
+    assert found(data) == expected
+    notes = "\n".join(data.notes)
+    assert "skipped 2 hidden images or folders with images" in notes
+    assert ".hidden.png" in notes
+    assert ".old" in notes
+    assert "skipped 4 files that are not images" in notes
+    assert len(data.notes) == 2
+    if not packed:
+        assert len(find_images(str(root))) == len(expected)
+
+
+def test_folders_that_striate_wrote_are_skipped(colors, run, tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    for name in ("red", "blue"):
+        shutil.copytree(colors / name, root / name)
+    before = found(open_data(root))
+    shutil.copytree(run.training.folder, root / "runs" / "colors")  # `striate train .` in the folder
+    shutil.copytree(run.training.folder, root / "red" / "mine")
+    (root / "runs" / "colors-lr").mkdir()
+    for name in ("lr.csv", "lr.png"):
+        shutil.copy(run.training.folder / "confusion.png", root / "runs" / "colors-lr" / name)
+    (root / "page").mkdir()  # `striate evaluate --out page`
+    for name in ("report.html", "confusion.png"):
+        shutil.copy(run.training.folder / name, root / "page")
+    (root / "runs" / "check-data.html").write_text("<html>")
+    assert list(run.training.folder.glob("*.png"))
+    for source in (root, tmp_path / "data.zip"):
+        if source != root:
+            shutil.make_archive(str(root), "zip", root)
+        data = open_data(source)
+        assert found(data) == before
+        assert [note.split(":")[0] for note in data.notes] == ["skipped 4 folders that Striate wrote"]
+    monkeypatch.chdir(root)
+    assert len(open_data(".").splits["all"]) == len(before)
+    assert len(find_images(".")) == len(before)
+    assert len(find_images(str(root / "page"))) == 1  # what is asked for by name
+
+
+def test_a_folder_of_runs_that_have_not_begun_is_no_class(tmp_path):
+    make_images(tmp_path / "a", 1, RED)
+    make_images(tmp_path / "runs" / "x" / "samples", 1, RED)
+    (tmp_path / "runs" / "x" / "state").mkdir()
+    assert open_data(tmp_path).classes == ("a", "runs")
+    (tmp_path / "runs" / "x" / "config.yaml").write_text("format: 2")
+    assert open_data(tmp_path).classes == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("folders", "fix"),
+    [
+        (["top/a", "top/b"], "give '{root}/top'"),
+        (["top/inner/a", "top/inner/b"], "give '{root}/top/inner'"),
+        (["top/train/a", "top/val/a"], "give '{root}/top'"),
+        (["train/top/a", "train/top/b", "val/top/a"], "move them up: train/a/"),
+    ],
+)
+def test_folders_one_level_too_many(tmp_path, folders, fix):
+    for folder in folders:
+        make_images(tmp_path / folder, 1, RED)
+    inner = inner_class_folder(open_data(tmp_path))
+    assert inner.why.startswith("its only class folder 'top' contains the folders ")
+    assert fix.format(root=tmp_path) in inner.fix
+
+
+def test_one_class_is_one_class(tmp_path):
+    make_images(tmp_path / "a" / "2023", 1, RED)
+    make_images(tmp_path / "a", 1, RED)
+    assert inner_class_folder(open_data(tmp_path)) is None
+    (tmp_path / "t.csv").write_text("path,label\na/x/1.png,cat\na/y/1.png,cat\n")
+    assert inner_class_folder(open_data(tmp_path / "t.csv")) is None
+
+
+def test_the_same_folders_in_every_class(tmp_path):
+    for name in ("part1", "part2"):
+        for inner in ("cat", "dog"):
+            make_images(tmp_path / name / inner, 1, RED)
+    assert "contain the same folders, 'cat', 'dog': if these are the classes" in open_data(tmp_path).notes[0]
+    for name in ("part1", "part2"):
+        (tmp_path / name / "cat").rename(tmp_path / name / "train")
+        (tmp_path / name / "dog").rename(tmp_path / name / "test")
+    with pytest.raises(DataError, match="Splits come first: root/test/part1/"):
+        open_data(tmp_path)
+
+
+def test_one_level_too_few(tmp_path):
+    for name in "ab":
+        make_images(tmp_path / "data" / name, 1, RED)
+    with pytest.raises(DataError, match="If 'a' is a class, give the folder above it"):
+        open_data(tmp_path / "data" / "a")
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "flowers.zip").write_bytes(b"")
+    with pytest.raises(DataError, match=r"If 'flowers\.zip' holds the data, give '.*/only/flowers\.zip'"):
+        open_data(tmp_path / "only")
+
+
+def test_output_inside_of_a_class_is_refused(tmp_path, monkeypatch):
+    for name in ("train/a", "train/b", "Valid/a"):
+        make_images(tmp_path / "data" / name, 1, RED)
+    (tmp_path / "link").symlink_to(tmp_path / "data" / "train" / "a")
+    data = open_data(tmp_path / "data")
+    for out in ("data/train/a", "data/Valid/a/runs", "link/runs"):
+        with pytest.raises(UsageError, match="whose images are the class 'a'"):
+            refuse_output_inside(data, str(tmp_path / out))
+    for out in ("data", "data/runs", "data/train/runs", "elsewhere"):
+        refuse_output_inside(data, str(tmp_path / out))
+    monkeypatch.chdir(tmp_path / "data" / "train" / "b")
+    with pytest.raises(UsageError, match="--out 'runs': it is inside of"):
+        refuse_output_inside(open_data("../.."), "runs")
+
+
+def test_what_is_next_to_idx_files_is_noted(tmp_path):
+    for name, array in (
+        ("images-idx3", np.zeros((2, 3, 4), np.uint8)),
+        ("labels-idx1", np.zeros(2, np.uint8)),
+    ):
+        (tmp_path / f"train-{name}-ubyte").write_bytes(idx(array))
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(np.zeros((1, 3, 4), np.uint8)))
+    make_images(tmp_path / "more", 1, RED)
+    notes = open_data(tmp_path).notes
+    assert notes[0].startswith("skipped 't10k-images-idx3-ubyte'")
+    assert notes[1] == "only the idx files are read; skipped folders: 'more'"
+
+
+def test_the_shared_folders(shared, tmp_path):
+    for name in ("folder_background", "folder_jpg_large"):
+        with tarfile.open(shared / "cases" / f"{name}.tgz") as tar:
+            tar.extractall(tmp_path, filter="data")
+        assert not open_data(shared / "cases" / f"{name}.tgz").notes
+    assert open_data(tmp_path / "d_under").classes == ("__background__", "cat", "dog")
+    assert len(open_data(tmp_path / "e_half").splits["all"]) == len(list(tmp_path.glob("e_half/*/*")))
 
 
 def test_real_folders(shared):

@@ -108,7 +108,10 @@ def test_what_has_no_label_is_told(tmp_path):
     write(tmp_path / "s.tar", [("a.png", png(1)), ("a.cls", b"0"), ("b.png", png(2)), ("c.cls", b"1")])
     data = open_data(tmp_path / "s.tar")
     assert gray(data.splits["all"]) == [1]
-    assert data.notes == ("skipped 1 images without a label",)
+    assert data.notes == (
+        "skipped 1 samples that have a label but no image, in s.tar: 'c.cls'",
+        "skipped 1 images without a label",
+    )
 
 
 @pytest.mark.parametrize(

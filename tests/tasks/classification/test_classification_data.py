@@ -13,10 +13,14 @@ from exact_resume import outcome, start_and_crash
 
 from striate import bundle
 from striate.api import resume_training, run_training
-from striate.errors import DataError
+from striate.data import open_data
+from striate.data.check.labels import continuous_labels
+from striate.errors import DataError, UsageError
+from striate.inference.evaluation import evaluate
 from striate.tasks.classification.config import ClassificationConfig
-from striate.tasks.classification.data import ImageData
+from striate.tasks.classification.data import ImageData, data_changes
 from striate.tasks.classification.task import Classification
+from striate.training.config_file import read_config
 from striate.training.run import train
 from striate.transforms import preprocess
 
@@ -81,7 +85,7 @@ import sys
 import striate
 from striate.progress import Progress
 from striate.tasks.classification.config import ClassificationConfig
-from striate.tasks.classification.data import ImageData
+from striate.tasks.classification.data import ImageData, data_changes
 
 with ImageData(ClassificationConfig({str(colors)!r}, model="lenet", out={str(tmp_path)!r})) as opened:
     opened.warnings()
@@ -122,6 +126,76 @@ def test_too_little_to_train_on_is_an_error(tmp_path):
     with pytest.raises(DataError, match="at least three images"):
         run(tmp_path / "two")
     assert not list((tmp_path / "runs").iterdir())  # no empty folders of runs that never began
+
+
+def test_one_level_too_many_says_which_folder_to_give(tmp_path):
+    for name in ("red", "blue"):
+        make_images(tmp_path / "data" / "top" / name, 4, COLORS[name])
+    with pytest.raises(DataError) as error:
+        ImageData(config_of(tmp_path / "data", tmp_path))
+    assert "'top' contains the folders 'blue', 'red'" in str(error.value)
+    assert str(error.value).endswith(f"give {str(tmp_path / 'data' / 'top')!r}")
+
+
+def test_output_inside_of_a_class_is_refused(few_colors, tmp_path):
+    with pytest.raises(UsageError, match="whose images are the class 'red'"):
+        ImageData(config_of(few_colors, tmp_path, out=str(few_colors / "red" / "runs")))
+
+
+@pytest.mark.parametrize(
+    ("labels", "refused"),
+    [
+        ([f"{i / 7:.4f}" for i in range(60)], True),  # each value once
+        ([str(1000 + 17 * i) for i in range(60)], True),
+        ([f"{(i % 25) / 10}" for i in range(200)], True),  # many fractions
+        ([str(i % 100) for i in range(400)], False),  # numbers of classes, as in CIFAR-100
+        ([f"{i % 10 / 2}" for i in range(100)], False),  # ten ratings
+        ([f"{i}x" for i in range(60)], False),
+    ],
+)
+def test_continuous_labels_are_named(tmp_path, labels, refused):
+    rows = "".join(f"{i}.png,{label}\n" for i, label in enumerate(labels))
+    (tmp_path / "t.csv").write_text(f"path,label\n{rows}")
+    why = continuous_labels(open_data(tmp_path / "t.csv"))
+    assert bool(why) == refused
+    if refused:
+        with pytest.raises(DataError, match=r"labels are numbers such as .* Striate learns classes"):
+            ImageData(config_of(tmp_path / "t.csv", tmp_path))
+
+
+def test_file_names_of_any_bytes_and_blanks_survive_a_run(tmp_path):
+    """`evaluate` and `resume` read split.csv, data.csv and config.yaml as they were written."""
+    root = tmp_path / "odd\x85 \r"
+    names = {"cat": b" a\r", "cat\r": b'\xff"', " dog ": b"=1,", "#x": b"a\nb"}
+    for name, first in names.items():
+        make_images(root / name, 5, COLORS["red"])
+        (root / name / "000.png").rename(root / name / os.fsdecode(first + b".png"))
+    done = run_training(config_of(root, tmp_path))
+    assert done.task.dataset.classes == tuple(sorted(names))
+    assert data_changes(done.folder, ImageData(config_of(root, tmp_path)).dataset) == []
+    assert read_config(done.folder)["data"] == str(root)
+    for split in ("train", "val", "test"):
+        own = evaluate(done.folder, split=split)
+        samples = done.task.dataset.splits[split]
+        assert own.names == samples.names
+        assert own.labels.tolist() == samples.labels.tolist()
+        assert not own.extra_classes
+    everything = evaluate(done.folder, split="all")
+    assert everything.n == 20
+    assert "all splits are scored together" in everything.notes[0]
+
+
+def test_columns_of_a_table_are_those_of_the_run(few_colors, tmp_path):
+    rows = [(path, path.parent.name, i) for i, path in enumerate(sorted(few_colors.glob("*/*.png")))]
+    table = "".join(f"{i},{path},{name},{'xy'[i % 2]}\n" for path, name, i in rows)
+    (tmp_path / "t.csv").write_text(f"id,photo,colour,class\n{table}", "utf-8")
+    columns = {"path_column": "photo", "label_column": "colour"}
+    done = run_training(config_of(tmp_path / "t.csv", tmp_path, **columns))
+    assert done.task.dataset.classes == ("blue", "green", "red")
+    assert evaluate(done.folder).n == len(done.task.dataset.splits["test"])
+    assert evaluate(done.best, tmp_path / "t.csv", split="all").n == len(rows)
+    shutil.copy(done.best, tmp_path / "alone.safetensors")
+    assert evaluate(tmp_path / "alone.safetensors", tmp_path / "t.csv", **columns).n == len(rows)
 
 
 def test_classes_without_training_images_are_left_out_by_name(tmp_path):

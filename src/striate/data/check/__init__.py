@@ -36,8 +36,8 @@ _PROPERTIES = (
     "tiny", "blurred", "dark", "overexposed", "odd-shape", "odd-one-out", "turned", "not-rgb", "deep",
 )  # fmt: skip
 _NOT_IMAGES = frozenset({
-    "layout", "similar-classes", "missing-class", "scarce-class", "few-images", "imbalance", "not-held-out",
-    "hidden", "loops", "denied", "style", "other-files",
+    "layout", "continuous-labels", "similar-classes", "missing-class", "scarce-class", "few-images",
+    "imbalance", "not-held-out", "hidden", "loops", "denied", "style", "other-files",
 })  # fmt: skip
 
 

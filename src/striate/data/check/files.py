@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from striate.data.check.records import Found, Item
+from striate.data.images.contents import HIDDEN, IMAGE, is_hidden_folder, kind_of_file, read_head
+from striate.data.images.folders import is_output_folder
 from striate.transforms.decode import is_image_name
-
-# First bytes of common formats, to detect images with another suffix.
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"BM")
 
 
 def scan_folder(root: Path, used: frozenset[str], found: Found) -> list[str]:
@@ -21,7 +21,7 @@ def scan_folder(root: Path, used: frozenset[str], found: Found) -> list[str]:
         found: findings are appended here.
 
     Returns:
-        All files with an image suffix outside of hidden folders.
+        All images outside of hidden folders and of folders that Striate wrote.
     """
     images, seen = [], {os.path.realpath(root)}
 
@@ -29,13 +29,16 @@ def scan_folder(root: Path, used: frozenset[str], found: Found) -> list[str]:
         found["denied"].append((Item(str(error.filename), detail=error.strerror or str(error)),))
 
     for place, below, names in os.walk(root, onerror=denied, followlinks=True):
+        if place != str(root) and is_output_folder(place, {*below, *names}):
+            below.clear()
+            continue
         kept = []
         for name in sorted(below):
             path = os.path.join(place, name)  # noqa: PTH118 - one of perhaps a million
             real = os.path.realpath(path)
             if real in seen and os.path.islink(path):  # noqa: PTH114
                 found["loops"].append((Item(path, detail=f"links to {real}"),))
-            elif name.startswith((".", "__")):
+            elif is_hidden_folder(name):
                 _hidden_folder(path, found)
             else:
                 seen.add(real)
@@ -43,12 +46,10 @@ def scan_folder(root: Path, used: frozenset[str], found: Found) -> list[str]:
         below[:] = kept
         for name in sorted(names):
             path = os.path.join(place, name)  # noqa: PTH118
-            if is_image_name(name):
+            if path in used or _is_image(path, name, found):
                 images.append(path)
                 if path not in used and os.path.exists(path):  # noqa: PTH110
                     found["passed-over-images"].append((Item(path, detail="not in a class folder"),))
-            if path not in used:
-                _other(path, name, found)
     return images
 
 
@@ -59,26 +60,13 @@ def _hidden_folder(path: str, found: Found) -> None:
         found["hidden"].append((Item(path, detail=f"{count} image{'s' * (count > 1)} below it"),))
 
 
-def _other(path: str, name: str, found: Found) -> None:
-    """Classify an unused file: a broken link, a hidden image, an image without suffix, or no image."""
+def _is_image(path: str, name: str, found: Found) -> bool:
+    """Return whether an unused file is an image; reports broken links, hidden images and other files."""
+    kind = kind_of_file(name, partial(read_head, path))
     if not os.path.exists(path):  # noqa: PTH110
         found["loops"].append((Item(path, detail="broken link"),))
-    elif is_image_name(name):
-        return
-    elif is_image_name(name.lstrip(".")) and not name.startswith("._"):
+    elif kind == HIDDEN:
         found["hidden"].append((Item(path, detail="its name starts with a dot"),))
-    elif _is_image(path):
-        found["passed-over-images"].append((Item(path, detail="an image without image suffix"),))
-    else:
+    elif kind != IMAGE:
         found["other-files"].append((Item(path),))
-
-
-def _is_image(path: str) -> bool:
-    if not os.path.isfile(path):  # noqa: PTH113 - opening a pipe would block
-        return False
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123
-            start = file.read(16)
-    except OSError:
-        return False
-    return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+    return kind == IMAGE

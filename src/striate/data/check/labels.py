@@ -9,7 +9,28 @@ from striate.data.check.records import Found, Item
 from striate.data.images.samples import UNSPLIT, DataSet
 
 FEW_IMAGES = 20  # training images of a class; fewer are reported
+MANY_VALUES = 20  # different numbers as labels; fewer may be the names of classes
 MAX_IMBALANCE = 10.0  # images in the largest class over the smallest
+
+
+def continuous_labels(data: DataSet) -> str:
+    """Say why the labels look like measured values rather than classes; "" if they do not.
+
+    They do if all of them are numbers, and there are fewer than three images for each value, or more than 20
+    values that are not all whole numbers.
+    """
+    values = []
+    for name in data.classes:
+        try:
+            values.append(float(name))
+        except ValueError:
+            return ""
+    images = sum(map(len, data.splits.values()))
+    fractions = sum(not value.is_integer() for value in values)
+    if len(values) > MANY_VALUES and (images < 3 * len(values) or fractions):
+        shown = ", ".join(sorted(data.classes, key=float)[:3])
+        return f"its {len(values):,} labels are numbers such as {shown}, for {images:,} images"
+    return ""
 
 
 def check_classes(data: DataSet, found: Found) -> None:
@@ -18,6 +39,8 @@ def check_classes(data: DataSet, found: Found) -> None:
         split: Counter(data.classes[i] for i in samples.labels.tolist())
         for split, samples in data.splits.items()
     }
+    if why := continuous_labels(data):
+        found["continuous-labels"].append((Item(data.source, detail=why),))
     for names in _similar_names(data.classes):
         total = sum(counts.values(), Counter[str]())
         items = tuple(Item(name, detail=f"{name!r}, {total[name]} images") for name in names)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from pathlib import Path
 
+from striate.csv_file import parse_csv
 from striate.data.detection.rows import Rows, number, to_pixels
 from striate.data.detection.text import TextLayout
 from striate.errors import DataError
@@ -39,15 +39,19 @@ def read_csv(path: str | os.PathLike[str], layout: TextLayout | None = None, *, 
     path, layout = Path(path), layout or TextLayout()
     rows = Rows(labels=layout.labels)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = ["".join(c for c in name.lower() if c.isalnum()) for name in next(reader, [])]
-            columns, coordinates = _columns(path, header, scored)
-            for fields in reader:
-                if fields:
-                    _read(rows, f"{path}, line {reader.line_num}", fields, columns, coordinates, layout)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}", str(error)) from None
+    lines = parse_csv(text, str(path))
+    _, names = next(lines, (1, []))
+    header = ["".join(c for c in name.lower() if c.isalnum()) for name in names]
+    columns, coordinates = _columns(path, header, scored)
+    for line, fields in lines:
+        if len(fields) > len(header):
+            why = f"it has {len(fields)} fields, more than the header"
+            raise DataError(f"{path}, line {line}", why, "Put quotes around values that contain a comma")
+        if any(fields):
+            _read(rows, f"{path}, line {line}", fields, columns, coordinates, layout)
     return rows
 
 
@@ -63,10 +67,19 @@ def _columns(path: Path, header: list[str], scored: bool) -> tuple[dict[str, int
     for coordinates, choices in BOXES.items():
         for choice in choices:
             if all(name in header for name in choice):
-                return columns | {f"box{i}": header.index(n) for i, n in enumerate(choice)}, coordinates
+                columns |= {f"box{i}": header.index(n) for i, n in enumerate(choice)}
+                _refuse_twice(path, [header[i] for i in columns.values()], header)
+                return columns, coordinates
     raise DataError(
         f"{path}, line 1", "no columns for the box", "Name them xmin, ymin, xmax, ymax or x, y, w, h"
     )
+
+
+def _refuse_twice(path: Path, used: list[str], header: list[str]) -> None:
+    for name in used:
+        if header.count(name) > 1:
+            why = f"{header.count(name)} columns are called {name!r}"
+            raise DataError(f"{path}, line 1", why, "Rename or delete one")
 
 
 def _read(
@@ -74,15 +87,15 @@ def _read(
 ) -> None:
     if len(fields) <= max(columns.values()):
         raise DataError(where, f"it has {len(fields)} fields, fewer than the header")
-    image = Path(fields[columns["image"]].strip()).stem
+    image = Path(fields[columns["image"]]).stem
     rows.images.add(image)
-    label = fields[columns["label"]].strip()
+    label = fields[columns["label"]]
     if not label:
         return
     values = [number(fields[columns[f"box{i}"]], where) for i in range(4)]
     box = to_pixels(values, coordinates, layout.size(image, where), where)
     rows.add(image, layout.label(label, where), box)
-    if "score" in columns and fields[columns["score"]].strip():
+    if "score" in columns and fields[columns["score"]]:
         rows.score.append(number(fields[columns["score"]], where))
     if "difficult" in columns:
         rows.difficult.append(fields[columns["difficult"]].strip().lower() in ("1", "true"))

@@ -35,7 +35,7 @@ FORMATS = (
         lambda text, path: path.is_dir() and arrays.has_idx(path), lambda text, path: arrays.idx(path)),
     Format("`shards/`", "a folder of WebDataset shards (`.tar`)",
         lambda text, path: path.is_dir() and bool(shards.find_shards(path)),
-        lambda text, path: shards.read(shards.find_shards(path), text)),
+        lambda text, path: shards.read_folder(path, text)),
     Format("`flowers/`", "class folders: `root/<class>/`, or `root/{train,val,test}/<class>/`",
         lambda text, path: path.is_dir(), lambda text, path: folders.read(path)),
     Format("`flowers.zip`, `.tar`, `.tar.gz`, `.tgz`",
@@ -45,9 +45,8 @@ FORMATS = (
     Format("`shards/train-{000..009}.tar`", "several WebDataset shards; quote the pattern in a shell",
         lambda text, path: not path.exists() and shards.is_pattern(text),
         lambda text, path: shards.read(shards.expand_braces(str(path)), text)),
-    Format("`flowers.csv`, `.tsv`", "a table with the columns `path,label[,split]`",
-        lambda text, path: path.is_file() and path.suffix.lower() in (".csv", ".tsv"),
-        lambda text, path: tables.read(path)),
+    Format("`flowers.csv`, `.tsv`", "a table with the columns `path,label[,split]`, or other names of these",
+        lambda text, path: is_table(path), lambda text, path: tables.read(path)),
     Format("`images.npz`",
         "`images` and `labels`, or `x_train`, `y_train`, `x_test`, ...; optionally `classes`",
         lambda text, path: path.is_file() and path.suffix.lower() == ".npz",
@@ -57,18 +56,22 @@ FORMATS = (
 )  # fmt: skip
 
 
-def open_data(source: Any) -> DataSet:
+def open_data(source: Any, path_column: str | None = None, label_column: str | None = None) -> DataSet:
     """Open a dataset of labelled images. Reads names and labels only, decodes nothing, never writes.
 
     Args:
         source: a path or name in one of `FORMATS` (docs/data.md); in Python also a pair of arrays or tensors,
             a torch `Dataset`, or a mapping of splits to those (`striate.data.images.in_memory.read`). A
             `DataSet` is returned unchanged.
+        path_column: name of the column with the paths of the images, if the data are a table.
+        label_column: name of the column with the class names.
 
     Raises:
         DataError: the path does not exist, or its content does not have the expected layout.
-        UsageError: the format is not supported.
+        UsageError: the format is not supported, or a column does not exist.
     """
+    if path_column is not None or label_column is not None:
+        return _open_table(source, tables.TableColumns(path_column, label_column))
     if isinstance(source, DataSet):
         return source
     if not isinstance(source, (str, os.PathLike)):
@@ -86,6 +89,23 @@ def open_data(source: Any) -> DataSet:
     why = "it is neither a folder nor a .csv, .tsv, .npz, .zip, .tar or .tar.gz file"
     fix = "Give the folder that contains one folder per class"
     raise UsageError(f"cannot read a dataset from {text!r}", why, fix)
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a path is that of a table."""
+    return path.suffix.lower() in tables.SUFFIXES and path.is_file()
+
+
+def _open_table(source: Any, columns: tables.TableColumns) -> DataSet:
+    """Open a table whose columns the user names."""
+    name = source.source if isinstance(source, DataSet) else str(source)
+    path = Path(name).expanduser()
+    if not path.exists() and isinstance(source, (str, os.PathLike)):
+        raise _missing(name, path)
+    if isinstance(source, DataSet) or not is_table(path):
+        why, fix = "only .csv and .tsv files have columns", "Leave it out"
+        raise UsageError(f"{columns.options} with {name!r}", why, fix)
+    return tables.read(path, columns)
 
 
 def absolute_source(source: str) -> str:

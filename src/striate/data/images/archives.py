@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import os
+import struct
 import tarfile
 import threading
 import zipfile
@@ -19,21 +20,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 
-from striate.data.images.folders import HIDDEN, read_tree
-from striate.data.images.samples import SPLIT_NAMES, DataSet, Stamp
+from striate.data.images.member_names import decode_names
+from striate.data.images.samples import DataSet, Stamp
 from striate.errors import DataError, DecodeError
-from striate.transforms.decode import MAX_PIXELS, is_image_name
+from striate.transforms.decode import MAX_PIXELS
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_MEMBER_BYTES = 3 * MAX_PIXELS  # of a member: the largest image that is read, uncompressed
 MAX_TAR_GZ_BYTES = 2 << 30  # of all files in a .tar.gz
 
+_UTF8_FLAG = 0x800  # of a zip member whose name is UTF-8
+_UNICODE_PATH = 0x7075  # extra field of a zip member with its name in UTF-8
+
 _Content = TypeVar("_Content")
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, RuntimeError, OSError)
+# What reading a damaged archive raises.
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, RuntimeError, OSError)
+
+
+class _Read(Protocol):
+    def __call__(self, i: int, limit: int | None = None) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -45,14 +54,15 @@ class Archive:
         names: of the members, with `/` as separator; of equal names only the last one.
         sizes: of the members in bytes, as the archive states them.
         skipped: what was skipped, one line each.
-        read: returns the bytes of the member at a position. Thread-safe. Raises any of `_DAMAGE`.
+        read: returns the bytes of the member at a position, or only so many. Thread-safe. Raises any of
+            `DAMAGE`.
     """
 
     path: str
     names: Sequence[str]
     sizes: Sequence[int]
     skipped: Sequence[str]
-    read: Callable[[int], bytes]
+    read: _Read
 
 
 def is_archive(name: str) -> bool:
@@ -72,32 +82,10 @@ def open_archive(path: Path) -> Archive:
         if name.endswith(".zip"):
             return _open_zip(whole)
         return _open_tar(whole) if name.endswith(".tar") else _open_tar_gz(whole)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         fix = "It may be incomplete: download or pack it again"
         raise DataError(f"cannot read {str(path)!r}", why, fix) from error
-
-
-def read(archive: Archive, source: str) -> DataSet:
-    """Read an archive of class folders, with or without an outer folder.
-
-    Args:
-        archive: the opened archive.
-        source: how the user named it, for messages.
-
-    Raises:
-        DataError: there are no class folders with images.
-    """
-    # In the order of the same files in a folder: the files of a folder before its subfolders.
-    members = [tuple(name.split("/")) for name in archive.names]
-    members.sort(key=lambda parts: [*((1, part) for part in parts[:-1]), (0, parts[-1])])
-    root = _ArchiveFolder(os.path.basename(archive.path), archive.path, members)  # noqa: PTH119
-    while len(below := root.folders()) == 1 and not root.count_loose():
-        if below[0].name.lower() in SPLIT_NAMES or not below[0].folders():
-            break
-        root = below[0]
-    data = read_tree(root, source)
-    return attach_archives(replace(data, notes=(*archive.skipped, *data.notes)), [archive])
 
 
 def attach_archives(data: DataSet, archives: Sequence[Archive]) -> DataSet:
@@ -128,7 +116,7 @@ class ArchiveStore:
                 why = f"it has {archive.sizes[i]:,} bytes, more than the largest image that can be read"
             else:
                 return archive.read(i)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             why = f"its archive is damaged ({str(error) or type(error).__name__})"
         raise DecodeError(f"cannot decode {f'{archive.path}/{archive.names[i]}'!r}", why)
 
@@ -152,8 +140,9 @@ def _open_tar(path: str) -> Archive:
         members, skipped = _tar_members(file, "r:", lambda tar, member: (member.offset_data, member.size))
     spans = tuple(members.values())
 
-    def read(i: int) -> bytes:
+    def read(i: int, limit: int | None = None) -> bytes:
         start, size = spans[i]
+        size = size if limit is None else min(size, limit)
         # Open for each read: there may be more archives than file descriptors.
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             status = os.fstat(file.fileno())
@@ -191,34 +180,45 @@ def _open_tar_gz(path: str) -> Archive:
     with open(path, "rb") as file:  # noqa: PTH123
         members, skipped = _tar_members(file, "r|gz", content)
     files = tuple(members.values())
-    return Archive(path, tuple(members), [len(data) for data in files], skipped, files.__getitem__)
+    return Archive(
+        path, tuple(members), [len(data) for data in files], skipped, lambda i, limit=None: files[i][:limit]
+    )
 
 
 def _open_zip(path: str) -> Archive:
     """Open a zip archive."""
     archive = zipfile.ZipFile(path)
     lock = threading.Lock()  # zipfile locks reading, but not its count of open members
-    members = {}
-    outside = 0
-    for info in archive.infolist():
-        name = _normalized(info.filename)
-        outside += name is None
-        if name and not info.is_dir():
-            members[name] = info
+    entries = [info for info in archive.infolist() if not info.is_dir()]
+    named = [(*_zip_name(info), info) for info in entries]
+    members, skipped = _with_names(named, "cp437")
     infos = tuple(members.values())
 
-    def read(i: int) -> bytes:
+    def read(i: int, limit: int | None = None) -> bytes:
         if infos[i].flag_bits & 1:
             raise ValueError("it is encrypted")
         with lock:
             file = archive.open(infos[i])
         try:
-            return file.read()
+            return file.read(-1 if limit is None else limit)
         finally:
             with lock:
                 file.close()
 
-    return Archive(path, tuple(members), [info.file_size for info in infos], _notes(outside, 0), read)
+    return Archive(path, tuple(members), [info.file_size for info in infos], skipped, read)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> tuple[bytes, bool]:
+    """Return the bytes of a member's name, and whether they are known to be UTF-8."""
+    if info.flag_bits & _UTF8_FLAG:
+        return info.orig_filename.encode("utf-8", "surrogateescape").partition(b"\0")[0], True
+    raw, extra = info.orig_filename.encode("cp437"), info.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        if kind == _UNICODE_PATH and extra[5:9] == zlib.crc32(raw).to_bytes(4, "little"):
+            return extra[9 : 4 + size], True
+        extra = extra[4 + size :]
+    return raw.partition(b"\0")[0], False
 
 
 def _tar_members(
@@ -231,22 +231,63 @@ def _tar_members(
         mode: of tarfile.
         content: returns what to keep of a file: its bytes, or where they are.
     """
-    found: dict[str, _Content] = {}
+    found: list[tuple[bytes, bool, _Content]] = []
+    by_name: dict[str | None, _Content] = {}  # for hard links
     outside = links = 0
-    with tarfile.open(fileobj=file, mode=mode) as tar:  # type: ignore[call-overload]  # its modes are literals
+    # The encoding of the locale would depend on the user.
+    how: dict[str, Any] = {"mode": mode, "encoding": "utf-8", "errors": "surrogateescape"}
+    with tarfile.open(fileobj=file, **how) as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()  # tarfile would keep a record of each member
-            name = _normalized(member.name)
-            if name is None:
+            tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep a record of each member
+            if _normalized(member.name) is None:
                 outside += 1
-            elif member.islnk() and (target := _normalized(member.linkname)) in found:
-                found[name] = found[target or ""]
+                continue
+            if member.islnk() and _normalized(member.linkname) in by_name:
+                kept = by_name[_normalized(member.linkname)]
             elif member.isreg() and not member.issparse():
-                found.pop(name, None)  # of equal names the last one counts
-                found[name] = content(tar, member)
-            elif not member.isdir():
-                links += 1
-    return found, _notes(outside, links)
+                kept = content(tar, member)
+            else:
+                links += not member.isdir()
+                continue
+            by_name[_normalized(member.name)] = kept
+            name = member.name.encode("utf-8", "surrogateescape")
+            found.append((name, "path" in member.pax_headers, kept))
+    members, skipped = _with_names(found, "utf-8", outside)
+    what = "that are not regular files (links, devices)"
+    return members, (*skipped, *([f"skipped {links:,} members {what}"] if links else ()))
+
+
+def _with_names(
+    found: Sequence[tuple[bytes, bool, _Content]], default: str, outside: int = 0
+) -> tuple[dict[str, _Content], tuple[str, ...]]:
+    """Decode and normalise the names of members; of equal names the last one counts.
+
+    Args:
+        found: name, whether it is known to be UTF-8, and content of each member.
+        default: the encoding of names in an encoding that is not recognized.
+        outside: number of members that were skipped because their names lead out of the archive.
+
+    Returns:
+        The members by name, and what was skipped or guessed.
+    """
+    guessed, note = decode_names([name for name, is_utf8, _ in found if not is_utf8], default)
+    rest = iter(guessed)
+    members: dict[str, _Content] = {}
+    replaced = 0
+    for raw, is_utf8, content in found:
+        name = _normalized(raw.decode("utf-8", "surrogateescape") if is_utf8 else next(rest))
+        if name is None:
+            outside += 1
+        elif name:
+            replaced += name in members
+            members.pop(name, None)
+            members[name] = content
+    counts = (
+        (outside, "whose names lead out of the archive"),
+        (replaced, "that have the name of a later one"),
+    )
+    notes = (f"skipped {count:,} members {which}" for count, which in counts if count)
+    return members, (*([note] if note else ()), *notes)
 
 
 def _normalized(name: str) -> str | None:
@@ -255,43 +296,3 @@ def _normalized(name: str) -> str | None:
         name = name.replace("\\", "/")  # written by some Windows programs
     parts = [part for part in name.split("/") if part not in ("", ".")]
     return None if ".." in parts or "\0" in name else "/".join(parts)
-
-
-def _notes(outside: int, links: int) -> tuple[str, ...]:
-    counts = (
-        (outside, "whose names lead out of the archive"),
-        (links, "that are not regular files (links, devices)"),
-    )
-    return tuple(f"skipped {count:,} members {which}" for count, which in counts if count)
-
-
-@dataclass
-class _ArchiveFolder:
-    """A folder inside an archive.
-
-    Attributes:
-        name: without parents.
-        path: full path, starting with that of the archive.
-        members: all files below it: the parts of their names relative to this folder.
-    """
-
-    name: str
-    path: str
-    members: list[tuple[str, ...]]
-
-    def folders(self) -> list[_ArchiveFolder]:
-        below: dict[str, list[tuple[str, ...]]] = {}
-        for parts in self.members:
-            if len(parts) > 1 and not parts[0].startswith(HIDDEN):
-                below.setdefault(parts[0], []).append(parts[1:])
-        return [_ArchiveFolder(name, f"{self.path}/{name}", below[name]) for name in sorted(below)]
-
-    def images(self) -> list[str]:
-        return [
-            "/".join((self.path, *parts))
-            for parts in self.members
-            if is_image_name(parts[-1]) and not any(part.startswith(".") for part in parts[:-1])
-        ]
-
-    def count_loose(self) -> int:
-        return sum(len(parts) == 1 and is_image_name(parts[0]) for parts in self.members)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from striate.data.images.contents import is_hidden_folder, listed
 from striate.data.images.samples import UNSPLIT, DataSet, Samples
 from striate.errors import DataError
 
@@ -53,7 +54,7 @@ def idx(folder: Path) -> DataSet:
         # A single pair of files is unsplit, even if it is called test.
         split = _SPLITS[prefix] if len(read) > 1 else UNSPLIT
         splits[split] = Samples(names, np.searchsorted(values, numbers).astype(np.int64), pixels)
-    return DataSet(str(folder), "", tuple(str(v) for v in values), splits)
+    return DataSet(str(folder), "", tuple(str(v) for v in values), splits, tuple(_notes(folder)))
 
 
 def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
@@ -65,6 +66,21 @@ def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
         if prefix in _SPLITS and kind in ("images-idx3-ubyte", "images-idx4-ubyte", "labels-idx1-ubyte"):
             found[prefix][kind[:6]] = path
     return {prefix: (two["images"], two["labels"]) for prefix, two in found.items() if len(two) == 2}
+
+
+def _notes(folder: Path) -> list[str]:
+    """Return what is skipped: images without labels, and folders, which may be class folders."""
+    used = {path for pair in _pairs(folder).values() for path in pair}
+    lone = sorted(p.name for p in folder.iterdir() if "-ubyte" in p.name and p not in used and p.is_file())
+    folders = sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and not is_hidden_folder(path.name)
+    )
+    notes = []
+    if lone:
+        notes.append(f"skipped {listed(lone)}: images and labels of one name are read, train- or t10k-")
+    if folders:
+        notes.append(f"only the idx files are read; skipped folders: {listed(folders)}")
+    return notes
 
 
 def _array(path: Path) -> npt.NDArray[np.uint8]:

@@ -70,18 +70,27 @@ def npz(path: Path) -> DataSet:
         raise DataError(f"cannot read {str(path)!r}", str(error), "Write it with numpy.savez") from error
     classes = held.pop("classes", held.pop("class_names", None))
     found: dict[str, dict[str, Any]] = {}
+    unused = []
     for name, array in held.items():
         words = name.lower().split("_")
         split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), UNSPLIT)
         kind = next((kind for kind, names in _ARRAYS.items() if names & set(words)), None)
-        if kind is not None:
-            found.setdefault(split, {})[kind] = array
+        if kind is None:
+            unused.append(name)
+        elif kind in found.setdefault(split, {}):
+            fix = "Remove one, or give them different splits: train, val or test"
+            raise DataError(
+                f"cannot use {str(path)!r}", f"it has two arrays of {split} {kind}: {', '.join(held)}", fix
+            )
+        else:
+            found[split][kind] = array
     if not found or any(len(pair) < 2 for pair in found.values()) or (UNSPLIT in found and len(found) > 1):
         why = f"its arrays are {', '.join(held) or 'none'}"
         fix = "Call them images and labels, or x_train, y_train, x_test, y_test and so on"
         raise DataError(f"cannot use {str(path)!r}", why, fix)
     parts = {s: arrays(**pair, classes=classes, prefix=f"{path.name}/{s}") for s, pair in found.items()}
-    return replace(_merged(parts), source=str(path))
+    notes = (f"skipped the arrays {', '.join(unused)}",) if unused else ()
+    return replace(_merged(parts), source=str(path), notes=notes)
 
 
 def arrays(images: Any, labels: Any, classes: Iterable[Any] | None = None, prefix: str = "array") -> DataSet:

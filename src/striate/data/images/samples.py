@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -40,8 +41,8 @@ class Stamp(NamedTuple):
 class Store(Protocol):
     """A store of images that are neither separate files nor one array: an archive or a torch `Dataset`."""
 
-    def fetch(self, key: int) -> bytes | Uint8Array:
-        """Return the bytes of an image file, or pixels. Thread-safe. Raises DecodeError."""
+    def fetch(self, key: int) -> str | bytes | Uint8Array:
+        """Return the path or the bytes of an image file, or pixels. Thread-safe. Raises DecodeError."""
 
     def stamp(self, key: int) -> Stamp | None:
         """Return what changes when the image changes; None if that is unknown without reading it."""
@@ -110,6 +111,32 @@ class Samples:
         keys = self.keys if self.store is None else self.keys[which]
         return Samples(names, self.labels[which], pixels, self.store, keys)
 
+    def joined(self, others: Sequence[Samples]) -> Samples:
+        """Return these samples and all others, in this order."""
+        parts = (self, *others)
+        names = tuple(name for part in parts for name in part.names)
+        labels = np.concatenate([part.labels for part in parts])
+        if all(part.in_files for part in parts):
+            return Samples(names, labels)
+        return Samples(names, labels, store=_Joined(parts), keys=np.arange(len(names)))
+
+
+class _Joined:
+    """Several samples, stored in different ways, as one store; keys count through all of them."""
+
+    def __init__(self, parts: Sequence[Samples]) -> None:
+        self._places = [(part, i) for part in parts for i in range(len(part))]
+
+    def fetch(self, key: int) -> str | bytes | Uint8Array:
+        """Return what to decode; raises DecodeError."""
+        part, i = self._places[key]
+        return part.fetch(i)
+
+    def stamp(self, key: int) -> Stamp | None:
+        """Return what changes when the image changes."""
+        part, i = self._places[key]
+        return part.stamp(i)
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -141,6 +168,10 @@ class DataSet:
             labels = np.array([index[name] for _, name in rows], np.int64)
             splits[split] = Samples(tuple(path for path, _ in rows), labels)
         return cls(source, root, classes, splits, tuple(notes))
+
+    def absolute_name(self, name: str) -> str:
+        """Return the name of an image without reference to the working folder; unchanged if it is no path."""
+        return str(Path(name).absolute()) if self.root else name
 
     def with_classes(self, classes: tuple[str, ...]) -> tuple[DataSet, dict[str, int]]:
         """Map the labels to another list of class names. Classes are matched by name, not by position.

@@ -11,15 +11,17 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from striate.data.images import archives
-from striate.data.images.archives import Archive, attach_archives, open_archive
+from striate.data.images import archive_folders
+from striate.data.images.archives import Archive, attach_archives, is_archive, open_archive
+from striate.data.images.contents import listed
 from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, is_text
 from striate.errors import DataError
-from striate.transforms.decode import SUFFIXES
+from striate.transforms.decode import SUFFIXES, is_image_name
 
 _LABELS = ("cls", "json", "txt")
 # Of the class in a .json file, by priority.
@@ -87,10 +89,19 @@ def read(paths: Sequence[str | os.PathLike[str]], source: str) -> DataSet:
     return _read([open_archive(Path(path)) for path in paths], source)
 
 
+def read_folder(folder: Path, source: str) -> DataSet:
+    """Read the shards in a folder as `read` does; notes the images and other archives next to them."""
+    data = read(find_shards(folder), source)
+    others = [p.name for p in sorted(folder.iterdir()) if is_image_name(p.name) or is_archive(p.name)]
+    if others := [name for name in others if not name.lower().endswith(".tar")]:
+        data = replace(data, notes=(*data.notes, f"only the .tar files are read; skipped: {listed(others)}"))
+    return data
+
+
 def read_archive(path: Path) -> DataSet:
     """Read an archive of class folders, or one shard; raises DataError."""
     archive = open_archive(path)
-    return _read([archive], str(path)) if is_shard(archive) else archives.read(archive, str(path))
+    return _read([archive], str(path)) if is_shard(archive) else archive_folders.read(archive, str(path))
 
 
 def _read(shards: Sequence[Archive], source: str) -> DataSet:
@@ -107,6 +118,7 @@ def _read(shards: Sequence[Archive], source: str) -> DataSet:
                 unlabelled += 1
             else:
                 found.setdefault(split, []).append((f"{archive.path}/{name}", label))
+        skipped += _dropped(archive)
     if unlabelled:
         skipped.append(f"skipped {unlabelled:,} images without a label")
     if not found:
@@ -150,6 +162,27 @@ def _samples(archive: Archive, classes: dict[int, str]) -> Iterator[tuple[str, s
             labels.setdefault(key, {})[kind] = i
     for key, name in images.items():
         yield name, _label(archive, labels.get(key, {}), classes, key)
+
+
+def _dropped(archive: Archive) -> list[str]:
+    """Return notes about labels without an image, and about further images of a sample."""
+    parts = [(name, *_parts(name)) for name in archive.names]
+    images = [(name, key) for name, key, kind in parts if f".{kind.rpartition('.')[2]}" in SUFFIXES]
+    keys: set[str] = set()
+    further = []
+    for name, key in images:
+        if key in keys:
+            further.append(name)
+        keys.add(key)
+    lone = [name for name, key, kind in parts if kind == "cls" and key not in keys]
+    where = os.path.basename(archive.path)  # noqa: PTH119
+    notes = (
+        (lone, "samples that have a label but no image"),
+        (further, "images that are not the first of their sample"),
+    )
+    return [
+        f"skipped {len(names):,} {what}, in {where}: {listed(names, 3)}" for names, what in notes if names
+    ]
 
 
 def _label(archive: Archive, members: dict[str, int], classes: dict[int, str], key: str) -> str | None:

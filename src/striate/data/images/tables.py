@@ -1,34 +1,101 @@
-"""Tables of images: CSV or TSV files with the columns path, label and optionally split."""
+"""Tables of images: CSV or TSV files with a column of paths, one of labels, and optionally one of splits."""
 
 from __future__ import annotations
 
-import csv
-import io
+import codecs
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
+from striate.csv_file import Row, parse_csv, read_csv, write_csv
 from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, is_text
-from striate.errors import DataError
+from striate.errors import DataError, UsageError
+
+SUFFIXES = (".csv", ".tsv")
+
+# Usual names of the columns, in lower case, without spaces and punctuation. The first of each comes first.
+_USUAL = {
+    "path": (
+        "path", "filepath", "imagepath", "imgpath", "filename", "imagename", "imgname", "imagefile",
+        "file", "image", "img",
+    ),
+    "label": ("label", "class", "category", "target", "labelname", "classname", "categoryname"),
+}  # fmt: skip
+_SPLIT_FILE = ("path", "label", "split")
+
+Rows = dict[str, list[tuple[int, dict[str, str]]]]  # by split: line number, values by column
 
 
-def read(table: Path) -> DataSet:
+@dataclass(frozen=True)
+class TableColumns:
+    """The columns of a table that the user names.
+
+    Attributes:
+        path: of the image files; None for the one with a usual name.
+        label: the same for the class names.
+    """
+
+    path: str | None = None
+    label: str | None = None
+
+    @property
+    def options(self) -> str:
+        """The options that the user gave; empty if there are none."""
+        given = {"--path-column": self.path, "--label-column": self.label}
+        return " and ".join(name for name, value in given.items() if value is not None)
+
+
+def read(table: Path, columns: TableColumns | None = None) -> DataSet:
     """Read a CSV or TSV file. Relative paths start at the folder of the file.
 
+    Args:
+        table: the file. Its fields are separated by commas, semicolons, tabs or vertical bars.
+        columns: which columns to use, if they have no usual names.
+
     Raises:
-        DataError: columns or values are missing; the message names the line.
+        DataError: columns or values are missing or ambiguous; the message names the line.
+        UsageError: there is no such column; the message lists all of them.
     """
     try:
-        text = table.read_text("utf-8-sig", "surrogateescape")
-    except OSError as error:
+        text = _decode(table.read_bytes())
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {str(table)!r}", str(error)) from error
-    delimiter = "\t" if table.suffix.lower() == ".tsv" else ","
-    if delimiter == "," and ";" in text.split("\n", 1)[0]:
-        delimiter = ";"  # written by spreadsheets in locales with a decimal comma
-    rows, _ = read_rows(table, text, ({"path", "label"},), f"path{delimiter}label", delimiter)
+    text, delimiter = _separator_line(text)
+    found, used = _open(table, text, delimiter, columns or TableColumns())
+    rows = _by_split(found, used, SPLIT_NAMES)
     pairs = {split: [_pair(row, table, line) for line, row in these] for split, these in rows.items()}
     if not pairs:
         raise DataError(f"cannot use {str(table)!r}", "it has a header but no rows")
-    return DataSet.from_pairs(str(table), str(table.parent), pairs)
+    named = {key: found.names[i] for key, i in used.items() if found.names[i].lower() != key}
+    notes = [f"columns: {', '.join(f'{key} from {name!r}' for key, name in named.items())}"] if named else []
+    return DataSet.from_pairs(str(table), str(table.parent), pairs, notes)
+
+
+def write_split(path: Path, data: DataSet) -> None:
+    """Write path, label and split of each image, with absolute paths: a table that `read` reads."""
+    rows = [
+        (data.absolute_name(name), data.classes[label], split)
+        for split, samples in data.splits.items()
+        for name, label in zip(samples.names, samples.labels.tolist(), strict=True)
+    ]
+    write_csv(path, rows, _SPLIT_FILE)
+
+
+def read_split(path: Path) -> dict[str, list[tuple[str, str]]]:
+    """Read what `write_split` wrote: (path, class name) pairs by split.
+
+    Raises:
+        DataError: the file is not such a table.
+    """
+    header, *rows = read_csv(path) or [[]]
+    if tuple(header) != _SPLIT_FILE or any(len(row) != len(_SPLIT_FILE) for row in rows):
+        fix = "Give the data and --split, or train again"
+        raise DataError(f"cannot read {str(path)!r}", "it is not a table of path, label and split", fix)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, label, split in rows:
+        found.setdefault(split, []).append((name, label))
+    return found
 
 
 def read_rows(
@@ -38,7 +105,7 @@ def read_rows(
     example: str,
     delimiter: str = ",",
     split_names: Mapping[str, str] = SPLIT_NAMES,
-) -> tuple[dict[str, list[tuple[int, dict[str, str]]]], set[str]]:
+) -> tuple[Rows, set[str]]:
     """Parse CSV text with an optional column `split`.
 
     Args:
@@ -50,31 +117,155 @@ def read_rows(
         split_names: name in the table -> name of the split.
 
     Returns:
-        (line number, row) pairs by split, with stripped values; and the names of the columns.
+        (line number, row) pairs by split, without blanks around unquoted values; and all names of columns.
 
     Raises:
-        DataError: columns are missing, or a split is unknown or missing.
+        DataError: columns are missing or ambiguous, a row has too many fields, or a split is unknown or
+            missing.
     """
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
-    names = set(reader.fieldnames)
-    if not any(these <= names for these in columns):
-        why = f"its first line is {(text.splitlines() or [''])[0][:80]!r}"
-        fix = f"The first line must name the columns: {example}, and optionally split"
-        raise DataError(f"cannot use {str(table)!r}", why, fix)
-    rows: dict[str, list[tuple[int, dict[str, str]]]] = {}
-    for raw in reader:
-        row = {name: (raw.get(name) or "").strip() for name in names}
-        split = row.get("split", "").lower()
+    found = _parse(table, text, delimiter)
+    names = [name.lower() for name in found.names]
+    if not any(these <= set(names) for these in columns):
+        raise _no_columns(table, text, example)
+    needed = set().union(*columns)
+    for name in names:
+        if name in needed and names.count(name) > 1:
+            raise _ambiguous(table, name, [n for n in found.names if n.lower() == name])
+    indices = {name: i for i, name in enumerate(names)}
+    return _by_split(found, indices, split_names), set(names)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A parsed table: its path, the names of its columns, and its rows."""
+
+    path: Path
+    names: list[str]
+    rows: list[Row] = field(repr=False)
+
+
+def _decode(raw: bytes) -> str:
+    """Decode UTF-8, or the UTF-16 that spreadsheets call Unicode text."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16")
+    return raw.decode("utf-8-sig", "surrogateescape")
+
+
+def _separator_line(text: str) -> tuple[str, str]:
+    """Blank the line `sep=;` that spreadsheets understand; returns the text and the delimiter, or ""."""
+    first, end, rest = text.partition("\n")
+    name = first.rstrip("\r")
+    if len(name) == 5 and name.lower().startswith("sep="):
+        return end + rest, name[4]
+    return text, ""
+
+
+def _open(table: Path, text: str, delimiter: str, columns: TableColumns) -> tuple[_Table, dict[str, int]]:
+    """Parse a table with the delimiter under which it has the columns; returns their positions too."""
+    first = delimiter or ("\t" if table.suffix.lower() == ".tsv" else ",")
+    candidates = [first] if delimiter else [first, *(d for d in (",", ";", "\t", "|") if d != first)]
+    errors: dict[int, DataError | UsageError] = {}  # by number of columns: most likely the right delimiter
+    for candidate in candidates:
+        _, header = next(parse_csv(text, str(table), candidate), (0, []))
+        try:
+            used = _choose_columns(table, text, header, columns)
+        except (DataError, UsageError) as error:
+            errors.setdefault(len(header), error)
+        else:
+            return _parse(table, text, candidate), used
+    raise errors[max(errors)]
+
+
+def _parse(table: Path, text: str, delimiter: str) -> _Table:
+    """Parse all rows but empty ones; raises DataError for a row with too many fields."""
+    rows = parse_csv(text, str(table), delimiter)
+    _, names = next(rows, (0, []))
+    kept = []
+    for line, fields in rows:
+        if not any(map(str.strip, fields)):
+            continue
+        if len(fields) > len(names):
+            why = f"the row has {len(fields)} fields, but the header has {len(names)}"
+            fix = f'Put quotes around a value that contains {delimiter!r}: "a{delimiter}b.png"'
+            raise DataError(f"{table}:{line}", why, fix)
+        kept.append((line, fields))
+    return _Table(table, names, kept)
+
+
+def _choose_columns(table: Path, text: str, names: list[str], columns: TableColumns) -> dict[str, int]:
+    """Return the positions of path, label and, if there is one, split."""
+    used = {}
+    for key, wanted in (("path", columns.path), ("label", columns.label)):
+        if wanted is not None:
+            used[key] = _named(table, names, wanted)
+            continue
+        same = [i for i, name in enumerate(names) if name.lower() == key]
+        found = same or [i for i, name in enumerate(names) if _plain(name) in _USUAL[key]]
+        if not found:
+            raise _no_columns(table, text, "path,label", names)
+        if len(found) > 1:
+            raise _ambiguous(table, key, [names[i] for i in found])
+        used[key] = found[0]
+    split = [i for i, name in enumerate(names) if name.lower() == "split"]
+    if len(split) > 1:
+        raise _ambiguous(table, "split", [names[i] for i in split])
+    return used | ({"split": split[0]} if split else {})
+
+
+def _named(table: Path, names: list[str], wanted: str) -> int:
+    """Return the position of the column that the user names; case matters only if it must."""
+    exact = [i for i, name in enumerate(names) if name == wanted.strip()]
+    found = exact or [i for i, name in enumerate(names) if name.lower() == wanted.strip().lower()]
+    if len(found) > 1:
+        raise _ambiguous(table, wanted, [names[i] for i in found])
+    if not found:
+        near = get_close_matches(wanted.lower(), [name.lower() for name in names], n=3, cutoff=0.5)
+        close = " or ".join(repr(name) for name in names if name.lower() in near)
+        listed = ", ".join(map(repr, names))
+        fix = f"Its columns are {listed}"
+        raise UsageError(
+            f"no column {wanted!r} in {str(table)!r}", f"did you mean {close}?" if close else "", fix
+        )
+    return found[0]
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def _no_columns(table: Path, text: str, example: str, names: Sequence[str] = ()) -> DataError:
+    lines = [line for line in text.splitlines() if line.strip()]
+    why = f"its first line is {(lines or [''])[0][:80]!r}"
+    fix = f"The first line must name the columns: {example}, and optionally split"
+    if len(names) > 1:
+        fix += "; or name them with --path-column and --label-column"
+    return DataError(f"cannot use {str(table)!r}", why, fix)
+
+
+def _ambiguous(table: Path, key: str, names: Sequence[str]) -> DataError:
+    """Create the error for several columns that may be the wanted one."""
+    if len(set(names)) < len(names):
+        why, fix = f"{len(names)} columns are called {names[0]!r}", "Rename or delete one"
+    else:
+        why = f"its columns {' and '.join(map(repr, names))} may both be the {key}"
+        fix = f"Choose one with --{key}-column" if key in _USUAL else "Rename one"
+    return DataError(f"cannot use {str(table)!r}", why, fix)
+
+
+def _by_split(table: _Table, columns: Mapping[str, int], split_names: Mapping[str, str]) -> Rows:
+    """Group rows by split; missing fields at the end of a row are empty."""
+    found: Rows = {}
+    for line, fields in table.rows:
+        row = {name: fields[i] if i < len(fields) else "" for name, i in columns.items()}
+        split = row.get("split", "").strip().lower()
         if split and split not in split_names:
-            where = f"{table}:{reader.line_num}"
-            raise DataError(where, f"unknown split {split!r}", "Use train, val or test")
-        rows.setdefault(split_names[split] if split else UNSPLIT, []).append((reader.line_num, row))
-    if UNSPLIT in rows and len(rows) > 1:
+            raise DataError(f"{table.path}:{line}", f"unknown split {split!r}", "Use train, val or test")
+        found.setdefault(split_names[split] if split else UNSPLIT, []).append((line, row))
+    if UNSPLIT in found and len(found) > 1:
         why = "some rows have a split and others do not"
         fix = "Fill in the split column for all rows, or remove it"
-        raise DataError(f"cannot use {str(table)!r}", why, fix)
-    return rows, names
+        raise DataError(f"cannot use {str(table.path)!r}", why, fix)
+    return found
 
 
 def _pair(row: dict[str, str], table: Path, line: int) -> tuple[str, str]:

@@ -43,6 +43,15 @@ class Pairs:
         references = tuple(self.references[i] for i in which)
         return Pairs(tuple(self.sources[i] for i in which), references, tuple(self.places[i] for i in which))
 
+    def joined(self, others: Sequence[Pairs]) -> Pairs:
+        """Return these pairs and all others, in this order."""
+        parts = (self, *others)
+        return Pairs(
+            tuple(source for part in parts for source in part.sources),
+            tuple(references for part in parts for references in part.references),
+            tuple(place for part in parts for place in part.places),
+        )
+
     @property
     def digest(self) -> str:
         """SHA-256 of sources and references, in order."""

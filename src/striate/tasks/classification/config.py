@@ -28,8 +28,12 @@ IMAGE_SCHEDULES = tuple(kind for kind in SCHEDULES if kind != "noam")  # noam is
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(DataOptions):
-    """How images become the network's input, and how they are augmented."""
+    """How images are found, become the network's input, and are augmented."""
 
+    path_column: str | None = option(
+        None, "Column of a CSV or TSV file with the paths of the images", unset="a usual name such as path"
+    )
+    label_column: str | None = option(None, "Column with the class names", unset="a usual name such as label")
     imgsz: int | None = option(
         None, "Side of the square input in pixels", minimum=1, unset="the network's own"
     )

@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from striate import bundle
+from striate.csv_file import read_csv, write_csv
 from striate.data import DataSet, DecodedImages, Problem, Samples, SplitPlan, open_data, split
 from striate.data.check import quick_check
+from striate.data.check.labels import continuous_labels
+from striate.data.images.folders import inner_class_folder, refuse_output_inside
+from striate.data.images.tables import write_split
 from striate.errors import DataError, DecodeError
 from striate.training.config_file import CHECKPOINTS
-from striate.training.csv_file import read_csv, write_csv
 from striate.training.schedule import shuffled_batches
 from striate.transforms.preprocess import Preprocess
 from striate.weights.catalog import CATALOG, default
@@ -171,12 +174,7 @@ def first_problems(problems: tuple[Problem, ...], most: int = 3) -> str:
 
 def write_inputs(folder: Path, dataset: DataSet) -> None:
     """Write split.csv, a table that `open_data` reads; an empty problems.csv; and the table of all files."""
-    rows = [
-        (str(Path(file).absolute()) if dataset.root else file, dataset.classes[label], name)
-        for name, samples in dataset.splits.items()
-        for file, label in zip(samples.names, samples.labels, strict=True)
-    ]
-    write_csv(folder / "split.csv", rows, ("path", "label", "split"))
+    write_split(folder / "split.csv", dataset)
     write_problems(folder, ())
     files = [(split_name, name, *rest) for name, (split_name, *rest) in _stamps(dataset)]
     write_csv(folder / CHECKPOINTS / _TABLE, files, _COLUMNS)
@@ -232,7 +230,11 @@ def data_changes(folder: Path, dataset: DataSet) -> list[str]:
 
 def _open(config: ClassificationConfig) -> tuple[DataSet, list[str]]:
     """The data in train, val and possibly test, with the classes of train; and which data are left out."""
-    found = open_data(config.data)
+    found = open_data(config.data, config.path_column, config.label_column)
+    refuse_output_inside(found, config.out)
+    if why := continuous_labels(found):
+        fix = "Striate learns classes: give ranges of values names, such as small and large"
+        raise DataError(f"cannot train on {config.source!r}", why, fix)
     dataset = split(found, SplitPlan(config.val, config.test, config.seed))
     notes = list(dataset.notes)
     if "val" not in dataset.splits or not len(dataset.splits["train"]):
@@ -248,10 +250,11 @@ def _open(config: ClassificationConfig) -> tuple[DataSet, list[str]]:
         for name, count in left_out.items()
     ]
     if len(dataset.classes) < 2:
+        inner = inner_class_folder(found)
         raise DataError(
             f"cannot train on {config.source!r}",
-            "; ".join((f"it has one class, {dataset.classes[0]!r}", *notes)),
-            "A classifier needs two: add a folder of images of something else",
+            inner.why if inner else "; ".join((f"it has one class, {dataset.classes[0]!r}", *notes)),
+            inner.fix if inner else "A classifier needs two: add a folder of images of something else",
         )
     return dataset, notes
 

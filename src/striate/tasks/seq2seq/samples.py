@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from striate.csv_file import read_csv, write_csv
 from striate.data.text.pairs import Pairs
-from striate.training.csv_file import read_csv, write_csv
 
 NAME = "samples.csv"
 

@@ -1,0 +1,133 @@
+"""CSV files (RFC 4180) that are read as they were written, whatever file names they hold.
+
+Python's `csv` loses a carriage return at the end of a field, does not say whether a field was quoted, and
+accepts text after a closing quote.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from striate.errors import DataError
+from striate.files import write_atomic
+
+_BREAK = re.compile(r"\r\n|\r|\n")
+
+Row = tuple[int, list[str]]  # line number, fields
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    """Read the rows of a file that `write_csv` wrote, the first one with the names of its columns.
+
+    Returns:
+        The rows; [] if there is no file.
+
+    Raises:
+        DataError: a quote is not closed.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return []
+    # Earlier versions did not quote blanks at the ends of a field.
+    return [fields for _, fields in parse_csv(text, str(path), strip=False)]
+
+
+def write_csv(path: Path, records: Sequence[Any], columns: Iterable[str] | None = None) -> None:
+    """Write dataclass records, or tuples under the given column names."""
+    if columns is None:
+        columns = [field.name for field in dataclasses.fields(records[0])]
+        records = [dataclasses.astuple(record) for record in records]
+    write_atomic(path, csv_bytes(columns, records))
+
+
+def csv_bytes(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> bytes:
+    """Return the content of a CSV file. File names that are not UTF-8 keep their bytes."""
+    text = "".join(f"{csv_line(row)}\n" for row in (columns, *rows))
+    return text.encode("utf-8", "surrogateescape")
+
+
+def csv_line(values: Iterable[Any]) -> str:
+    """Return one line of a CSV file, without the line break at its end."""
+    cells = ["" if value is None else str(value) for value in values]
+    return '""' if cells == [""] else ",".join(map(_quoted, cells))
+
+
+def parse_csv(text: str, name: str, delimiter: str = ",", *, strip: bool = True) -> Iterator[Row]:
+    """Yield the line number and the fields of each row; empty lines are skipped.
+
+    Args:
+        text: of the file, with its own line breaks.
+        name: of the file, for messages.
+        delimiter: between the fields.
+        strip: remove blanks around fields. Those inside of quotes always stay.
+
+    Raises:
+        DataError: a quote is not closed, or text follows a closing quote; the message names the line.
+    """
+    at, number = 0, 1
+    while at < len(text):
+        found = _BREAK.search(text, at)
+        end, after = found.span() if found else (len(text), len(text))
+        line, first = text[at:end], number
+        if '"' in line:
+            fields, after, number = _parse_quoted(text, at, number, name, delimiter, strip)
+        else:
+            fields = line.split(delimiter)
+            if strip:
+                fields = [field.strip() for field in fields]
+        at, number = after, number + 1
+        if fields != [""] or '"' in line:
+            yield first, fields
+
+
+def _parse_quoted(
+    text: str, at: int, number: int, name: str, delimiter: str, strip: bool
+) -> tuple[list[str], int, int]:
+    """Parse a row with quotes; returns its fields, where the next row starts, and its last line's number."""
+    fields = []
+    blanks = re.compile(r" *" if delimiter == "\t" else r"[ \t]*")
+    separator = re.compile(f"{re.escape(delimiter)}|{_BREAK.pattern}|\\Z")
+    while True:
+        start = blanks.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        if text.startswith('"', start):
+            field, at = _unquoted(text, start + 1, f"{name}:{number}")
+            number += len(_BREAK.findall(text, start, at))
+            at = blanks.match(text, at).end()  # type: ignore[union-attr]
+            after = separator.match(text, at)
+            if after is None:
+                rest = _BREAK.split(text[at : at + 40])[0]
+                fix = "Double each quote inside a quoted value, or remove the quotes"
+                raise DataError(f"{name}:{number}", f"{rest!r} follows the closing quote of {field!r}", fix)
+        else:
+            after = separator.search(text, at)
+            assert after is not None  # it matches the end
+            field = text[at : after.start()]
+            field = field.strip() if strip else field
+        fields.append(field)
+        at = after.end()
+        if after.group() != delimiter:
+            return fields, at, number
+
+
+def _unquoted(text: str, at: int, where: str) -> tuple[str, int]:
+    """Return the content of a quoted field that starts at `at`, and the position after its closing quote."""
+    parts = []
+    while True:
+        end = text.find('"', at)
+        if end < 0:
+            raise DataError(where, "the quote is not closed", 'Add the closing "')
+        parts.append(text[at:end])
+        if not text.startswith('"', end + 1):
+            return '"'.join(parts), end + 1
+        at = end + 2
+
+
+def _quoted(cell: str) -> str:
+    """Quote a field that would be read back as another one otherwise."""
+    plain = cell.strip() == cell and not cell.startswith("\ufeff") and not any(c in cell for c in ',"\r\n')
+    return cell if plain else '"' + cell.replace('"', '""') + '"'

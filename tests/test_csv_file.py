@@ -1,0 +1,84 @@
+"""CSV files are read as they were written, whatever a file name contains; foreign dialects are understood."""
+
+import csv
+import io
+import os
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from striate.csv_file import csv_bytes, csv_line, parse_csv, read_csv, write_csv
+from striate.errors import DataError
+
+# File names may be any bytes but NUL and the slash; Python shows what is not UTF-8 as surrogates.
+NAMES = st.binary(min_size=1, max_size=12).map(lambda b: os.fsdecode(b.replace(b"\0", b"\r")))
+ODD = st.sampled_from(
+    ["\r", "\n", "\r\n", " ", "\t", '"', '""', ",", "#a", "=1+1", "\ufeff", "\x85", "\u2028", "\udcff"]
+)
+CELLS = NAMES | st.lists(ODD | st.sampled_from("ab"), max_size=5).map("".join)
+
+
+@given(st.lists(st.lists(CELLS, min_size=1, max_size=4), min_size=1, max_size=4))
+@example([["cat\r"], [" cat "], ['"'], [""], ["\ufeffx"], ["a\x85b"]])
+def test_any_text_survives(rows):
+    text = csv_bytes(rows[0], rows[1:]).decode("utf-8", "surrogateescape")
+    for strip in (False, True):  # blanks that matter are quoted
+        assert [fields for _, fields in parse_csv(text, "x.csv", strip=strip)] == rows
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.lists(ODD.filter(lambda c: c != "\udcff") | st.text("ab ", max_size=3), min_size=1), min_size=1
+    )
+)
+def test_other_programs_read_it(rows):
+    text = csv_bytes(rows[0], rows[1:]).decode()
+    assert list(csv.reader(io.StringIO(text, newline=""))) == rows
+
+
+def test_a_file_that_is_not_there_has_no_rows(tmp_path):
+    assert read_csv(tmp_path / "x.csv") == []
+    write_csv(tmp_path / "x.csv", [("a\r", None, 0.5)], ("name", "none", "number"))
+    assert read_csv(tmp_path / "x.csv") == [["name", "none", "number"], ["a\r", "", "0.5"]]
+    assert csv_line([""]) == '""'
+
+
+def test_files_of_earlier_versions_keep_blanks(tmp_path):
+    (tmp_path / "split.csv").write_text("path,label\n/x/a.png,cat \n")  # blanks were not quoted
+    assert read_csv(tmp_path / "split.csv")[1] == ["/x/a.png", "cat "]
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('a, "b" ,c\n', [["a", "b", "c"]]),
+        ('a,"b ""c""",d', [["a", 'b "c"', "d"]]),
+        ('5" plate,x\n', [['5" plate', "x"]]),
+        ("a,b\r\rc,d\r\n\n e , \n", [["a", "b"], ["c", "d"], ["e", ""]]),
+        ('"a\nb",c\n', [["a\nb", "c"]]),
+        ('a,"",\n', [["a", "", ""]]),
+        ('""\n', [[""]]),
+    ],
+)
+def test_dialects(text, rows):
+    assert [fields for _, fields in parse_csv(text, "x.csv")] == rows
+
+
+def test_lines_are_counted():
+    text = 'h\n\n"a\r\nb"\nc\n'
+    assert list(parse_csv(text, "x.csv")) == [(1, ["h"]), (3, ["a\r\nb"]), (5, ["c"])]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('a\nb,"c\nd\n', 'x.csv:2: the quote is not closed. Add the closing "'),
+        ('a\n"cat"s,b\n', "x.csv:2: 's,b' follows the closing quote of 'cat'"),
+    ],
+)
+def test_broken_quotes_are_named_by_line(text, reason):
+    with pytest.raises(DataError) as error:
+        list(parse_csv(text, "x.csv"))
+    assert reason in str(error.value)
