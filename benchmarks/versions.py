@@ -3,9 +3,9 @@
     make test-versions                                      # all of VERSIONS, then the results file
     python benchmarks/versions.py --only 3.13 --keep        # one of them; its folder stays
 
-Each clone holds the last commit, as a user would get it, and installs into its own `.venv` from the package index:
-about 5 GB and 3 minutes with the default build of torch, which contains CUDA on Linux. The folder is deleted
-afterwards. A clone passes if `make demo` and `make test` both exit with 0.
+Each clone holds the last commit, as a user would get it, and installs into its own `.venv` from the package
+index: about 5 GB and 3 minutes with the default build of torch, which contains CUDA on Linux. The folder is
+deleted afterwards. A clone passes if `make demo` and `make test` both exit with 0.
 
 The interpreters are looked for as `python3.X` on the PATH, then under `~/.pyenv/versions`.
 """
@@ -31,7 +31,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 PINNED = "as pinned"
 OLDEST = re.search(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
 # Python, torch: the oldest supported Python, the newest ones, and the oldest supported torch.
-VERSIONS = [("3.10", PINNED), ("3.12", PINNED), ("3.13", PINNED), ("3.10", f"{OLDEST[1]}.0" if OLDEST else "")]
+VERSIONS = [
+    ("3.10", PINNED), ("3.12", PINNED), ("3.13", PINNED), ("3.10", f"{OLDEST[1]}.0" if OLDEST else ""),
+]  # fmt: skip
 
 
 def main() -> None:
@@ -56,7 +58,8 @@ def main() -> None:
 
 def interpreter(version: str) -> str:
     """Path of Python `version`; ends the program if it is not installed."""
-    found = [shutil.which(f"python{version}"), *sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))]
+    pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    found = [shutil.which(f"python{version}"), *pyenv]
     for path in filter(None, found):
         asked = run([str(path), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
         if asked.stdout.strip() == version:  # pyenv's shims exist for versions that are not selected
