@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from in_memory import noise, noise_training, random_network
 
 from striate.device import choose
-from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.classification.config import EPOCHS, ClassificationConfig
 from striate.tasks.classification.network import parameter_groups
 from striate.training.loop import fit
 from striate.training.optimizer import make_optimizer
@@ -56,7 +56,7 @@ def bare_rate(config: ClassificationConfig, device: torch.device, images: int) -
     x = preprocess.normalize(torch.from_numpy(pixels.images)).to(device)
     y = torch.from_numpy(pixels.labels).to(device)
     rates = []
-    for _ in range(config.epochs):
+    for _ in range(config.epochs or EPOCHS):
         started = time.perf_counter()
         for _ in range(images // config.batch):
             optimizer.zero_grad(set_to_none=True)

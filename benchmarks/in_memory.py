@@ -11,7 +11,7 @@ from torch import nn
 
 from striate import models
 from striate.data import InMemoryImages
-from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.classification.config import EPOCHS, ClassificationConfig
 from striate.tasks.classification.task import Classification
 from striate.training.distributed import SINGLE, Distributed
 from striate.training.loop import Training
@@ -67,10 +67,11 @@ def make_training(
     task.train, task.val, task.train_count = train, val, len(train)  # type: ignore[assignment]
     task.setup = Setup(task.config, None, network)  # type: ignore[arg-type]  # no bundle is written
     steps_per_epoch = len(task.order(0))
-    steps = config.epochs * steps_per_epoch
+    epochs = config.epochs or EPOCHS
+    steps = epochs * steps_per_epoch
     return Training(
         task, task.config, initial_state(task, task.setup, device),
-        EpochSchedule(config.epochs, steps_per_epoch, task.lr_schedule(steps)),
+        EpochSchedule(epochs, steps_per_epoch, task.lr_schedule(steps)),
         task.training_module(network), task.context,
     )  # fmt: skip
 

@@ -163,7 +163,7 @@ def test_a_run_that_diverges_in_its_only_step_fails(few_colors, tmp_path, comman
 def test_options_are_finite(few_colors, tmp_path, command, value):
     code, _, err = command("train", few_colors, "--lr", value, "--out", tmp_path, "--json")
     assert code == 2
-    assert "it must be a finite number" in err
+    assert "it must be above 0 and finite" in err
 
 
 def test_old_bundles_with_nan_in_their_header_open(run, tmp_path, command):

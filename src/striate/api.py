@@ -66,8 +66,11 @@ class Run(Generic[E_co]):
             "best": str(training.best),
             "last": str(training.last),
             "report": str(self.report),
-            "epochs": len(training.epochs),
+            "epochs": training.last_epoch,
+            "steps": training.epochs[-1].step if training.epochs else 0,
+            "evaluations": len(training.epochs),
             "best_epoch": training.best_epoch,
+            "monitor": training.config.monitor,
             **training.task.summary(training, self.evaluation),
             **({"profile": training.profile} if training.profile else {}),
         }

@@ -54,7 +54,7 @@ def test_the_command_passes_on_what_the_user_gave(configured, capsys):
     assert cli.run(["train", "flowers", *argv]) == 2
     (config,) = configured
     assert (config.data, config.opt, config.nesterov, config.amp) == ("flowers", "sgd", True, False)
-    assert (config.workers, config.augment, config.lr, config.epochs) == (3, "none", 0.5, 20)
+    assert (config.workers, config.augment, config.lr, config.epoch_limit) == (3, "none", 0.5, 20)
 
 
 def test_choices_that_the_help_explains_are_not_repeated(capsys, monkeypatch):

@@ -74,6 +74,19 @@ def test_bleu_and_chrf_are_sacrebleus():
     assert set(scores.to_json()) == {"bleu", "chrf", "exact", "cer", "wer", "n", "signatures"}
 
 
+@given(st.lists(st.tuples(st.text("abc", max_size=8), st.text("abc", max_size=8)), min_size=1, max_size=5))
+def test_similarity_is_one_minus_the_normalized_distance(pairs):
+    answers, references = zip(*pairs, strict=True)
+    error, similarity = metrics.error_rate_and_similarity(answers, [[r] for r in references])
+    assert error == metrics.error_rate(answers, [[r] for r in references])
+    expected = [1 - brute(a, b) / max(len(a), len(b), 1) for a, b in pairs]
+    assert similarity == pytest.approx(sum(expected) / len(pairs))
+
+
+def test_similarity_is_to_the_nearest_reference():
+    assert metrics.error_rate_and_similarity(["abc"], [["x", "abd", ""]]) == (1 / 3, pytest.approx(2 / 3))
+
+
 def test_perfect_and_useless_answers():
     perfect = metrics.measure(["one two three four five"], [["one two three four five"]])
     assert (perfect.exact, perfect.cer, perfect.wer) == (1, 0, 0)

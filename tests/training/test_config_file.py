@@ -71,8 +71,18 @@ languages: [en, de]
     assert values["task"] == "seq2seq"
     assert parse_config(Seq2SeqConfig, values) == Seq2SeqConfig(
         "pairs.tsv", tokenizer="words", target_tokenizer="characters", vocab_size=100, shared_vocab=False,
-        sanity_check=True, languages=("en", "de"),
+        sanity_check=True, languages=("en", "de"), monitor="error",
     )  # fmt: skip
+
+
+def test_format_2_had_no_monitor_and_no_epochs_within_a_budget(tmp_path):
+    text = "format: 2\ntask: seq2seq\ndata: [pairs.tsv]\nbudget: 5m\nepochs: 25\n"
+    values = read_config(written(tmp_path, text))
+    assert values == {
+        "task": "seq2seq", "data": ["pairs.tsv"], "budget": "5m", "epochs": None, "monitor": "error"
+    }  # fmt: skip
+    values = read_config(written(tmp_path, text.replace("format: 2", "format: 3") + "monitor: bleu\n"))
+    assert (values["epochs"], values["monitor"]) == (25, "bleu")
 
 
 def test_format_2_is_read_as_written(tmp_path):
@@ -83,7 +93,7 @@ def test_format_2_is_read_as_written(tmp_path):
 
 def test_a_newer_format_is_refused(tmp_path):
     with pytest.raises(UsageError, match="a newer Striate wrote it"):
-        read_config(written(tmp_path, "format: 3\ndata: digits\n"))
+        read_config(written(tmp_path, "format: 4\ndata: digits\n"))
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "just text", "a: [", "format: two\n"])

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from torch import nn
 
 from striate.errors import TrainingError
 from striate.progress import SILENT
-from striate.tasks.classification.metrics import validate
+from striate.tasks.classification.config import MONITORS
+from striate.tasks.classification.metrics import ClassificationMetrics, validate
 from striate.training.loop import LossNotFiniteError, fit, train_step
 from striate.training.optimizer import make_optimizer
 from striate.training.schedule import LRSchedule
@@ -85,8 +87,8 @@ def test_one_step_of_sgd_equals_the_formula():
 def test_the_moving_average_is_evaluated_and_kept():
     state = train(small_network(), ema=0.9)
     assert not torch.equal(state.evaluated_network[5].weight, state.network[5].weight)
-    loss, top1 = validate(state.evaluated_network, PREPROCESS, two_classes(10, 1), 4, CPU)
-    assert (state.rows[-1].val_loss, state.rows[-1].val_top1) == (loss, top1)
+    expected = validate(state.evaluated_network, PREPROCESS, two_classes(10, 1), 4, CPU)
+    assert {name: getattr(state.rows[-1], name) for name in expected} == expected
     state.keep_best()
     assert torch.equal(state.best["5.weight"], state.evaluated_network[5].weight)
 
@@ -136,6 +138,25 @@ def test_weights_that_are_not_finite_end_training():
     training = training_of(small_network(), n=4, epochs=1, opt="sgd", lr=3e38, warmup=0.0, weight_decay=100.0)
     with pytest.raises(LossNotFiniteError, match="step 1, batch 1 of epoch 1"):
         fit(training)
+
+
+@pytest.mark.parametrize(("monitor", "best"), [("top1", 2), ("macro-f1", 3), ("loss", 4)])
+def test_the_monitored_metric_selects_the_best_epoch(monitor, best):
+    assert (*ClassificationMetrics.MONITORS,) == MONITORS
+    state = training_of(small_network(), monitor=monitor).state
+    metrics = [(0.5, 0.5, 1.0), (0.7, 0.4, 0.9), (0.6, 0.6, 0.8), (0.6, 0.5, 0.7)]  # top-1, macro F1, loss
+    for epoch, (top1, f1, loss) in enumerate(metrics, 1):
+        state.record(ClassificationMetrics(epoch, epoch, 0.1, 1.0, 0.5, loss, top1, 1.0, 1.0, f1))
+    assert state.best_epoch == best
+
+
+def test_a_row_that_is_not_finite_is_never_the_best():
+    state = train(small_network(), epochs=1)
+    better = replace(state.rows[0], val_top1=2.0)
+    assert state.is_better(better)
+    for column in ("val_loss", "val_top1", "val_macro_f1"):
+        assert not state.is_better(replace(better, **{column: math.inf}))
+        assert not state.is_better(replace(better, **{column: math.nan}))
 
 
 def test_patience_ends_training():

@@ -170,7 +170,7 @@ def test_runs_of_format_1_resume_to_the_weights_of_the_old_version(old_runs, nam
         list(csv.DictReader((place / "results.csv").read_text().splitlines())) for place in (folder, finished)
     ]
     for mine, its in zip(*rows, strict=True):
-        assert mine.keys() == its.keys()
+        assert mine.keys() >= its.keys()  # later versions have more columns
         for column, value in its.items():
             if value and "second" not in column:
                 assert float(mine[column]) == pytest.approx(float(value), rel=1e-5), column

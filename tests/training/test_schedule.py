@@ -136,11 +136,12 @@ def test_the_time_left_is_that_of_the_remaining_steps():
 LR = LRSchedule(1.0, warmup=0.05)
 
 
-def walk(step_seconds, validation, val=100, test=50, read=0.01):
+def walk(step_seconds, validation, val=100, test=50, read=0.01, epochs=None):
     """Epochs of ten steps until 100 s end; (time, rate) of each step, times of evaluations, the end."""
     clock = Clock()
     clock.now = 7.0  # spent on opening the images
-    budget, state = TimeBudget(100, 10, LR, clock, EvaluationCost(val, test, read), SINGLE), State(clock)
+    cost, state = EvaluationCost(val, test, read), State(clock)
+    budget = TimeBudget(100, 10, LR, clock, cost, SINGLE, epochs, steps_per_epoch=10)
     state.since = clock.now
     rates, evaluated = [], []
     while True:
@@ -169,6 +170,28 @@ def test_the_rate_follows_the_clock_and_ends_near_zero(step, validation):
     for now, rate in late:  # once an evaluation was measured, the end is fixed
         share = (now - since) / (100 - reserve - since)
         assert rate == pytest.approx(LR.at(share * 1e4, 1e4))
+
+
+def test_epochs_limit_a_budget_and_the_budget_limits_epochs():
+    """Whichever comes first ends training, and the learning rate has decayed by then."""
+    free, _, _ = walk(0.5, 2.0)
+    few, _, ended = walk(0.5, 2.0, epochs=5)
+    assert len(few) == 50
+    assert ended < 40
+    assert [rate for _, rate in few] == pytest.approx([LR.at(step / 50 * 1e4, 1e4) for step in range(50)])
+    many, _, _ = walk(0.5, 2.0, epochs=1000)
+    assert many == free
+
+
+def test_the_time_left_is_that_of_the_nearer_limit():
+    clock = Clock()
+    state, cost = State(clock), EvaluationCost(0, 0)
+    budget = TimeBudget(100, 10, LR, clock, cost, SINGLE, epochs=4, steps_per_epoch=10)
+    state.step, state.rows = 20, [row(1, 10, 3.0), row(2, 20, 5.0)]
+    assert budget.epochs == 4
+    assert budget.seconds_left(state) == pytest.approx(8.0)
+    clock.now = 90.0
+    assert budget.seconds_left(state) == pytest.approx(100 - START_AND_REPORT - 90.0)
 
 
 def test_evaluation_takes_a_small_share_of_the_budget():

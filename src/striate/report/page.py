@@ -44,8 +44,11 @@ def write_report(report: Report, folder: Path, run: TrainingRun | None = None) -
 
 def with_run(report: Report, run: TrainingRun) -> Report:
     """Add to a task's report what every training run has."""
+    few = len(run.epochs) < run.last_epoch  # within a budget, not every epoch is evaluated
+    evaluated = f", {len(run.epochs)} of them evaluated" if few else ""
+    best = f"the best is {run.best_epoch} (by {run.config.monitor})"
     cards = (
-        Card(len(run.epochs), f"epochs, the best is {run.best_epoch}", ",d"),
+        Card(run.last_epoch, f"epochs{evaluated}, {best}", ",d"),
         Card(run.seconds, "total time", ",.0f", unit="s"),
     )
     sections = report.sections

@@ -1,8 +1,8 @@
 """Checkpoint files: `runs/<name>/state/` holds the two newest, each complete or absent.
 
 A checkpoint is a safetensors file named after its step. The tensors are those of `TrainState`; the header has
-its other values, the facts of the run, and a SHA-256 over everything. Reading one executes no code. Format 1
-(Striate 0.1 before its first release) is converted when it is read; docs/compatibility.md has the policy.
+its other values, the facts of the run, and a SHA-256 over everything. Reading one executes no code. Earlier
+formats are converted when they are read; docs/compatibility.md has the policy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from striate import strict_json
 from striate.errors import DataError
 from striate.files import write_atomic
-from striate.training.config_file import CHECKPOINTS, FORMAT, config_from_format_1
+from striate.training.config_file import CHECKPOINTS, FORMAT, current_config
 
 _KEEP = 2
 _DTYPES = {
@@ -138,7 +138,7 @@ def read(path: Path) -> Checkpoint:
             tensor.view(-1).view(torch.uint8).numpy()[:] = np.frombuffer(spans[name], np.uint8)
         tensors[name] = tensor
     checkpoint = Checkpoint(path, header["values"], header["facts"], tensors)
-    return checkpoint if header["format"] == FORMAT else _from_format_1(checkpoint)
+    return checkpoint if header["format"] == FORMAT else _current(checkpoint, header["format"])
 
 
 def before(checkpoint: Checkpoint) -> Checkpoint | None:
@@ -178,15 +178,24 @@ _VALUES_OF_FORMAT_1 = {
 }  # fmt: skip
 
 
+def _current(found: Checkpoint, format: int) -> Checkpoint:
+    """A checkpoint that an earlier version wrote, as this version writes it."""
+    if format == 1:
+        found = _from_format_1(found)
+    configs = ("config", "given")
+    facts = {n: current_config(v, format) if n in configs else v for n, v in found.facts.items()}
+    return Checkpoint(found.path, found.values, facts, found.tensors)
+
+
 def _from_format_1(old: Checkpoint) -> Checkpoint:
     values = {_VALUES_OF_FORMAT_1.get(name, name): value for name, value in old.values.items()}
     values["totals"] = {
         _VALUES_OF_FORMAT_1.get(name, name): value for name, value in values["totals"].items()
     }
-    config = config_from_format_1(old.facts["config"])
+    config = old.facts["config"]
     facts = {
         "config": config,
-        "given": config_from_format_1(old.facts["given"]) if "given" in old.facts else config,
+        "given": old.facts.get("given", config),
         "setup": {name: old.facts[name] for name in ("head", "data") if name in old.facts},
         "environment": old.facts["circumstances"],
         "description": old.facts["description"],

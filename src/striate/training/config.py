@@ -58,8 +58,9 @@ class Optimization(Options):
 
     epochs: int | None = option(None, "Passes over the training data", minimum=1, flags=("--epochs", "-e"))
     budget: str | None = option(
-        None, "Time limit for training and evaluation, such as 10m, instead of --epochs", unset="no limit"
-    )
+        None, "Time limit for training and evaluation, such as 10m; --epochs, if given, is a limit too",
+        unset="no limit",
+    )  # fmt: skip
     batch: int | None = option(None, "Batch size", minimum=1, flags=("--batch", "--batch-size", "-b"))
     accumulate: int = option(1, "Gradient accumulation: batches per optimizer step", minimum=1)
     micro_batches: int = option(
@@ -100,6 +101,7 @@ class Optimization(Options):
         None, "Mixed precision", flags=("--amp/--no-amp",), unset="on GPUs that support it"
     )
     compile: bool = option(False, "Compile the network with torch.compile")
+    monitor: str | None = option(None, "Metric on val that selects the best epoch, also for --patience")
     patience: int = option(
         0, "Early stopping: stop after N epochs without improvement; 0 for never", minimum=0
     )

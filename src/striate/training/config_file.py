@@ -14,7 +14,7 @@ from striate.training.options import current_names
 
 NAME = "config.yaml"
 CHECKPOINTS = "state"  # the folder of a run's checkpoints
-FORMAT = 2  # of config.yaml and of checkpoints; docs/compatibility.md has the policy
+FORMAT = 3  # of config.yaml and of checkpoints; docs/compatibility.md has the policy
 
 _ZERO_IN_FORMAT_1 = ("width", "depth", "heads", "hidden", "encoder_channels", "epochs", "batch", "lr")
 
@@ -30,8 +30,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / NAME
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
-        values = dict(values) if "format" in values else config_from_format_1(values)
-        newer = values.pop("format", FORMAT) > FORMAT
+        found = values.get("format", 1)
+        newer = found > FORMAT
+        values = current_config({name: value for name, value in values.items() if name != "format"}, found)
     except OSError as error:
         raise UsageError(
             f"cannot resume {str(folder)!r}", f"it has no {path.name}, so it is not a run", "Give runs/NAME"
@@ -60,11 +61,23 @@ def _quoted(dumper: _Dumper, value: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _quoted)
 
 
-def config_from_format_1(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a configuration from before formats had numbers.
+def current_config(values: Mapping[str, Any], format: int) -> dict[str, Any]:
+    """The values of a configuration that an earlier version wrote, as this version writes them.
 
-    `accumulate` then was the number of parts that a batch was split into, and 0 stood for a default.
+    In format 1, from before formats had numbers, `accumulate` was the number of parts that a batch was split
+    into, and 0 stood for a default. Up to format 2, the epochs did not count within a budget, and the error
+    rate chose the best epoch of sequence to sequence.
     """
+    values = _from_format_1(values) if format < 2 else dict(values)
+    if format < 3:
+        if values.get("budget") is not None:
+            values["epochs"] = None
+        if values.get("task") == "seq2seq":
+            values["monitor"] = "error"
+    return values
+
+
+def _from_format_1(values: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: None if name in _ZERO_IN_FORMAT_1 and not v else v for name, v in values.items()}
     values.setdefault("task", "seq2seq" if "target_tokens" in values else "classification")
     values["micro_batches"], values["accumulate"] = values.get("accumulate", 1), 1

@@ -156,7 +156,9 @@ def check(name: str, value: Any, declared: Option, hint: Any) -> None:
     elif float not in kinds and not isinstance(value, int):
         needed = "a whole number"
     elif not declared.allows(value):
-        needed = declared.range if -math.inf < value < math.inf else "a finite number"
+        needed = declared.range
+        if not -math.inf < value < math.inf:
+            needed = f"{needed} and finite".removeprefix(" and ")
     else:
         return
     raise UsageError(f"{flag(name)} {value}", f"it must be {needed}", "Leave it out for the default")

@@ -87,7 +87,10 @@ def _schedule(task: Task, run: TrainingRun, clock: Any) -> Schedule:
     config, context = task.setup.config, task.context
     if config.budget:
         cost, lr = task.evaluation_cost(), task.lr_schedule(None)
-        return TimeBudget(config.budget_seconds, config.step_batch, lr, clock, cost, context.distributed)
+        return TimeBudget(
+            config.budget_seconds, config.step_batch, lr, clock, cost, context.distributed, config.epochs,
+            len(task.order(0)),
+        )  # fmt: skip
     steps_per_epoch = len(task.order(0))
     steps = config.epochs * steps_per_epoch
     if steps < FEW_STEPS:
@@ -104,7 +107,7 @@ def initial_state(task: Task, setup: Setup, device: torch.device) -> TrainState:
         network=network, optimizer=make_optimizer(task.parameter_groups(network), config, task.adam),
         scaler=torch.amp.GradScaler(device.type, enabled=half),
         ema_model=ema.moving_average(network, config.ema) if config.ema else None,
-        totals=RunningTotals(device), row=task.row,
+        totals=RunningTotals(device), row=task.row, monitor=config.monitor,
         micro_batches=config.accumulate * config.micro_batches,
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ from striate.training.loop import LossNotFiniteError, Training, fit
 from striate.training.preparation import set_up
 from striate.training.resume import open_run
 from striate.training.run_folder import TrainingRun
-from striate.training.schedule import TimeBudget
+from striate.training.schedule import FEW_STEPS, TimeBudget
 from striate.training.task import Task
 
 _NAMED_FILES = 3  # in a message about a batch
@@ -120,6 +120,7 @@ def _train(training: Training, run: TrainingRun, checkpointer: Checkpointer) -> 
             raise WriteError(error.what, error.why, fix) from error
         finally:
             run.epochs, run.best_epoch, run.seconds = state.rows, state.best_epoch, checkpointer.seconds
+        _warn_of_few_steps(training, run)
         _average(training, run)
     context.distributed.all_true(True)  # wait until the bundles are written
     return run
@@ -152,6 +153,19 @@ def _prepare_first_step(training: Training, run: TrainingRun) -> None:
     if config.compile:
         training.module.compile(dynamic=task.dynamic_shapes)  # in place: names stay the same
     state.totals.start_clock()
+
+
+def _warn_of_few_steps(training: Training, run: TrainingRun) -> None:
+    """Warn if a time budget ended the run after few steps; without one, that is known before the first."""
+    steps, config = training.state.step, training.config
+    if config.budget is None or steps >= FEW_STEPS:
+        return
+    count = f"{steps} optimizer step" + ("s" if steps != 1 else "")
+    run.notes.append(
+        f"only {count} in the budget of {config.budget}: too few to learn much (try a longer --budget, or a "
+        "smaller network or --batch)"
+    )
+    training.context.progress.warn(run.notes[-1])
 
 
 def _average(training: Training, run: TrainingRun) -> None:

@@ -64,6 +64,11 @@ class TrainingRun:
         return self.folder / "last.safetensors"
 
     @property
+    def last_epoch(self) -> int:
+        """The last epoch that was evaluated, even if a budget ended it early; 0 before there is one."""
+        return self.epochs[-1].epoch if self.epochs else 0
+
+    @property
     def best_row(self) -> Any | None:
         """The row of the best epoch, None before there is one."""
         return next((row for row in self.epochs if row.epoch == self.best_epoch), None)

@@ -117,8 +117,13 @@ class EpochSchedule:
 
     def seconds_left(self, state: TrainState) -> float:
         """Estimated seconds until training ends, from the mean time of a step so far."""
-        seconds: float = sum(row.seconds for row in state.rows)
-        return seconds * (self.steps - state.step) / max(1, state.rows[-1].step if state.rows else state.step)
+        return _seconds_for(state, self.steps - state.step)
+
+
+def _seconds_for(state: TrainState, steps: int) -> float:
+    """Estimated seconds of further steps, from the mean time of a step so far."""
+    seconds: float = sum(row.seconds for row in state.rows)
+    return seconds * steps / max(1, state.rows[-1].step if state.rows else state.step)
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,8 @@ class TimeBudget:
     """A schedule that follows the clock and leaves time for the final evaluation and the report.
 
     The learning rate is a function of the share of the time that has passed, so it has decayed when the time
-    is up, however fast or busy the machine is. With several processes the clock of the first one counts.
+    is up, however fast or busy the machine is. With several processes the clock of the first one counts. If
+    the number of epochs is limited too, the larger of the two shares counts.
 
     Args:
         seconds: for the whole run.
@@ -151,12 +157,12 @@ class TimeBudget:
         clock: returns the seconds that the run has taken, in all of its processes.
         cost: of evaluations.
         distributed: the processes.
+        epochs: how many at most; None for no limit.
+        steps_per_epoch: optimizer steps of each.
 
     Attributes:
         cost: may be replaced by a better estimate.
     """
-
-    epochs: int | None = None
 
     def __init__(
         self,
@@ -166,7 +172,11 @@ class TimeBudget:
         clock: Callable[[], float],
         cost: EvaluationCost,
         distributed: Distributed,
+        epochs: int | None = None,
+        steps_per_epoch: int = 0,
     ) -> None:
+        self.epochs = epochs
+        self.steps = math.inf if epochs is None else epochs * steps_per_epoch
         self.peak_lr = lr.peak
         self._seconds, self._batch, self._lr = seconds, step_batch, lr
         self._local_clock, self.cost, self._distributed = clock, cost, distributed
@@ -176,7 +186,7 @@ class TimeBudget:
         self._step_started: float | None = None
 
     def lr(self, state: TrainState) -> float:
-        """The learning rate at this share of the time."""
+        """The learning rate at this share of the time, or of the steps if that is larger."""
         now = self._clock()
         if not state.step:
             state.training_since = now
@@ -185,15 +195,16 @@ class TimeBudget:
         self._step_started = now
         since = state.training_since
         share = (now - since) / max(self._end() - since, 1e-9)
+        share = max(share, state.step / self.steps)
         return self._lr.at(min(share, 1.0) * _RESOLUTION, _RESOLUTION)
 
     def ended(self, state: TrainState) -> bool:
-        """Whether another step would end too late."""
+        """Whether all steps are done, or another one would end too late."""
         now = self._clock()
         if self._step_started is not None:
             self._step_seconds, self._step_started = now - self._step_started, None
             self._sample = self._step_seconds / self._batch
-        return now + self._step_seconds > self._end()
+        return state.step >= self.steps or now + self._step_seconds > self._end()
 
     def should_evaluate(self, state: TrainState) -> bool:
         """Whether an evaluation now takes a small share of the time since the last one."""
@@ -206,7 +217,8 @@ class TimeBudget:
 
     def seconds_left(self, state: TrainState) -> float:
         """Seconds until training ends."""
-        return self._end() - self._local_clock()
+        left = self._end() - self._local_clock()
+        return left if self.epochs is None else min(left, _seconds_for(state, int(self.steps) - state.step))
 
     def _clock(self) -> float:
         return float(self._distributed.broadcast_object(self._local_clock()))

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -29,7 +29,10 @@ class EpochMetrics:
         step: optimizer steps so far.
         lr: learning rate of the last step.
         train_loss: mean over the epoch, with label smoothing and augmentation.
+        MONITORS: the metrics of `--monitor`: column, and 1 if larger is better, -1 if smaller is.
     """
+
+    MONITORS: ClassVar[Mapping[str, tuple[str, int]]]
 
     epoch: int
     step: int
@@ -42,10 +45,10 @@ class EpochMetrics:
         values = (value for value in dataclasses.astuple(self) if isinstance(value, float))
         return all(map(math.isfinite, values))
 
-    @property
-    def monitored(self) -> tuple[float, ...]:
-        """What decides the best epoch; larger is better."""
-        raise NotImplementedError
+    def monitored(self, metric: str) -> tuple[float, ...]:
+        """What decides the best epoch: a metric of `MONITORS`, then the validation loss; larger is better."""
+        columns = (self.MONITORS[name] for name in (metric, "loss"))
+        return tuple(sign * getattr(self, column) for column, sign in columns)
 
     @property
     def log_line(self) -> tuple[str, str]:
@@ -149,6 +152,7 @@ class TrainState:
         ema_model: exponential moving average of the weights, if there is one.
         totals: loss and accuracy since the last evaluation.
         row: the class of `rows`.
+        monitor: the metric that decides the best epoch.
         epoch: completed passes over the data.
         position: completed steps of the current epoch.
         step: completed steps.
@@ -171,6 +175,7 @@ class TrainState:
     ema_model: AveragedModel | None
     totals: RunningTotals
     row: type[EpochMetrics]
+    monitor: str
     epoch: int = 0
     position: int = 0
     step: int = 0
@@ -207,7 +212,8 @@ class TrainState:
 
     def is_better(self, row: EpochMetrics) -> bool:
         """Whether a row is better than the best one so far."""
-        return row.is_finite and row.monitored > self.best_row.monitored
+        best: EpochMetrics = self.best_row
+        return row.is_finite and row.monitored(self.monitor) > best.monitored(self.monitor)
 
     @property
     def best_row(self) -> Any:

@@ -4,11 +4,11 @@ import time
 
 import numpy as np
 import pytest
-from conftest import COLORS, make_images
+from conftest import COLORS, Messages, make_images
 from hypothesis import given
 from hypothesis import strategies as st
 
-from striate.api import resume_training, run_training
+from striate.api import finish, resume_training, run_training
 from striate.data import Samples
 from striate.tasks.classification import budget
 from striate.tasks.classification.budget import SIZES, enough_epochs, image_size, read_seconds
@@ -55,6 +55,44 @@ def test_a_run_ends_in_time_and_resumes(colors, tmp_path, monkeypatch):
     assert done.seconds > 2
     again = resume_training(tmp_path / "run")
     assert again.epochs == done.epochs
+
+
+def test_epochs_within_a_budget_are_a_limit_too(colors, tmp_path):
+    config = {"model": "lenet", "batch": 8, "out": str(tmp_path), "progress": (messages := Messages())}
+    done = run_training(ClassificationConfig(str(colors), budget="1h", epochs=2, **config))
+    assert (done.last_epoch, done.epochs[-1].step) == (2, 12)
+    assert done.epochs[-1].lr < 0.1 * done.config.peak_lr  # it has decayed
+    assert any(line.startswith("epoch 2/2 ") for line in messages.infos)
+    assert ClassificationConfig("x", budget="1h").epoch_limit is None
+    assert ClassificationConfig("x").epoch_limit == 20
+
+
+def test_a_budget_for_a_single_step_warns(colors, tmp_path):
+    messages = Messages()
+    config = ClassificationConfig(
+        str(colors), model="lenet", budget="1s", out=str(tmp_path), name="short", progress=messages
+    )
+    run = finish(run_training(config))
+    note = "only 1 optimizer step in the budget of 1s: too few to learn much"
+    assert [line for line in messages.warnings if line.startswith(note)]
+    page = run.report.read_text("utf-8")
+    assert note in page
+    found = run.to_json()
+    assert (found["epochs"], found["steps"], found["evaluations"]) == (1, 1, 1)
+
+
+def test_epochs_are_not_the_evaluated_ones(colors, tmp_path, monkeypatch):
+    """Within a budget only some epochs are evaluated: rows are not epochs."""
+    monkeypatch.setattr(schedule, "START_AND_REPORT", 0.5)
+    monkeypatch.setattr(schedule, "_MIN_EPOCH_SHARE", 0.3)  # of the budget between two evaluations
+    config = ClassificationConfig(str(colors), model="lenet", batch=8, budget="3s", out=str(tmp_path))
+    run = finish(run_training(config))
+    rows, found = run.training.epochs, run.to_json()
+    assert len(rows) < rows[-1].epoch
+    assert (found["epochs"], found["evaluations"]) == (rows[-1].epoch, len(rows))
+    assert f"epochs, {len(rows)} of them evaluated, the best is {found['best_epoch']} (by top1)" in (
+        run.report.read_text("utf-8")
+    )
 
 
 def test_the_image_size_is_chosen_unless_the_user_has(colors, tmp_path, monkeypatch):

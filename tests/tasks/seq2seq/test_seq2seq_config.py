@@ -7,7 +7,7 @@ import pytest
 from striate.data.text.tokens import KINDS
 from striate.errors import UsageError
 from striate.tasks.seq2seq.config import PRESETS, TOKENIZERS, Seq2SeqConfig
-from striate.training.config_file import config_from_format_1, parse_config
+from striate.training.config_file import current_config, parse_config
 
 
 def test_the_preset_depends_on_the_number_of_training_pairs():
@@ -85,8 +85,8 @@ def test_old_names_are_read_with_a_note():
 )
 def test_0_means_the_default_in_older_runs_only(name):
     """Format 1 had 0 where None is now."""
-    older = config_from_format_1({"data": ["x"], "target_tokens": None, name: 0})
-    assert parse_config(Seq2SeqConfig, older) == Seq2SeqConfig("x")
+    older = current_config({"data": ["x"], "target_tokens": None, name: 0}, 1)
+    assert parse_config(Seq2SeqConfig, older) == Seq2SeqConfig("x", monitor="error")
     with pytest.raises(UsageError, match="it must be"):
         Seq2SeqConfig("x", **{name: 0})
 

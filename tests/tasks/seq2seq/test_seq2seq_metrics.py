@@ -1,5 +1,7 @@
 """The loss and the metrics of an epoch."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from text_runs import SMALL
@@ -7,11 +9,15 @@ from text_runs import SMALL
 from striate.data.text.batches import pad_sequences
 from striate.data.text.dataset import Seq2SeqDataset
 from striate.data.text.tokens import Tokenizer
+from striate.errors import UsageError
 from striate.inference.translator import load_translator
 from striate.metrics.text import has_sacrebleu
+from striate.tasks.seq2seq import metrics as seq2seq_metrics
+from striate.tasks.seq2seq.config import MONITORS
 from striate.tasks.seq2seq.metrics import (
     NextTokenLoss,
     Seq2SeqMetrics,
+    choose_monitor,
     next_token_metrics,
     translate_together,
     translation_metrics,
@@ -85,7 +91,8 @@ def test_translations_come_back_in_order(text_run):
 def test_metrics_of_translations_by_hand():
     target = Tokenizer("characters", tuple("abcd"))
     found = translation_metrics(["ab", "abcd"], [["ab"], ["abdd", "aaaa"]], target)
-    assert found == {"val_error": 1 / 6, "val_exact": 0.5, "val_bleu": None}  # one wrong of six characters
+    # One wrong of six characters; one answer is right, and the other one to three quarters.
+    assert found == {"val_error": 1 / 6, "val_similarity": 0.875, "val_exact": 0.5, "val_bleu": None}
 
 
 def test_bleu_needs_words():
@@ -94,13 +101,51 @@ def test_bleu_needs_words():
     assert found["val_bleu"] == (pytest.approx(1.0) if has_sacrebleu() else None)
 
 
-def row(error, loss):
-    return Seq2SeqMetrics(3, 40, 1e-3, 1.5, loss, 0.5, error, 0.25, None, 2.0, 1_000.0)
+def row(error, loss, bleu=None):
+    return Seq2SeqMetrics(3, 40, 1e-3, 1.5, loss, 0.5, error, 0.25, bleu, 2.0, 1_000.0, 1 - error)
 
 
-def test_the_best_epoch_has_the_lowest_error_then_the_lowest_loss():
+@pytest.mark.parametrize("monitor", ["error", "similarity"])
+def test_the_best_epoch_by_its_answers_then_by_the_lowest_loss(monitor):
     ordered = [row(0.2, 1.0), row(0.2, 1.5), row(0.3, 0.5)]
-    assert sorted(ordered, key=lambda r: r.monitored, reverse=True) == ordered
+    assert sorted(ordered, key=lambda r: r.monitored(monitor), reverse=True) == ordered
+
+
+def test_every_metric_selects_by_a_column():
+    assert tuple(Seq2SeqMetrics.MONITORS) == MONITORS
+    first, second = row(0.3, 2.0, bleu=0.4), row(0.2, 1.0, bleu=0.3)
+    better = {monitor: first.monitored(monitor) > second.monitored(monitor) for monitor in MONITORS}
+    assert {monitor for monitor in better if better[monitor]} == {"bleu"}
+
+
+def test_an_answer_that_never_ends_does_not_decide():
+    """Nine right answers and an endless one are better than ten half right ones, except by the error rate."""
+    target, references = Tokenizer("characters", tuple("ab")), [["ab"]] * 10
+    endless = translation_metrics(["ab"] * 9 + ["ab" * 20], references, target)
+    half = translation_metrics(["aa"] * 10, references, target)
+    assert endless["val_error"] > half["val_error"]
+    assert endless["val_similarity"] == pytest.approx(0.9 + 2 / 40 / 10)
+    assert half["val_similarity"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("characters", "similarity"),
+        ("words", "similarity"),
+        ("bytes", "similarity"),
+        ("sentencepiece", "bleu"),
+    ],
+)
+def test_the_default_fits_the_target(kind, expected, monkeypatch):
+    target = SimpleNamespace(kind=kind)
+    monkeypatch.setattr(seq2seq_metrics, "has_sacrebleu", lambda: True)
+    assert choose_monitor(None, target) == expected
+    assert choose_monitor("loss", target) == "loss"
+    monkeypatch.setattr(seq2seq_metrics, "has_sacrebleu", lambda: False)
+    assert choose_monitor(None, target) == "similarity"
+    with pytest.raises(UsageError, match="--monitor bleu"):
+        choose_monitor("bleu", target)
 
 
 def test_an_epoch_in_one_line():

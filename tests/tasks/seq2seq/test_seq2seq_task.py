@@ -216,7 +216,7 @@ def test_evaluation_translates_a_limited_number_of_pairs(reversed_words, tmp_pat
     assert len(chosen) == 5
     assert (chosen[0], chosen[-1]) == (sources[0], sources[-1])
     assert set(task.evaluate(task.setup.network)) == {
-        "val_loss", "val_accuracy", "val_error", "val_exact", "val_bleu"
+        "val_loss", "val_accuracy", "val_error", "val_similarity", "val_exact", "val_bleu"
     }  # fmt: skip
 
 

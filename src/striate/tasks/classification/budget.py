@@ -43,7 +43,8 @@ def choose_image_size(
     held_out = len(dataset.splits["val"]) + len(test)
     step = step_seconds(config, len(dataset.classes), context.device)
     left = config.budget_seconds - (len(train) + held_out) * reading
-    size = image_size(step, left, len(train), held_out, enough_epochs(len(train), config.weights != "none"))
+    epochs = enough_epochs(len(train), config.weights != "none")
+    size = image_size(step, left, len(train), held_out, min(epochs, config.epochs or epochs))
     size = min(size, row.input_size)
     speed = 1 / (step * size**2)
     return (

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from striate.transforms.preprocess import Preprocess
 
 AUTO_FEW_IMAGES, AUTO_MANY_EPOCHS = 10_000, 50  # with fewer images and so many epochs, `auto` is `strong`
+EPOCHS = 20
+MONITORS = ("top1", "macro-f1", "loss")
 AUTO_MANY_IMAGES = 5_000_000  # with so many, `auto` is `light`
 IMAGE_SCHEDULES = tuple(kind for kind in SCHEDULES if kind != "noam")  # noam is for Transformers
 
@@ -91,13 +93,14 @@ class NetworkOptions(Options):
 class ClassifierOptimization(Optimization):
     """Optimization with the defaults of image classification."""
 
-    epochs: int = override(Optimization, "epochs", 20)
+    epochs: int | None = override(Optimization, "epochs", None, unset=f"{EPOCHS}; no limit with --budget")
     batch: int = override(Optimization, "batch", 64)
     lr: float | None = override(
         Optimization, "lr", None,
         unset="adamw: 0.001 (0.002 up to 64 px); sgd: 0.1 x batch/256; rmsprop: 0.016 x batch/256",
     )  # fmt: skip
     sched: str = override(Optimization, "sched", "cosine", choices=IMAGE_SCHEDULES)
+    monitor: str = override(Optimization, "monitor", "top1", choices=MONITORS)
     recipe: str | None = option(
         None, "Training recipe (`striate recipes`): paper (settings of the network's paper), modern (newer "
         "published settings), ...; explicit options override the recipe", unset="none",
@@ -199,6 +202,11 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         return self.name or f"{dataset_name(self.source.removesuffix(IN_MEMORY_SUFFIX))}-{self.model}"
 
     @property
+    def epoch_limit(self) -> int | None:
+        """The largest number of epochs; None if only the budget ends training."""
+        return EPOCHS if self.epochs is None and self.budget is None else self.epochs
+
+    @property
     def peak_lr(self) -> float:
         """The peak learning rate, with the optimizer's default filled in."""
         if self.lr is not None:
@@ -262,8 +270,9 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
             return "none", "frozen layers then run only once"
         if images >= AUTO_MANY_IMAGES:
             return "light", f"{images:,} images vary enough"
-        if images < AUTO_FEW_IMAGES and self.epochs >= AUTO_MANY_EPOCHS and not self.budget:
-            return "strong", f"the network would overfit {images:,} images in {self.epochs} epochs"
+        epochs = 0 if self.budget else self.epoch_limit or 0
+        if images < AUTO_FEW_IMAGES and epochs >= AUTO_MANY_EPOCHS:
+            return "strong", f"the network would overfit {images:,} images in {epochs} epochs"
         if max(preprocess.size) <= 64:
             return "light", "images of up to 64 px"
         return "standard", "images above 64 px"

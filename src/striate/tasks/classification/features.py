@@ -25,7 +25,7 @@ from striate.data.images.loader import Batch, stream
 from striate.device import autocast
 from striate.kernels.folding import fold
 from striate.tasks.classification.augmentation import augmented
-from striate.tasks.classification.metrics import loss_and_accuracy
+from striate.tasks.classification.metrics import val_metrics
 from striate.training.schedule import Indices
 from striate.training.splitting import split_at_trainable
 from striate.training.transfer import training_mode
@@ -88,12 +88,12 @@ class FrozenFeatures:
         return self._modules[network]
 
     @torch.inference_mode()
-    def evaluate(self, network: nn.Module, batch: int, device: torch.device) -> tuple[float, float]:
-        """Cross-entropy in nats and top-1 accuracy on the validation images."""
+    def evaluate(self, network: nn.Module, batch: int, device: torch.device) -> dict[str, float]:
+        """The validation columns of `ClassificationMetrics`."""
         module, order = self.module(network.eval()), _in_order(self.val.labels, batch)
         batches = [part for part in self.val.batches(order, device) if len(part)]
         scores = np.concatenate([module.forward(part.pixels).float().cpu().numpy() for part in batches])
-        return loss_and_accuracy(scores, self.val.labels[self.val.readable])
+        return val_metrics(scores, self.val.labels[self.val.readable])
 
 
 def compute_features(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,7 @@ from torch import nn
 
 from striate.data import Images
 from striate.inference.classifier import logits
-from striate.metrics.classification import top_k_accuracy
+from striate.metrics.classification import class_counts, macro_f1
 from striate.models.layers import WeightedOutputs, weighted_outputs
 from striate.training.distributed import SINGLE, Distributed
 from striate.training.schedule import Indices
@@ -32,18 +34,19 @@ class ClassificationMetrics(EpochMetrics):
         val_top1: top-1 accuracy on them.
         seconds: duration of the epoch, with validation.
         images_per_second: in training, without validation.
+        val_macro_f1: mean F1 of the classes on the validation images; None in runs of earlier versions.
     """
+
+    MONITORS: ClassVar[Mapping[str, tuple[str, int]]] = {
+        "top1": ("val_top1", 1), "macro-f1": ("val_macro_f1", 1), "loss": ("val_loss", -1)
+    }  # fmt: skip
 
     train_top1: float
     val_loss: float
     val_top1: float
     seconds: float
     images_per_second: float
-
-    @property
-    def monitored(self) -> tuple[float, float]:
-        """The best epoch has the highest accuracy, then the lowest loss."""
-        return self.val_top1, -self.val_loss
+    val_macro_f1: float | None = None
 
     @property
     def log_line(self) -> tuple[str, str]:
@@ -74,8 +77,8 @@ def validate(
     device: torch.device,
     workers: int = 2,
     distributed: Distributed = SINGLE,
-) -> tuple[float, float]:
-    """Cross-entropy in nats and top-1 accuracy on the readable images of a split.
+) -> dict[str, float]:
+    """The validation columns of `ClassificationMetrics`, on the readable images of a split.
 
     Each process evaluates some of the batches, and all return the result.
     """
@@ -83,18 +86,19 @@ def validate(
     network = copy.copy(network)  # the same layers, without what torch.compile made for training
     order = np.split(np.arange(len(val)), range(batch, len(val), batch))[distributed.rank :: distributed.size]
     scores, which = logits(network, preprocess, val, device, batch, workers=workers, order=order)
-    return loss_and_accuracy(scores, val.labels[which], distributed)
+    classes = distributed.maximum(scores.shape[1])  # a process without images has no scores
+    return val_metrics(scores.reshape(-1, classes), val.labels[which], distributed)
 
 
-def loss_and_accuracy(
+def val_metrics(
     scores: npt.NDArray[np.float32], labels: Indices, distributed: Distributed = SINGLE
-) -> tuple[float, float]:
-    """Cross-entropy in nats and top-1 accuracy of scores float32 `[n, classes]`, over all processes."""
-    sums = torch.zeros(3, dtype=torch.float64)
-    if len(labels):
-        losses = F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels), reduction="none")
-        correct = round(top_k_accuracy(scores, labels, 1) * len(labels))
-        sums = torch.tensor([losses.double().sum(), correct, len(labels)], dtype=torch.float64)
+) -> dict[str, float]:
+    """Cross-entropy in nats, top-1 accuracy and macro F1 of scores `[n, classes]`, over all processes."""
+    losses = F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels), reduction="none")
+    sums = torch.tensor([losses.double().sum(), len(labels)], dtype=torch.float64)
     distributed.all_reduce(sums)
-    loss, correct, count = sums.tolist()
-    return loss / count, correct / count
+    loss, count = sums.tolist()
+    counts = torch.from_numpy(class_counts(scores, labels))
+    distributed.all_reduce(counts)
+    correct = int(counts[0].sum())
+    return {"val_loss": loss / count, "val_top1": correct / count, "val_macro_f1": macro_f1(counts.numpy())}

@@ -87,7 +87,8 @@ def _filled_in(config: ClassificationConfig, preprocess: Preprocess, images: int
     """The configuration with its defaults filled in, for config.yaml."""
     return dataclasses.replace(
         config, data=absolute_source(config.source), imgsz=max(preprocess.size), channels=preprocess.channels,
-        lr=config.peak_lr, weight_decay=config.decay, augment=config.augmentation(preprocess, images)[0],
+        epochs=config.epoch_limit, lr=config.peak_lr, weight_decay=config.decay,
+        augment=config.augmentation(preprocess, images)[0],
     )  # fmt: skip
 
 

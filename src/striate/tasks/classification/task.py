@@ -180,16 +180,12 @@ class Classification(Task):
         return Loss(loss, correct, len(batch.labels))
 
     def evaluate(self, network: nn.Module) -> dict[str, Any]:
-        """Loss and accuracy on the validation images."""
+        """Loss, accuracy and macro F1 on the validation images."""
         batch, distributed = self.config.batch, self.context.distributed
         if self.features is not None:
-            loss, top1 = self.features.evaluate(network, batch, self.context.device)
-        else:
-            workers = distributed.workers(self.config.workers)
-            loss, top1 = validate(
-                network, self.preprocess, self.val, batch, self.context.device, workers, distributed
-            )
-        return {"val_loss": loss, "val_top1": top1}
+            return self.features.evaluate(network, batch, self.context.device)
+        workers = distributed.workers(self.config.workers)
+        return validate(network, self.preprocess, self.val, batch, self.context.device, workers, distributed)
 
     def make_row(
         self, state: TrainState, metrics: Mapping[str, Any], per_second: float

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Equal to `striate.data.text.tokens.KINDS`; importing that module would load NumPy.
 TOKENIZERS = ("characters", "words", "bytes", "sentencepiece")
 POSITIONS = ("sinusoidal", "learned", "none")
+MONITORS = ("bleu", "similarity", "exact", "accuracy", "error", "loss")
 IMAGE_ENCODERS = ("columns", "patches")
 ENCODERS = (*IMAGE_ENCODERS, *MODELS)
 
@@ -122,7 +123,7 @@ class TransformerOptions(Options):
 class Seq2SeqOptimization(Optimization):
     """Optimization with the defaults of sequence to sequence (Vaswani et al. 2017, section 5)."""
 
-    epochs: int | None = override(Optimization, "epochs", None, unset="the preset's")
+    epochs: int | None = override(Optimization, "epochs", None, unset="the preset's; no limit with --budget")
     batch: int | None = override(
         Optimization, "batch", None, help="Tokens per batch: source + target + padding", unset="the preset's"
     )
@@ -138,6 +139,9 @@ class Seq2SeqOptimization(Optimization):
     )  # fmt: skip
     label_smoothing: float = override(Optimization, "label_smoothing", 0.1)
     grad_clip: float = override(Optimization, "grad_clip", 1.0)
+    monitor: str | None = override(
+        Optimization, "monitor", None, choices=MONITORS, unset="bleu for sentences, else similarity"
+    )
     average: int = override(Optimization, "average", 5)
     sanity_check: bool = option(
         False, "First check that the network can overfit 32 examples", old_names=("check",)
@@ -207,6 +211,8 @@ class Seq2SeqConfig(PairOptions, TransformerOptions, Seq2SeqOptimization, RunCon
         preset = PRESETS[name]
         names = ("width", "depth", "heads", "hidden", "dropout", "batch", "epochs")
         chosen = {n: getattr(preset, n) if getattr(self, n) is None else getattr(self, n) for n in names}
+        if self.budget is not None:
+            chosen["epochs"] = self.epochs  # no limit but the budget, unless the user gave one
         lr = self.lr or (1.0 if self.sched == "noam" else preset.lr)
         return dataclasses.replace(self, model=name, lr=lr, **chosen)
 

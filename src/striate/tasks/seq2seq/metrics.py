@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,11 +15,14 @@ from striate.data.text.batches import batch_boundaries
 from striate.data.text.dataset import Seq2SeqDataset
 from striate.data.text.pairs import Pairs
 from striate.data.text.tokens import PAD, Tokenizer
+from striate.errors import UsageError
 from striate.inference.translator import Translator
-from striate.metrics.text import bleu_score, error_rate, exact_match, has_sacrebleu
+from striate.metrics.text import bleu_score, error_rate_and_similarity, exact_match, has_sacrebleu
 from striate.models.seq2seq import SequenceToSequence
 from striate.training.distributed import SINGLE, Distributed
 from striate.training.state import EpochMetrics
+
+HAVE_WORDS = ("words", "sentencepiece")  # tokenizers of texts that BLEU can score
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,14 @@ class Seq2SeqMetrics(EpochMetrics):
         val_bleu: of the translations, 0 to 1; None for characters and bytes, and without sacrebleu.
         seconds: duration of the epoch, with validation.
         tokens_per_second: target tokens in training, without validation.
+        val_similarity: mean similarity of a greedy translation to its nearest reference, 0 to 1; None in runs
+            of earlier versions.
     """
+
+    MONITORS: ClassVar[Mapping[str, tuple[str, int]]] = {
+        "bleu": ("val_bleu", 1), "similarity": ("val_similarity", 1), "exact": ("val_exact", 1),
+        "accuracy": ("val_accuracy", 1), "error": ("val_error", -1), "loss": ("val_loss", -1),
+    }  # fmt: skip
 
     val_loss: float
     val_accuracy: float
@@ -43,11 +53,7 @@ class Seq2SeqMetrics(EpochMetrics):
     val_bleu: float | None
     seconds: float
     tokens_per_second: float
-
-    @property
-    def monitored(self) -> tuple[float, float]:
-        """The best epoch has the lowest error rate, then the lowest loss."""
-        return -self.val_error, -self.val_loss
+    val_similarity: float | None = None
 
     @property
     def log_line(self) -> tuple[str, str]:
@@ -125,11 +131,38 @@ def translate_together(translator: Translator, pairs: Pairs, distributed: Distri
 def translation_metrics(
     answers: Sequence[str], references: Sequence[Sequence[str]], target: Tokenizer
 ) -> dict[str, Any]:
-    """Token error rate, exact match, and BLEU where texts consist of words and sacrebleu is installed."""
+    """Token error rate, similarity, exact match, and BLEU of texts with words if sacrebleu is installed."""
     ids = [[target.encode(text) for text in texts] for texts in references]
-    has_words = target.kind in ("words", "sentencepiece") and has_sacrebleu()
+    error, similarity = error_rate_and_similarity([target.encode(answer) for answer in answers], ids)
+    has_bleu = target.kind in HAVE_WORDS and has_sacrebleu()
     return {
-        "val_error": error_rate([target.encode(answer) for answer in answers], ids),
+        "val_error": error,
+        "val_similarity": similarity,
         "val_exact": exact_match(answers, references),
-        "val_bleu": bleu_score(answers, references)[0] if has_words else None,
+        "val_bleu": bleu_score(answers, references)[0] if has_bleu else None,
     }
+
+
+def choose_monitor(monitor: str | None, target: Tokenizer) -> str:
+    """The metric that selects the best epoch.
+
+    By default BLEU for sentences (sentence pieces), if sacrebleu is installed, and otherwise the similarity:
+    in neither can an answer that never ends outweigh many good ones as it does in the error rate.
+
+    Args:
+        monitor: as the user chose it; None for the default.
+        target: the tokenizer of the target.
+
+    Raises:
+        UsageError: BLEU of text without words, or without sacrebleu.
+    """
+    if monitor == "bleu" and target.kind not in HAVE_WORDS:
+        raise UsageError(
+            "--monitor bleu", f"the target consists of {target.kind}, and BLEU counts words", "Use similarity"
+        )
+    if monitor == "bleu" and not has_sacrebleu():
+        raise UsageError(
+            "--monitor bleu", "sacrebleu is not installed", "pip install 'striate[text]', or use similarity"
+        )
+    default = "bleu" if target.kind == "sentencepiece" and has_sacrebleu() else "similarity"
+    return monitor or default

@@ -23,6 +23,7 @@ from striate.kernels import prepare as prepare_network
 from striate.models import MODELS
 from striate.models.seq2seq import SequenceToSequence, build
 from striate.tasks.seq2seq.config import IMAGE_ENCODERS, Seq2SeqConfig
+from striate.tasks.seq2seq.metrics import choose_monitor
 from striate.training.task import Context, Setup, provenance
 from striate.transforms.preprocess import Preprocess
 
@@ -57,6 +58,7 @@ def prepare(task: Seq2Seq, resumed: Mapping[str, Any] | None) -> Setup:
         source, target = tokenizers_of(description)
         reads = source or description.preprocess
     assert reads is not None
+    config = dataclasses.replace(config, monitor=choose_monitor(config.monitor, target))
     train, notes = dataset(config, data.splits["train"], reads, target, context, all_references=True)
     val, more = dataset(config, data.splits["val"], reads, target, context, all_references=False)
     notes = [*data.notes, *notes, *more]

@@ -71,6 +71,7 @@ class Seq2Seq(Task):
         """Train the tokenizers, tokenize the pairs, and build the network."""
         self.config = self.config.absolute().filled_in(len(self.data.splits["train"]))
         setup = prepare(self, resumed)
+        self.config = setup.config
         if resumed is None and self.config.sanity_check:
             require_overfit(self)
         return setup
@@ -94,7 +95,9 @@ class Seq2Seq(Task):
         splits = ", ".join(f"{len(pairs):,} {name}" for name, pairs in self.data.splits.items())
         parameters = sum(p.numel() for p in self.setup.network.parameters())
         steps = None if config.budget else (config.epochs or 0) * len(self.order(0))
-        length = f"budget {config.budget}" if config.budget else f"{config.epochs} epochs, {steps:,} steps"
+        length = f"{config.epochs} epochs" if steps is None else f"{config.epochs} epochs, {steps:,} steps"
+        if config.budget:
+            length = f"budget {config.budget}" + (f" or {length}" if config.epochs else "")
         lr = self.lr_schedule(steps)
         return [
             f"pairs: {splits}",
