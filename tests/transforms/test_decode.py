@@ -3,16 +3,19 @@
 import io
 import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import png, tiff
 from PIL import Image
 
-from striate.errors import DecodeError
+from striate.errors import DecodeError, LayoutError
 from striate.transforms import decode as module
 from striate.transforms.decode import decode, is_image_name
+from striate.transforms.preprocess import Preprocess
 
 # A picture with no symmetry: each quarter has a colour of its own.
 QUARTERS = np.zeros((32, 48, 3), np.uint8)
@@ -200,6 +203,101 @@ def test_missing_files_folders_and_pipes(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(DecodeError, match="not a regular file"):
         decode(tmp_path / "pipe.png")
+
+
+def sources(data, tmp_path):
+    """One image in each form that is read with its header."""
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    loaded = Image.open(path)
+    loaded.load()
+    read = io.BytesIO(data)
+    read.read()
+    return {
+        "path": path, "text path": str(path), "bytes": data, "bytearray": bytearray(data),
+        "memoryview": memoryview(data), "file object": io.BytesIO(data), "read file object": read,
+        "pipe": Pipe(data), "opened": Image.open(path), "loaded": loaded,
+        "from bytes": Image.open(io.BytesIO(data)),
+    }  # fmt: skip
+
+
+class Pipe:
+    """A file object that cannot be rewound, such as an HTTP response."""
+
+    def __init__(self, data):
+        self.read = io.BytesIO(data).read
+
+
+RAMP = np.linspace(0, 65535, 48 * 32).reshape(32, 48).astype(np.uint16)
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+FORMS = {
+    "RGB": encoded(Image.fromarray(QUARTERS), "PNG"),
+    "JPEG": encoded(Image.fromarray(QUARTERS), "JPEG"),
+    "turned": encoded(Image.fromarray(QUARTERS), "JPEG", exif=EXIF),
+    "alpha": encoded(Image.fromarray(np.dstack([QUARTERS, RAMP >> 8]).astype(np.uint8)), "PNG"),
+    "16 bits": encoded(Image.fromarray(RAMP), "PNG"),
+    "float": encoded(Image.fromarray((RAMP / 65535).astype(np.float32)), "TIFF"),
+    "12 bits": tiff(RAMP >> 4, 12),
+    "white is zero": tiff(RAMP, 16, photometric=0),
+    "key of 2 bits": png(RAMP >> 14, 2, key=(1,)),
+    "key of 4 bits": png(RAMP >> 12, 4, key=(9,)),
+    # Of an image that is already loaded, Pillow has the high bytes only.
+    "key of 16 bits": png(np.dstack([RAMP | 255] * 3), 16, color=2, key=(int(RAMP[5, 5]) | 255,) * 3),
+    "palette": encoded(Image.fromarray(QUARTERS).quantize(4), "PNG", transparency=1),
+    "CMYK": encoded(Image.fromarray(QUARTERS).convert("CMYK"), "JPEG"),
+}
+
+
+@pytest.mark.parametrize("data", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_form_of_an_image_gives_the_same_pixels(data, channels, tmp_path):
+    preprocess = Preprocess.for_size(16, channels)
+    expected = decode(data, channels)
+    fitted, uncropped = preprocess.read(data), preprocess.read(data, crop=False)
+    for read in (
+        lambda source: decode(source, channels) - expected,
+        lambda source: preprocess.read(source) - fitted,
+        lambda source: preprocess.read(source, crop=False) - uncropped,
+    ):
+        found = {form: read(source).max() for form, source in sources(data, tmp_path).items()}
+        assert not any(found.values()), found
+
+
+def test_what_is_no_image_is_named_by_its_type(tmp_path):
+    (tmp_path / "text").write_text("x")
+    with (tmp_path / "text").open() as file, pytest.raises(LayoutError, match=r"open as text.*rb"):
+        decode(file)
+    with pytest.raises(LayoutError, match="a list is no image"):
+        decode([1])
+    closed = io.BytesIO(b"x")
+    closed.close()
+    with pytest.raises(DecodeError, match="closed file"):
+        decode(closed)
+    with pytest.raises(DecodeError, match="it has no pixels"):
+        decode(Image.new("RGB", (0, 4)))
+    with pytest.raises(DecodeError, match="it has no pixels"):
+        decode(np.zeros((0, 4, 3), np.uint8))
+
+
+def test_memory_that_runs_out_is_the_error_of_one_image(monkeypatch):
+    def fails(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "resize", fails)
+    monkeypatch.setattr(module, "orientation", fails)
+    with pytest.raises(DecodeError, match="out of memory"):
+        Preprocess.for_size(16).read(np.zeros((40, 40, 3), np.uint8))
+    with pytest.raises(DecodeError, match="out of memory"):
+        decode(FORMS["JPEG"])
+
+
+def test_one_image_may_be_read_in_many_threads_at_once():
+    data = FORMS["turned"]
+    expected = decode(data)
+    for source in (Image.open(io.BytesIO(data)), io.BytesIO(data)):
+        with ThreadPoolExecutor(8) as pool:
+            assert all(np.array_equal(pixels, expected) for pixels in pool.map(decode, [source] * 32))
 
 
 def test_bombs_are_refused(monkeypatch):

@@ -13,7 +13,6 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import nn
 
 from striate import bundle, models
@@ -22,15 +21,14 @@ from striate.data import Images, InMemoryImages
 from striate.data.images.base import Indices
 from striate.data.images.loader import stream
 from striate.device import choose as choose_device
-from striate.errors import BundleError, DataError, DecodeError, LayoutError
+from striate.errors import BundleError, DataError, DecodeError
 from striate.kernels import prepare
 from striate.kernels.folding import fold
 from striate.progress import SILENT, Progress
-from striate.transforms.decode import Uint8Array
+from striate.transforms.decode import ImageSource, Uint8Array, name_of
 from striate.transforms.preprocess import Preprocess
 
 NOT_FINITE = "its scores are not finite (NaN or infinite)"  # the error of a prediction without an answer
-Picture = str | os.PathLike[str] | Uint8Array | Image.Image
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,8 @@ class Prediction:
     """The prediction for one image.
 
     Attributes:
-        path: of the image; `array` for an image in memory.
+        path: of the image, or the name of a file object; `array` for an array or a Pillow image; `image
+            bytes`.
         classes: the model's class names.
         probabilities: float64 `[classes]`, summing to 1; empty if there is an error.
         error: why the image cannot be read or has no answer, in one line; None if it has one.
@@ -95,12 +94,13 @@ class Classifier:
         """How an image becomes the network's input."""
         return self.description.image_preprocess
 
-    def predict(self, source: Picture) -> Prediction:
+    def predict(self, source: ImageSource) -> Prediction:
         """Predict one image.
 
         Args:
-            source: a path, a PIL image, or uint8 pixels `[height, width]` or `[height, width, 1 or 3]` of any
-                size.
+            source: a path, the bytes of a file, a file object, a Pillow image, or uint8 pixels
+                `[height, width]` or `[height, width, 1 or 3]`, of any size; all give the same result. See
+                `striate.transforms.decode.open_pixels`.
 
         Raises:
             DecodeError: the file cannot be read. (`predict_many` returns such errors instead.)
@@ -117,7 +117,12 @@ class Classifier:
         return prediction
 
     def predict_many(
-        self, sources: Iterable[Picture], *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
+        self,
+        sources: Iterable[ImageSource],
+        *,
+        batch: int = 64,
+        workers: int = 2,
+        progress: Progress = SILENT,
     ) -> Iterator[Prediction]:
         """Predict images in batches, in their order; unreadable ones give a prediction with an error.
 
@@ -190,20 +195,13 @@ class Classifier:
             yield Prediction(path, self.classes, row if finite else nothing, None if finite else NOT_FINITE)
 
 
-def read_image(source: Picture, preprocess: Preprocess) -> tuple[str, Uint8Array | DecodeError]:
-    """The path of an image (`array` for one in memory), and the network's input or why it cannot be read."""
-    if isinstance(source, Image.Image):
-        source = np.asarray(source.convert("RGB"))
-    if isinstance(source, np.ndarray):
-        return "array", preprocess.fit(source)
-    if not isinstance(source, (str, os.PathLike)):
-        why, fix = "an image is a path, a PIL image or a uint8 array", "For many, use predict_many"
-        raise LayoutError(f"a {type(source).__name__} is no image", why, fix)
-    path = os.fspath(source)
+def read_image(source: ImageSource, preprocess: Preprocess) -> tuple[str, Uint8Array | DecodeError]:
+    """The name of an image (see `Prediction.path`), and the network's input or why it cannot be read."""
+    name = name_of(source)
     try:
-        return path, preprocess.read(path)
+        return name, preprocess.read(source)
     except DecodeError as error:
-        return path, error
+        return name, error
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> Classifier:

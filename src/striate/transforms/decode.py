@@ -1,11 +1,11 @@
-"""Decode image files to upright 8-bit pixels, or raise an error with a one-line reason.
+"""Decode images to upright 8-bit pixels, or raise an error with a one-line reason.
+
+An image is a path, the bytes of a file, a file object, a Pillow image or an array; all give the same pixels.
 
 * EXIF orientation is applied; a damaged EXIF block is ignored.
-* 16-bit values are scaled to 8 bits, not clipped.
-* Transparent pixels (alpha, palette or color key) become white.
-* CMYK, YCbCr, LAB, palette and 1-bit images are converted to RGB or grayscale.
+* `pixel_formats` says what becomes of values of more than 8 bits, transparency, CMYK and so on.
 * Animations and files with several images: the first image is used.
-* Truncated files raise an error, as do images of more than `MAX_PIXELS`.
+* Truncated files raise an error, as do images of more than `MAX_PIXELS` and those that memory cannot hold.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import io
 import os
 import stat
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from striate.errors import DecodeError
+from striate.errors import DecodeError, LayoutError
+from striate.transforms.pixel_formats import Array, Box, UnsupportedPixelsError
+from striate.transforms.pixel_formats import Uint8Array as Uint8Array
+from striate.transforms.pixels import ArrayPixels, ImagePixels, Pixels, orientation
 
-if TYPE_CHECKING:
-    from PIL import ImageCms
-
-Uint8Array = npt.NDArray[np.uint8]
 FileSource = str | os.PathLike[str] | bytes  # path of a file, or its bytes
+ImageSource = FileSource | bytearray | memoryview | BinaryIO | Image.Image | Array
 
 # Increase when the same file decodes to other pixels, so that cached images become invalid.
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 
 # Pillow's own limit, twice its warning threshold: 512 MiB of RGB.
 MAX_PIXELS = 178_956_970
@@ -52,57 +52,108 @@ SUFFIXES = frozenset({
 
 TRUNCATED = "the image is truncated"  # start of the reason for each truncated file
 
-ORIENTATION_TAG = 0x0112  # of EXIF
-_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
-
-
-class _NoKnownWhiteError(ValueError):
-    """Values in a range without a known white."""
-
+# Held while an image or a file object is read, which is not safe in two threads at once: the same object may
+# be given several times. Different ones rarely share a lock.
+_LOCKS = tuple(threading.Lock() for _ in range(64))
 
 # Damaged EXIF blocks are ignored, so Pillow's warning is of no use.
 warnings.filterwarnings("ignore", message="Corrupt EXIF data", category=UserWarning)
 
 
-def decode(source: FileSource, channels: Literal[1, 3] = 3, *, at_least: int | None = None) -> Uint8Array:
-    """Decode an image file.
+def decode(source: ImageSource, channels: Literal[1, 3] = 3, *, at_least: int | None = None) -> Uint8Array:
+    """Decode an image.
 
     Args:
-        source: path of a file, or its bytes.
+        source: an image in any of the forms of `open_pixels`.
         channels: 3 for RGB, 1 for grayscale (ITU-R 601-2 luma, as in Pillow).
-        at_least: minimum of both sides in pixels; larger JPEGs are decoded at 1/2, 1/4 or 1/8 of their size,
-            which is much faster. None for full size.
+        at_least: minimum of both sides in pixels; larger JPEG files are decoded at 1/2, 1/4 or 1/8 of their
+            size, which is much faster. None for full size.
 
     Returns:
         uint8 array `[height, width, channels]`, 0 to 255.
 
     Raises:
         DecodeError: the file is missing, empty, damaged, truncated, too large or in an unknown format.
+        LayoutError: the array or object is not an image.
     """
-    data, name = _bytes_of(source)
-    with open_bytes(data, name) as image:
-        full_size = image.size
-        if at_least is not None:
-            image.draft(None, (at_least, at_least))
-        plain = image.format == "JPEG" and image.mode == ("RGB" if channels == 3 else "L")
-        if plain and image.size == full_size and _orientation(image) is None:
-            # Bit-identical to Pillow, which takes a third longer to copy the pixels. If libjpeg-turbo reports
-            # an error, Pillow decides.
-            with contextlib.suppress(ValueError):
-                pixels: Uint8Array = simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY")
-                return pixels
-        return to_array(image, channels)
+    with open_pixels(source, channels, at_least=at_least) as pixels:
+        return pixels.to_array()
 
 
-def open_image(source: FileSource, channels: Literal[1, 3] = 3) -> Image.Image:
-    """Decode an image file to a Pillow image of mode `RGB`, or `L` for one channel; else like `decode`."""
-    data, name = _bytes_of(source)
-    with open_bytes(data, name) as image:
-        return _eight_bit(image, channels)
+def open_image(source: ImageSource, channels: Literal[1, 3] = 3) -> Image.Image:
+    """Decode an image to a Pillow image of mode `RGB`, or `L` for one channel; else like `decode`."""
+    with open_pixels(source, channels) as pixels:
+        return pixels.to_image()
+
+
+class _JpegPixels(Pixels):
+    """A JPEG file that needs no conversion; decoded by simplejpeg, if only the array is needed."""
+
+    def __init__(self, image: Image.Image, data: bytes, channels: Literal[1, 3]) -> None:
+        super().__init__(channels)
+        self.size, self.is_plain = image.size, True
+        self._image, self._data, self._channels = image, data, channels
+
+    def region(self, box: Box) -> Image.Image:
+        """Return a region as a Pillow image."""
+        return ImagePixels(self._image, self._channels).region(box)
+
+    def to_array(self) -> Uint8Array:
+        """Return uint8 `[height, width, channels]`."""
+        # Bit-identical to Pillow, which takes a third longer to copy the pixels. If libjpeg-turbo reports an
+        # error, Pillow decides.
+        with contextlib.suppress(ValueError):
+            pixels: Uint8Array = simplejpeg.decode_jpeg(self._data, "RGB" if self._channels == 3 else "GRAY")
+            return pixels
+        return ImagePixels(self._image, self._channels).to_array()
+
+
+@contextlib.contextmanager
+def open_pixels(
+    source: ImageSource, channels: Literal[1, 3] = 3, *, at_least: int | None = None
+) -> Iterator[Pixels]:
+    """Decode an image without copying it: the one way from any image to pixels.
+
+    Args:
+        source: one of
+
+            * a path, or the bytes of a file,
+            * a file object, opened for reading bytes; it is read from its start if it can be,
+            * a Pillow image of any mode, with its current frame. Its EXIF orientation applies, and so do the
+              tags of a TIFF or PNG that Pillow has opened (a `copy()` has lost the tags),
+            * an array: uint8, uint16 or bool, `[height, width]` or `[height, width, channels]`, of 1 channel
+              for gray, 2 for gray and alpha, 3 for RGB, 4 for RGB and alpha.
+        channels: 3 for RGB, 1 for grayscale.
+        at_least: as for `decode`.
+
+    Raises:
+        DecodeError: the file is missing, empty, damaged, truncated, too large or in an unknown format, or
+            memory cannot hold it; also for errors inside the `with` block.
+        LayoutError: the array or object is not an image.
+    """
+    name = name_of(source)
+    if isinstance(source, Image.Image):
+        with decode_errors(name), _lock_of(source):
+            _check_size(source.size)
+            pixels: Pixels = ImagePixels(source, channels)
+        with decode_errors(name):
+            yield pixels
+    elif isinstance(source, np.ndarray):
+        pixels = ArrayPixels(source, channels)
+        with decode_errors(name):
+            _check_size(pixels.size)
+            yield pixels
+    else:
+        data = _bytes_of(source)
+        with open_bytes(data, name) as image:
+            full_size = image.size
+            if at_least is not None:
+                image.draft(None, (at_least, at_least))
+            plain = image.format == "JPEG" and image.mode == ("RGB" if channels == 3 else "L")
+            if plain and image.size == full_size and orientation(image) == 1:
+                yield _JpegPixels(image, data, channels)
+            else:
+                yield ImagePixels(image, channels)
 
 
 @contextlib.contextmanager
@@ -114,37 +165,48 @@ def open_bytes(data: bytes, name: str = "image bytes") -> Iterator[Image.Image]:
         name: of the file, for messages.
 
     Raises:
-        DecodeError: the bytes are empty, damaged, truncated, too large or in an unknown format; also for
-            errors inside the `with` block.
+        DecodeError: the bytes are empty, damaged, truncated, too large or in an unknown format, or memory
+            cannot hold the image; also for errors inside the `with` block.
     """
     if not data:
         raise _error(name, "the file is empty (0 bytes)")
-    try:
+    with decode_errors(name, data):
         try:
             found = Image.open(io.BytesIO(data), formats=COMMON_FORMATS)
         except UnidentifiedImageError:
             found = Image.open(io.BytesIO(data), formats=_all_formats())
         with found as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
+            _check_size(image.size)
             yield image
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _error(name, f"it has more than {MAX_PIXELS:,} pixels") from error
-    except _NoKnownWhiteError as error:
-        raise _error(name, str(error)) from error
-    except Exception as error:  # decoders raise any exception on damaged bytes
-        raise _error(name, _reason(data, error)) from error
 
 
 def to_array(image: Image.Image, channels: Literal[1, 3] = 3) -> Uint8Array:
     """Decode an opened image to upright uint8 `[height, width, channels]`; raises Pillow's exceptions."""
-    upright = _eight_bit(image, channels)
-    return np.array(upright, dtype=np.uint8).reshape(upright.height, upright.width, channels)
+    return ImagePixels(image, channels).to_array()
 
 
 def is_image_name(name: str) -> bool:
     """Return whether a file name has an image suffix and is not hidden."""
     return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+
+
+def name_of(source: ImageSource) -> str:
+    """Return the name of an image for messages: its path; `array` for an image in memory.
+
+    Raises:
+        LayoutError: the object is not an image.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return "image bytes"
+    if isinstance(source, (Image.Image, np.ndarray)):
+        return "array"
+    if callable(getattr(source, "read", None)):
+        name = getattr(source, "name", None)
+        return name if isinstance(name, str) and name else "file object"
+    why = "an image is a path, the bytes of a file, a file object, a Pillow image or a uint8 array"
+    raise LayoutError(f"a {type(source).__name__} is no image", why, "For many, use predict_many")
 
 
 def read_file(source: str | os.PathLike[str]) -> bytes:
@@ -159,13 +221,58 @@ def read_file(source: str | os.PathLike[str]) -> bytes:
         raise _error(str(path), "no such file") from error
     except (OSError, ValueError) as error:
         raise _error(str(path), getattr(error, "strerror", None) or str(error)) from error
+    except MemoryError as error:
+        raise _error(str(path), _out_of_memory(f"its {path.stat().st_size:,} bytes")) from error
 
 
-def _bytes_of(source: FileSource) -> tuple[bytes, str]:
-    """Return the bytes of a file, and its name for messages."""
+def _bytes_of(source: FileSource | bytearray | memoryview | BinaryIO) -> bytes:
+    """Return the bytes of a file."""
     if isinstance(source, bytes):
-        return source, "image bytes"
-    return read_file(source), os.fspath(source)
+        return source
+    if isinstance(source, (bytearray, memoryview)):
+        return bytes(source)
+    if isinstance(source, (str, os.PathLike)):
+        return read_file(source)
+    name = name_of(source)
+    with decode_errors(name), _lock_of(source):
+        with contextlib.suppress(AttributeError, OSError):  # a pipe or an HTTP response cannot be rewound
+            source.seek(0)
+        data = source.read()
+    if not isinstance(data, (bytes, bytearray)):
+        raise LayoutError(f"{name!r} is open as text", "an image is read as bytes", 'Open it in mode "rb"')
+    return bytes(data)
+
+
+def _lock_of(source: object) -> threading.Lock:
+    return _LOCKS[id(source) // 64 % len(_LOCKS)]
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    """Raise the exceptions that `decode_errors` reports for images without pixels, or with too many."""
+    if size[0] * size[1] > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    if min(size) < 1:
+        raise UnsupportedPixelsError(f"it has no pixels ({size[0]}x{size[1]})")
+
+
+@contextlib.contextmanager
+def decode_errors(name: str, data: bytes = b"") -> Iterator[None]:
+    """Raise DecodeError with a one-line reason for any exception inside the `with` block.
+
+    Args:
+        name: of the image.
+        data: bytes of its file, if there is one.
+    """
+    try:
+        yield
+    except (DecodeError, LayoutError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _error(name, f"it has more than {MAX_PIXELS:,} pixels") from error
+    except UnsupportedPixelsError as error:
+        raise _error(name, str(error)) from error
+    except Exception as error:  # decoders raise any exception on damaged bytes
+        raise _error(name, _reason(data, error)) from error
 
 
 def _error(name: str, why: str) -> DecodeError:
@@ -178,66 +285,32 @@ def _all_formats() -> tuple[str, ...]:
     return tuple(name for name in (*COMMON_FORMATS, *OTHER_FORMATS) if name in Image.OPEN)
 
 
-def _orientation(image: Image.Image) -> Image.Transpose | None:
-    """Return the transpose of the EXIF orientation (Pillow has already applied that of a TIFF)."""
-    try:
-        return _TRANSPOSES.get(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # ignore a damaged EXIF block
-        return None
-
-
-def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
-    """Load the pixels and convert them to upright `RGB` or `L`, from any Pillow mode."""
-    image.load()
-    if (turn := _orientation(image)) is not None:
-        image = image.transpose(turn)
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        image = _scaled(image)
-    if image.mode == "LAB":
-        image = _lab_to_srgb().apply(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    mode = "RGB" if channels == 3 else "L"
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _scaled(image: Image.Image) -> Image.Image:
-    """Scale 16-bit integers or floats to 8-bit grayscale, by the range of the type, not of the values."""
-    values = np.asarray(image).astype(np.float64)
-    low, high = values.min(), values.max()
-    float_top = 1.0 if high <= 1.0 else 255.0
-    top = float_top if image.mode == "F" else 65535.0
-    if not (low >= 0 and high <= top):  # also true for NaN
-        why = f"its {image.mode!r} values are in {low:g} to {high:g}, a range without a known white"
-        raise _NoKnownWhiteError(why)
-    scaled = np.rint(values * (255.0 / top)).astype(np.uint8)
-    key = image.info.get("transparency")
-    if image.mode.startswith("I;16") and isinstance(key, int):
-        scaled[values == key] = 255  # color key of a 16-bit grayscale PNG: transparent
-    return Image.fromarray(scaled)
-
-
-@functools.cache
-def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
-    from PIL import ImageCms  # a separate library that very few images need
-
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    return ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
+def _out_of_memory(what: str) -> str:
+    return f"out of memory for {what}"
 
 
 def _reason(data: bytes, error: Exception) -> str:
     """Return the reason why bytes could not be decoded, in the words of users."""
-    if isinstance(error, UnidentifiedImageError):
-        if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
-            return "it is HEIC, which Pillow cannot read; convert it to JPEG or PNG"
-        start = data[:16].lstrip().lower()
-        if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
-            return "it is a web page or XML, not an image"
-        if b"\0" not in data[:512] and data[:512].isascii():
-            return "it is text, not an image"
-        return "it is not in a supported image format"
     text = " ".join(str(error).split())
+    # Pillow has an OSError of its own, and torch a RuntimeError, for memory that runs out.
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        return _out_of_memory("its pixels")
+    if isinstance(error, UnidentifiedImageError):
+        return _unknown_format(data)
     if "truncated" in text.lower() or isinstance(error, (EOFError, struct.error)):
         return f"{TRUNCATED} ({text or 'the file ends too early'})"
     return f"the image is damaged ({text or type(error).__name__})"
+
+
+def _unknown_format(data: bytes) -> str:
+    """Return what a file is that Pillow cannot identify."""
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+        return "it is HEIC, which Pillow cannot read; convert it to JPEG or PNG"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return "it is a TIFF of a kind that Pillow cannot read; convert it to PNG or to an 8-bit TIFF"
+    start = data[:16].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
+        return "it is a web page or XML, not an image"
+    if b"\0" not in data[:512] and data[:512].isascii():
+        return "it is text, not an image"
+    return "it is not in a supported image format"

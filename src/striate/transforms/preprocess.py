@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from striate.errors import LayoutError, UsageError
-from striate.transforms.decode import FileSource, Uint8Array, decode, open_image
+from striate.transforms.decode import ImageSource, Uint8Array, decode, decode_errors, name_of, open_pixels
+from striate.transforms.pixel_formats import Array
+from striate.transforms.pixels import ArrayPixels, Pixels
+from striate.transforms.scaling import COPIED, Span, fits_at_once, scale
 
 if TYPE_CHECKING:
     import torch
@@ -107,15 +108,23 @@ class Preprocess:
         scale = self.shorter_side / max(self.size)
         return round(self.size[0] * scale), round(self.size[1] * scale)
 
-    def decode(self, source: FileSource) -> Uint8Array:
-        """Decode a file to uint8 `[height, width, channels]` of its original size; raises DecodeError."""
+    def decode(self, source: ImageSource) -> Uint8Array:
+        """Decode an image in any form of `read`, in its own size.
+
+        Returns:
+            uint8 `[height, width, channels]`.
+
+        Raises:
+            DecodeError, LayoutError: as `read`.
+        """
         return decode(source, self.channels)
 
-    def fit(self, image: Uint8Array) -> Uint8Array:
+    def fit(self, image: Array) -> Uint8Array:
         """Resize and crop one image to the network's input size, for evaluation and prediction.
 
         Args:
-            image: uint8 `[height, width]` or `[height, width, 1 or 3]` of any size.
+            image: uint8 `[height, width]` or `[height, width, 1 or 3]` of any size, or another array that
+                `transforms.decode.open_pixels` takes.
 
         Returns:
             uint8 `[size[0], size[1], channels]`; for `line` `[size[0], up to size[1], channels]`.
@@ -123,53 +132,66 @@ class Preprocess:
         Raises:
             LayoutError: the array has another shape or dtype.
         """
-        return self._fit(self._to_pil(image), self.size)
+        return self._fit(ArrayPixels(image, self.channels), self.size)
 
-    def resize_uncropped(self, image: Uint8Array) -> Uint8Array:
+    def resize_uncropped(self, image: Array) -> Uint8Array:
         """Resize one image to `uncropped_size` without cropping, for random crops in training.
 
-        Uses torch, which is five times as fast as Pillow; values differ by at most 1 of 255.
+        Uses torch, which is five times as fast as Pillow; values differ by at most 1 of 255. An array that
+        has that size already is returned as it is.
         """
-        if self.interpolation not in ("bilinear", "bicubic"):
-            return self._fit(self._to_pil(image), self.uncropped_size)
+        pixels = ArrayPixels(image, self.channels)
+        x, y = self._spans(pixels.size, self.uncropped_size)
+        if self.interpolation not in ("bilinear", "bicubic") or not fits_at_once(x, y):
+            return self._fit(pixels, self.uncropped_size)
         if np.shape(image)[2:] != (self.channels,) or image.dtype != np.uint8:
-            image = self._pixels(self._to_pil(image))
-        pixels = np.require(image, requirements=("C", "W"))  # else torch copies, or warns
-        size = (pixels.shape[1], pixels.shape[0])
-        return self._resize_to(size, self.uncropped_size, partial(self._scale_by_torch, pixels))
+            image = pixels.to_array()
+        scaled = self._scale_by_torch(np.require(image, requirements=("C", "W")), y.scaled, x.scaled)
+        kept = scaled[y.start : y.start + y.kept, x.start : x.start + x.kept]
+        return self._padded(kept, self.uncropped_size)
 
-    def read(self, source: FileSource | Uint8Array, *, crop: bool = True) -> Uint8Array:
-        """Decode an image and resize it to the network's input size.
+    def read(self, source: ImageSource, *, crop: bool = True) -> Uint8Array:
+        """Decode an image and resize it to the network's input size: one way for every kind of source.
+
+        Beyond the decoded image, of any shape and size, this takes at most 64 MiB for a conversion to 8-bit
+        RGB, and 16 MiB or 256 bytes per pixel of the result for each step of resizing.
 
         Args:
-            source: a file, its bytes, or a decoded image as for `fit`.
+            source: a path, the bytes of a file, a file object, a Pillow image, or an array as for `fit`:
+                see `transforms.decode.open_pixels`.
             crop: True for `fit`, which uses every pixel; False for `resize_uncropped`, where large JPEGs are
                 decoded at 1/2, 1/4 or 1/8 of their size. That changes values by 0.5 of 255 on average, far
                 less than a random crop.
 
         Raises:
-            DecodeError: the file cannot be decoded.
+            DecodeError: the image cannot be decoded, or memory cannot hold it.
+            LayoutError: the array or object is not an image.
         """
-        if isinstance(source, np.ndarray):
-            return self.fit(source) if crop else self.resize_uncropped(source)
         if crop:
-            return self._fit(open_image(source, self.channels), self.size)
-        return self.resize_uncropped(self.decode_uncropped(source))
+            with open_pixels(source, self.channels) as pixels:
+                return self._fit(pixels, self.size)
+        decoded = self.decode_uncropped(source)
+        with decode_errors(name_of(source)):
+            return self.resize_uncropped(decoded)
 
-    def decode_uncropped(self, source: FileSource | Uint8Array) -> Uint8Array:
+    def decode_uncropped(self, source: ImageSource) -> Array:
         """Decode an image for `resize_uncropped`, without importing torch: the first half of `read`.
 
         Returns:
-            uint8 `[height, width, channels]` of any size.
+            uint8 `[height, width, channels]` of any size; `uncropped_size` if the image is very large. An
+            array is returned as it is.
 
         Raises:
-            DecodeError: the file cannot be decoded.
+            DecodeError, LayoutError: as `read`.
         """
         if isinstance(source, np.ndarray):
             return source
         # Letterbox resizes by the longer side; the shorter one may have any size.
         enough = None if self.resize == "letterbox" else 2 * max(self.uncropped_size)
-        return decode(source, self.channels, at_least=enough)
+        with open_pixels(source, self.channels, at_least=enough) as pixels:
+            if math.prod(pixels.size) > COPIED:
+                return self._fit(pixels, self.uncropped_size)
+            return pixels.to_array()
 
     def normalize(self, batch: torch.Tensor) -> torch.Tensor:
         """Convert pixels to the network's input: scale to 0-1, subtract the mean, divide by the std.
@@ -223,57 +245,46 @@ class Preprocess:
         except TypeError as error:
             raise _bad("preprocess", values, str(error)) from error
 
-    def _fit(self, pil: Image.Image, size: tuple[int, int]) -> Uint8Array:
-        return self._resize_to(pil.size, size, partial(self._scale, pil))
+    def _fit(self, pixels: Pixels, size: tuple[int, int]) -> Uint8Array:
+        """Resize and crop with Pillow; `size` is height and width of the result."""
+        x, y = self._spans(pixels.size, size)
+        kept = scale(pixels, x, y, INTERPOLATIONS[self.interpolation])
+        return self._padded(np.array(kept).reshape(y.kept, x.kept, self.channels), size)
 
-    def _resize_to(
-        self, original: tuple[int, int], size: tuple[int, int], scale: Callable[[int, int], Uint8Array]
-    ) -> Uint8Array:
-        """Apply the `resize` mode; `scale(height, width)` resizes the image.
+    def _spans(self, own: tuple[int, int], size: tuple[int, int]) -> tuple[Span, Span]:
+        """Return how the width and the height are resized and cropped.
 
         Args:
-            original: width and height of the image.
+            own: width and height of the image.
             size: height and width of the result.
-            scale: resizes the image.
         """
-        (own_width, own_height), (height, width) = original, size
+        (own_width, own_height), (height, width) = own, size
         if self.resize == "squash":
-            return scale(height, width)
+            return Span.whole(own_width, width), Span.whole(own_height, height)
         if self.resize == "line":
-            return scale(height, min(width, max(1, round(own_width * height / own_height))))
+            wanted = min(width, max(1, round(own_width * height / own_height)))
+            return Span.whole(own_width, wanted), Span.whole(own_height, height)
         if self.resize == "letterbox":
             ratio = min(height / own_height, width / own_width)
             inner_h, inner_w = max(1, round(own_height * ratio)), max(1, round(own_width * ratio))
-            out = np.full((height, width, self.channels), _LETTERBOX_GRAY, np.uint8)
-            top, left = (height - inner_h) // 2, (width - inner_w) // 2
-            out[top : top + inner_h, left : left + inner_w] = scale(inner_h, inner_w)
-            return out
+            return Span.whole(own_width, inner_w), Span.whole(own_height, inner_h)
         # As torchvision's Resize(int) and CenterCrop: the longer side is truncated, not rounded.
         if own_width <= own_height:
             scaled = (int(self.shorter_side * own_height / own_width), self.shorter_side)
         else:
             scaled = (self.shorter_side, int(self.shorter_side * own_width / own_height))
         top, left = round((scaled[0] - height) / 2), round((scaled[1] - width) / 2)
-        return scale(*scaled)[top : top + height, left : left + width]
+        return Span(own_width, scaled[1], left, width), Span(own_height, scaled[0], top, height)
 
-    def _to_pil(self, image: Uint8Array) -> Image.Image:
-        shape = np.shape(image)
-        if image.dtype != np.uint8 or len(shape) < 2 or shape[2:] not in ((), (1,), (3,)):
-            why, fix = (
-                "images must be uint8 [height, width, 1 or 3]",
-                "Permute the axes and scale to 0-255 first",
-            )
-            raise LayoutError(f"an image of shape {shape} and type {image.dtype}", why, fix)
-        pil = Image.fromarray(image[:, :, 0] if len(shape) == 3 and shape[2] == 1 else image)
-        return pil.convert("RGB" if self.channels == 3 else "L")
-
-    def _pixels(self, pil: Image.Image) -> Uint8Array:
-        return np.array(pil, dtype=np.uint8).reshape(pil.height, pil.width, self.channels)
-
-    def _scale(self, pil: Image.Image, height: int, width: int) -> Uint8Array:
-        if pil.size != (width, height):
-            pil = pil.resize((width, height), INTERPOLATIONS[self.interpolation])
-        return self._pixels(pil)
+    def _padded(self, image: Uint8Array, size: tuple[int, int]) -> Uint8Array:
+        """Center an image in gray, for letterbox; return others as they are."""
+        if self.resize != "letterbox" or image.shape[:2] == size:
+            return image
+        (height, width), (inner_h, inner_w) = size, image.shape[:2]
+        out = np.full((height, width, self.channels), _LETTERBOX_GRAY, np.uint8)
+        top, left = (height - inner_h) // 2, (width - inner_w) // 2
+        out[top : top + inner_h, left : left + inner_w] = image
+        return out
 
     def _scale_by_torch(self, pixels: Uint8Array, height: int, width: int) -> Uint8Array:
         if pixels.shape[:2] == (height, width):

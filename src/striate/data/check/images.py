@@ -13,6 +13,7 @@ from striate.data.check.duplicates import Fingerprint, fingerprint
 from striate.errors import DecodeError
 from striate.transforms import decode
 from striate.transforms.decode import MAX_PIXELS, TRUNCATED, Uint8Array
+from striate.transforms.pixels import orientation
 
 SHORTER_SIDE = 160  # pixels; larger images are resized to this before they are measured
 MIN_SHARPNESS = 0.08  # minimum standard deviation of the Laplacian over that of the luma
@@ -86,11 +87,7 @@ def header(image: Image.Image, data: bytes, name: str) -> dict[str, str]:
     elif image.mode != "RGB" or image.has_transparency_data:
         transparent = ", transparent" if image.has_transparency_data else ""
         facts["not-rgb"] = _MODES.get(image.mode, image.mode) + transparent
-    try:
-        turned = image.getexif().get(decode.ORIENTATION_TAG)
-    except Exception:  # Pillow raises any exception on a damaged EXIF block
-        turned = None
-    if turned in range(2, 9):
+    if (turned := orientation(image)) != 1:
         facts["turned"] = f"orientation {turned}"
     return facts
 
