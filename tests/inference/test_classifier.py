@@ -1,5 +1,6 @@
 """Predictions: one path for files and arrays, errors in place, the same in any process and batch."""
 
+import io
 import subprocess
 import sys
 
@@ -124,3 +125,24 @@ def test_softmax_is_torchs_and_does_not_overflow():
     assert softmax(scores) == pytest.approx(
         torch.softmax(torch.from_numpy(scores).double(), 1).numpy(), abs=1e-15
     )
+
+
+def test_every_form_of_an_image_gets_the_same_prediction(model, tmp_path):
+    rgba = np.random.default_rng(0).integers(0, 256, (50, 40, 4), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "x.png"
+    Image.fromarray(rgba).save(path, exif=exif)
+    data = path.read_bytes()
+    by_path = model.predict(path)
+    with path.open("rb") as file, Image.open(path) as opened:
+        forms = {"bytes": data, "memory": io.BytesIO(data), "file": file, "opened": opened}
+        predictions = {form: model.predict(source) for form, source in forms.items()}
+        again = list(model.predict_many([opened, file, data, opened, file], batch=1))
+        assert all(np.array_equal(p.probabilities, by_path.probabilities) for p in again)
+    predictions["array"] = model.predict(np.rot90(rgba, -1))
+    for form, prediction in predictions.items():
+        assert np.array_equal(prediction.probabilities, by_path.probabilities), form
+    assert [predictions[form].path for form in ("bytes", "memory", "file", "opened", "array")] == [
+        "image bytes", "file object", str(path), "array", "array"
+    ]  # fmt: skip

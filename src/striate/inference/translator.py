@@ -28,9 +28,10 @@ from striate.kernels import prepare
 from striate.kernels.prepacking import prepack
 from striate.models.seq2seq import SequenceToSequence, TextToText, build
 from striate.progress import SILENT, Progress
-from striate.transforms.decode import Uint8Array
+from striate.transforms.decode import ImageSource, Uint8Array
 
-Source = str | os.PathLike[str] | Uint8Array | Image.Image
+Source = str | ImageSource
+_ONE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)  # and file objects
 _TOKENS = 4096  # of a batch, padding with it
 TASK = "seq2seq"
 
@@ -132,7 +133,7 @@ class Translator:
         """Translate texts, or read images.
 
         Args:
-            sources: texts; or images as paths, PIL images or uint8 arrays. One of them, or a list.
+            sources: texts; or images in any form that `Classifier.predict` takes. One of them, or a list.
             beams: beam size; 1 for greedy decoding.
             best: number of answers per source, at most `beams`.
             alpha: exponent of the length penalty in beam search.
@@ -148,8 +149,8 @@ class Translator:
                 f"beams are from 1 to {len(self.target) - 1}, answers no more than beams",
                 "Raise --beam or lower --n-best",
             )
-        if isinstance(sources, (str, os.PathLike, Image.Image, np.ndarray)):
-            sources = [sources]
+        if isinstance(sources, _ONE) or hasattr(sources, "read"):
+            sources = [cast(Source, sources)]
         started, written = time.perf_counter(), 0
         rows = [self._read(source) for source in sources]
         results = [Translation(shown, (), row if isinstance(row, str) else None) for shown, row in rows]

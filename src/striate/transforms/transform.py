@@ -90,7 +90,8 @@ def to_batch(image: Any, name: str) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """
     if isinstance(image, Image.Image):
         if image.mode not in ("L", "RGB"):
-            what, fix = f"a Pillow image of mode {image.mode!r}", 'Convert it first: image.convert("RGB")'
+            what = f"a Pillow image of mode {image.mode!r}"
+            fix = "Decode it first: striate.transforms.decode.open_image(image)"
             raise LayoutError(f"{name} got {what}", "it expects L or RGB", fix)
         return to_batch(np.array(image), name)[0], lambda out: Image.fromarray(
             (out[0, 0] if out.shape[1] == 1 else out[0].permute(1, 2, 0)).contiguous().cpu().numpy()
