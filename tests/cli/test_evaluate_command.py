@@ -78,12 +78,12 @@ def test_predict_reads_text(command, text_lines, tmp_path):
     assert code == 0, err
     result = json.loads(out)
     assert result["tokens_per_second"] > 0
-    assert result["results"][0] == {"path": str(paths[0]), "error": None, "text": expected}
+    assert result["results"][0] == {"path": str(paths[0]), "error": None, "text": expected, "cut": False}
     assert result["results"][1]["error"]
     assert result["results"][1]["text"] is None
     code, out, _ = command("predict", model, *paths, "--csv")
     lines = out.splitlines()
-    assert lines[:2] == ["path,error,text", f"{paths[0]},,{expected}"]
+    assert lines[:2] == ["path,error,text,cut", f"{paths[0]},,{expected},"]
     code, out, _ = command("predict", model, *paths)
     assert out.splitlines()[0].split(maxsplit=1) == [str(paths[0]), *([expected] if expected else [])]
     assert "cannot be read: " in out

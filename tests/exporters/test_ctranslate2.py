@@ -32,6 +32,20 @@ def test_the_exported_model_is_the_network(arguments, tmp_path):
     assert compare(network, tmp_path / "model", sources, 20).max_difference > 1e-3
 
 
+def test_special_tokens_are_never_generated(tmp_path):
+    """By a beam search with CTranslate2's default options, which would allow them."""
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    torch.manual_seed(0)
+    network = TextToText(40, 30, width=32, depth=1, heads=4, hidden=64).eval()
+    with torch.no_grad():
+        network.decoder.output.bias[[0, 1, 3]] = 50.0  # padding, BEGIN, UNKNOWN
+    export(network, tmp_path / "model", SOURCE, TARGET)
+    assert compare(network, tmp_path / "model", [[7, 8], [9]], 12).equal == 2
+    translator = ctranslate2.Translator(str(tmp_path / "model"), device="cpu")
+    (result,) = translator.translate_batch([SOURCE[5:9]], beam_size=5, num_hypotheses=5)
+    assert not {"t0", "t1", "t3"} & {token for text in result.hypotheses for token in text}
+
+
 def test_an_export_that_cannot_be_is_refused(tmp_path):
     network = TextToText(40, 30, width=8, depth=1, heads=2, hidden=8)
     with pytest.raises(UsageError, match="29 different strings for 30 tokens"):

@@ -23,6 +23,8 @@ def enlarged(network):
 def test_a_translator_as_two_programs(tmp_path):
     torch.manual_seed(0)
     network = enlarged(TextToText(13, 11, **SMALL))
+    with torch.no_grad():
+        network.decoder.output.bias[[0, 1, 3]] = 50.0  # padding, BEGIN and UNKNOWN, which no text contains
     export(network, tmp_path / "programs", torch.randint(3, 13, (2, 4)), room=9)
     assert json.loads((tmp_path / "programs" / "cache.json").read_text()) == {
         "layers": 1,
@@ -35,8 +37,13 @@ def test_a_translator_as_two_programs(tmp_path):
     parity = compare(network, tmp_path / "programs", source, 9)
     assert (parity.n, parity.equal) == (6, 6)
     assert parity.max_difference < 1e-5
+    step = torch.export.load(tmp_path / "programs" / "step.pt2").module()
+    keys, values, mask = torch.export.load(tmp_path / "programs" / "encoder.pt2").module()(source)
+    cache = torch.zeros(1, 6, 2, 9, 8)
+    logits, *_ = step(torch.ones(6, dtype=torch.int64), torch.tensor([0]), cache, cache, keys, values, mask)
+    assert torch.isinf(logits).nonzero()[:, 1].unique().tolist() == [0, 1, 3]
     with torch.no_grad():
-        network.decoder.output.bias += torch.linspace(-3, 3, 11)  # another network
+        network.decoder.output.bias += torch.linspace(9, -9, 11)  # another network
     assert compare(network, tmp_path / "programs", source, 9).max_difference > 0.1
     with pytest.raises(WriteError, match="it exists"):
         export(network, tmp_path / "programs", source, room=9)

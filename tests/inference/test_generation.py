@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from striate.inference.generation import beam, greedy, length_penalty, top
 from striate.models.seq2seq import TextToText
 
-BEGIN, END = 1, 2
+PAD, BEGIN, END, UNKNOWN = range(4)
+SPECIALS = [PAD, BEGIN, UNKNOWN]  # never generated
 
 
 def network(vocab=9, seed=0, **arguments):
@@ -30,11 +31,17 @@ def sources(batch=6, length=7, seed=0):
     return source.masked_fill(torch.arange(length) >= lengths, 0)
 
 
-def log_probability(net, source, text):
-    """Of a whole text for one source, by teacher forcing."""
+def full_logits(net, source, text):
+    """Of a whole text for one source, by teacher forcing; the tokens that are never generated have -inf."""
     target = torch.tensor([[BEGIN, *text[:-1]]])
     with torch.no_grad():
-        logits = net(source[source != 0][None], target)[0].log_softmax(dim=1)
+        logits = net(source[source != 0][None], target)[0]
+    logits[:, SPECIALS] = -torch.inf
+    return logits
+
+
+def log_probability(net, source, text):
+    logits = full_logits(net, source, text).log_softmax(dim=1)
     return float(logits[torch.arange(len(text)), torch.tensor(text)].sum())
 
 
@@ -47,9 +54,7 @@ def test_greedy_takes_the_likeliest_token_of_the_full_logits():
     found = greedy(net.decoder, *net.encode(source), 12)
     for row, (hypothesis,) in zip(source, found, strict=True):
         text = whole(hypothesis)
-        with torch.no_grad():
-            logits = net(row[row != 0][None], torch.tensor([[BEGIN, *text[:-1]]]))[0]
-        assert logits.argmax(dim=1).tolist() == text
+        assert full_logits(net, row, text).argmax(dim=1).tolist() == text
         assert hypothesis.ended or len(text) == 12
         assert hypothesis.log_probability == pytest.approx(log_probability(net, row, text), abs=1e-4)
 
@@ -67,13 +72,13 @@ def test_a_beam_of_one_is_greedy(seed):
 
 def every_text(net, source, vocab, limit, alpha):
     """All texts that end within the limit, best first, with their scores."""
-    others = [token for token in range(vocab) if token != END]
+    others = range(4, vocab)
     texts = [(*t, END) for n in range(limit) for t in itertools.product(others, repeat=n)]
     scores = [log_probability(net, source, list(t)) / length_penalty(len(t), alpha) for t in texts]
     return sorted(zip(scores, texts, strict=True), reverse=True)
 
 
-@pytest.mark.parametrize(("vocab", "limit", "beams"), [(4, 3, 36), (6, 2, 30), (3, 4, 24)])
+@pytest.mark.parametrize(("vocab", "limit", "beams"), [(7, 3, 36), (9, 2, 30), (6, 4, 24)])
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_a_wide_beam_is_brute_force(vocab, limit, beams, alpha):
     """A beam with room for every prefix finds the best texts of all, in order."""
@@ -87,10 +92,10 @@ def test_a_wide_beam_is_brute_force(vocab, limit, beams, alpha):
 
 def test_a_beam_as_wide_as_the_vocabulary_keeps_every_first_token():
     """Then the second token is brute force: the best texts of two tokens, unended ones too."""
-    net, source = network(7), sources(batch=4)
+    net, source = network(10), sources(batch=4)
     found = beam(net.decoder, *net.encode(source), 2, beams=7, best=7, alpha=0.0)
     for row, hypotheses in zip(source, found, strict=True):
-        first = [t for t in range(7) if t != END]
+        first = range(4, 10)
         ended = [[END], *([t, END] for t in first)]
         best = max(ended, key=lambda text: log_probability(net, row, text))
         assert whole(hypotheses[0]) == best
@@ -165,6 +170,25 @@ def test_attention_is_that_of_the_full_pass(beams):
         expected = scores.masked_fill(~mask, -torch.inf).softmax(dim=3)[0].mean(dim=0)
         torch.testing.assert_close(hypothesis.attention, expected, atol=1e-5, rtol=0)
     assert greedy(net.decoder, *memory, 8)[0][0].attention is None
+
+
+@pytest.mark.parametrize("beams", [None, 1, 4])
+def test_special_tokens_are_never_generated(beams):
+    """Even where the network gives them nearly all the probability, and to the end of a beam search."""
+    net, source = network(7), sources()
+    with torch.no_grad():
+        net.decoder.output.bias[SPECIALS] = 50.0
+    memory = net.encode(source)
+    if beams is None:
+        found = greedy(net.decoder, *memory, 9)
+    else:
+        found = beam(net.decoder, *memory, 9, beams=beams, best=beams)
+    for row, hypotheses in zip(source, found, strict=True):
+        assert hypotheses
+        for hypothesis in hypotheses:
+            assert not set(hypothesis.tokens) & set(SPECIALS)
+            text = whole(hypothesis)
+            assert hypothesis.log_probability == pytest.approx(log_probability(net, row, text), abs=1e-4)
 
 
 def test_sentences_that_ended_are_computed_no_more():

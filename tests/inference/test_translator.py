@@ -3,13 +3,15 @@
 import dataclasses
 
 import pytest
+import torch
 from text_runs import train
 
 import striate
 from striate import bundle
+from striate.data.text.tokens import EOS
 from striate.errors import BundleError, UsageError
 from striate.inference.classifier import load
-from striate.inference.translator import load_translator
+from striate.inference.translator import load_translator, warnings_of
 
 
 def test_a_batch_has_the_translations_of_its_sources(text_run):
@@ -63,3 +65,35 @@ def test_a_source_that_is_too_long_has_an_error(text_run):
     assert "more than the 1,024 that this model reads" in long.error
     assert long.text == ""
     assert short.error is None
+
+
+def test_what_a_model_cannot_read_is_marked(text_run):
+    """Unknown characters, sources without text, and bytes that are no text."""
+    translator = load_translator(text_run.best, "cpu")
+    unknown, empty, broken, known = translator.translate(
+        ["a\u2603b\u2603x", " \ufeff ", "a\udcff", "ab"]
+    ).results
+    assert unknown.unknown == ("\u2603", "x")
+    assert (empty.empty, empty.text, empty.answers[0].ended, empty.cut) == (True, "", True, False)
+    assert broken.error == "it is not valid UTF-8"
+    assert (known.unknown, known.empty, known.error) == ((), False, None)
+    assert translator.translate(" ab\r").results[0].text == known.text  # as training reads it
+    cut = sum(result.cut for result in (unknown, known))
+    assert warnings_of([unknown, empty, broken, known]) == [
+        "1 of 4 sources have characters or words that the model does not know: '\u2603', 'x'",
+        "1 of 4 sources are empty, so their answers are empty too",
+        *([f"{cut} of 4 answers were cut off at the maximum length"] if cut else []),
+    ]
+
+
+def test_answers_at_the_length_limit_are_cut(text_run):
+    """The limit is 1.2 times the source times the ratio plus 2, at least 8, at most twice the longest."""
+    translator = load_translator(text_run.best, "cpu")
+    with torch.no_grad():  # a model that never ends
+        translator.network.decoder.output.bias[EOS] = -50.0
+    for source, beams in (("ab", 1), ("abcdab", 3)):
+        (result,) = translator.translate([source], beams=beams).results
+        assert result.cut
+        text = translator.description.text
+        limit = max(8, min(2 * text["longest"], int(1.2 * text["ratio"] * (len(source) + 1)) + 2))
+        assert len(result.text) == limit

@@ -72,6 +72,7 @@ languages: [en, de]
     assert parse_config(Seq2SeqConfig, values) == Seq2SeqConfig(
         "pairs.tsv", tokenizer="words", target_tokenizer="characters", vocab_size=100, shared_vocab=False,
         sanity_check=True, languages=("en", "de"), monitor="error",
+        reference_columns="all",
     )  # fmt: skip
 
 

@@ -91,6 +91,8 @@ def _print_text_scores(evaluation: TextEvaluation) -> None:
         if value is not None:
             print(f"{label} {100 * value:.2f}  ({scores.signatures[name]})")
     print(f"{evaluation.tokens_per_second:,.0f} tokens/s")
+    if evaluation.columns:
+        print(f"columns: {', '.join(map(str, evaluation.columns))}")
     for note in evaluation.notes:
         print(f"note: {note}")
 

@@ -23,6 +23,23 @@ Report = Annotated[str | None, typer.Option(help="Folder for an HTML report.")]
 Source = Annotated[str | None, _text("--from", help="File extension of the source, in a folder of pairs.")]
 Target = Annotated[str | None, _text("--to", help="File extension of the target.")]
 Beam = Annotated[int | None, _text(help="Beam size; 1 for greedy search.", min=1, show_default="1")]
+SourceColumns = Annotated[
+    str | None,
+    _text(
+        help="Columns of a table that make up the source: names or numbers, such as 1,3.",
+        show_default="as in training",
+    ),
+]
+TargetColumns = Annotated[
+    str | None, _text(help="Columns that make up the target.", show_default="as in training")
+]
+ReferenceColumns = Annotated[
+    str | None,
+    _text(
+        help="Columns that are further correct targets; `all` for all other columns.",
+        show_default="as in training",
+    ),
+]
 Shuffled = Annotated[bool | None, _text("--shuffled", help="Control: score against shuffled references.")]
 
 
@@ -48,6 +65,9 @@ def evaluate(
     ] = None,
     source: Source = None,
     target: Target = None,
+    source_columns: SourceColumns = None,
+    target_columns: TargetColumns = None,
+    reference_columns: ReferenceColumns = None,
     beam: Beam = None,
     shuffled: Shuffled = None,
 ) -> None:
@@ -58,7 +78,8 @@ def evaluate(
     evaluate_and_print(
         model, [*(data or ()), *(data_flag or ())], out, as_json, split=split, device=device, batch=batch,
         workers=workers, cache=cache, path_column=path_column, label_column=label_column, beams=beam,
-        shuffled=shuffled, languages=languages(source, target),
+        shuffled=shuffled, languages=languages(source, target), source_columns=source_columns,
+        target_columns=target_columns, reference_columns=reference_columns,
     )  # fmt: skip
 
 

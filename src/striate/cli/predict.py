@@ -143,7 +143,7 @@ def _read_text(
 ) -> tuple[list[str], Iterable[_Result], dict[str, Any]]:
     """The CSV header, the results, and further JSON keys."""
     from striate.errors import BundleError
-    from striate.inference.translator import load_translator
+    from striate.inference.translator import load_translator, warnings_of
 
     translator = load_translator(model, device)
     if not translator.reads_images:
@@ -154,7 +154,15 @@ def _read_text(
     done = translator.translate(paths, progress=progress)
     progress.end()
     results = (
-        _Result(r.source, r.error, {"text": r.text if r.answers else None}, [r.text], r.text)
+        _Result(
+            r.source,
+            r.error,
+            {"text": r.text if r.answers else None, "cut": r.cut},
+            [r.text, "cut" if r.cut else ""],
+            f"{r.text} [cut]" if r.cut else r.text,
+        )
         for r in done.results
     )
-    return ["text"], results, {"tokens_per_second": done.tokens_per_second}
+    for warning in warnings_of(done.results):
+        progress.warn(warning)
+    return ["text", "cut"], results, {"tokens_per_second": done.tokens_per_second}

@@ -12,8 +12,8 @@ from striate.cli.train import train_and_print
 from striate.tasks.seq2seq.config import Seq2SeqConfig
 
 _FORMS = (
-    "A .tsv of source<TAB>target (further columns are additional references), two line-aligned text files, a "
-    "folder with such files for each split, or a .csv of path,text[,split] for images."
+    "A .tsv of source<TAB>target, two line-aligned text files, a folder with such files for each split, or a "
+    ".csv of path,text[,split] for images."
 )
 _FROM = typer.Option(
     "--from", help="File extension of the source, in a folder of parallel files.", rich_help_panel="Data"
@@ -46,6 +46,9 @@ def evaluate(
     data: Annotated[list[str], typer.Argument(metavar="DATA", help=_FORMS)],
     from_: evaluation.Source = None,
     to: evaluation.Target = None,
+    source_columns: evaluation.SourceColumns = None,
+    target_columns: evaluation.TargetColumns = None,
+    reference_columns: evaluation.ReferenceColumns = None,
     split: evaluation.Split = "auto",
     beam: evaluation.Beam = None,
     shuffled: evaluation.Shuffled = None,
@@ -59,5 +62,6 @@ def evaluate(
     """
     evaluation.evaluate_and_print(
         model, data, out, as_json, split=split, device=device, beams=beam, shuffled=shuffled,
-        languages=evaluation.languages(from_, to),
+        languages=evaluation.languages(from_, to), source_columns=source_columns,
+        target_columns=target_columns, reference_columns=reference_columns,
     )  # fmt: skip

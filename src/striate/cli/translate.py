@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from striate.cli.evaluate import SourceColumns
 from striate.cli.options import Device, Json, Model
 
 if TYPE_CHECKING:
     from striate.inference.translator import Translation, Translator
 
 _TEXTS = "Texts, or image files and folders."
+_FILE = "File of sources: the lines of a text file, or the source columns of a .tsv or .csv file."
+_CUT = " [cut]"  # after an answer that reached the maximum length
 _CHUNK = 256  # sources: their translations are printed before the next ones are read
 
 
@@ -25,7 +27,8 @@ def translate(
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="TEXT", help=_TEXTS, show_default="standard input")
     ] = None,
-    file: Annotated[str | None, typer.Option(help="Text file; each line is translated.")] = None,
+    file: Annotated[str | None, typer.Option(help=_FILE)] = None,
+    source_columns: SourceColumns = None,
     beam: Annotated[int, typer.Option(help="Beam size; 1 for greedy search.", min=1)] = 1,
     n_best: Annotated[int, typer.Option(help="Translations per source, with scores.", min=1)] = 1,
     alpha: Annotated[float, typer.Option(help="Exponent of the length penalty.")] = 0.6,
@@ -41,18 +44,20 @@ def translate(
     from striate.cli.console import print_json
     from striate.data.images.folders import find_images
     from striate.errors import UsageError
-    from striate.inference.translator import load_translator
+    from striate.inference.translator import load_translator, warnings_of
 
     if texts and file:
         raise UsageError("texts and --file", "only one source of text is allowed", "Use one of the two")
+    if source_columns and file is None:
+        raise UsageError("--source-columns", "only a file has columns", "Give it with --file")
     translator = load_translator(model, device)
     options: dict[str, Any] = {"beams": max(beam, n_best), "best": n_best, "alpha": alpha}
     if not texts and file is None and sys.stdin.isatty():
         return _interactive(translator, options)
-    sources: Iterable[str] = texts or _lines(file)
+    sources: Iterable[str] = texts or _sources(file, source_columns, translator)
     if translator.reads_images:
         sources = [path for source in sources for path in find_images(source)]
-    results: list[dict[str, Any]] = []
+    results: list[Translation] = []  # all for JSON, otherwise only those with a warning
     written, seconds, failed, count = 0, 0.0, 0, 0
     remaining = iter(sources)
     while chunk := list(islice(remaining, _CHUNK)):
@@ -61,15 +66,19 @@ def translate(
         for result in done.results:
             count += 1
             failed += result.error is not None
-            if as_json:
-                results.append(_result(result))
-            else:
+            if as_json or result.unknown or result.empty or result.cut:
+                results.append(result)
+            if not as_json:
                 _print_answers(result, n_best, named=translator.reads_images)
     if not count:
         raise UsageError("nothing to translate", "the input is empty", "Give texts, --file or standard input")
-    rate = written / max(seconds, 1e-9)
+    rate, warnings = written / max(seconds, 1e-9), warnings_of(results, count)
+    _warn(warnings)
     if as_json:
-        print_json({"results": results, "tokens": written, "seconds": seconds, "tokens_per_second": rate})
+        print_json({
+            "results": [_result(result) for result in results], "notes": warnings, "tokens": written,
+            "seconds": seconds, "tokens_per_second": rate,
+        })  # fmt: skip
     else:
         print(f"{written:,} tokens, {rate:,.0f} tok/s", file=sys.stderr)
     return 0 if failed < count else 3
@@ -82,32 +91,46 @@ def _print_answers(result: Translation, n_best: int, *, named: bool) -> None:
     if result.error is not None:
         print(f"{name}{no_answer(result.error)}")
     elif n_best == 1:
-        print(f"{name}{result.text}", flush=True)
+        print(f"{name}{result.text}{_CUT if result.cut else ''}", flush=True)
     else:
         for answer in result.answers:
-            print(f"{name}{answer.score:9.4f}  {answer.text}", flush=True)
+            print(f"{name}{answer.score:9.4f}  {answer.text}{'' if answer.ended else _CUT}", flush=True)
 
 
 def _result(result: Translation) -> dict[str, Any]:
     return {
         "source": result.source,
         "error": result.error,
+        "unknown": list(result.unknown),
+        "empty": result.empty,
         "answers": [{"text": a.text, "score": a.score, "ended": a.ended} for a in result.answers],
     }
 
 
-def _lines(file: str | None) -> Iterator[str]:
-    from striate.errors import DataError
+def _sources(file: str | None, columns: str | None, translator: Translator) -> Iterator[str]:
+    """The sources in a file, or the lines of standard input as they arrive."""
+    from striate.data.text.columns import ColumnSelection
+    from striate.data.text.reader import lines_of, read_lines
+    from striate.data.text.tables import read_sources
 
-    try:
-        with Path(file).expanduser().open(encoding="utf-8") if file else nullcontext(sys.stdin) as lines:
-            yield from (line.rstrip("\r\n") for line in lines)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {(file or 'standard input')!r}", str(error)) from error
+    if file is None:
+        return lines_of(sys.stdin.buffer, "standard input")
+    path = Path(file).expanduser()
+    if translator.reads_images:
+        return read_lines(path)
+    trained = ColumnSelection.of_training(translator.description.text)
+    return read_sources(path, ColumnSelection.of(columns) or trained)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _interactive(translator: Translator, options: dict[str, Any]) -> int:
     """Translate each line that the user types."""
+    from striate.inference.translator import warnings_of
+
     print("Type a line to translate it; Ctrl-D ends.", file=sys.stderr)
     while True:
         try:
@@ -118,4 +141,5 @@ def _interactive(translator: Translator, options: dict[str, Any]) -> int:
         if line.strip():
             done = translator.translate([line], **options)
             _print_answers(done.results[0], options["best"], named=False)
+            _warn(warnings_of(done.results))
             print(f"{done.tokens_per_second:,.0f} tok/s", file=sys.stderr)

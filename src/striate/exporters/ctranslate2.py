@@ -14,13 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from striate.data.text.tokens import NEVER_GENERATED
 from striate.errors import UsageError
 from striate.exporters import Parity
 from striate.files import new_folder
-from striate.inference.generation import greedy
+from striate.inference.generation import greedy, log_probabilities
 from striate.models.seq2seq import TextToText
 from striate.models.text_decoder import TokenEmbedding
 from striate.models.transformer import NORM_EPSILON, MultiHeadAttention
+
+NEVER = -1e4  # logit of what is never generated: its probability is 0; finite in float16 too
 
 
 def export(
@@ -111,7 +114,7 @@ def compare(
     difference = 0.0
     for row, (hypothesis, score) in enumerate(zip(ours, scores, strict=True)):
         target = torch.tensor([[begin, *hypothesis.tokens]])
-        log = network.decoder(target, memory[row : row + 1], mask[row : row + 1])[0].log_softmax(dim=1)
+        log = log_probabilities(network.decoder(target, memory[row : row + 1], mask[row : row + 1])[0])
         picked = log.gather(1, torch.tensor([*hypothesis.tokens, end])[:, None])[:, 0]
         difference = max(difference, float((picked - torch.tensor(score.log_probs)).abs().max()))
     return Parity(len(ours), equal, difference)
@@ -153,6 +156,7 @@ def _spec(network: TextToText, library: ModuleType) -> Any:
     _norm(spec.encoder.layer_norm, network.encoder.ln)
     _norm(spec.decoder.layer_norm, network.decoder.layers.ln)
     _linear(spec.decoder.projection, network.decoder.output.weight, network.decoder.output.bias)
+    spec.decoder.projection.bias[list(NEVER_GENERATED)] = NEVER  # whatever options the caller decodes with
     for there, layer in zip(spec.encoder.layer, encoder, strict=True):
         _attention(there.self_attention, layer.ln_1, layer.self_attention, (0, 3))
         _feed_forward(there.ffn, layer.ln_2, layer.mlp)

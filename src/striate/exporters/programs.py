@@ -17,7 +17,7 @@ from torch.export import Dim
 from striate import strict_json
 from striate.exporters import Parity
 from striate.files import new_folder
-from striate.inference.generation import greedy
+from striate.inference.generation import exclude_specials, greedy, log_probabilities
 from striate.kernels.attention import Cache
 from striate.kernels.sequence import decode, memories
 from striate.models.seq2seq import SequenceToSequence
@@ -86,7 +86,8 @@ class StepProgram(nn.Module):
             mask: from the encoder.
 
         Returns:
-            Logits `[batch, vocab]`, and the keys and values for the next step.
+            Logits `[batch, vocab]`, -inf for padding, BEGIN and UNKNOWN, which are never generated; and the
+            keys and values for the next step.
         """
         caches: list[Cache] = [_Slots(k, v, place) for k, v in zip(keys, values, strict=True)]
         x = decode(
@@ -98,7 +99,7 @@ class StepProgram(nn.Module):
             mask=(torch.arange(keys.shape[3], device=keys.device) <= place)[None],
         )
         keys, values = torch.stack([c.keys for c in caches]), torch.stack([c.values for c in caches])
-        return self.decoder.output(x)[:, 0], keys, values
+        return exclude_specials(self.decoder.output(x)[:, 0]), keys, values
 
 
 class _Slots(Cache):
@@ -185,7 +186,7 @@ def compare(
     for row, (hypothesis,) in enumerate(generated):
         text = [*hypothesis.tokens, *([end] if hypothesis.ended else [])]
         target = torch.tensor([[begin, *text[:-1]]], device=memory.device)
-        ours = network.decoder(target, memory[row : row + 1], mask[row : row + 1])[0].log_softmax(dim=1)
+        ours = log_probabilities(network.decoder(target, memory[row : row + 1], mask[row : row + 1])[0])
         inputs = [part[row : row + 1] for part in (source, widths) if part is not None]
         source_memory = encoder(*inputs)
         keys = values = memory.new_zeros(shape["layers"], 1, shape["heads"], shape["room"], shape["width"])
@@ -195,5 +196,7 @@ def compare(
             theirs.append(logits[0].log_softmax(dim=0))
         equal += [int(log.argmax()) for log in theirs] == text
         picked = torch.tensor(text, device=memory.device)[:, None]
-        difference = max(difference, float((torch.stack(theirs) - ours).gather(1, picked).abs().max()))
+        difference = max(
+            difference, float((torch.stack(theirs).gather(1, picked) - ours.gather(1, picked)).abs().max())
+        )
     return Parity(len(generated), equal, difference)

@@ -2,6 +2,8 @@
 
 Both take a decoder and `(memory, mask)`, whatever the source is. Finished sentences leave the batch, so they
 cost nothing more; the text of a sentence does not depend on the rest of the batch.
+
+Padding, BEGIN and UNKNOWN are never generated: their probability is 0, and the other tokens share it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from striate.data.text.tokens import NEVER_GENERATED
 from striate.kernels.decoding import IncrementalDecoder
 from striate.models.text_decoder import TextDecoder
 
@@ -78,8 +81,7 @@ def greedy(
     last = torch.full((len(rows), 1), begin, device=memory.device)
     while rows:
         weights: list[tuple[Tensor, Tensor]] | None = [] if attention else None
-        logits = incremental.step(last, weights)[:, 0].float()
-        value, last = top(logits.log_softmax(dim=1), 1)
+        value, last = top(log_probabilities(incremental.step(last, weights)[:, 0]), 1)
         for row, token, log_p in zip(rows, last[:, 0].tolist(), value[:, 0].tolist(), strict=True):
             if not done[row]:
                 texts[row].append(token)
@@ -179,7 +181,7 @@ class _Search:
         """Extend each beam by a token: the last tokens `[rows, beams]` -> the next."""
         beams = self.beams
         weights: list[tuple[Tensor, Tensor]] | None = None if self.attended is None else []
-        log_p = self.incremental.step(last, weights).float().log_softmax(dim=2)
+        log_p = log_probabilities(self.incremental.step(last, weights))
         vocab = log_p.shape[2]
         value, place = top(log_p.add_(self.total[:, :, None]).flatten(1), min(2 * beams, beams * vocab))
         parent = place.div(vocab, rounding_mode="floor")
@@ -247,6 +249,18 @@ class _Search:
         found.sort(key=lambda hypothesis: (not hypothesis.ended, -hypothesis.score))
         del found[self.best :]
         return True
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Log-probabilities of the next token of a generated text, float32; see `exclude_specials`."""
+    return exclude_specials(logits).float().log_softmax(dim=-1)
+
+
+def exclude_specials(logits: Tensor) -> Tensor:
+    """Set the logits `[..., vocab]` of the tokens that are never generated to -inf, in place; return them."""
+    for token in NEVER_GENERATED:
+        logits[..., token] = -torch.inf
+    return logits
 
 
 def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
+from striate.data.text.columns import Column, ColumnSelection
 from striate.data.text.pairs import PairSet, open_pairs
 from striate.errors import DataError, UsageError
 from striate.inference.classifier import NOT_FINITE
 from striate.inference.evaluation import choose_split
-from striate.inference.translator import Translator, load_translator
+from striate.inference.translator import Translator, load_translator, shown_unknown, warnings_of
 from striate.metrics.text import TextScores, measure
 from striate.progress import SILENT, Progress
 
@@ -29,6 +30,11 @@ class TextEvaluation:
         tokens_per_second: decoding speed.
         notes: warnings.
         nonfinite: number of answers whose scores are not finite; they count as wrong.
+        columns: of the data, and what they are used for; empty for parallel files.
+        cut: number of answers that were cut off at the maximum length.
+        unknown_sources: number of sources with characters or words that the model does not know.
+        unknown_references: number of references with some that the model cannot write.
+        empty: number of pairs of the data that are left out because a side is empty.
     """
 
     scores: TextScores
@@ -40,6 +46,11 @@ class TextEvaluation:
     tokens_per_second: float
     notes: tuple[str, ...] = ()
     nonfinite: int = 0
+    columns: tuple[Column, ...] = ()
+    cut: int = 0
+    unknown_sources: int = 0
+    unknown_references: int = 0
+    empty: int = 0
     task: ClassVar[Literal["seq2seq"]] = "seq2seq"
 
     def headline(self) -> dict[str, Any]:
@@ -54,6 +65,11 @@ class TextEvaluation:
             "split": self.split,
             "tokens_per_second": self.tokens_per_second,
             "nonfinite": self.nonfinite,
+            "columns": [column.to_json() for column in self.columns],
+            "cut": self.cut,
+            "unknown_sources": self.unknown_sources,
+            "unknown_references": self.unknown_references,
+            "empty": self.empty,
             "notes": list(self.notes),
         }
 
@@ -65,6 +81,9 @@ def evaluate_seq2seq(
     languages: tuple[str, str] | None = None,
     beams: int = 1,
     shuffled: bool = False,
+    source_columns: Any = None,
+    target_columns: Any = None,
+    reference_columns: Any = None,
     device: str = "auto",
     progress: Progress = SILENT,
 ) -> TextEvaluation:
@@ -77,6 +96,10 @@ def evaluate_seq2seq(
         languages: as for `open_pairs`.
         beams: as for `Translator.translate`.
         shuffled: control: compare each answer with the references of another source.
+        source_columns: columns that make up the source, by name or number, such as `1,3`. If none of the
+            three is given, they are as in training.
+        target_columns: columns that make up the target.
+        reference_columns: columns that are further correct targets; `all` for all other columns.
         device: where to run.
         progress: receives an update per batch.
 
@@ -87,8 +110,11 @@ def evaluate_seq2seq(
     if not paths:
         raise UsageError("no data to evaluate on", "a bundle contains none", "Give --data FILE")
     translator = model if isinstance(model, Translator) else load_translator(model, device)
-    found = open_pairs(*paths, languages=languages)
-    return measure_on(translator, found, split, beams, progress, shuffled=shuffled)
+    selection = ColumnSelection.of(source_columns, target_columns, reference_columns)
+    selection = selection or ColumnSelection.of_training(translator.description.text)
+    found = open_pairs(*paths, languages=languages, columns=selection)
+    evaluation = measure_on(translator, found, split, beams, progress, shuffled=shuffled)
+    return replace(evaluation, notes=(*found.notes, *evaluation.notes))
 
 
 def measure_on(
@@ -119,6 +145,7 @@ def measure_on(
     # A source whose scores are not finite counts, with an empty answer; one that cannot be read does not.
     readable = [i for i, result in enumerate(done.results) if result.error in (None, NOT_FINITE)]
     notes = [f"{r.source}: {r.error}" for r in done.results if r.error not in (None, NOT_FINITE)]
+    notes += warnings_of(done.results)
     if not readable:
         raise DataError(f"cannot evaluate on {found.source!r}", f"no source can be read: {notes[0]}")
     pairs = pairs.take(readable)
@@ -128,6 +155,13 @@ def measure_on(
             f"the scores of {nonfinite:,} of {len(readable):,} answers are not finite: they count as wrong"
         )
     references = pairs.references
+    in_references = (translator.target.unknown(text) for texts in references for text in texts)
+    unwritable = [parts for parts in in_references if parts]
+    if unwritable:
+        notes.append(
+            f"{len(unwritable):,} references have characters or words that the model cannot write: "
+            f"{shown_unknown(part for parts in unwritable for part in parts)}"
+        )
     if shuffled:
         half = len(references) // 2
         references = (*references[half:], *references[:half])
@@ -135,5 +169,9 @@ def measure_on(
     scores = measure(answers, references)
     return TextEvaluation(
         scores, found.source, name, pairs.sources, references, answers, done.tokens_per_second,
-        tuple(notes), nonfinite,
+        tuple(notes), nonfinite, found.columns,
+        cut=sum(result.cut for result in done.results),
+        unknown_sources=sum(bool(result.unknown) for result in done.results),
+        unknown_references=len(unwritable),
+        empty=found.skipped,
     )  # fmt: skip

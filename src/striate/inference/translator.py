@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -19,9 +19,10 @@ from striate.bundle import Description
 from striate.data.text.batches import batch_boundaries, pad_sequences
 from striate.data.text.dataset import PIXELS_PER_TOKEN, max_target_length
 from striate.data.text.lines import collate_images
-from striate.data.text.tokens import Tokenizer, check_tokenizers
+from striate.data.text.reader import clean_text
+from striate.data.text.tokens import UNK, Tokenizer, check_tokenizers
 from striate.device import choose as choose_device
-from striate.errors import BundleError, DecodeError, UsageError
+from striate.errors import BundleError, DataError, DecodeError, UsageError
 from striate.inference.classifier import NOT_FINITE, read_image
 from striate.inference.generation import Hypothesis, beam, greedy
 from striate.kernels import prepare
@@ -63,16 +64,25 @@ class Translation:
         source: the text, or the path of the image; `array` for an image in memory.
         answers: best first; empty if there is an error.
         error: why the source cannot be read or has no answer, in one line; None if it has one.
+        unknown: characters (or words) of the source that the model does not know.
+        empty: whether the source has no text; then the answer has none either.
     """
 
     source: str
     answers: tuple[Answer, ...]
     error: str | None = None
+    unknown: tuple[str, ...] = ()
+    empty: bool = False
 
     @property
     def text(self) -> str:
         """The best answer; empty if there is an error."""
         return self.answers[0].text if self.answers else ""
+
+    @property
+    def cut(self) -> bool:
+        """Whether the best answer was cut off at its maximum length."""
+        return bool(self.answers) and not self.answers[0].ended
 
 
 @dataclass(frozen=True)
@@ -153,8 +163,8 @@ class Translator:
             sources = [cast(Source, sources)]
         started, written = time.perf_counter(), 0
         rows = [self._read(source) for source in sources]
-        results = [Translation(shown, (), row if isinstance(row, str) else None) for shown, row in rows]
-        good = np.array([i for i, (_, row) in enumerate(rows) if not isinstance(row, str)], np.int64)
+        results = [self._unwritten(shown, row) for shown, row in rows]
+        good = np.array([i for i, r in enumerate(results) if r.error is None and not r.empty], np.int64)
         lengths = np.array([self._length(cast(Any, rows[i][1])) for i in good], np.int64)
         order = np.argsort(lengths, kind="stable")
         both = np.stack([lengths[order], lengths[order]], axis=1)
@@ -165,7 +175,8 @@ class Translator:
             for i, found in zip(which, self._write(batch, beams, best, alpha, attention), strict=True):
                 hypotheses = [h for h in found if math.isfinite(h.log_probability)]
                 answers = tuple(self._answer(hypothesis, attention) for hypothesis in hypotheses)
-                results[i] = Translation(rows[i][0], answers, None if answers else NOT_FINITE)
+                error = None if answers else NOT_FINITE
+                results[i] = replace(results[i], answers=answers, error=error)
                 written += sum(len(h.tokens) + h.ended for h in hypotheses[:1])
             progress.advance(len(which))
         return Translations(tuple(results), written, time.perf_counter() - started)
@@ -199,13 +210,26 @@ class Translator:
         """The name of a source, and the network's input for it; or why it cannot be read."""
         if self.source is not None:
             text = str(source)
-            ids = self.source.encode_source(text)
+            try:
+                ids = self.source.encode_source(clean_text(text))
+            except DataError as error:
+                return text, error.why
             most = self.network.decoder.embed.positions.length
             if len(ids) > most:
                 return text, f"it has {len(ids):,} tokens, more than the {most:,} that this model reads"
             return text, ids
         name, pixels = read_image(source, self.description.image_preprocess)
         return name, pixels.why if isinstance(pixels, DecodeError) else pixels
+
+    def _unwritten(self, shown: str, row: list[int] | Uint8Array | str) -> Translation:
+        """What is known of a source before its answer is generated."""
+        if isinstance(row, str):
+            return Translation(shown, (), row)
+        if self.source is None:
+            return Translation(shown, ())
+        if len(row) == 1:  # nothing but END
+            return Translation(shown, (Answer("", 0.0, True),), empty=True)
+        return Translation(shown, (), unknown=self.source.unknown(clean_text(shown)) if UNK in row else ())
 
     def grid(self, image: Source) -> tuple[int, int]:
         """Rows and columns of an image's positions that the decoder attends to."""
@@ -255,6 +279,35 @@ def load_translator(path: str | os.PathLike[str], device: str = "auto") -> Trans
     check_tokenizers(source, target, _rows(network), description.text["digests"], str(path))
     network = prepare(network, place, training=False).eval()
     return Translator(network, description, source, target, place, str(path))
+
+
+def warnings_of(results: Sequence[Translation], count: int | None = None) -> list[str]:
+    """Sentences about unknown characters, empty sources and answers that were cut off.
+
+    Args:
+        results: of some sources.
+        count: number of sources, if the results of some that need no warning are left out.
+    """
+    unknown = [result for result in results if result.unknown]
+    empty, cut = sum(result.empty for result in results), sum(result.cut for result in results)
+    warnings, n = [], f"of {len(results) if count is None else count:,}"
+    if unknown:
+        warnings.append(
+            f"{len(unknown):,} {n} sources have characters or words that the model does not know: "
+            f"{shown_unknown(part for result in unknown for part in result.unknown)}"
+        )
+    if empty:
+        warnings.append(f"{empty:,} {n} sources are empty, so their answers are empty too")
+    if cut:
+        warnings.append(f"{cut:,} {n} answers were cut off at the maximum length")
+    return warnings
+
+
+def shown_unknown(parts: Iterable[str], most: int = 10) -> str:
+    """Unknown characters or words, each once, as a short list."""
+    distinct = list(dict.fromkeys(parts))
+    more = f" and {len(distinct) - most:,} more" if len(distinct) > most else ""
+    return ", ".join(map(repr, distinct[:most])) + more
 
 
 def tokenizers_of(description: Description) -> tuple[Tokenizer | None, Tokenizer]:

@@ -56,7 +56,14 @@ TASKS: dict[str, TaskEntry] = {
         load="striate.inference.translator:load_translator",
         evaluate="striate.inference.text_evaluation:evaluate_seq2seq",
         report="striate.tasks.seq2seq.report:report",
-        evaluate_options=("languages", "beams", "shuffled"),
+        evaluate_options=(
+            "languages",
+            "beams",
+            "shuffled",
+            "source_columns",
+            "target_columns",
+            "reference_columns",
+        ),
         max_paths=2,
     ),
 }

@@ -65,15 +65,15 @@ def current_config(values: Mapping[str, Any], format: int) -> dict[str, Any]:
     """The values of a configuration that an earlier version wrote, as this version writes them.
 
     In format 1, from before formats had numbers, `accumulate` was the number of parts that a batch was split
-    into, and 0 stood for a default. Up to format 2, the epochs did not count within a budget, and the error
-    rate chose the best epoch of sequence to sequence.
+    into, and 0 stood for a default. Up to format 2, the epochs did not count within a budget; in sequence to
+    sequence, the error rate chose the best epoch, and all further columns of a table were references.
     """
     values = _from_format_1(values) if format < 2 else dict(values)
     if format < 3:
         if values.get("budget") is not None:
             values["epochs"] = None
         if values.get("task") == "seq2seq":
-            values["monitor"] = "error"
+            values["monitor"], values["reference_columns"] = "error", "all"
     return values
 
 

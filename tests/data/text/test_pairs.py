@@ -1,9 +1,11 @@
 import gzip
+from dataclasses import replace
 
 import pytest
 
+from striate.data.text.columns import Column, ColumnSelection
 from striate.data.text.pairs import open_pairs, split_pairs
-from striate.errors import DataError
+from striate.errors import DataError, UsageError
 
 
 def write(path, text):
@@ -13,11 +15,43 @@ def write(path, text):
 
 
 def test_a_table_of_tabs_has_several_right_answers(tmp_path):
-    data = open_pairs(write(tmp_path / "words.tsv", "read\tR EH1 D\tR IY1 D\nsea\tS IY1\n"))
+    table = write(tmp_path / "words.tsv", "read\tR EH1 D\tR IY1 D\nsea\tS IY1\n")
+    data = open_pairs(table, columns=ColumnSelection.of(references="all"))
     assert data.kind == "text"
+    assert data.columns == (
+        Column("column 1", "source", 2), Column("column 2", "target", 2), Column("column 3", "reference", 1),
+    )  # fmt: skip
     assert data.splits["all"].sources == ("read", "sea")
     assert data.splits["all"].references == (("R EH1 D", "R IY1 D"), ("S IY1",))
     assert data.splits["all"].places == ("words.tsv:1", "words.tsv:2")
+
+
+def test_a_further_column_is_named_and_not_used(tmp_path):
+    """It was a second reference once: a lemma's features would have been a correct inflected form."""
+    for split, rows in (("train", 3), ("val", 2)):
+        write(tmp_path / f"{split}.tsv", "run\tran\tV;PST\n" * rows)
+    data = open_pairs(tmp_path)
+    assert data.splits["train"].references == (("ran",),) * 3
+    assert data.columns[2] == Column("column 3", "unused", 5)
+    assert data.notes[0] == (
+        "not used: column 3 (5 lines); --source-columns, --target-columns and --reference-columns select "
+        "columns by name or number"
+    )
+    joined = open_pairs(tmp_path, columns=ColumnSelection.of(source="1,3"))
+    assert joined.splits["val"].sources == ("run V;PST",) * 2
+    assert joined.splits["val"].references == (("ran",),) * 2
+    assert [column.use for column in joined.columns] == ["source", "target", "source"]
+    assert not any("not used" in note for note in joined.notes)
+
+
+def test_parallel_files_have_no_columns(tmp_path):
+    for name in ("train.de", "train.en", "val.de", "val.en"):
+        write(tmp_path / name, "a\n")
+    chosen = ColumnSelection.of(source=1)
+    for data in ([tmp_path], [tmp_path / "train.de", tmp_path / "train.en"]):
+        with pytest.raises(UsageError, match="parallel files have no columns"):
+            open_pairs(*data, columns=chosen)
+        assert len(open_pairs(*data, columns=replace(chosen, optional=True)).splits["train"]) == 1
 
 
 def test_a_line_without_a_tab_is_named(tmp_path):
@@ -81,6 +115,7 @@ def test_empty_sides_are_left_out_and_counted(tmp_path):
     data = open_pairs(write(tmp_path / "a.tsv", "one\t1\n\t2\nthree\t\n\nfour\t4\n"))
     assert data.splits["all"].sources == ("one", "four")
     assert data.notes == ("skipped 2 pairs with an empty side, the first at a.tsv:2",)
+    assert data.skipped == 2
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path):

@@ -66,6 +66,23 @@ def test_sentence_pieces_give_the_text_back():
     assert train_tokenizer(SENTENCES, "sentencepiece", size=60) == tokens
 
 
+def test_sentence_pieces_change_nothing_but_the_composed_form():
+    """nfkc, which sentencepiece applies by default, would change all of these."""
+    pytest.importorskip("sentencepiece")
+    texts = ["\u00bd cup", "\ufb01ne  print", "10\u00a0km\u00b2", "\uff21\uff22\u2026", "a \u2122"]
+    tokens = train_tokenizer(texts * 20, "sentencepiece", size=80)
+    for text in texts:
+        assert tokens.decode(tokens.encode(text)) == text
+    assert tokens.unknown("10 \u2603\u2603 kmx") == ("\u2603", "x")
+
+
+def test_unknown_parts_of_a_text():
+    characters, words = train_tokenizer(["abc"], "characters"), train_tokenizer(["A B"], "words")
+    assert characters.unknown("xayx") == ("x", "y")
+    assert words.unknown("A CC B CC") == ("CC",)
+    assert Tokenizer("bytes").unknown("\u2603") == ()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_owner_of_begin_and_end(kind):
     if kind == "sentencepiece":

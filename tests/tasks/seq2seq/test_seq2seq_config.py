@@ -86,7 +86,7 @@ def test_old_names_are_read_with_a_note():
 def test_0_means_the_default_in_older_runs_only(name):
     """Format 1 had 0 where None is now."""
     older = current_config({"data": ["x"], "target_tokens": None, name: 0}, 1)
-    assert parse_config(Seq2SeqConfig, older) == Seq2SeqConfig("x", monitor="error")
+    assert parse_config(Seq2SeqConfig, older) == Seq2SeqConfig("x", monitor="error", reference_columns="all")
     with pytest.raises(UsageError, match="it must be"):
         Seq2SeqConfig("x", **{name: 0})
 

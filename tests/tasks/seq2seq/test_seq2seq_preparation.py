@@ -10,6 +10,7 @@ from text_runs import SMALL, Messages, config, train
 import striate
 from striate import bundle
 from striate.bundle import Description
+from striate.data.text.columns import ColumnSelection
 from striate.data.text.pairs import Pairs
 from striate.errors import DataError, UsageError
 from striate.inference.translator import load_translator
@@ -128,6 +129,28 @@ def test_the_digest_of_images_follows_their_files(text_lines, tmp_path):
     os.utime(tmp_path / "3.png", ns=(0, 0))
     changed = [name for name, value in found().items() if value != before[name]]
     assert changed == ["train"]
+
+
+def test_the_length_limit_follows_a_quantile(tmp_path):
+    """One wrong pair among 300, with a target of 400 letters, does not raise it."""
+    lines = [f"{'ab' * (1 + i % 5)}\t{'ba' * (1 + i % 5)}\n" for i in range(300)]
+    (tmp_path / "val.tsv").write_text("ab\tba\n", "utf-8")
+    (tmp_path / "train.tsv").write_text("".join([*lines, f"a\t{'b' * 400}\n"]), "utf-8")
+    text = prepared(tmp_path, tmp_path).setup.description.text
+    assert (text["ratio"], text["longest"]) == (1.0, 11)  # with END, sources and targets have 3 to 11 tokens
+
+
+def test_the_bundle_has_the_columns(tmp_path):
+    (tmp_path / "a.tsv").write_text("".join(f"{i}\t{i}\tx\n" for i in range(30)), "utf-8")
+    task = prepared(tmp_path / "a.tsv", tmp_path, source_columns="1,3")
+    assert ColumnSelection.of_training(task.setup.description.text).source == ("1", "3")
+    assert (
+        "columns: column 1 (source, 30 lines), column 2 (target, 30 lines), column 3 (source, 30 lines)"
+        in (task.introduce())
+    )
+    task = prepared(tmp_path / "a.tsv", tmp_path)
+    assert not ColumnSelection.of_training(task.setup.description.text)
+    assert any("not used: column 3 (30 lines)" in note for note in task.setup.notes)
 
 
 def test_nothing_readable_ends_the_run(text_lines, tmp_path):

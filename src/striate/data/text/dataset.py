@@ -85,10 +85,10 @@ def max_target_length(source_length: int, ratio: float, longest: int) -> int:
 
     Args:
         source_length: in tokens.
-        ratio: largest ratio of target to source length in training.
-        longest: longest target in training.
+        ratio: high quantile of the ratio of target to source length in training.
+        longest: high quantile of the target length in training.
 
     Returns:
-        `ratio` times the source length plus 20 %, at most twice the longest target, at least 8.
+        `ratio` times the source length plus 20 % plus 2, at most twice `longest`, at least 8.
     """
     return max(8, min(2 * longest, int(1.2 * ratio * source_length) + 2))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from striate.data.images.samples import SPLIT_NAMES, UNSPLIT
-from striate.data.images.tables import read_rows
-from striate.data.text.tokens import normalize_text
+from striate.data.text.columns import Column, ColumnSelection, merged, unused_note
+from striate.data.text.reader import clean_text, read_lines
+from striate.data.text.tables import Row, read_csv, read_tsv
 from striate.errors import DataError, UsageError
 
 MAX_HELD_OUT = 2000  # pairs in val, and in test
@@ -70,33 +69,45 @@ class PairSet:
         kind: `text`; or `images`, if sources are paths of images.
         splits: `train`, `val`, `test`; or only `all`.
         notes: what was skipped or chosen, one line each.
+        columns: of a table, and what they are used for; empty for parallel files.
+        skipped: number of pairs with an empty side that were left out.
     """
 
     source: str
     kind: str
     splits: Mapping[str, Pairs]
     notes: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    skipped: int = 0
 
 
-def open_pairs(*data: str | os.PathLike[str], languages: tuple[str, str] | None = None) -> PairSet:
+def open_pairs(
+    *data: str | os.PathLike[str],
+    languages: tuple[str, str] | None = None,
+    columns: ColumnSelection | None = None,
+) -> PairSet:
     """Open a dataset of pairs; writes nothing.
 
     Args:
         data: one of
 
-            * a TSV file, `source<TAB>target` per line; further columns are alternative targets,
+            * a TSV file, `source<TAB>target` per line, or other columns as selected,
             * two parallel text files, such as `train.en train.de`; files named `val`, `valid`, `dev` or
               `test` instead of `train` in the same folder are the other splits,
             * a folder with such files for each split: `train.tsv`, or `train.en` and `train.de`,
-            * a CSV file with the columns `path,text` or `source,text`, and optionally `split`.
+            * a CSV file with the columns `path,text` or `source,text`, and optionally `split`, or other
+              columns as selected.
 
-            Text files may be gzipped.
+            `striate.data.text.reader` says what a line is. Text is normalized to NFC, without blanks at its
+            ends.
         languages: suffixes of source and target in a folder of parallel files; None for alphabetical order.
+        columns: of tables that are used; None for the defaults.
 
     Raises:
         DataError: the data do not exist or have another layout; the message names the line.
-        UsageError: more than two files, or an unsupported format.
+        UsageError: more than two files, an unsupported format, or columns of parallel files.
     """
+    selection = columns or ColumnSelection()
     paths = [Path(os.fspath(place)).expanduser() for place in data]
     source = " ".join(map(str, paths))
     if len(paths) not in (1, 2):
@@ -105,14 +116,15 @@ def open_pairs(*data: str | os.PathLike[str], languages: tuple[str, str] | None 
         if not path.exists():
             raise DataError(f"cannot open {str(path)!r}", "no such file or folder", _FORMS)
     if len(paths) == 2:
+        _refuse_columns(selection, source)
         return _clean(_parallel_splits(source, paths[0], paths[1]))
     if paths[0].is_dir():
-        return _clean(_folder(paths[0], languages))
+        return _clean(_folder(paths[0], languages, selection))
     ending = _without_gz(paths[0]).suffix.lower()
     if ending == ".csv":
-        return _table(paths[0])
+        return _clean(_csv(paths[0], selection))
     if ending in (".tsv", ".txt"):
-        return _clean(PairSet(source, "text", {UNSPLIT: _tsv(paths[0])}))
+        return _clean(_tsv(source, {UNSPLIT: paths[0]}, selection))
     raise UsageError(f"cannot read pairs from {source!r}", "it is neither a .tsv nor a .csv file", _FORMS)
 
 
@@ -158,7 +170,7 @@ def _split_off(pairs: Pairs, shares: Mapping[str, float], seed: int) -> dict[str
     return {"train": pairs.take(sorted(order[at:])), **parts}
 
 
-def _folder(folder: Path, languages: tuple[str, str] | None) -> PairSet:
+def _folder(folder: Path, languages: tuple[str, str] | None, selection: ColumnSelection) -> PairSet:
     files: dict[str, dict[str, Path]] = {}  # by ending, then split
     for path in sorted(folder.iterdir()):
         plain = _without_gz(path)
@@ -166,7 +178,8 @@ def _folder(folder: Path, languages: tuple[str, str] | None) -> PairSet:
         if split is not None and path.is_file():
             files.setdefault(plain.suffix.lower()[1:], {}).setdefault(split, path)
     if "tsv" in files and languages is None:
-        return PairSet(str(folder), "text", {split: _tsv(path) for split, path in files["tsv"].items()})
+        return _tsv(str(folder), files["tsv"], selection)
+    _refuse_columns(selection, str(folder))
     found = [ending for ending in files if "train" in files[ending] or len(files[ending]) > 1]
     notes: tuple[str, ...] = ()
     if languages is None and len(found) == 2:
@@ -206,76 +219,53 @@ def _without_gz(path: Path) -> Path:
     return path.with_suffix("") if path.suffix.lower() == ".gz" else path
 
 
-def _lines(path: Path) -> list[str]:
-    """Read the lines of a text file, gzipped or not."""
-    try:
-        raw = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            raw = gzip.decompress(raw)
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        why = "the line is not valid UTF-8"
-        raise DataError(f"{path}:{line}", why, "Save the file as UTF-8 text") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {str(path)!r}", str(error)) from error
-    # Not splitlines(), which also splits at form feeds and Unicode line separators.
-    lines = text.replace("\r\n", "\n").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+def _refuse_columns(selection: ColumnSelection, source: str) -> None:
+    if selection and not selection.optional:
+        what = f"columns of {source!r}"
+        raise UsageError(
+            what, "parallel files have no columns", "Leave them out, or give a .tsv or .csv file"
+        )
 
 
-def _tsv(path: Path) -> Pairs:
-    rows = []
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        source, *targets = (part.strip() for part in line.split("\t"))
-        if not targets:
-            fix = "Each line is a source, a tab, a target, and optionally further tabs and targets"
-            raise DataError(f"{path}:{number}", f"the line has no tab: {line[:60]!r}", fix)
-        rows.append((source, tuple(targets), f"{path.name}:{number}"))
-    return _from_rows(rows)
+def _tsv(source: str, files: Mapping[str, Path], selection: ColumnSelection) -> PairSet:
+    """Read the TSV file of each split."""
+    splits, columns = {}, []
+    for split, path in files.items():
+        rows, these = read_tsv(path, selection)
+        splits[split] = _from_rows(rows)
+        columns += these
+    note = "" if selection else unused_note(merged(columns))
+    return PairSet(source, "text", splits, (note,) if note else (), merged(columns))
 
 
 def _parallel(left: Path, right: Path) -> Pairs:
-    sources, targets = _lines(left), _lines(right)
+    sources, targets = list(read_lines(left)), list(read_lines(right))
     if len(sources) != len(targets):
         why = f"they have {len(sources):,} and {len(targets):,} lines"
         fix = "Each line of one file must match the same line of the other"
         raise DataError(f"cannot pair {str(left)!r} with {str(right)!r}", why, fix)
-    pairs = enumerate(zip(map(str.strip, sources), map(str.strip, targets), strict=True), 1)
-    return _from_rows([(source, (target,), f"{left.name}:{i}") for i, (source, target) in pairs])
+    pairs = zip(map(clean_text, sources), map(clean_text, targets), strict=True)
+    return _from_rows([Row(s, (t,), f"{left.name}:{i}") for i, (s, t) in enumerate(pairs, 1)])
 
 
-def _table(table: Path) -> PairSet:
-    example = "path,text for images or source,text"
-    text = "\n".join(_lines(table))
-    columns = ({"path", "text"}, {"source", "text"})
-    rows, names = read_rows(table, text, columns, example, split_names=_SPLIT_NAMES)
-    images = "path" in names
-    splits = {}
-    for split, these in rows.items():
-        triples = []
-        for line, row in these:
-            source = row["path" if images else "source"]
-            source = str(table.parent / source) if images and source else source
-            triples.append((source, (row["text"],), f"{table.name}:{line}"))
-        splits[split] = _from_rows(triples, images=images)
-    return _clean(PairSet(str(table), "images" if images else "text", splits))
+def _csv(table: Path, selection: ColumnSelection) -> PairSet:
+    rows, columns, images = read_csv(table, selection, _SPLIT_NAMES)
+    splits = {split: _from_rows(these) for split, these in rows.items()}
+    return PairSet(str(table), "images" if images else "text", splits, columns=tuple(columns))
 
 
-def _from_rows(rows: Sequence[tuple[str, tuple[str, ...], str]], *, images: bool = False) -> Pairs:
-    """Convert rows to pairs: text in Unicode's composed form, without empty targets; paths unchanged."""
+def _from_rows(rows: Sequence[Row]) -> Pairs:
+    """Convert rows of normalized text to pairs, without empty and repeated targets."""
     return Pairs(
-        tuple(source if images else normalize_text(source) for source, _, _ in rows),
-        tuple(tuple(map(normalize_text, dict.fromkeys(filter(None, texts)))) for _, texts, _ in rows),
-        tuple(place for _, _, place in rows),
+        tuple(row.source for row in rows),
+        tuple(tuple(dict.fromkeys(filter(None, row.targets))) for row in rows),
+        tuple(row.place for row in rows),
     )
 
 
 def _clean(data: PairSet) -> PairSet:
     """Drop pairs with an empty side, and note what was dropped and which sources are in train too."""
-    notes, splits = list(data.notes), {}
+    notes, splits, skipped = list(data.notes), {}, 0
     for name, pairs in data.splits.items():
         whole = [all(sides) for sides in zip(pairs.sources, pairs.references, strict=True)]
         if empty := whole.count(False):
@@ -283,6 +273,7 @@ def _clean(data: PairSet) -> PairSet:
             first = pairs.places[whole.index(False)]
             notes.append(f"skipped {which} with an empty side, the first at {first}")
             pairs = pairs.take([i for i, is_whole in enumerate(whole) if is_whole])
+            skipped += empty
         splits[name] = pairs
     if not any(map(len, splits.values())):
         raise DataError(f"cannot use {data.source!r}", "it has no pairs", _FORMS)
@@ -290,4 +281,4 @@ def _clean(data: PairSet) -> PairSet:
     for name in ("val", "test"):
         if name in splits and (seen := sum(source in known for source in splits[name].sources)):
             notes.append(f"{seen:,} of {len(splits[name]):,} sources of {name} are also in train")
-    return replace(data, splits=splits, notes=tuple(notes))
+    return replace(data, splits=splits, notes=tuple(notes), skipped=skipped)

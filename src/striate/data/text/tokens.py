@@ -21,6 +21,7 @@ from striate.errors import BundleError, DataError, UsageError, unknown_name
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 NUM_SPECIALS = 4  # special ids come first
+NEVER_GENERATED = (PAD, BOS, UNK)  # no text contains them; generation ends with EOS
 KINDS = ("characters", "words", "bytes", "sentencepiece")
 _UNK_TEXT = "\N{REPLACEMENT CHARACTER}"  # text of UNK
 
@@ -69,6 +70,18 @@ class Tokenizer:
             return list(self._pieces.encode(text))
         parts = text.split() if self.kind == "words" else text
         return [self._ids.get(part, UNK) for part in parts]
+
+    def unknown(self, text: str) -> tuple[str, ...]:
+        """Return the characters (or words, for `words`) of a text that have no id, each once."""
+        text = normalize_text(text)
+        if self.kind == "bytes":
+            return ()
+        if self.kind == "sentencepiece":
+            pieces = zip(self._pieces.encode(text), self._pieces.encode(text, out_type=str), strict=True)
+            parts: Iterable[str] = "".join(piece for i, piece in pieces if i == UNK).replace("▁", "")
+        else:
+            parts = (p for p in (text.split() if self.kind == "words" else text) if p not in self._ids)
+        return tuple(dict.fromkeys(parts))
 
     def encode_source(self, text: str) -> list[int]:
         """Return the encoder input: the ids of the text and EOS, so that it is never empty."""
@@ -213,7 +226,9 @@ def _train_pieces(texts: list[str], size: int) -> str:
         _sentencepiece().SentencePieceTrainer.train(
             sentence_iterator=iter(texts), model_writer=model, model_type="unigram", vocab_size=size,
             hard_vocab_limit=False,  # a small text has fewer pieces than requested
-            character_coverage=1.0, normalization_rule_name="nfkc", num_threads=1,
+            # So that decoded text equals what was encoded; nfkc would split ligatures and fractions.
+            normalization_rule_name="identity", remove_extra_whitespaces=False,
+            character_coverage=1.0, num_threads=1,
             pad_id=PAD, bos_id=BOS, eos_id=EOS, unk_id=UNK, minloglevel=2,
         )  # fmt: skip
     except RuntimeError as error:

@@ -16,6 +16,7 @@ from striate.training.config import DataOptions, Optimization, RunConfig
 from striate.training.options import Options, option, override
 
 if TYPE_CHECKING:
+    from striate.data.text.columns import ColumnSelection
     from striate.data.text.pairs import PairSet
 
 # Equal to `striate.data.text.tokens.KINDS`; importing that module would load NumPy.
@@ -69,6 +70,16 @@ class PairOptions(DataOptions):
     languages: tuple[str, str] | None = option(
         None, "File extensions of source and target in a folder of parallel files, such as en and de",
         in_cli=False,
+    )  # fmt: skip
+    source_columns: str | None = option(
+        None, "Columns of a table that make up the source, joined by spaces: names or numbers, such as 1,3",
+        unset="the column source, else the first",
+    )  # fmt: skip
+    target_columns: str | None = option(
+        None, "Columns that make up the target, joined by spaces", unset="the column target, else the next",
+    )  # fmt: skip
+    reference_columns: str | None = option(
+        None, "Columns that are further correct targets; `all` for all other columns", unset="none",
     )  # fmt: skip
     tokenizer: str | None = option(
         None, "Tokenizer", choices=TOKENIZERS, unset="chosen from the text", old_names=("tokens",)
@@ -178,9 +189,16 @@ class Seq2SeqConfig(PairOptions, TransformerOptions, Seq2SeqOptimization, RunCon
         """
         from striate.data.text.pairs import open_pairs, split_pairs
 
-        found = open_pairs(*self.data, languages=self.languages)
+        found = open_pairs(*self.data, languages=self.languages, columns=self.columns)
         pairs: PairSet = split_pairs(found, val=self.val, test=self.test, seed=self.seed)
         yield pairs
+
+    @property
+    def columns(self) -> ColumnSelection:
+        """The columns of tables that are used; raises UsageError if they cannot be read."""
+        from striate.data.text.columns import ColumnSelection
+
+        return ColumnSelection.of(self.source_columns, self.target_columns, self.reference_columns)
 
     @property
     def source(self) -> str:

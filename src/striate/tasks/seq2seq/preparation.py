@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from striate.transforms.preprocess import Preprocess
 if TYPE_CHECKING:
     from striate.tasks.seq2seq.task import Seq2Seq
 
+LENGTH_QUANTILE = 0.99  # of the lengths in training, for the maximum length of answers
 MIN_POSITIONS = 1024  # positions that every network has
 _SHARED_KINDS = ("sentencepiece",)  # tokenizers for which one vocabulary for both sides is the default
 
@@ -229,8 +231,10 @@ def describe(
             "target": target.to_json(),
             "ids": {"source": 0 if source is None else len(source), "target": len(target)},
             "digests": [tokenizer.digest for tokenizer in (source, target) if tokenizer is not None],
-            "ratio": float(np.max(lengths[:, 1] / lengths[:, 0])),
-            "longest": int(lengths[:, 1].max()),
+            # What limits the length of answers: not the extremes, which may be wrong pairs.
+            "ratio": float(np.quantile(lengths[:, 1] / lengths[:, 0], LENGTH_QUANTILE)),
+            "longest": math.ceil(np.quantile(lengths[:, 1], LENGTH_QUANTILE)),
+            **({"columns": config.columns.to_json()} if config.columns else {}),
         },
     )
 

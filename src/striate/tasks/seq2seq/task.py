@@ -101,6 +101,7 @@ class Seq2Seq(Task):
         lr = self.lr_schedule(steps)
         return [
             f"pairs: {splits}",
+            *([f"columns: {', '.join(map(str, self.data.columns))}"] if self.data.columns else []),
             *([self.tokenizers] if self.tokenizers else []),
             f"network {config.model}: {description.architecture}, width {config.width}, {config.depth}+"
             f"{config.decoder_depth or config.depth} layers, {config.heads} heads, hidden {config.hidden}, "

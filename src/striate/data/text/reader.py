@@ -1,0 +1,78 @@
+"""Lines of text: the one reader for training, evaluation and translation."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from striate.data.text.tokens import normalize_text
+from striate.errors import DataError
+
+_GZIP = b"\x1f\x8b"  # magic number; no UTF-8 text starts with it
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+def read_lines(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Read the lines of a text file; see `lines_of`.
+
+    Raises:
+        DataError: the file cannot be read, or a line is not UTF-8.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            yield from lines_of(file, os.fspath(path))
+    except OSError as error:
+        raise DataError(f"cannot read {os.fspath(path)!r}", error.strerror or str(error)) from error
+
+
+def lines_of(stream: BinaryIO, name: str) -> Iterator[str]:
+    """Yield the lines of UTF-8 text as they arrive, without their ends and byte order marks.
+
+    A line ends at LF or CRLF; a lone CR belongs to the line, as does every other separator. Only text without
+    any LF (old Mac files) has CR as its line end. Gzipped text is recognized by its content.
+
+    Args:
+        stream: for reading, such as `sys.stdin.buffer`.
+        name: of the stream, for messages.
+
+    Raises:
+        DataError: the stream cannot be read, or a line is not UTF-8; the message has its number.
+    """
+    try:
+        for number, raw in enumerate(_decompressed(stream), 1):
+            try:
+                line = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                why, fix = "the line is not valid UTF-8", "Save the text as UTF-8"
+                raise DataError(f"{name}:{number}", why, fix) from error
+            line = line.removeprefix(_BYTE_ORDER_MARK)  # in later lines too: of files that were concatenated
+            if number == 1 and "\r" in line and not line.endswith("\n"):
+                yield from line.removesuffix("\r").split("\r")
+            else:
+                yield line.removesuffix("\n").removesuffix("\r")
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot read {name!r}", str(error)) from error
+
+
+def clean_text(text: str) -> str:
+    """Return a source or target as models see it: in NFC, without blanks and byte order marks at its ends.
+
+    Raises:
+        DataError: it has bytes that are not UTF-8, as arguments of a command may have.
+    """
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise DataError(f"cannot read {text!r}", "it is not valid UTF-8")
+    return normalize_text(text.strip().strip(_BYTE_ORDER_MARK).strip())
+
+
+def _decompressed(stream: BinaryIO) -> BinaryIO:
+    """The stream, or what it contains if it is gzipped."""
+    buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast(Any, stream))
+    if buffered.peek(len(_GZIP))[: len(_GZIP)] == _GZIP:
+        return cast(BinaryIO, gzip.GzipFile(fileobj=buffered))
+    return buffered
