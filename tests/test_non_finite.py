@@ -102,7 +102,9 @@ def test_answers_that_are_not_finite_are_wrong(broken_text, reversed_words, comm
     for beams in (1, 3):
         code, out, _ = command("seq2seq", "translate", broken_text, "abc", "--beam", beams, "--json")
         assert code == 3
-        assert strictly(out)["results"] == [{"source": "abc", "error": NOT_FINITE, "answers": []}]
+        assert strictly(out)["results"] == [
+            {"source": "abc", "error": NOT_FINITE, "unknown": [], "empty": False, "answers": []}
+        ]
 
 
 def test_importing_and_inspecting_weights_that_are_not_finite(run, tmp_path, command):

@@ -80,7 +80,8 @@ def test_format_2_had_no_monitor_and_no_epochs_within_a_budget(tmp_path):
     text = "format: 2\ntask: seq2seq\ndata: [pairs.tsv]\nbudget: 5m\nepochs: 25\n"
     values = read_config(written(tmp_path, text))
     assert values == {
-        "task": "seq2seq", "data": ["pairs.tsv"], "budget": "5m", "epochs": None, "monitor": "error"
+        "task": "seq2seq", "data": ["pairs.tsv"], "budget": "5m", "epochs": None, "monitor": "error",
+        "reference_columns": "all",
     }  # fmt: skip
     values = read_config(written(tmp_path, text.replace("format: 2", "format: 3") + "monitor: bleu\n"))
     assert (values["epochs"], values["monitor"]) == (25, "bleu")
