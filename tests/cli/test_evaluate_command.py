@@ -56,7 +56,7 @@ def test_mistakes(command, run, text_run, colors, reversed_words):
         (("evaluate", text_run.best, reversed_words, "--batch", 3), 2, "--batch with a seq2seq model"),
         (("evaluate", text_run.best, reversed_words, "--from", "de"), 2, "--from and --to: one is missing"),
         (("seq2seq", "evaluate", text_run.best), 2, "Missing argument 'DATA'"),
-        (("seq2seq", "evaluate", text_run.best, reversed_words, "--batch", 3), 2, "No such option: --batch"),
+        (("seq2seq", "evaluate", text_run.best, reversed_words, "--batch", 3), 2, "unknown option --batch"),
         (("evaluate", text_run.best, reversed_words, "--split", "tets"), 2, "no split 'tets'"),
         (("evaluate", run.best, colors, "--beam", 3), 2, "--beam with a classification model"),
         (("evaluate", run.best, colors, "--data", colors), 2, "2 datasets"),
