@@ -35,6 +35,7 @@ from striate.training.batchnorm import SyncBatchNorm2d
 from striate.training.checkpointer import Checkpointer
 from striate.training.distributed import SINGLE, init_distributed
 from striate.training.interrupts import TrainingInterrupted
+from striate.training.precise_batchnorm import reestimate
 
 RANK = int(os.environ["RANK"])
 RESTARTED = os.environ["TORCHELASTIC_RESTART_COUNT"] != "0"
@@ -168,6 +169,26 @@ def validation():
             assert validate(network, PREPROCESS, images, batch, CPU, distributed=distributed) == alone
 
 
+def statistics():
+    """Both processes estimate the same: the moments of all readable images, by NumPy."""
+    for broken, sync in (((), False), ((0, 1, 2, 11), False), ((3,), True)):
+        torch.manual_seed(0)
+        images, network = source(21, broken), Normed()
+        with init_distributed("cpu") as distributed:
+            network = distributed.sync_batchnorm(network, sync)
+            training = make_training(
+                network, images, images, distributed=distributed, model="lenet", batch=8, augment="none"
+            )
+            assert "on 21 training images" in reestimate(training.task, training.state)
+            found = [network.norm.running_mean.tolist(), network.norm.running_var.tolist()]
+            assert distributed.all_gather_object(found) == [found, found]
+        readable = images.images[~np.isin(np.arange(21), broken)]
+        with torch.no_grad():
+            maps = network.first(PREPROCESS.normalize(torch.from_numpy(readable))).double().numpy()
+        assert found[0] == pytest.approx(maps.mean((0, 2, 3)), rel=1e-5)
+        assert found[1] == pytest.approx(maps.var((0, 2, 3), ddof=1), rel=1e-5)
+
+
 def interrupted(config, expected):
     """SIGTERM to one of them: both stop after the same step, and the resumed run ends as ever."""
     after_step = Checkpointer.after_step
@@ -245,6 +266,7 @@ def main(data, torn, out, options):
         memory()
         norms()
         validation()
+        statistics()
         interrupted(config, whole)
         rolled_back(config)
         failed(config)

@@ -18,6 +18,7 @@ from striate.training.checkpoint import Checkpoint
 from striate.training.config_file import CHECKPOINTS
 from striate.training.ema import keep_epoch
 from striate.training.loop import Training, require_finite_weights
+from striate.training.precise_batchnorm import reestimate
 from striate.training.run_folder import TrainingRun
 from striate.training.state import EpochMetrics
 
@@ -133,9 +134,11 @@ class Checkpointer:
 
     def write_interrupted(self) -> None:
         """Write bundles of the moment of an interruption; a resumed run overwrites them."""
+        row = self._state.rows[-1] if self._state.rows else None
+        if self._state.step > (row.step if row else 0):
+            reestimate(self._training.task, self._state)
         if not self._distributed.is_main:
             return
-        row = self._state.rows[-1] if self._state.rows else None
         self._run.write_bundle(self._run.last, self._state.evaluated_network, row)
         if row is None:
             self._run.write_bundle(self._run.best, self._state.evaluated_network, None)

@@ -16,6 +16,7 @@ from torch import nn
 from striate.device import seed_step
 from striate.errors import TrainingError
 from striate.training.config import RunConfig
+from striate.training.precise_batchnorm import reestimate
 from striate.training.schedule import Indices, Schedule, split_evenly
 from striate.training.state import TrainState
 from striate.training.task import Batch, Context, Task
@@ -214,6 +215,9 @@ def norms_in_evaluation(network: nn.Module) -> Iterator[None]:
 def _evaluate(training: Training) -> Any:
     task, state = training.task, training.state
     network, seconds = state.evaluated_network, state.totals.seconds
+    message = reestimate(task, state)
+    if message and not state.rows:
+        training.context.progress.info(message)
     with training.context.stopwatch.phase("validation"):
         training.context.distributed.broadcast_buffers(network)
         metrics = task.evaluate(network)

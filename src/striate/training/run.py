@@ -9,22 +9,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from striate.csv_file import csv_line
 from striate.errors import UsageError, WriteError
 from striate.files import write_atomic
 from striate.training import checkpoint, ema
 from striate.training.checkpointer import Checkpointer, locked
-from striate.training.config import RunConfig
 from striate.training.distributed import init_distributed
 from striate.training.interrupts import Interrupts, TrainingInterrupted
 from striate.training.loop import LossNotFiniteError, Training, fit
+from striate.training.precise_batchnorm import evaluation_units, reestimate, report_notes
 from striate.training.preparation import set_up
 from striate.training.resume import open_run
 from striate.training.run_folder import TrainingRun
 from striate.training.schedule import FEW_STEPS, TimeBudget
-from striate.training.task import Task
+
+if TYPE_CHECKING:
+    from striate.training.config import RunConfig
+    from striate.training.task import Task
 
 _NAMED_FILES = 3  # in a message about a batch
 
@@ -120,6 +123,7 @@ def _train(training: Training, run: TrainingRun, checkpointer: Checkpointer) -> 
             raise WriteError(error.what, error.why, fix) from error
         finally:
             run.epochs, run.best_epoch, run.seconds = state.rows, state.best_epoch, checkpointer.seconds
+            run.notes += report_notes(training.task, state)
         _warn_of_few_steps(training, run)
         _average(training, run)
     context.distributed.all_true(True)  # wait until the bundles are written
@@ -149,7 +153,8 @@ def _prepare_first_step(training: Training, run: TrainingRun) -> None:
     task.precompute(state, training.schedule.seconds_left(state) if config.budget else float("inf"))
     training.module = task.training_module(state.network)
     if isinstance(training.schedule, TimeBudget):
-        training.schedule.cost = task.evaluation_cost()
+        cost = task.evaluation_cost()
+        training.schedule.cost = replace(cost, val=cost.val + evaluation_units(task, state))
     if config.compile:
         training.module.compile(dynamic=task.dynamic_shapes)  # in place: names stay the same
     state.totals.start_clock()
@@ -173,18 +178,20 @@ def _average(training: Training, run: TrainingRun) -> None:
 
     If the process is killed here, a resumed run does it again: the epochs' weights are removed last.
     """
-    state, distributed = training.state, training.context.distributed
+    task, state, distributed = training.task, training.state, training.context.distributed
     paths = ema.kept_epochs(run.folder) if distributed.is_main else []
     count = distributed.broadcast_object(len(paths))
     if count > 1:
         averaged = ema.average_checkpoints(paths) if distributed.is_main else None
         state.evaluated_network.load_state_dict(distributed.broadcast_tensors(averaged))
-        row = replace(state.rows[-1], **training.task.evaluate(state.evaluated_network))
+        again = ", BatchNorm statistics estimated again" if reestimate(task, state, averaged=True) else ""
+        row = replace(state.rows[-1], **task.evaluate(state.evaluated_network))
         better = state.is_better(row)
         if better and run.is_main:
             run.write_bundle(run.best, state.evaluated_network, row)
         verdict = "kept as the best" if better else "not better than the best epoch"
-        run.notes.append(f"weights averaged over the last {count} epochs: {row.log_line[0]}, {verdict}")
+        what = f"weights averaged over the last {count} epochs{again}"
+        run.notes.append(f"{what}: {row.log_line[0]}, {verdict}")
         training.context.progress.info(run.notes[-1])
     if run.is_main:
         ema.remove_kept_epochs(run.folder)

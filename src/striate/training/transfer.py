@@ -119,20 +119,28 @@ def _children(
 
 
 def training_mode(network: nn.Module) -> None:
-    """Put trainable modules into training mode and frozen ones into evaluation mode.
+    """Put trainable modules into training mode and frozen ones into evaluation mode."""
+    for module, trains in training_modes(network).items():
+        module.training = trains
+
+
+def training_modes(network: nn.Module) -> dict[nn.Module, bool]:
+    """For each module whether it is in training mode while the network is trained.
 
     A layer without parameters (dropout, an activation) gets the mode of the layer it feeds.
     """
+    modes = {}
     for module in network.modules():
         parameters = list(module.parameters())
-        module.training = not parameters or any(p.requires_grad for p in parameters)
+        modes[module] = not parameters or any(p.requires_grad for p in parameters)
     leaves = [module for module in network.modules() if not any(True for _ in module.children())]
     feeds_training = True
     for leaf in reversed(leaves):
         if any(True for _ in leaf.parameters()):
-            feeds_training = leaf.training
+            feeds_training = modes[leaf]
         else:
-            leaf.training = feeds_training
+            modes[leaf] = feeds_training
+    return modes
 
 
 def frozen_state(network: nn.Module) -> dict[str, Tensor]:
