@@ -7,6 +7,7 @@ import pytest
 from conftest import COLORS, make_images
 
 from striate import cli
+from striate.csv_file import read_csv
 from striate.data.check import KINDS
 
 
@@ -42,6 +43,29 @@ def test_json_has_every_item(data, capfd):
         ("data/red/000.png", "red", None, 0),
     ]
     assert not (data.parent / "runs").exists()
+
+
+def test_problems_as_csv(data, capfd):
+    assert cli.run(["check", "data", "--no-page", "--csv", "problems.csv"]) == 1
+    assert "csv     problems.csv" in capfd.readouterr().out
+    copy, original = read_csv(data.parent / "problems.csv")[1:]
+    assert copy == [
+        str(data / "blue" / "[b]<script>'.png"), "conflicting-labels", "serious", "blue", "", "equal files",
+        "1",
+    ]  # fmt: skip
+    assert original[0] == str(data / "red" / "000.png")
+    assert cli.run(["check", "data", "--csv", "problems.csv", "--json", "--no-page"]) == 1
+    assert json.loads(capfd.readouterr().out)["csv"] == "problems.csv"
+
+
+def test_columns_of_a_table(data, capfd):
+    rows = "".join(f"{path},{path.parent.name}\n" for path in sorted(data.glob("*/0*.png")))
+    (data.parent / "t.csv").write_text(f"photo,colour\n{rows}")
+    argv = ["check", "t.csv", "--no-page", "--path-column", "photo", "--label-column"]
+    assert cli.run([*argv, "colour"]) == 0
+    assert "50 images, 2 classes" in capfd.readouterr().out
+    assert cli.run([*argv, "color"]) == 2
+    assert "did you mean 'colour'? Its columns are 'photo', 'colour'" in capfd.readouterr().err
 
 
 def test_nothing_serious_is_zero(data, capfd):

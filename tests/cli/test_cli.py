@@ -16,6 +16,7 @@ import pytest
 from conftest import COLORS, ROOT, make_images
 
 from striate import bundle, cli
+from striate.csv_file import parse_csv
 
 
 @pytest.fixture
@@ -187,6 +188,14 @@ def test_evaluate_json_and_report(striate, run, colors, tmp_path):
     assert "95 % interval" in out
 
 
+def test_evaluate_all_splits(striate, run, colors):
+    code, out, err = striate("evaluate", run.training.folder, "--split", "all", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert (result["split"], result["n"]) == ("all", 60)
+    assert "including the data that the model was trained on" in result["notes"][0]
+
+
 def test_predict_in_every_form(striate, run, colors, tmp_path, monkeypatch):
     bad = tmp_path / "bad [x].jpg"
     bad.write_text("no image")
@@ -205,6 +214,26 @@ def test_predict_in_every_form(striate, run, colors, tmp_path, monkeypatch):
     assert len(rows) == 30
     assert {"path", "error", "class1", "probability1", "class3"} <= set(rows[0])
     assert all(row["class1"] in COLORS for row in rows)
+
+    for top in (2, 5):  # failed images have as many columns, and there are only three classes
+        code, out, _ = striate("predict", run.best, good, bad, "--csv", "--top", top)
+        header, *rows = csv.reader(io.StringIO(out))
+        assert (
+            header[2:]
+            == ["class1", "probability1", "class2", "probability2", "class3", "probability3"][: 2 * top]
+        )
+        assert [len(row) for row in rows] == [len(header)] * 2
+        assert rows[1] == [str(bad), "it is text, not an image", *[""] * (len(header) - 2)]
+
+    odd = tmp_path / 'a\n"b ,\r'
+    shutil.copy(good, odd)
+    for listed in (f"{good}\0{odd}\0", f"{odd.with_name('c.png')}\r\n{good}\r\n"):
+        shutil.copy(good, odd.with_name("c.png"))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(os.fsencode(listed))))
+        code, out, err = striate("predict", run.best, "-", "--csv")
+        rows = [fields for _, fields in parse_csv(out, "")][1:]
+        paths = listed.rstrip("\0").split("\0") if "\0" in listed else listed.split("\r\n")[:-1]
+        assert [row[0] for row in rows] == paths, err
 
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{good}\n\n{bad}\n"))
     code, out, _ = striate("predict", run.best, "-")

@@ -5,9 +5,12 @@ import shutil
 import numpy as np
 import pytest
 from conftest import COLORS, make_images
+from PIL import Image
 
 import striate
+from striate.data import DataSet, Samples
 from striate.errors import DataError, UsageError
+from striate.inference.evaluation import split_as
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,41 @@ def test_the_data_of_a_run_are_split_as_in_training(run, colors):
     assert again.names == own.names
     assert "split as in training" in again.notes[0]
     assert striate.evaluate(run.best, colors, split="train").n == run.training.task.train_count
+
+
+def test_all_splits_together_however_they_are_stored(model, folder, tmp_path):
+    paths = sorted(folder.glob("*/*.png"))
+    pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
+    labels = [path.parent.name for path in paths]
+    small = np.stack([np.asarray(Image.open(path).resize((20, 20))) for path in paths])
+    data = {"train": (pixels, labels), "test": (small, labels)}
+    parts = [striate.evaluate(model, data, split=name) for name in data]
+    together = striate.evaluate(model, data, split="all")
+    assert (together.split, together.n) == ("all", 2 * len(paths))
+    assert together.names == (*parts[0].names, *parts[1].names)
+    assert together.labels.tolist() == [*parts[0].labels, *parts[1].labels]
+    expected = np.concatenate([part.probabilities for part in parts])
+    assert together.probabilities == pytest.approx(expected, abs=1e-6)
+    assert np.array_equal(together.images[len(paths)], parts[1].images[0])
+
+
+def test_an_image_with_two_labels_is_split_as_in_training():
+    names = ("/data/x.png", "/data/x.png", "/data/y.png")
+    samples = Samples(names, np.array([0, 1, 1], np.int64))
+    data = DataSet("/data/t.csv", "/data", ("a", "b"), {"all": samples})
+    written = {"train": [("/data/x.png", "b")], "test": [("/data/y.png", "b"), ("/data/x.png", "a")]}
+    divided = split_as(data, written).splits
+    assert divided["train"].labels.tolist() == [1]
+    assert list(zip(divided["test"].names, divided["test"].labels, strict=True)) == [
+        (names[2], 1),
+        (names[0], 0),
+    ]
+
+
+def test_one_level_too_many_says_which_folder_to_give(model, folder):
+    folder.rename(folder.with_name("images"))
+    with pytest.raises(DataError, match=r"the model knows blue, green, red\. .* give '.*/images'"):
+        striate.evaluate(model, folder.parent)
 
 
 def test_missing_held_out_images_are_noted(tmp_path):

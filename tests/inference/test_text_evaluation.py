@@ -34,6 +34,16 @@ def test_evaluation_takes_a_split(text_run, reversed_words):
         evaluate_seq2seq(text_run.best, reversed_words, split="tets")
 
 
+def test_all_splits_together(text_run):
+    data = text_run.task.data
+    translator = load_translator(text_run.best, "cpu")
+    parts = [measure_on(translator, data, name) for name in data.splits]
+    together = measure_on(translator, data, "all")
+    assert together.answers == tuple(answer for part in parts for answer in part.answers)
+    assert together.references == tuple(these for part in parts for these in part.references)
+    assert any("the data that the model was trained on" in note for note in together.notes)
+
+
 def test_shuffled_references_are_those_of_other_sources(text_run, reversed_words):
     plain, shuffled = (
         evaluate_seq2seq(text_run.best, reversed_words, shuffled=shuffled) for shuffled in (False, True)

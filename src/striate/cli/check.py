@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from striate.cli.options import Json, Workers
+from striate.cli.options import Json, LabelColumn, PathColumn, Workers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +25,14 @@ def check(
         Path | None, typer.Option(help="Path of the HTML report.", show_default="runs/check-NAME.html")
     ] = None,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Whether to write the HTML report.")] = True,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the findings to this CSV file, one row for each image.", show_default="none"
+        ),
+    ] = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> int:
@@ -38,8 +46,14 @@ def check(
     from striate.data.check import check as check_data
 
     with watching() as progress:
-        result = check_data(data, workers=workers, progress=progress)
+        result = check_data(
+            data, workers=workers, path_column=path_column, label_column=label_column, progress=progress
+        )
     report = None
+    if csv is not None:
+        from striate.files import write_atomic
+
+        write_atomic(csv, result.to_csv())
     if page:
         from striate.files import write_atomic
         from striate.report.check_page import render
@@ -48,13 +62,14 @@ def check(
         report = out or Path("runs") / f"check-{name}.html"
         write_atomic(report, render(result).encode("utf-8", "replace"))
     if as_json:
-        print_json({**result.to_json(), "report": None if report is None else str(report)})
+        files = {"report": report, "csv": csv}
+        print_json({**result.to_json(), **{name: path and str(path) for name, path in files.items()}})
     else:
-        _print(result, report)
+        _print(result, report, csv)
     return FOUND_EXIT_CODE if result.serious else 0
 
 
-def _print(result: CheckReport, report: Path | None) -> None:
+def _print(result: CheckReport, report: Path | None, csv: Path | None) -> None:
     from rich.console import Console
 
     out = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -69,8 +84,10 @@ def _print(result: CheckReport, report: Path | None) -> None:
         _print_finding(finding, out)
     if not result.findings:
         out.print("no findings")
-    if report is not None:
-        out.print(f"\nreport  {report}", markup=False)
+    out.print()
+    for name, path in (("report", report), ("csv", csv)):
+        if path is not None:
+            out.print(f"{name:6}  {path}", markup=False)
 
 
 _COLORS = {"serious": "bold red", "warning": "yellow", "note": "dim"}

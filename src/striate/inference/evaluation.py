@@ -34,6 +34,8 @@ from striate.metrics.classification import (
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Uint8Array
 
+ALL_SPLITS = "all splits are scored together, including the data that the model was trained on"
+
 
 class _Part(Protocol):
     """A split of images or pairs."""
@@ -182,7 +184,7 @@ def evaluate(
     if not len(samples):
         raise _no_known_class(found, extra, classifier.classes)
     if name == UNSPLIT and "train" in dataset.splits:
-        notes += ("all splits are scored together, including the images that the model was trained on",)
+        notes += (ALL_SPLITS,)
     images = DecodedImages(samples, classifier.preprocess, cache=cache, root=dataset.root, progress=progress)
     progress.begin(f"evaluating {name}", len(images))
     probabilities, which = classifier.measure(

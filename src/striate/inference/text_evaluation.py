@@ -6,11 +6,12 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
+from striate.data.images.samples import UNSPLIT
 from striate.data.text.columns import Column, ColumnSelection
 from striate.data.text.pairs import PairSet, open_pairs
 from striate.errors import DataError, UsageError
 from striate.inference.classifier import NOT_FINITE
-from striate.inference.evaluation import choose_split
+from striate.inference.evaluation import ALL_SPLITS, choose_split
 from striate.inference.translator import Translator, load_translator, shown_unknown, warnings_of
 from striate.metrics.text import TextScores, measure
 from striate.progress import SILENT, Progress
@@ -92,7 +93,7 @@ def evaluate_seq2seq(
     Args:
         model: a bundle, a run folder, or a translator.
         data: one or two paths, as for `striate.data.text.pairs.open_pairs`.
-        split: `test`, `val`, `train` or `all`; `auto` is test if there is one, else val, else all.
+        split: `test`, `val`, `train`, or `all` of them; `auto` is test if there is one, else val, else all.
         languages: as for `open_pairs`.
         beams: as for `Translator.translate`.
         shuffled: control: compare each answer with the references of another source.
@@ -148,6 +149,8 @@ def measure_on(
     notes += warnings_of(done.results)
     if not readable:
         raise DataError(f"cannot evaluate on {found.source!r}", f"no source can be read: {notes[0]}")
+    if name == UNSPLIT and "train" in found.splits:
+        notes.append(ALL_SPLITS)
     pairs = pairs.take(readable)
     answers = tuple(done.results[i].text for i in readable)
     if nonfinite := sum(done.results[i].error == NOT_FINITE for i in readable):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import zlib
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from conftest import make_images
 from PIL import Image, ImageFilter
 
 import striate
+from striate.csv_file import read_csv
 from striate.data import SplitPlan, open_data, split
 from striate.data.check import check, quick_check
 from striate.errors import DataError
+from striate.files import write_atomic
 
 
 def photo(seed, size=(120, 90)):
@@ -231,3 +234,51 @@ def test_the_real_trouble_of_real_data(shared):
     (item,) = told["odd-one-out"].items
     assert item.path.endswith("imageNotFound.gif")
     assert item.detail == "GIF among 397 JPEG; 94 % of the pixels have one shade"
+
+
+def test_the_worst_images_come_first(root):
+    for i, radius in enumerate((3, 9, 5)):
+        name = root / "cat" / f"blurred{i}.png"
+        photo(900 + i, (320, 240)).filter(ImageFilter.GaussianBlur(radius)).save(name)
+    for i, level in enumerate((7, 9, 11)):
+        photo(950 + i).point(lambda v, level=level: v // level).save(root / "dog" / f"dark{i}.png")
+    for i, width in enumerate((400, 800, 600)):
+        photo(970 + i, (width, 100)).save(root / "dog" / f"wide{i}.png")
+    for name in ("cat/01.jpg", "cat/02.jpg", "dog/03.jpg", "dog/04.jpg", "dog/05.jpg"):
+        for copy in range(1 if name.startswith("cat") else 2):
+            shutil.copy(root / name, root / name.replace(".jpg", f"-{copy}.jpg"))
+    told = found(root)
+    assert told["blurred"] == [["cat/blurred1.png"], ["cat/blurred2.png"], ["cat/blurred0.png"]]
+    assert told["dark"] == [["dog/dark2.png"], ["dog/dark1.png"], ["dog/dark0.png"]]
+    assert told["odd-shape"] == [["dog/wide1.png"], ["dog/wide2.png"], ["dog/wide0.png"]]
+    assert [len(group) for group in told["duplicates"]] == [3, 3, 3, 2, 2]
+
+
+def test_problems_as_csv(root, tmp_path):
+    odd = root / "cat" / "a,\r.jpg"
+    odd.write_bytes(b"")
+    (root / "dog" / "broken.png").write_bytes(b"no image")
+    shutil.copy(root / "dog" / "01.jpg", root / "dog" / "copy.jpg")
+    make_images(root / "bird", 2, (3, 200, 90))
+    write_atomic(tmp_path / "problems.csv", check(root).to_csv())
+    header, *rows = read_csv(tmp_path / "problems.csv")
+    assert header == ["path", "kind", "severity", "class", "split", "detail", "group"]
+    by_kind = {}
+    for row in rows:
+        by_kind.setdefault(row[1], []).append(dict(zip(header, row, strict=True)))
+    assert by_kind["empty"][0] == {
+        "path": str(odd), "kind": "empty", "severity": "serious", "class": "cat", "split": "",
+        "detail": "0 bytes", "group": "1",
+    }  # fmt: skip
+    assert [row["path"] for row in by_kind["unreadable"]] == [str(root / "dog" / "broken.png")]
+    copies = {(row["path"], row["group"]) for row in by_kind["duplicates"]}
+    assert copies == {(str(root / "dog" / name), "1") for name in ("01.jpg", "copy.jpg")}
+    assert [(row["path"], row["class"]) for row in by_kind["scarce-class"]] == [("", "bird")]
+
+
+def test_columns_and_labels_of_a_table(root):
+    rows = "".join(f"{path},{i / 7}\n" for i, path in enumerate(sorted(root.glob("*/*.jpg"))))
+    (root.parent / "t.csv").write_text(f"photo,price\n{rows}")
+    report = check(root.parent / "t.csv", path_column="photo", label_column="price")
+    assert report.n == 120
+    assert report.findings[0].kind == "continuous-labels"

@@ -32,13 +32,10 @@ __all__ = ["KINDS", "CheckReport", "Finding", "Item", "check", "quick_check"]
 
 _NORMAL = 0.2  # a property of more than this fraction of the images is normal for the dataset
 _NORMAL_BLANK = 0.01  # the same for nearly blank images: in handwriting much of the page is white
+_COPIES = ("conflicting-labels", "leakage", "duplicates", "near-duplicates")
 _PROPERTIES = (
     "tiny", "blurred", "dark", "overexposed", "odd-shape", "odd-one-out", "turned", "not-rgb", "deep",
 )  # fmt: skip
-_NOT_IMAGES = frozenset({
-    "layout", "continuous-labels", "similar-classes", "missing-class", "scarce-class", "few-images",
-    "imbalance", "not-held-out", "hidden", "loops", "denied", "style", "other-files",
-})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,23 +58,32 @@ class _Image:
         return Item(self.name, self.label, self.split, detail)
 
 
-def check(source: Any, *, workers: int | None = None, progress: Progress = SILENT) -> CheckReport:
+def check(
+    source: Any,
+    *,
+    workers: int | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    progress: Progress = SILENT,
+) -> CheckReport:
     """Check every image of a dataset. Reads only.
 
     Args:
         source: as for `striate.data.open_data`; also a folder with another layout.
         workers: number of threads; None for the number of processors.
+        path_column: column of the image paths, if the data are a table.
+        label_column: column of the class names, if the data are a table.
         progress: receives one update per image.
 
     Returns:
-        The findings, most serious first.
+        The findings, most serious first; within a finding, the worst images first.
 
     Raises:
         DataError: the path does not exist, or contains no image.
     """
     started = time.perf_counter()
     found: Found = defaultdict(list)
-    data = _open(source, found)
+    data = _open(source, found, path_column, label_column)
     name = os.fspath(source) if data is None else data.source
     images = _images_of_folder(name, found) if data is None else _images_of_dataset(data, found)
     if not images:
@@ -87,7 +93,7 @@ def check(source: Any, *, workers: int | None = None, progress: Progress = SILEN
     _find_duplicates(images, stats, found)
     classes = dict(Counter(image.label for image in images if image.label))
     splits = dict(Counter(image.split for image in images if image.split))
-    findings, seconds = sort_findings(found, _NOT_IMAGES), time.perf_counter() - started
+    findings, seconds = sort_findings(found), time.perf_counter() - started
     return CheckReport(name, len(images), classes, splits, findings, seconds, data)
 
 
@@ -104,7 +110,7 @@ def quick_check(data: DataSet) -> list[str]:
     if all(samples.in_files for samples in data.splits.values()):
         _find_equal_files(_images(data), found)
     lines = []
-    for finding in sort_findings(found, _NOT_IMAGES):
+    for finding in sort_findings(found):
         if finding.kind in ("similar-classes", "conflicting-labels", "leakage"):
             first = " and ".join(_relative(item, data.root) for item in finding.groups[0])
             more = f", and {len(finding.groups) - 1} more" if len(finding.groups) > 1 else ""
@@ -112,10 +118,10 @@ def quick_check(data: DataSet) -> list[str]:
     return [f"{'; '.join(lines[:2])}. Run `striate check {data.source}` for details"] if lines else []
 
 
-def _open(source: Any, found: Found) -> DataSet | None:
+def _open(source: Any, found: Found, path_column: str | None, label_column: str | None) -> DataSet | None:
     """Open a dataset; None for a folder with another layout, which is a finding."""
     try:
-        return open_data(source)
+        return open_data(source, path_column, label_column)
     except DataError as error:
         if not isinstance(source, (str, os.PathLike)) or not Path(source).expanduser().is_dir():
             raise
@@ -163,25 +169,28 @@ def _inspect(images: list[_Image], workers: int, progress: Progress) -> list[Ima
 
 
 def _find_properties(images: list[_Image], stats: list[ImageStats], found: Found) -> None:
-    """Find problems of single images; properties of many images become one finding."""
-    properties: Found = defaultdict(list)
+    """Find problems of single images, the worst first; properties of many images become one finding."""
+    properties: dict[str, list[tuple[float, Item]]] = defaultdict(list)
     sides = [min(one.size) for one in stats if one.print is not None]
     typical = median(sides) if sides else 0
     for image, one in zip(images, stats, strict=True):
         if one.kind:
             found[one.kind].append((image.item(one.error),))
         elif min(one.size) < max(min(32.0, typical / 2), typical / 8):
-            properties["tiny"].append((image.item(f"{one.size[0]}x{one.size[1]} px"),))
-        for kind, detail in one.facts:
-            (properties if kind in _PROPERTIES else found)[kind].append((image.item(detail),))
+            detail = f"{one.size[0]}x{one.size[1]} px"
+            properties["tiny"].append((-min(one.size), image.item(detail)))
+        for fact in one.facts:
+            properties[fact.kind].append((fact.badness, image.item(fact.detail)))
     for kind, items in properties.items():
+        items.sort(key=lambda pair: -pair[0])  # stable: equal ones stay in the order of their names
         normal = _NORMAL_BLANK if kind == "odd-one-out" else _NORMAL
-        if KINDS[kind].severity == WARNING and len(items) > max(3, normal * len(images)):
+        many = kind in _PROPERTIES and len(items) > max(3, normal * len(images))
+        if many and KINDS[kind].severity == WARNING:
             title = KINDS[kind].title
             detail = f"{len(items):,} of {len(images):,}: {title[0].lower()}{title[1:]}"
-            found["style"].append((Item(items[0][0].path, detail=detail),))
+            found["style"].append((Item(items[0][1].path, detail=detail),))
         else:
-            found[kind] += items
+            found[kind] += [(item,) for _, item in items]
     _find_lone_formats(images, stats, found)
 
 
@@ -191,14 +200,14 @@ def _find_lone_formats(images: list[_Image], stats: list[ImageStats], found: Fou
     if not formats:
         return
     main, most = formats.most_common(1)[0]
-    details = {items[0].path: items[0].detail for items in found["odd-one-out"]}
+    details = {items[0].path: items[0].detail for items in found["odd-one-out"]}  # the worst first
     for image, one in zip(images, stats, strict=True):
         if one.format and formats[one.format] <= 2 and most >= 50:
             detail = f"{one.format} among {most:,} {main}"
             details[image.name] = f"{detail}; {details[image.name]}" if image.name in details else detail
     by_name = {image.name: image for image in images}
     # Images with both properties come first.
-    order = sorted(details, key=lambda name: (";" not in details[name], name))
+    order = sorted(details, key=lambda name: ";" not in details[name])
     found["odd-one-out"] = [(by_name[name].item(details[name]),) for name in order]
 
 
@@ -216,6 +225,8 @@ def _find_duplicates(images: list[_Image], stats: list[ImageStats], found: Found
     for members in connected_components(pairs):
         equal = len({stats[i].digest for i in members}) == 1
         _add_copies([images[i] for i in members], equal, found)
+    for kind in _COPIES:
+        found[kind].sort(key=lambda group: -len(group))
 
 
 def _add_copies(members: list[_Image], equal: bool, found: Found) -> None:

@@ -5,21 +5,32 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from striate.data.check.duplicates import Fingerprint, fingerprint
+from striate.data.check.sharpness import blur
 from striate.errors import DecodeError
 from striate.transforms import decode
 from striate.transforms.decode import MAX_PIXELS, TRUNCATED, Uint8Array
 from striate.transforms.pixels import orientation
 
 SHORTER_SIDE = 160  # pixels; larger images are resized to this before they are measured
-MIN_SHARPNESS = 0.08  # minimum standard deviation of the Laplacian over that of the luma
+MAX_BLUR = 2.2  # pixels of the image itself: standard deviation of the Gaussian
+MIN_SIDE = 16  # of images whose blur is measured
 DARK, BRIGHT = 48, 220  # luma in 0 to 255
 BLANK = 0.92  # fraction of pixels within 4 of the most common luma
 MAX_ASPECT = 3.0  # maximum aspect ratio
+
+
+class Fact(NamedTuple):
+    """A property of an image: key of `KINDS`, details, and how bad it is, to sort images of one kind."""
+
+    kind: str
+    detail: str
+    badness: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class ImageStats:
         kind: key of `KINDS` if the image is unusable, else empty.
         error: why it is unusable.
         format: Pillow's name of the format; empty for an image in memory.
-        facts: (kind, detail) of each finding.
+        facts: (kind, detail, how bad) of each finding; the larger, the worse.
         size: width and height, upright.
         print: perceptual hash; None for unusable images.
     """
@@ -40,7 +51,7 @@ class ImageStats:
     kind: str = ""
     error: str = ""
     format: str = ""
-    facts: tuple[tuple[str, str], ...] = ()
+    facts: tuple[Fact, ...] = ()
     size: tuple[int, int] = (0, 0)
     print: Fingerprint | None = None
 
@@ -49,7 +60,8 @@ def inspect_image(source: str | bytes | Uint8Array, name: str) -> ImageStats:
     """Check one image: a path, the bytes of a file, or pixels. Damaged files do not raise."""
     if isinstance(source, np.ndarray):
         image = Image.fromarray(np.ascontiguousarray(source)).convert("RGB")
-        return _measured(image, _digest(np.ascontiguousarray(source).tobytes()), image.size, {}, "")
+        luma = np.asarray(image.convert("L"))
+        return _measured(image, luma, _digest(np.ascontiguousarray(source).tobytes()), image.size, [], "")
     try:
         data = decode.read_file(source) if isinstance(source, str) else source
     except DecodeError as error:
@@ -63,32 +75,42 @@ def inspect_image(source: str | bytes | Uint8Array, name: str) -> ImageStats:
             kind = image.format or ""
             size = image.size
             image.draft(None, (SHORTER_SIDE, SHORTER_SIDE))  # reads the whole JPEG, but decodes fewer pixels
+            reduced = image.size != size
             pixels = decode.to_array(image)
+        small = Image.fromarray(pixels)
+        luma = _own_luma(data, name) if reduced else np.asarray(small.convert("L"))
     except DecodeError as error:
         return ImageStats(digest, _kind_of_error(error.why), error.why)
     if (pixels.shape[1] > pixels.shape[0]) != (size[0] > size[1]):
         size = size[::-1]  # EXIF rotated it by 90 degrees
-    return _measured(Image.fromarray(pixels), digest, size, facts, kind)
+    return _measured(small, luma, digest, size, facts, kind)
 
 
-def header(image: Image.Image, data: bytes, name: str) -> dict[str, str]:
-    """Check the header of an opened image; return kind -> detail."""
-    facts = {}
+def _own_luma(data: bytes, name: str) -> Uint8Array:
+    """Decode the luma of a JPEG file at its own scale, as it is stored."""
+    with decode.open_bytes(data, name) as image:
+        image.draft("L", image.size)  # skips the colors
+        return np.asarray(image.convert("L"))
+
+
+def header(image: Image.Image, data: bytes, name: str) -> list[Fact]:
+    """Check the header of an opened image."""
+    facts = []
     suffix = Path(name).suffix.lower()
     meant = Image.registered_extensions().get(suffix)
     kind = image.format or ""
     if meant is not None and _family(meant) != _family(kind):
-        facts["wrong-name"] = f"{kind} named {suffix}"
+        facts.append(Fact("wrong-name", f"{kind} named {suffix}"))
     if getattr(image, "is_animated", False):
-        facts["animated"] = f"{kind} with several images"
+        facts.append(Fact("animated", f"{kind} with several images"))
     bits = _bits(image, data)
     if bits > 8:
-        facts["deep"] = f"{bits} bits, {image.mode}"
+        facts.append(Fact("deep", f"{bits} bits, {image.mode}", bits))
     elif image.mode != "RGB" or image.has_transparency_data:
         transparent = ", transparent" if image.has_transparency_data else ""
-        facts["not-rgb"] = _MODES.get(image.mode, image.mode) + transparent
+        facts.append(Fact("not-rgb", _MODES.get(image.mode, image.mode) + transparent))
     if (turned := orientation(image)) != 1:
-        facts["turned"] = f"orientation {turned}"
+        facts.append(Fact("turned", f"orientation {turned}"))
     return facts
 
 
@@ -118,38 +140,36 @@ def _bits(image: Image.Image, data: bytes) -> int:
 
 
 def _measured(
-    image: Image.Image, digest: bytes, size: tuple[int, int], facts: dict[str, str], kind: str
+    image: Image.Image, luma: Uint8Array, digest: bytes, size: tuple[int, int], facts: list[Fact], kind: str
 ) -> ImageStats:
+    """Measure the pixels of an image, which may be smaller than `luma`, that has the image's own scale."""
     scale = SHORTER_SIDE / min(image.size)
     if scale < 1:
         small = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(small, Image.Resampling.BILINEAR)
-    facts = {**facts, **_pixel_facts(np.asarray(image.convert("L")))}
+    found = [*facts, *_pixel_facts(np.asarray(image.convert("L")), luma)]
     long, short = max(size), min(size)
     if long > MAX_ASPECT * short:
-        facts["odd-shape"] = f"{size[0]}x{size[1]} px"
-    return ImageStats(digest, "", "", kind, tuple(facts.items()), size, fingerprint(image, short))
+        found.append(Fact("odd-shape", f"{size[0]}x{size[1]} px", long / short))
+    return ImageStats(digest, "", "", kind, tuple(found), size, fingerprint(image, short))
 
 
-def _pixel_facts(luma: Uint8Array) -> dict[str, str]:
-    """Find blank, dark, overexposed and blurred images in luma `[height, width]`; return kind -> detail."""
-    facts = {}
-    counts = np.bincount(luma.ravel(), minlength=256)
-    shares = np.cumsum(counts) / luma.size
-    common = np.convolve(counts, np.ones(9), "same").max() / luma.size
-    if common >= BLANK and luma.size >= 64:
-        facts["odd-one-out"] = f"{100 * common:.0f} % of the pixels have one shade"
-    elif shares[DARK] >= 0.95:
-        facts["dark"] = f"95 % of the pixels are at most {int(np.searchsorted(shares, 0.95))} of 255"
+def _pixel_facts(small: Uint8Array, luma: Uint8Array) -> list[Fact]:
+    """Find blank, dark, overexposed and blurred images in luma `[height, width]`, resized and not."""
+    facts = []
+    counts = np.bincount(small.ravel(), minlength=256)
+    shares = np.cumsum(counts) / small.size
+    common = float(np.convolve(counts, np.ones(9), "same").max() / small.size)
+    if common >= BLANK and small.size >= 64:
+        return [Fact("odd-one-out", f"{100 * common:.0f} % of the pixels have one shade", common)]
+    if shares[DARK] >= 0.95:
+        most = int(np.searchsorted(shares, 0.95))
+        facts.append(Fact("dark", f"95 % of the pixels are at most {most} of 255", -most))
     elif shares[BRIGHT - 1] <= 0.10:
         least = int(np.searchsorted(shares, 0.1, "right"))
-        facts["overexposed"] = f"90 % of the pixels are at least {least} of 255"
-    if "odd-one-out" not in facts and min(luma.shape) >= 16:
-        x = luma.astype(np.float32)
-        laplacian = 4 * x[1:-1, 1:-1] - x[:-2, 1:-1] - x[2:, 1:-1] - x[1:-1, :-2] - x[1:-1, 2:]
-        sharpness = laplacian.std() / (x.std() + 1)
-        if sharpness < MIN_SHARPNESS:
-            facts["blurred"] = f"sharpness {sharpness:.3f}, below {MIN_SHARPNESS}"
+        facts.append(Fact("overexposed", f"90 % of the pixels are at least {least} of 255", least))
+    if min(luma.shape) >= MIN_SIDE and (pixels := blur(luma)) > MAX_BLUR:
+        facts.append(Fact("blurred", f"its sharpest edges are blurred by {pixels:.1f} px", pixels))
     return facts
 
 

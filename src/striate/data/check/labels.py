@@ -49,7 +49,7 @@ def check_classes(data: DataSet, found: Found) -> None:
     if train is None:
         return
     for split, other in counts.items():
-        for name in sorted(set(other) - set(train)):
+        for name in sorted(set(other) - set(train), key=lambda name: (-other[name], name)):
             item = Item(name, split=split, detail=f"{other[name]} images in {split}")
             found["missing-class"].append((item,))
         for name in sorted(set(train) - set(other)):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from striate.csv_file import csv_bytes
 from striate.data.images.samples import DataSet
 
+_COLUMNS = ("path", "kind", "severity", "class", "split", "detail", "group")  # of problems.csv
 SERIOUS, WARNING, NOTE = "serious", "warning", "note"
 
 
@@ -18,31 +22,33 @@ class Kind(NamedTuple):
             look; `note`: Striate handles it, other programs may not.
         title: what is wrong.
         advice: what to do.
+        about: what its items are: images, other files or folders, classes, or the dataset.
     """
 
     severity: str
     title: str
     advice: str
+    about: str = "images"
 
 
 # In the order of the report: the most serious first.
 KINDS = {
     "layout": Kind(SERIOUS, "The folder cannot be trained on",
-        "Rearrange it as the message says; the images are checked anyway"),
+        "Rearrange it as the message says; the images are checked anyway", "dataset"),
     "continuous-labels": Kind(SERIOUS, "Labels that look like measured values",
-        "Striate learns classes: give ranges of values names, such as small and large"),
+        "Striate learns classes: give ranges of values names, such as small and large", "dataset"),
     "conflicting-labels": Kind(SERIOUS, "The same image in two classes",
         "Decide which class is right and delete the other copy"),
     "leakage": Kind(SERIOUS, "Images that are in two splits (data leakage)",
         "Delete the copies from train: accuracy on training images is too optimistic"),
     "similar-classes": Kind(SERIOUS, "Classes whose names differ only by case, spaces or form",
-        "Merge the folders: each is trained as a separate class"),
+        "Merge the folders: each is trained as a separate class", "classes"),
     "missing-class": Kind(SERIOUS, "Classes without images in train",
-        "Add training images, or remove the class from val and test"),
+        "Add training images, or remove the class from val and test", "classes"),
     "scarce-class": Kind(SERIOUS, "Classes with fewer than three images",
-        "Add images: such a class cannot be in train, val and test"),
+        "Add images: such a class cannot be in train, val and test", "classes"),
     "denied": Kind(SERIOUS, "No permission to read",
-        "Change the permissions (chmod), or move it out of the folder"),
+        "Change the permissions (chmod), or move it out of the folder", "files"),
     "empty": Kind(SERIOUS, "Empty files (0 bytes)", "Download them again or delete them"),
     "truncated": Kind(SERIOUS, "Truncated files", "Download or copy them again"),
     "bomb": Kind(SERIOUS, "Images with too many pixels",
@@ -56,18 +62,19 @@ KINDS = {
     "near-duplicates": Kind(WARNING, "Near duplicates: the image re-encoded, resized, rotated or flipped",
         "Keep one of each: a split may separate them"),
     "few-images": Kind(WARNING, "Classes with fewer than 20 training images",
-        "Add images, or start from pretrained weights: --weights imagenet --transfer head"),
+        "Add images, or start from pretrained weights: --weights imagenet --transfer head", "classes"),
     "imbalance": Kind(WARNING, "Imbalanced classes",
-        "Look at the recall of each class, not only at accuracy; add images to small classes"),
+        "Look at the recall of each class, not only at accuracy; add images to small classes", "classes"),
     "not-held-out": Kind(WARNING, "Classes of train without images in val or test",
-        "Add some, or the accuracy on this class remains unknown"),
+        "Add some, or the accuracy on this class remains unknown", "classes"),
     "passed-over-images": Kind(WARNING, "Skipped images outside of class folders",
         "Move them into a class folder"),
     "hidden": Kind(WARNING, "Hidden folders and files with images, which are skipped",
-        "Delete or rename them: other programs treat such a folder as a class"),
-    "loops": Kind(WARNING, "Broken links, and links to a parent folder", "Delete them; they are skipped"),
+        "Delete or rename them: other programs treat such a folder as a class", "files"),
+    "loops": Kind(WARNING, "Broken links, and links to a parent folder",
+        "Delete them; they are skipped", "files"),
     "tiny": Kind(WARNING, "Tiny images", "Check them: thumbnails are enlarged to the input size"),
-    "blurred": Kind(WARNING, "Blurred images, even at 160 px", "Check whether they are useful"),
+    "blurred": Kind(WARNING, "Blurred images", "Check whether they are useful"),
     "dark": Kind(WARNING, "Dark images: 95 % of each is nearly black", "Check whether anything is visible"),
     "overexposed": Kind(WARNING, "Overexposed images: 90 % of each is nearly white",
         "Check whether anything is visible"),
@@ -83,8 +90,8 @@ KINDS = {
     "turned": Kind(NOTE, "Images with an EXIF orientation",
         "They are rotated upright; programs that ignore EXIF show them rotated"),
     "style": Kind(NOTE, "Properties of many images, which are normal for this dataset",
-        "Nothing, if this is intended"),
-    "other-files": Kind(NOTE, "Files that are not images", "They are skipped"),
+        "Nothing, if this is intended", "dataset"),
+    "other-files": Kind(NOTE, "Files that are not images", "They are skipped", "files"),
 }  # fmt: skip
 
 
@@ -119,12 +126,15 @@ class Finding:
     Attributes:
         kind: a key of `KINDS`.
         groups: groups of items; images that belong together, such as copies, are one group.
-        pictured: True if the items are images that can be shown.
     """
 
     kind: str
     groups: tuple[tuple[Item, ...], ...] = field(repr=False)
-    pictured: bool = True
+
+    @property
+    def pictured(self) -> bool:
+        """True if the items are images that can be shown."""
+        return KINDS[self.kind].about == "images"
 
     @property
     def severity(self) -> str:
@@ -155,7 +165,9 @@ class Finding:
         """Convert to JSON values; each item has the number of its group."""
         return {
             "kind": self.kind,
-            **KINDS[self.kind]._asdict(),
+            "severity": self.severity,
+            "title": self.title,
+            "advice": self.advice,
             "count": self.count,
             "groups": len(self.groups),
             "items": [item.to_json() | {"group": g} for g, group in enumerate(self.groups) for item in group],
@@ -189,6 +201,26 @@ class CheckReport:
         """True if there are serious findings."""
         return any(finding.severity == SERIOUS for finding in self.findings)
 
+    def to_csv(self) -> bytes:
+        """Convert to a CSV file with a row for each item; `path` is empty for classes and the dataset.
+
+        Images that belong together, such as copies, have the same number in `group`.
+        """
+        return csv_bytes(_COLUMNS, (row for finding in self.findings for row in self._rows(finding)))
+
+    def _rows(self, finding: Finding) -> Iterator[tuple[str | int, ...]]:
+        about = KINDS[finding.kind].about
+        for number, group in enumerate(finding.groups, 1):
+            for item in group:
+                path, label = item.path, item.label
+                if about == "classes":
+                    path, label = "", item.path
+                elif about == "dataset":
+                    path = ""
+                elif self.data is None or self.data.root:
+                    path = str(Path(path).absolute())
+                yield path, finding.kind, finding.severity, label, item.split, item.detail, number
+
     def to_json(self) -> dict[str, Any]:
         """Convert to the JSON that `striate check --json` prints."""
         return {
@@ -202,7 +234,7 @@ class CheckReport:
         }
 
 
-def sort_findings(found: Found, unpictured: frozenset[str]) -> tuple[Finding, ...]:
+def sort_findings(found: Found) -> tuple[Finding, ...]:
     """Convert groups of items by kind to findings, in the order of `KINDS`."""
     kinds = [kind for kind in KINDS if found.get(kind)]
-    return tuple(Finding(kind, tuple(found[kind]), kind not in unpictured) for kind in kinds)
+    return tuple(Finding(kind, tuple(found[kind])) for kind in kinds)
