@@ -1,6 +1,8 @@
 """Precise BatchNorm: statistics against torch's own, which layers lag, and that training is not disturbed."""
 
 import copy
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from torch import nn
 from striate import bundle, models
 from striate.api import resume_training, run_training
 from striate.tasks.classification.config import ClassificationConfig
-from striate.training import loop, precise_batchnorm
+from striate.training import checkpoint, loop, precise_batchnorm
+from striate.training.interrupts import TrainingInterrupted
 from striate.training.loop import fit
 from striate.training.precise_batchnorm import lagging, reestimate
 from striate.training.transfer import frozen_state
@@ -183,6 +186,30 @@ def test_a_resumed_run_has_the_same_statistics(few_colors, tmp_path, options):
     assert line in again.notes
     averaged = [text for text in whole.notes if "BatchNorm statistics estimated again" in text]
     assert len(averaged) == ("average" in options)
+
+
+class Stopping(Messages):
+    """Sends SIGINT after the first step."""
+
+    stopped = False
+
+    def advance(self, done, **figures):
+        if not self.stopped:
+            self.stopped = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_bundle_of_an_interrupted_run_has_estimated_statistics(few_colors, tmp_path):
+    """Its checkpoint has the running ones, with which training continues."""
+    options = {**OPTIONS, "out": str(tmp_path), "progress": Stopping()}
+    with pytest.raises(TrainingInterrupted):
+        run_training(ClassificationConfig(str(few_colors), **options))
+    live, _ = checkpoint.newest(tmp_path / "run")
+    _, written = bundle.read(tmp_path / "run" / "last.safetensors")
+    assert live.values["step"] == 1
+    for name, value in written.items():
+        same = torch.equal(value, live.tensors[f"network.{name}"])
+        assert same != name.endswith(("running_mean", "running_var")), name
 
 
 def test_frozen_layers_keep_their_statistics(few_colors, tmp_path):
