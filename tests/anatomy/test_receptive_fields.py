@@ -10,11 +10,8 @@ from torch import nn
 from striate.anatomy import trace
 from striate.anatomy.receptive_fields import (
     ONE_PIXEL,
-    ReceptiveField,
     conv,
-    flatten,
     transposed_conv,
-    unflatten,
 )
 
 quick = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -311,15 +308,3 @@ def test_transposed_convolution_reads_its_writers(kernel, stride, padding, dilat
     ]
     lo, hi = ONE_PIXEL.through(transposed_conv(kernel, stride, padding, dilation)).at(unit)
     assert (lo > hi) if not writers else (lo, hi) == (min(writers), max(writers))
-
-
-@given(st.integers(2, 9), st.integers(2, 9), st.integers(1, 4), st.integers(0, 5))
-def test_unflatten_undoes_flatten(height, width, jump, size):
-    reach = ReceptiveField.from_intervals([(jump * i, jump * i + size) for i in range(20)])
-    columns = flatten(reach, width, 1)
-    assert columns is not None
-    back = unflatten(columns, width)
-    assert back is not None
-    if width > 2:  # two columns do not determine a jump
-        assert back[0].at(1) == reach.at(1)
-        assert not back[1]

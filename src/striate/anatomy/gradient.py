@@ -165,8 +165,8 @@ def check(
         recorder, anatomy = _computed(module, name, (x, *arguments[1:]))
     distinct: dict[Any, int] = {}
     for index, layer in enumerate(anatomy.layers):
-        if len(layer.output) == 4 and layer.spatial == (True, True) and None not in layer.fields:
-            distinct.setdefault((layer.fields, layer.output[2:], layer.whole_image), index)
+        if layer.is_map and None not in layer.fields:
+            distinct.setdefault((layer.fields, layer.map_size, layer.whole_image), index)
     checks: list[Check] = []
     progress.begin("gradients", len(distinct), "layers")
     for index in distinct.values():
@@ -186,10 +186,10 @@ def _computed(module: nn.Module, name: str, arguments: tuple[Any, ...]) -> tuple
 
 def _measure(layer: Layer, tensor: Tensor, x: Tensor) -> list[Check]:
     """Check the first, the middle and the last unit of a layer, each in its own image of the batch."""
-    units = [[0, n // 2, n - 1] for n in layer.output[2:]]
+    units = [[0, n // 2, n - 1] for n in layer.map_size]
     seed = torch.zeros_like(tensor)
     for image in range(3):
-        seed[image, :, units[0][image], units[1][image]] = 1
+        _channels_first(seed, layer)[image, :, units[0][image], units[1][image]] = 1
     (gradient,) = torch.autograd.grad(tensor, x, seed, retain_graph=True)
     reached = gradient.abs().sum(dim=1) > 0
     checks = []
@@ -205,6 +205,12 @@ def _measure(layer: Layer, tensor: Tensor, x: Tensor) -> list[Check]:
             cut = first < 0 or last >= pixels
             checks.append(Check(layer.name or layer.type, axis, unit, expected, measured, cut))
     return checks
+
+
+def _channels_first(tensor: Tensor, layer: Layer) -> Tensor:
+    """The output of a layer that is a map, as a view `[batch, channels, rows, columns]`."""
+    (rows,), (columns,) = layer.dims
+    return tensor.movedim((rows, columns), (2, 3))
 
 
 @contextlib.contextmanager
@@ -259,7 +265,7 @@ def effective_field(
     x = images.detach().clone().requires_grad_()
     with _own_buffers(module):
         recorder, anatomy = _computed(module, type(module).__name__, (x,))
-    maps = [i for i, row in enumerate(anatomy.layers) if len(row.output) == 4 and any(row.spatial)]
+    maps = [i for i, row in enumerate(anatomy.layers) if row.is_map]
     if layer is None and maps:
         index = maps[-1]
     else:
@@ -272,7 +278,7 @@ def effective_field(
             "its output has no spatial dimensions",
             "Choose an earlier layer",
         )
-    height, width = chosen.output[2:]
+    height, width = chosen.map_size
     place = unit if unit is not None else (height // 2, width // 2)
     if not (0 <= place[0] < height and 0 <= place[1] < width):
         raise UsageError(
@@ -280,7 +286,8 @@ def effective_field(
             f"its output is {height} x {width}",
             f"Choose a row from 0 to {height - 1} and a column from 0 to {width - 1}",
         )
-    (gradient,) = torch.autograd.grad(tensor[:, :, place[0], place[1]].sum(), x)
+    units = _channels_first(tensor, chosen)[:, :, place[0], place[1]]
+    (gradient,) = torch.autograd.grad(units.sum(), x)
     heat = gradient.abs().sum(dim=1).mean(dim=0).double().numpy()
     return heat / max(float(heat.sum()), np.finfo(np.float64).tiny), chosen, place
 

@@ -122,8 +122,8 @@ class _Layers:
         return Layer(
             name=name, type=kind, output=output,
             **{key: window.get(key) for key in ("kernel", "stride", "padding", "dilation", "groups")},
-            fields=tuple(axis.field for axis in fields or ()),
-            spatial=tuple(axis.dim is not None for axis in fields or ()),
+            fields=tuple(axis.reported for axis in fields or ()),
+            dims=tuple(axis.dims for axis in fields or ()),
             whole_image=any(axis.whole_image for axis in fields or ()),
             params=sum(p.numel() for p in new.values()),
             macs=sum(step.macs for step in steps), activation=activation,

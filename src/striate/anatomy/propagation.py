@@ -9,33 +9,18 @@ them, because one that always equals the image says nothing about the convolutio
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import prod
-from typing import NamedTuple
 
+from striate.anatomy import axes, merging
+from striate.anatomy.axes import AxisField
 from striate.anatomy.receptive_fields import (
+    EMPTY,
     MAX_PERIOD,
     ONE_PIXEL,
+    SAME_INDEX,
     IndexMap,
     ReceptiveField,
     constant,
-    flatten,
-    unflatten,
 )
-
-
-class AxisField(NamedTuple):
-    """How a tensor depends on one axis of the image.
-
-    Attributes:
-        dim: the tensor dimension that runs along the image axis; None if all values have the same field.
-        field: the receptive field of each unit along `dim`, without global paths; None if unknown.
-        whole_image: whether every unit depends on the whole axis through a global path.
-    """
-
-    dim: int | None
-    field: ReceptiveField | None
-    whole_image: bool = False
-
 
 Fields = tuple[AxisField, ...]
 Operand = tuple["Fields | None", Sequence[int]]  # with the tensor's shape; None: independent of the image
@@ -48,7 +33,7 @@ def input_fields(ndim: int) -> Fields | None:
 
 def unknown(fields: Fields) -> Fields:
     """Fields of a tensor with unknown receptive field."""
-    return tuple(AxisField(None, None, axis.whole_image) for axis in fields)
+    return tuple(axes.unknown_axis(axis.whole_image) for axis in fields)
 
 
 def is_known(fields: Fields | None) -> bool:
@@ -58,9 +43,20 @@ def is_known(fields: Fields | None) -> bool:
 
 def move_dims(fields: Fields, targets: dict[int, int | None]) -> Fields:
     """Renumber tensor dimensions: d becomes `targets[d]`; None if it had size 1 and is removed."""
-    return tuple(
-        axis if axis.dim is None else axis._replace(dim=targets.get(axis.dim, axis.dim)) for axis in fields
-    )
+    out = []
+    for axis in fields:
+        if axis.dim is not None:
+            axis = axis._replace(dim=targets.get(axis.dim, axis.dim))
+        elif axis.digits:
+            places = [targets.get(digit.dim, digit.dim) for digit in axis.digits]
+            digits = [
+                digit._replace(dim=dim)
+                for digit, dim in zip(axis.digits, places, strict=True)
+                if dim is not None
+            ]
+            axis = axis._replace(digits=tuple(sorted(digits, key=lambda digit: (digit.dim, -digit.inner))))
+        out.append(axis)
+    return tuple(out)
 
 
 def drop_dims(fields: Fields, dims: Sequence[int], ndim: int) -> Fields:
@@ -68,11 +64,14 @@ def drop_dims(fields: Fields, dims: Sequence[int], ndim: int) -> Fields:
     return move_dims(fields, {d: d - sum(gone < d for gone in dims) for d in range(ndim)})
 
 
-def apply(fields: Fields, index_maps: dict[int, IndexMap]) -> Fields:
-    """Fields after an operator that reads its input through one index map for each tensor dimension."""
+def apply(fields: Fields, index_maps: dict[int, IndexMap], shape: Sequence[int]) -> Fields:
+    """Fields after an operator that reads its input, of this shape, through one index map per dimension."""
     out: list[AxisField] = []
     last: tuple[ReceptiveField, IndexMap, ReceptiveField] | None = None
     for axis in fields:
+        reads_others = any(index_maps.get(dim, SAME_INDEX) != SAME_INDEX for dim in axis.dims)
+        if reads_others and (axis.digits or axis.roll is not None):
+            axis = axes.in_order(axis, shape)
         index_map = index_maps.get(axis.dim) if axis.dim is not None else None
         if index_map is not None and axis.field is not None:
             # Compute the two axes of a square kernel once.
@@ -83,20 +82,37 @@ def apply(fields: Fields, index_maps: dict[int, IndexMap]) -> Fields:
     return tuple(out)
 
 
-def select(fields: Fields, dim: int, unit: int) -> Fields:
-    """Keep one unit along `dim`; the dimension stays, with size 1."""
-    return tuple(
-        AxisField(None, constant(axis.field.at(unit)), axis.whole_image)
-        if axis.dim == dim and axis.field
-        else axis
-        for axis in fields
-    )
+def select(fields: Fields, dim: int, index: int, shape: Sequence[int]) -> Fields:
+    """Keep one index along `dim`; the dimension stays, with size 1."""
+    return tuple(axes.selected(axis, dim, index, shape) for axis in fields)
 
 
-def mix(fields: Fields, dims: Iterable[int]) -> Fields:
-    """Let every unit along `dims` depend on all others, as softmax and norms do."""
+def roll(fields: Fields, dim: int, by: int, shape: Sequence[int]) -> Fields:
+    """Shift cyclically along `dim`, as `torch.roll` does."""
+    out = []
+    for axis in fields:
+        if dim in axis.dims:
+            if axis.digits:
+                axis = axes.in_order(axis, shape)
+            axis = axes.rolled(axis, by, shape[dim])
+        out.append(axis)
+    return tuple(out)
+
+
+def mix(fields: Fields, dims: Iterable[int], shape: Sequence[int], image_size: Sequence[int]) -> Fields:
+    """Let every unit along `dims` depend on all others, as softmax and norms do.
+
+    This is a global path, unless only a part of the axis runs along these dimensions, such as a window.
+    """
     dims = set(dims)
-    return tuple(axis._replace(whole_image=True) if axis.dim in dims else axis for axis in fields)
+    out = []
+    for axis, pixels in zip(fields, image_size, strict=True):
+        if axis.varies and dims.issuperset(axis.dims):
+            axis = axis._replace(whole_image=True)
+        elif not dims.isdisjoint(axis.dims):
+            axis = merging.merged(axis, merging.reduced(axis, dims, shape, pixels), shape, pixels)
+        out.append(axis)
+    return tuple(out)
 
 
 def reduce(fields: Fields, shape: Sequence[int], dims: Iterable[int], image_size: Sequence[int]) -> Fields:
@@ -109,21 +125,17 @@ def reduce(fields: Fields, shape: Sequence[int], dims: Iterable[int], image_size
         image_size: one number for each image axis.
     """
     dims = set(dims)
-    out = []
-    for axis, pixels in zip(fields, image_size, strict=True):
-        if axis.dim in dims and axis.field is not None and axis.dim is not None:
-            axis = _global(axis.field.hull(shape[axis.dim]), axis.whole_image, pixels)
-        out.append(axis)
-    return tuple(out)
+    return tuple(
+        merging.reduced(axis, dims, shape, pixels) for axis, pixels in zip(fields, image_size, strict=True)
+    )
 
 
-def _global(interval: tuple[int, int], whole_image: bool, pixels: int) -> AxisField:
-    """An axis along which all values have the same receptive field."""
-    return AxisField(None, constant(interval), whole_image or _covers(interval, pixels))
-
-
-def _covers(interval: tuple[int, int], pixels: int) -> bool:
-    return interval[0] <= 0 and interval[1] >= pixels - 1
+def pool(fields: Fields, shape: Sequence[int], dims: Iterable[int], image_size: Sequence[int]) -> Fields:
+    """`reduce`, where a sum over all units is a global path even if no unit reads the pixels at the edge."""
+    return tuple(
+        after._replace(whole_image=True) if before.varies and not after.varies else after
+        for before, after in zip(fields, reduce(fields, shape, dims, image_size), strict=True)
+    )
 
 
 def broadcast(operands: Sequence[Operand], image_size: Sequence[int]) -> Fields | None:
@@ -143,93 +155,121 @@ def broadcast(operands: Sequence[Operand], image_size: Sequence[int]) -> Fields 
     if all(fields is first for fields, _ in dependent) and len({len(shape) for _, shape in dependent}) == 1:
         return first
     ndim = max(len(shape) for _, shape in operands)
+    out = [max(sizes) for sizes in zip(*([1] * (ndim - len(s)) + list(s) for _, s in operands), strict=True)]
     result = []
     for index, pixels in enumerate(image_size):
-        axes = []
-        for fields, shape in dependent:
-            axis, units = fields[index], 1
-            if axis.dim is not None:
-                units = shape[axis.dim]
-                axis = axis._replace(dim=axis.dim + ndim - len(shape))
-            axes.append((axis, units))
-        result.append(_merge(axes, pixels))
+        total = _aligned(*dependent[0], index, out)
+        for fields, shape in dependent[1:]:
+            total = merging.merged(total, _aligned(fields, shape, index, out), out, pixels)
+        result.append(total)
     return tuple(result)
 
 
-def _merge(axes: Sequence[tuple[AxisField, int]], pixels: int) -> AxisField:
-    """Merge one image axis of several operands, each given with its number of units along that axis."""
-    whole_image = any(axis.whole_image for axis, _ in axes)
-    if any(axis.field is None for axis, _ in axes):
-        return AxisField(None, None, whole_image)
-    longest = max(units for _, units in axes)
-    leader = next((axis for axis, units in axes if axis.dim is not None and units == longest), axes[0][0])
-    single = leader.dim is None or longest == 1
-    field = leader.field
-    for axis, units in axes:
-        if axis is leader or axis.field is None or field is None:
-            continue
-        if axis.dim == leader.dim and units == longest:
-            both = field.union(axis.field)
-            if both is None and longest == 1:  # the jump does not matter for a single unit
-                both = _union_of_first(field, axis.field)
-            field = both
-        elif axis.dim is not None and units != 1:
-            whole_image = True  # both run along the axis, in two dimensions: attention scores
-        elif single:
-            field = _union_of_first(field, axis.field)
-        elif axis.whole_image or _covers(axis.field.at(0), pixels):
-            whole_image = True
-        else:
-            return AxisField(None, None, whole_image)
-    return AxisField(leader.dim if field is not None else None, field, whole_image)
+def _aligned(fields: Fields, shape: Sequence[int], index: int, out: Sequence[int]) -> AxisField:
+    """One image axis of an operand, with the dimensions of the result."""
+    axis = fields[index]
+    if (
+        axis.dim is not None
+        and axis.field is not None
+        and shape[axis.dim] != out[len(out) - len(shape) :][axis.dim]
+    ):
+        return AxisField(None, constant(axis.field.at(0)), axis.whole_image)
+    if len(shape) == len(out):
+        return axis
+    (axis,) = move_dims((axis,), {d: d + len(out) - len(shape) for d in range(len(shape))})
+    return axis
 
 
-def _union_of_first(a: ReceptiveField, b: ReceptiveField) -> ReceptiveField | None:
-    """The receptive field of the sum of the first units."""
-    return constant(a.at(0)).union(constant(b.at(0)))
+def mask(fields: Fields | None, operands: Sequence[Operand]) -> Fields | None:
+    """Note an attention mask among the operands that were added to scores with these fields."""
+    if fields is None or all(axis.roll is None for axis in fields):
+        return fields
+    ndim = max(len(shape) for _, shape in operands)
+    for other, shape in operands:
+        if other is None and len(shape) == ndim:
+            fields = tuple(merging.masked(axis, shape) for axis in fields)
+    return fields
+
+
+def unmask(fields: Fields | None) -> Fields | None:
+    """Forget attention masks: the scores have multiplied the values."""
+    return fields and tuple(merging.unmasked(axis) for axis in fields)
+
+
+def same_units(a: Fields, b: Fields, shape: Sequence[int]) -> bool:
+    """Whether two tensors of this shape have the same receptive fields, apart from global paths."""
+    for one, other in zip(a, b, strict=True):
+        one, other = axes.in_order(one, shape), axes.in_order(other, shape)
+        if one.field is None or other.field is None or one.dim != other.dim:
+            return False
+        units = 1 if one.dim is None else shape[one.dim]
+        if one.field != other.field and one.field.first(units) != other.field.first(units):
+            return False
+    return True
+
+
+def with_global_paths(fields: Fields, others: Fields) -> Fields:
+    """The fields with the global paths of other fields in addition."""
+    return tuple(
+        axis._replace(whole_image=axis.whole_image or other.whole_image)
+        for axis, other in zip(fields, others, strict=True)
+    )
 
 
 def concatenate(operands: Sequence[Operand], dim: int, image_size: Sequence[int]) -> Fields | None:
     """Fields of tensors concatenated along `dim`."""
-    shifted: list[Operand] = []
-    offset = 0
-    for fields, shape in operands:
-        if fields is not None and offset:
-            fields = apply(fields, {dim: IndexMap(1, ((-offset,),))})
-        offset += shape[dim]
-        shifted.append((fields, shape))
-    along = [
-        index
-        for index in range(len(image_size))
-        if any(fields is not None and fields[index].dim == dim for fields, _ in operands)
-    ]
-    if not along:
-        return broadcast(
-            [(f, [1 if i == dim else n for i, n in enumerate(shape)]) for f, shape in shifted], image_size
-        )
-    # A class token in front of the patches does not depend on the image; it only shifts the patches by one.
-    dependent = {fields for fields, _ in shifted if fields is not None}
-    first = next(fields for fields, _ in shifted if fields is not None)
-    if len(dependent) == 1:
-        return first
-    fields = broadcast(shifted, image_size)
-    assert fields is not None
+    dependent = [(fields, shape) for fields, shape in operands if fields is not None]
+    if not dependent:
+        return None
+    across = broadcast(
+        [(f, [1 if i == dim else n for i, n in enumerate(s)]) for f, s in operands], image_size
+    )
+    assert across is not None
     return tuple(
-        AxisField(None, None, axis.whole_image) if i in along else axis for i, axis in enumerate(fields)
+        _joined(operands, dim, index) if any(dim in fields[index].dims for fields, _ in dependent) else axis
+        for index, axis in enumerate(across)
     )
 
 
-def reshape(fields: Fields, before: Sequence[int], after: Sequence[int], image_size: Sequence[int]) -> Fields:
+def _joined(operands: Sequence[Operand], dim: int, index: int) -> AxisField:
+    """One image axis of tensors concatenated along a dimension that runs along it.
+
+    A class token in front of the patches does not depend on the image, or on all of it: it only shifts the
+    patches by one.
+    """
+    pieces: list[tuple[range, AxisField]] = []
+    length, whole_image = 0, False
+    for fields, shape in operands:
+        places = range(length, length + shape[dim])
+        length += shape[dim]
+        if fields is None:
+            continue
+        axis = axes.in_order(fields[index], shape)
+        whole_image = whole_image or axis.whole_image
+        if axis.field is None or axis.dim not in (dim, None):
+            return axes.unknown_axis(whole_image)
+        if axis.dim == dim or not axis.whole_image:
+            pieces.append((places, axis))
+    running = [(places.start, axis.field) for places, axis in pieces if axis.dim == dim and axis.field]
+    if len(running) == len(pieces) == 1 or length > MAX_PERIOD:
+        shifted = [field.through(IndexMap(1, ((-start,),))) for start, field in running]
+        same = len(running) == len(pieces) and all(field == shifted[0] for field in shifted)
+        return AxisField(dim, shifted[0], whole_image) if same else axes.unknown_axis(whole_image)
+    intervals = [EMPTY] * length
+    for places, axis in pieces:
+        assert axis.field is not None
+        intervals[places.start : places.stop] = axis.field.first(len(places))
+    return AxisField(dim, ReceptiveField.from_intervals(intervals), whole_image)
+
+
+def reshape(fields: Fields, before: Sequence[int], after: Sequence[int]) -> Fields:
     """Fields after a change of shape that keeps the order of the elements."""
-    if all(axis.dim is None for axis in fields):
+    if not any(axis.varies for axis in fields):
         return fields
     if 0 in before:
         return unknown(fields)
     groups = _reshape_groups(before, after)
-    return tuple(
-        axis if axis.dim is None else _reshape_axis(axis, before, after, groups, pixels)
-        for axis, pixels in zip(fields, image_size, strict=True)
-    )
+    return tuple(axes.reshaped(axis, before, after, groups) if axis.varies else axis for axis in fields)
 
 
 def _reshape_groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
@@ -249,41 +289,3 @@ def _reshape_groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[l
                 new, right, j = [*new, j], right * after[j], j + 1
         groups.append((old, new))
     return groups
-
-
-def _reshape_axis(
-    axis: AxisField,
-    before: Sequence[int],
-    after: Sequence[int],
-    groups: Sequence[tuple[list[int], list[int]]],
-    pixels: int,
-) -> AxisField:
-    """One axis of `reshape`."""
-    dim, field = axis.dim, axis.field
-    assert dim is not None
-    if field is None:
-        return AxisField(None, None, axis.whole_image)
-    old, new = next(group for group in groups if dim in group[0])
-    if before[dim] == 1:
-        ones = [j for j in new if after[j] == 1]
-        if len(old) == 1 and ones:
-            return axis._replace(dim=ones[0])
-        return AxisField(None, constant(field.at(0)), axis.whole_image)
-    outer, inner = (prod(before[i] for i in old if i < dim), prod(before[i] for i in old if i > dim))
-    new = [j for j in new if after[j] != 1]
-    if outer == inner == 1 and len(new) == 1:
-        return axis._replace(dim=new[0])
-    # First flatten all dimensions of the group into one, then split that into the new ones.
-    if outer == 1:
-        flat = field.through(IndexMap(1, ((0,),) * inner)) if inner <= MAX_PERIOD else None
-    else:
-        flat = flatten(field, before[dim], inner)
-    if flat is None:  # channels and pixels flattened into one vector: each value now depends on the whole map
-        return _global(field.hull(before[dim]), axis.whole_image, pixels)
-    while len(new) > 1:
-        split = unflatten(flat, prod(after[j] for j in new[1:]))
-        if split is None:
-            return AxisField(None, None, axis.whole_image)
-        flat, is_outer = split
-        new = new[:1] if is_outer else new[1:]
-    return AxisField(new[0], flat, axis.whole_image)

@@ -16,12 +16,13 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from math import gcd
 
 Interval = tuple[int, int]  # first and last pixel, both included; empty if first > last
 
 EMPTY: Interval = (0, -1)
-MAX_PERIOD = 4096  # a longer period means a flattened feature map, where single units no longer matter
+MAX_PERIOD = 32768  # a longer period means a flattened feature map, where single units no longer matter
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +58,26 @@ class ReceptiveField:
 
     @classmethod
     def from_intervals(cls, intervals: Sequence[Interval]) -> ReceptiveField:
-        """The receptive field with the shortest period whose first units have these intervals."""
-        for period in range(1, len(intervals)):
-            shift = intervals[period][0] - intervals[0][0]
-            moved = [(first + shift, last + shift) for first, last in intervals[:-period]]
-            if moved == list(intervals[period:]):
-                return cls(shift, tuple(intervals[:period]))
-        return cls(0, tuple(intervals))
+        """The receptive field with the shortest period whose first units have these intervals.
+
+        Without a period, the units after the last one continue at the average distance.
+        """
+        count = len(intervals)
+        lengths = [last - first for first, last in intervals]
+        steps = [b[0] - a[0] for a, b in pairwise(intervals)]
+        for period in range(1, count):
+            # The sizes repeat, and so do the steps from unit to unit.
+            if lengths[period] != lengths[0] or (period < count - 1 and steps[period] != steps[0]):
+                continue
+            if lengths[period:] == lengths[:-period] and steps[period:] == steps[:-period]:
+                return cls(intervals[period][0] - intervals[0][0], tuple(intervals[:period]))
+        shift = round((intervals[-1][0] - intervals[0][0]) * count / (count - 1)) if count > 1 else 0
+        return cls(shift, tuple(intervals))
 
     @property
     def jump(self) -> Fraction:
         """Distance in pixels between the receptive fields of neighbouring units, averaged over a period."""
-        return Fraction(self.shift, len(self.intervals))
+        return abs(Fraction(self.shift, len(self.intervals)))
 
     @property
     def size(self) -> int:
@@ -80,6 +89,13 @@ class ReceptiveField:
         q, r = divmod(unit, len(self.intervals))
         first, last = self.intervals[r]
         return (first + q * self.shift, last + q * self.shift)
+
+    def first(self, units: int) -> list[Interval]:
+        """First and last pixel of units 0 to `units` - 1."""
+        moves = range(0, -(-units // len(self.intervals)) * self.shift, self.shift) if self.shift else None
+        if moves is None:
+            return (list(self.intervals) * -(-units // len(self.intervals)))[:units]
+        return [(a + by, b + by) for by in moves for a, b in self.intervals][:units]
 
     def hull(self, units: int) -> Interval:
         """The smallest interval that contains the receptive fields of units 0 to `units` - 1."""
@@ -97,6 +113,8 @@ class ReceptiveField:
             return ReceptiveField(  # the usual case: only the outermost inputs matter
                 self.shift * index_map.shift, ((self.at(min(indices[0]))[0], self.at(max(indices[0]))[1]),)
             )
+        if phases == index_map.shift == len(indices[0]) == 1:  # a class token, a slice or padding
+            return self._from(indices[0][0])
         repeats = period // gcd(period, index_map.shift) if index_map.shift else 1
         intervals = []
         for r in range(phases * repeats):
@@ -105,16 +123,33 @@ class ReceptiveField:
         shift = self.shift * (repeats * index_map.shift) // period
         return ReceptiveField(shift, tuple(intervals)).simplified()
 
-    def union(self, other: ReceptiveField) -> ReceptiveField | None:
-        """The receptive field of a sum of two feature maps; None if their jumps differ."""
+    def _from(self, start: int) -> ReceptiveField:
+        """The receptive field if the first unit is unit `start` of this one."""
+        q, r = divmod(start, len(self.intervals))
+        ends = ((self.intervals[r:], q * self.shift), (self.intervals[:r], (q + 1) * self.shift))
+        moved = ((a + by, b + by) if a <= b else EMPTY for part, by in ends for a, b in part)
+        return ReceptiveField(self.shift, tuple(moved))
+
+    def union(self, other: ReceptiveField, units: int | None = None) -> ReceptiveField | None:
+        """The receptive field of a sum of two feature maps.
+
+        Args:
+            other: that of the second one.
+            units: length of the axis, which is needed only if the jumps differ.
+
+        Returns:
+            None if the jumps differ and `units` is not known, or more than `MAX_PERIOD`.
+        """
         if self == other:
             return self
         mine, theirs = len(self.intervals), len(other.intervals)
-        if self.shift * theirs != other.shift * mine:
-            return None
         period = mine * theirs // gcd(mine, theirs)
+        if self.shift * theirs != other.shift * mine:
+            if units is None or units > MAX_PERIOD:
+                return None
+            period = -(-units // mine) * mine
         intervals = tuple(enclose([self.at(unit), other.at(unit)]) for unit in range(period))
-        return ReceptiveField(self.shift * period // mine, intervals).simplified()
+        return ReceptiveField(self.shift * (period // mine), intervals).simplified()
 
     def simplified(self) -> ReceptiveField:
         """The same receptive field with the shortest period."""
@@ -123,6 +158,8 @@ class ReceptiveField:
             if period % shorter or self.shift % (period // shorter):
                 continue
             shift = self.shift * shorter // period
+            if self.intervals[shorter][1] - self.intervals[0][1] not in (0, shift):
+                continue  # the usual case, without a look at the others
             moved = [
                 span if span == EMPTY else (span[0] + shift, span[1] + shift)
                 for span in self.intervals[:-shorter]
@@ -211,37 +248,3 @@ def _ratio(before: int, after: int) -> tuple[int, int]:
     """Number of outputs and of inputs in one period of a resize."""
     common = gcd(before, after)
     return after // common, before // common
-
-
-def flatten(field: ReceptiveField, units: int, inner: int) -> ReceptiveField | None:
-    """The receptive field after flattening this axis with others: index i holds unit (i // inner) % units.
-
-    Returns:
-        None if the period would be longer than `MAX_PERIOD`.
-    """
-    period = inner * units
-    if period > MAX_PERIOD:
-        return None
-    return ReceptiveField(0, tuple(field.at(r // inner) for r in range(period)))
-
-
-def unflatten(field: ReceptiveField, inner: int) -> tuple[ReceptiveField, bool] | None:
-    """Undo `flatten`: split an axis in two and return the receptive field along the one where it changes.
-
-    Args:
-        field: along the axis that is split.
-        inner: size of the inner axis.
-
-    Returns:
-        The receptive field, and whether it belongs to the outer axis; None if it changes along both.
-    """
-
-    def changes(distance: int, start: int) -> bool:
-        return field.at(start) != field.at(start + distance)
-
-    period = len(field.intervals)
-    if not any(changes(1, unit) for unit in range(period * inner) if (unit + 1) % inner):
-        return field.through(IndexMap(inner, ((0,),))), True
-    if not any(changes(inner, unit) for unit in range(period)):
-        return ReceptiveField.from_intervals([field.at(unit) for unit in range(inner)]), False
-    return None

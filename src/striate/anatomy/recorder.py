@@ -157,6 +157,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         """Record the step and the origin of its results."""
         if operator.mutates and len(outputs) == 1:
             outputs = self._overwritten(tensors[0])
+        before = self.fields_of(outputs[0])
         origins = [origin for t in tensors if (origin := self.origins.get(id(t))) is not None]
         if origins or operator.cost is not None:
             fields, sources = self._step(operator, tensors, origins, args, kwargs, outputs[0])
@@ -170,7 +171,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
                 self.bases[id(tensor)] = base
                 self.keep_alive.append(tensor)
         elif operator.mutates and id(outputs[0]) in self.bases:
-            self._write_through(operator.name, outputs[0])
+            self._write_through(operator.name, outputs[0], before)
 
     def _step(
         self,
@@ -243,15 +244,24 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's b
         if operator.name != "slice":
             return operator.name not in NOT_STEPS
         before = self.fields_of(x) or ()
-        crops = any(axis.dim is not None and x.shape[axis.dim] != out[axis.dim] for axis in before)
+        crops = any(x.shape[dim] != out[dim] for axis in before for dim in axis.dims)
         return crops or (fields is not None and fields != before)
 
-    def _write_through(self, name: str, view: Tensor) -> None:
-        """Update the origin of a tensor after a write into one of its views."""
+    def _write_through(self, name: str, view: Tensor, view_before: Fields | None) -> None:
+        """Update the origin of a tensor after a write into one of its views.
+
+        Args:
+            name: of the operator that wrote.
+            view: with its new origin.
+            view_before: its receptive fields before.
+        """
         base, origin = self.bases[id(view)], self.origins.get(id(view), UNTRACKED)
         before = self.origins.get(id(base), UNTRACKED)
         fields = before.fields if origin.fields is None else origin.fields
-        if origin.fields is not None and not _covers_axes(origin.fields, view, base):
+        part = origin.fields
+        if before.fields and view_before and part and propagation.same_units(view_before, part, view.shape):
+            fields = propagation.with_global_paths(before.fields, part)
+        elif origin.fields is not None and not _covers_axes(origin.fields, view, base):
             fields = propagation.unknown(origin.fields)
             self.untracked[name] += 1
         elif before.fields is not None and origin.fields is not None:
@@ -283,4 +293,4 @@ def _covers_axes(fields: Fields, view: Tensor, base: Tensor) -> bool:
     """Whether a view has the full size of its base along every image axis."""
     if view.ndim != base.ndim:
         return False
-    return all(axis.dim is None or view.shape[axis.dim] == base.shape[axis.dim] for axis in fields)
+    return all(view.shape[dim] == base.shape[dim] for axis in fields for dim in axis.dims)

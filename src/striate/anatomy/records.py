@@ -25,7 +25,8 @@ class Layer:
         groups: of a convolution; None for other layers.
         fields: the receptive field along each image axis (None: unknown); empty if the network does not read
             images or the layer does not depend on them.
-        spatial: for each image axis, whether the output still extends along it (not after global pooling).
+        dims: for each image axis, the dimensions of the output that run along it: none after global pooling,
+            two if a map is cut into windows, the same one for all axes in a sequence of patches.
         whole_image: whether a global path (squeeze-and-excitation, attention, global pooling) makes every
             unit depend on the whole image.
         params: trainable and frozen parameters that are first used here, so shared ones count once.
@@ -48,7 +49,7 @@ class Layer:
     dilation: Numbers | None = None
     groups: int | None = None
     fields: tuple[ReceptiveField | None, ...] = ()
-    spatial: tuple[bool, ...] = ()
+    dims: tuple[Numbers, ...] = ()
     whole_image: bool = False
     params: int = 0
     macs: int = 0
@@ -67,6 +68,22 @@ class Layer:
     def rf_strict(self) -> tuple[int | None, ...]:
         """Receptive field in pixels along each axis, with global paths."""
         return self.rf if not self.whole_image else self.image
+
+    @property
+    def spatial(self) -> tuple[bool, ...]:
+        """For each image axis, whether the output still extends along it."""
+        return tuple(map(bool, self.dims))
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the output is a batch of feature maps, with one dimension for rows and one for columns."""
+        dims = [dim for axis in self.dims for dim in axis]
+        return len(self.output) == 4 and len(self.dims) == 2 and len(dims) == len({0, *dims}) - 1 == 2
+
+    @property
+    def map_size(self) -> Numbers:
+        """Rows and columns of a feature map."""
+        return tuple(self.output[dim] for axis in self.dims for dim in axis)
 
     @property
     def jump(self) -> tuple[Fraction | None, ...]:

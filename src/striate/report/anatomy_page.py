@@ -40,7 +40,9 @@ def resizable(anatomy: Anatomy) -> bool:
     if len(anatomy.image) != 2 or not anatomy.layers:
         return False
     return all(
-        _is_map(layer) and all(rule["kind"] in RESIZABLE_KINDS for rule in layer.geometry)
+        layer.is_map
+        and layer.dims == ((2,), (3,))
+        and all(rule["kind"] in RESIZABLE_KINDS for rule in layer.geometry)
         for layer in anatomy.layers
         if any(layer.spatial)
     )
@@ -56,14 +58,10 @@ def _layer(layer: Layer) -> dict[str, Any]:
         "name": layer.name, "type": layer.type, "output": list(layer.output),
         "kernel": table.plain(layer.kernel), "stride": table.plain(layer.stride),
         "padding": table.plain(layer.padding), "reach": fields, "rf": table.plain(layer.rf),
-        "spatial": _is_map(layer), "whole": layer.whole_image, "params": layer.params, "macs": layer.macs,
+        "map": list(layer.map_size) if layer.is_map else None, "whole": layer.whole_image,
+        "params": layer.params, "macs": layer.macs,
         "inputs": list(layer.inputs), "rules": [dict(rule) for rule in layer.geometry],
     }  # fmt: skip
-
-
-def _is_map(layer: Layer) -> bool:
-    """Whether the output is a feature map, not a vector or a sequence of patches."""
-    return len(layer.output) == 4 and any(layer.spatial)
 
 
 def lanes(layers: Sequence[Layer]) -> list[int]:

@@ -75,7 +75,9 @@ _NAMES: dict[Rule, str] = {
     windows.im2col: "im2col",
     windows.unfold: "unfold",
     layout.index: "index index_select",
-    layout.reorder: "flip roll",
+    layout.roll: "roll",
+    layout.flip: "flip",
+    layout.as_strided: "as_strided",
     values.independent: """
         zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty
         new_full zero fill empty arange new_empty_strided

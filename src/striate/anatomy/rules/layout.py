@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from striate.anatomy import propagation
-from striate.anatomy.propagation import AxisField, Fields
+from striate.anatomy.propagation import Fields
 from striate.anatomy.receptive_fields import IndexMap
 from striate.anatomy.rules.call import Call
 
@@ -11,18 +13,17 @@ from striate.anatomy.rules.call import Call
 def reshape(call: Call) -> Fields | None:
     """A new shape with the elements in the same order."""
     fields, x = call.first()
-    return propagation.reshape(fields, x.shape, call.out_shape, call.image_size)
+    return propagation.reshape(fields, x.shape, call.out_shape)
 
 
 def expand(call: Call) -> Fields | None:
     """New dimensions in front, and repetition along dimensions of size 1."""
     fields, x = call.first()
     new = len(call.out_shape) - x.ndim
-    fields = propagation.move_dims(fields, {d: d + new for d in range(x.ndim)})
     for d in range(x.ndim):
         if x.shape[d] != call.out_shape[d + new]:
-            fields = propagation.select(fields, d + new, 0)
-    return fields
+            fields = propagation.select(fields, d, 0, x.shape)
+    return propagation.move_dims(fields, {d: d + new for d in range(x.ndim)})
 
 
 def repeat(call: Call) -> Fields | None:
@@ -30,7 +31,7 @@ def repeat(call: Call) -> Fields | None:
     fields, x = call.first()
     new = len(call.out_shape) - x.ndim
     longer = {d for d in range(x.ndim) if x.shape[d] != call.out_shape[d + new] and x.shape[d] != 1}
-    return propagation.unknown(fields) if any(axis.dim in longer for axis in fields) else expand(call)
+    return propagation.unknown(fields) if _run_along(fields, longer) else expand(call)
 
 
 def permute(call: Call) -> Fields | None:
@@ -58,7 +59,7 @@ def select(call: Call) -> Fields | None:
     """One unit of a dimension; the dimension is removed."""
     fields, x = call.first()
     dim = call.dim()
-    fields = propagation.select(fields, dim, call.args["index"] % x.shape[dim])
+    fields = propagation.select(fields, dim, call.args["index"] % x.shape[dim], x.shape)
     return propagation.drop_dims(fields, [dim], x.ndim)
 
 
@@ -68,7 +69,9 @@ def slice_(call: Call) -> Fields | None:
     dim, start, step = call.dim(), call.args["start"] or 0, call.args["step"] or 1
     n = x.shape[dim]
     start = min(n, max(0, start + n if start < 0 else start))
-    return propagation.apply(fields, {dim: IndexMap(step, ((start,),))})
+    if (start, step, call.out_shape[dim]) == (0, 1, n):
+        return fields
+    return propagation.apply(fields, {dim: IndexMap(step, ((start,),))}, x.shape)
 
 
 def split(call: Call) -> list[Fields | None]:
@@ -78,7 +81,8 @@ def split(call: Call) -> list[Fields | None]:
     sizes = call.args["split_sizes"] if "split_sizes" in call.args else call.args["split_size"]
     if isinstance(sizes, int):
         sizes = [sizes] * -(-x.shape[dim] // sizes)
-    return [propagation.apply(fields, {dim: IndexMap(1, ((sum(sizes[:i]),),))}) for i in range(len(sizes))]
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [propagation.apply(fields, {dim: IndexMap(1, ((start,),))}, x.shape) for start in starts]
 
 
 def unbind(call: Call) -> list[Fields | None]:
@@ -86,7 +90,8 @@ def unbind(call: Call) -> list[Fields | None]:
     fields, x = call.first()
     dim = call.dim()
     units = range(x.shape[dim])
-    return [propagation.drop_dims(propagation.select(fields, dim, unit), [dim], x.ndim) for unit in units]
+    pieces = [propagation.select(fields, dim, unit, x.shape) for unit in units]
+    return [propagation.drop_dims(piece, [dim], x.ndim) for piece in pieces]
 
 
 def cat(call: Call) -> Fields | None:
@@ -118,13 +123,37 @@ def index(call: Call) -> Fields | None:
     else:
         dims = [d for d, tensor in enumerate(indices) if tensor is not None]
         flat = len(dims) == 1 and indices[dims[0]].ndim == 1
-    if flat and not any(axis.dim in dims for axis in fields):
+    if flat and not _run_along(fields, dims):
         return fields
     return propagation.unknown(fields)
 
 
-def reorder(call: Call) -> Fields | None:
-    """Flips and rolls: unknown along the dimensions that they reorder."""
+def roll(call: Call) -> Fields | None:
+    """Cyclic shifts."""
     fields, x = call.first()
-    dims = {d % x.ndim for d in call.args.get("dims") or range(x.ndim)}
-    return tuple(AxisField(None, None, axis.whole_image) if axis.dim in dims else axis for axis in fields)
+    if not call.args.get("dims"):  # of the flattened tensor
+        return propagation.unknown(fields)
+    for shift, dim in zip(call.args["shifts"], call.args["dims"], strict=True):
+        fields = propagation.roll(fields, dim % x.ndim, shift, x.shape)
+    return fields
+
+
+def flip(call: Call) -> Fields | None:
+    """Dimensions in reverse order."""
+    fields, x = call.first()
+    dims = [d % x.ndim for d in call.args["dims"]]
+    maps = {d: IndexMap(-1, ((x.shape[d] - 1,),)) for d in dims}
+    return propagation.apply(fields, maps, x.shape)
+
+
+def as_strided(call: Call) -> Fields | None:
+    """Other strides: unknown unless the shape stays, as where torch makes a pooled map channels-last."""
+    fields, x = call.first()
+    same = tuple(call.out_shape) == tuple(x.shape) and not call.args["storage_offset"]
+    dense = all(a == b for a, b, n in zip(call.args["stride"], x.stride(), x.shape, strict=False) if n > 1)
+    return fields if same and dense else propagation.unknown(fields)
+
+
+def _run_along(fields: Fields, dims: Collection[int]) -> bool:
+    """Whether any of these dimensions runs along an image axis."""
+    return any(dim in dims for axis in fields for dim in axis.dims)

@@ -21,11 +21,10 @@ def window(call: Call) -> Fields | None:
     count = len(kernel)
     index_map = receptive_fields.transposed_conv if args.get("transposed") else receptive_fields.conv
     first = x.ndim - count
-    if "weight" in args and any(axis.dim == first - 1 for axis in fields):
+    if "weight" in args and any(first - 1 in axis.dims for axis in fields):
         fields = propagation.reduce(fields, x.shape, [first - 1], call.image_size)
-    return propagation.apply(
-        fields, {first + i: index_map(kernel[i], stride[i], padding[i], dilation[i]) for i in range(count)}
-    )
+    maps = {first + i: index_map(kernel[i], stride[i], padding[i], dilation[i]) for i in range(count)}
+    return propagation.apply(fields, maps, x.shape)
 
 
 def parameters(args: dict[str, Any], ndim: int) -> dict[str, tuple[int, ...]]:
@@ -48,7 +47,8 @@ def adaptive_pool(call: Call) -> Fields | None:
         if after == 1:
             fields = propagation.reduce(fields, x.shape, [dim], call.image_size)
         else:
-            fields = propagation.apply(fields, {dim: receptive_fields.adaptive_pool(x.shape[dim], after)})
+            index_map = receptive_fields.adaptive_pool(x.shape[dim], after)
+            fields = propagation.apply(fields, {dim: index_map}, x.shape)
     return fields
 
 
@@ -60,7 +60,7 @@ def _resize(index_map: Callable[..., IndexMap], **options: Any) -> Rule:
         align = {"align_corners": bool(call.args["align_corners"])} if "align_corners" in call.args else {}
         sizes = {dim: (x.shape[dim], call.out_shape[dim]) for dim in range(2, x.ndim)}
         maps = {dim: index_map(*before_after, **align, **options) for dim, before_after in sizes.items()}
-        return propagation.apply(fields, maps)
+        return propagation.apply(fields, maps, x.shape)
 
     return rule
 
@@ -76,7 +76,9 @@ def pad(call: Call) -> Fields | None:
     fields, x = call.first()
     amounts = list(call.args["pad"] if "pad" in call.args else call.args["padding"])
     for i in range(0, len(amounts), 2):
-        fields = propagation.apply(fields, {x.ndim - 1 - i // 2: IndexMap(1, ((-amounts[i],),))})
+        if amounts[i] or amounts[i + 1]:
+            index_map = IndexMap(1, ((-amounts[i],),))
+            fields = propagation.apply(fields, {x.ndim - 1 - i // 2: index_map}, x.shape)
     return fields
 
 
@@ -84,7 +86,7 @@ def pixel_shuffle(call: Call) -> Fields | None:
     """Channels become pixels: r neighbours get the same receptive field."""
     fields, x = call.first()
     index_map = IndexMap(1, ((0,),) * call.args["upscale_factor"])
-    return propagation.apply(fields, dict.fromkeys((x.ndim - 2, x.ndim - 1), index_map))
+    return propagation.apply(fields, dict.fromkeys((x.ndim - 2, x.ndim - 1), index_map), x.shape)
 
 
 def pixel_unshuffle(call: Call) -> Fields | None:
@@ -92,7 +94,7 @@ def pixel_unshuffle(call: Call) -> Fields | None:
     fields, x = call.first()
     r: int = call.args["downscale_factor"]
     index_map = IndexMap(r, (tuple(range(r)),))
-    return propagation.apply(fields, dict.fromkeys((x.ndim - 2, x.ndim - 1), index_map))
+    return propagation.apply(fields, dict.fromkeys((x.ndim - 2, x.ndim - 1), index_map), x.shape)
 
 
 def im2col(call: Call) -> Fields | None:
@@ -101,13 +103,14 @@ def im2col(call: Call) -> Fields | None:
     columns = []
     for i, dim in enumerate((x.ndim - 2, x.ndim - 1)):
         k, s, p, d = (call.args[name][i] for name in ("kernel_size", "stride", "padding", "dilation"))
-        fields = propagation.apply(fields, {dim: receptive_fields.conv(k, s, p, d)})
+        fields = propagation.apply(fields, {dim: receptive_fields.conv(k, s, p, d)}, x.shape)
         columns.append((x.shape[dim] + 2 * p - d * (k - 1) - 1) // s + 1)
-    return propagation.reshape(fields, [*call.out_shape[:-1], *columns], call.out_shape, call.image_size)
+    return propagation.reshape(fields, [*call.out_shape[:-1], *columns], call.out_shape)
 
 
 def unfold(call: Call) -> Fields | None:
     """`Tensor.unfold`: windows along a dimension, with their content in a new last dimension."""
     fields, x = call.first()
     dim = call.args["dimension"] % x.ndim
-    return propagation.apply(fields, {dim: receptive_fields.conv(call.args["size"], call.args["step"])})
+    windows = receptive_fields.conv(call.args["size"], call.args["step"])
+    return propagation.apply(fields, {dim: windows}, x.shape)
