@@ -20,9 +20,10 @@ Cost = Callable[[dict[str, Any], Sequence[int]], int]
 # Views, copies and factories, which are not rows of the table.
 NOT_STEPS = {
     "_reshape_alias", "_to_copy", "_unsafe_view", "alias", "as_strided", "clone", "contiguous", "copy",
-    "detach", "empty", "empty_like", "expand", "fill", "full_like", "lift_fresh", "new_empty", "new_ones", "new_zeros",
-    "ones_like", "permute", "reshape", "select", "split", "split_with_sizes", "squeeze", "t", "transpose",
-    "unbind", "unsafe_split", "unsafe_split_with_sizes", "unsqueeze", "view", "zero", "zeros_like",
+    "detach", "empty", "empty_like", "expand", "fill", "full_like", "lift_fresh", "new_empty",
+    "new_ones", "new_zeros", "ones_like", "permute", "reshape", "select", "split", "split_with_sizes",
+    "squeeze", "t", "transpose", "unbind", "unsafe_split", "unsafe_split_with_sizes", "unsqueeze",
+    "view", "zero", "zeros_like",
 }  # fmt: skip
 CONVOLUTIONS = {"convolution", "convolution_overrideable"}
 COSTS: dict[Rule | None, Cost] = {values.matmul: costs.matrix_product, values.attention: costs.attention}
