@@ -205,8 +205,8 @@ def translation(bench: Bench) -> dict[str, Any]:
 
 _SMALL = "--width 64 --depth 2 --hidden 128 --heads 4 --batch 2000 --lr 0.004"
 _SPEAKING = (
-    "--source-tokenizer characters --target-tokenizer words --width 128 --depth 3 --hidden 256 --heads 4 "
-    "--dropout 0.2 --batch 2000 --lr 0.002"
+    "--reference-columns all --source-tokenizer characters --target-tokenizer words --width 128 --depth 3 "
+    "--hidden 256 --heads 4 --dropout 0.2 --batch 2000 --lr 0.002"
 )
 _READING = (
     "--width 128 --depth 1 --decoder-depth 1 --hidden 256 --heads 4 --batch 400 --lr 0.002 "

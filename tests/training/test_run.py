@@ -73,7 +73,7 @@ def test_averaged_weights_of_the_last_epochs_are_evaluated(colors, tmp_path):
     done = run(colors, tmp_path, messages, epochs=3, average=2)
     (note,) = [note for note in done.notes if "weights averaged over the last 2 epochs" in note]
     assert note in messages.infos
-    assert note.endswith(("kept as the best", "not better than the best epoch"))
+    assert note.endswith(("kept as the best", "worse than the best epoch"))
     assert not (done.folder / "checkpoints").exists()
     again = resume_training(done.folder, messages)
     assert again.epochs == done.epochs

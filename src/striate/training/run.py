@@ -174,7 +174,7 @@ def _warn_of_few_steps(training: Training, run: TrainingRun) -> None:
 
 
 def _average(training: Training, run: TrainingRun) -> None:
-    """Average the weights of the last epochs, and keep them as the best if they are better.
+    """Average the weights of the last epochs, and keep them as the best if they are not worse.
 
     If the process is killed here, a resumed run does it again: the epochs' weights are removed last.
     """
@@ -186,10 +186,10 @@ def _average(training: Training, run: TrainingRun) -> None:
         state.evaluated_network.load_state_dict(distributed.broadcast_tensors(averaged))
         again = ", BatchNorm statistics estimated again" if reestimate(task, state, averaged=True) else ""
         row = replace(state.rows[-1], **task.evaluate(state.evaluated_network))
-        better = state.is_better(row)
+        better = state.is_better(row, task.averaging_margin(state.best_row))
         if better and run.is_main:
             run.write_bundle(run.best, state.evaluated_network, row)
-        verdict = "kept as the best" if better else "not better than the best epoch"
+        verdict = "kept as the best" if better else "worse than the best epoch"
         what = f"weights averaged over the last {count} epochs{again}"
         run.notes.append(f"{what}: {row.log_line[0]}, {verdict}")
         training.context.progress.info(run.notes[-1])

@@ -210,10 +210,11 @@ class TrainState:
             self.best_epoch, self.best = row.epoch, None
         self.totals.reset()
 
-    def is_better(self, row: EpochMetrics) -> bool:
-        """Whether a row is better than the best one so far."""
+    def is_better(self, row: EpochMetrics, margin: float = 0.0) -> bool:
+        """Whether a row is better than the best one so far, or worse by less than a margin of the metric."""
         best: EpochMetrics = self.best_row
-        return row.is_finite and row.monitored(self.monitor) > best.monitored(self.monitor)
+        value, *ties = row.monitored(self.monitor)
+        return row.is_finite and (value + margin, *ties) > best.monitored(self.monitor)
 
     @property
     def best_row(self) -> Any:

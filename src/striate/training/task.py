@@ -226,6 +226,17 @@ class Task(ABC):
 
     # After training
 
+    def averaging_margin(self, best: Any) -> float:
+        """How much worse the averaged weights may be than the best epoch, in its monitored metric.
+
+        The best of many epochs on few validation data is the best by chance in part. The average of the last
+        epochs was not chosen, so it is kept if the data cannot tell that it is worse.
+
+        Args:
+            best: the row of the best epoch.
+        """
+        return 0.0
+
     @abstractmethod
     def evaluate_held_out(self, run: Any) -> Any:
         """Evaluate the best bundle on the test split, or on val if there is none."""

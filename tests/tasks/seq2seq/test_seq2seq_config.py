@@ -1,12 +1,13 @@
 """The options of sequence to sequence, and the presets."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from striate.data.text.tokens import KINDS
 from striate.errors import UsageError
-from striate.tasks.seq2seq.config import PRESETS, TOKENIZERS, Seq2SeqConfig
+from striate.tasks.seq2seq.config import MAX_EPOCHS, PRESETS, TOKENIZERS, Seq2SeqConfig
 from striate.training.config_file import current_config, parse_config
 
 
@@ -15,8 +16,26 @@ def test_the_preset_depends_on_the_number_of_training_pairs():
     assert [config.model for config in chosen.values()] == ["tiny", "small", "base", "large"]
     for config in chosen.values():
         preset = PRESETS[config.model]
-        names = ("width", "depth", "heads", "hidden", "dropout", "batch", "lr", "epochs")
+        names = ("width", "depth", "heads", "hidden", "dropout", "batch", "lr")
         assert [getattr(config, name) for name in names] == [getattr(preset, name) for name in names]
+        assert config.epochs is None  # the length of the data in tokens decides
+
+
+@pytest.mark.parametrize(
+    ("pairs", "steps_per_epoch", "epochs"),
+    [
+        (10, 1, MAX_EPOCHS),  # not 5,000 passes over ten pairs
+        (800, 40, 125), (3_000, 83, 61), (3_000, 84, 60), (3_000, 150, 60),
+        (3_001, 15, 134), (16_000, 80, 25), (100_000, 500, 25),
+        (100_001, 250, 10), (1_000_001, 600, 10),
+    ],
+)  # fmt: skip
+def test_small_data_are_passed_over_more_often(pairs, steps_per_epoch, epochs):
+    """Until there are 5,000 steps (tiny) or 2,000 steps; larger data have the epochs of their preset."""
+    config = Seq2SeqConfig("x").filled_in(pairs)
+    assert config.with_epochs(steps_per_epoch).epochs == epochs
+    assert dataclasses.replace(config, epochs=3).with_epochs(steps_per_epoch).epochs == 3
+    assert dataclasses.replace(config, budget="5m").with_epochs(steps_per_epoch).epochs is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from text_runs import SMALL, Messages, config, outcome, train
 from striate import api, bundle
 from striate.errors import DataError, UsageError
 from striate.inference.translator import load_translator
-from striate.tasks.seq2seq.config import Seq2SeqConfig
+from striate.tasks.seq2seq.config import PRESETS, Seq2SeqConfig
+from striate.tasks.seq2seq.metrics import Seq2SeqMetrics
 from striate.tasks.seq2seq.samples import read_samples
 from striate.tasks.seq2seq.task import MAX_TRANSLATED, Seq2Seq
 from striate.training import ema
@@ -226,4 +227,39 @@ def test_a_bundle_of_a_run_is_complete(text_run):
     assert (description.task, description.architecture) == ("seq2seq", "text_to_text")
     assert description.provenance["training_pairs"] == 107
     assert description.text["longest"] == 7  # six letters and END
-    assert description.metrics["epoch"] == text_run.best_epoch
+    # Averaged weights are those of the last epoch.
+    assert description.metrics["epoch"] in (text_run.best_epoch, SMALL["epochs"])
+
+
+def test_averaged_weights_may_be_worse_by_a_standard_error(reversed_words, tmp_path, monkeypatch):
+    """Of the metric on 14 val pairs: the best of many epochs is the best by chance in part."""
+    task = task_for(reversed_words, tmp_path)
+    val = len(task.data.splits["val"])
+    state = initial_state(task, task.setup, CPU)
+    metrics = {"val_loss": 1.0, "val_accuracy": 0.5, "val_error": 0.4, "val_exact": 0.2, "val_bleu": None}
+    row = Seq2SeqMetrics(1, 10, 0.1, 2.0, **metrics, seconds=1.0, tokens_per_second=1.0, val_similarity=0.75)
+    state.record(row)
+    error = (0.75 * 0.25 / val) ** 0.5
+    assert task.averaging_margin(row) == pytest.approx(error)
+    for difference, kept in ((0.9, True), (1.1, False)):
+        average = dataclasses.replace(row, val_similarity=0.75 - difference * error)
+        assert state.is_better(average, task.averaging_margin(row)) is kept
+        assert not state.is_better(average)
+    task.config = dataclasses.replace(task.config, monitor="loss")
+    assert task.averaging_margin(row) == 0.0
+    task.config = dataclasses.replace(task.config, monitor="error")
+    assert task.averaging_margin(row) == pytest.approx((0.4 * 0.6 / val) ** 0.5)
+    monkeypatch.setattr("striate.tasks.seq2seq.task.MAX_TRANSLATED", val)  # enough to tell epochs apart
+    assert task.averaging_margin(row) == 0.0
+
+
+def test_few_pairs_get_enough_steps(reversed_words, tmp_path):
+    """With the preset's own number of epochs, there would be a tenth of them."""
+    options = dict.fromkeys(("epochs", "batch", "dropout", "lr"))
+    task = task_for(reversed_words, tmp_path, **options)
+    steps = len(task.order(0)) * task.setup.config.epochs
+    assert (task.config.model, task.config.batch, task.config.epochs) == ("tiny", 300, 400)
+    assert steps < PRESETS["tiny"].steps  # 400 passes are enough for so few pairs
+    assert f"400 epochs, {steps:,} steps" in "\n".join(task.introduce())
+    task = task_for(reversed_words, tmp_path, **options | {"batch": 60})
+    assert 5_000 <= len(task.order(0)) * task.setup.config.epochs < 5_000 + len(task.order(0))

@@ -11,7 +11,7 @@ from striate.errors import DataError, UsageError
 SEPARATOR = " "  # between the columns that make up one text
 ALL = "all"  # as reference columns: all that are neither source nor target
 Use = Literal["source", "target", "reference", "split", "unused"]
-_SOURCES, _TARGETS = ("source", "src"), ("target", "tgt", "text")  # names in a header that nobody asked for
+_SOURCES, _TARGETS = ("source", "src"), ("target", "tgt", "text")  # in a header, if the user names no columns
 _FLAGS = "--source-columns, --target-columns and --reference-columns"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -206,6 +207,17 @@ class Seq2Seq(Task):
                 self.context.progress.info(line)
 
     # After training
+
+    def averaging_margin(self, best: Seq2SeqMetrics) -> float:
+        """One standard error of the monitored metric, if val has few pairs (Breiman et al. 1984, 3.4.3).
+
+        A mean of n values from 0 to 1 has at most the standard error of a share, sqrt(m (1 - m) / n).
+        """
+        column, _ = Seq2SeqMetrics.MONITORS[self.config.monitor or "similarity"]
+        mean, n = getattr(best, column), len(self._translated)
+        if column == "val_loss" or n >= MAX_TRANSLATED or not 0 < mean < 1:
+            return 0.0
+        return math.sqrt(mean * (1 - mean) / n)
 
     def evaluate_held_out(self, run: Any) -> Any:
         """Evaluate the best bundle on test, or on val."""
