@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from striate.errors import DataError, UsageError
+from striate.errors import UsageError
 
 SEPARATOR = " "  # between the columns that make up one text
 ALL = "all"  # as reference columns: all that are neither source nor target
@@ -156,8 +156,7 @@ def find_places(header: Sequence[str] | None, selection: ColumnSelection, where:
         the target likewise.
 
     Raises:
-        DataError: there is no such column.
-        UsageError: a column is both source and target.
+        UsageError: there is no such column, or it has two uses.
     """
     names = [name.lower() for name in header or ()]
     source, target = _indices(selection.source, names, where), _indices(selection.target, names, where)
@@ -236,7 +235,7 @@ def _indices(columns: Iterable[str], names: Sequence[str], where: str) -> tuple[
         else:
             why = f"its first line has {len(names)} columns: {', '.join(names)}"
             fix = "Use the names in the first line, or numbers from 1"
-            raise DataError(f"cannot find column {column!r} in {where!r}", why, fix)
+            raise UsageError(f"cannot find column {column!r} in {where!r}", why, fix)
     return tuple(found)
 
 

@@ -47,8 +47,8 @@ def read_tsv(path: Path, selection: ColumnSelection) -> tuple[list[Row], list[Co
     The first line is a header if it has the names of the selection, or `source` and `target`.
 
     Raises:
-        DataError: no such column, or a line has too few; the message names the line.
-        UsageError: a column has two uses.
+        DataError: a line has too few columns; the message names the line.
+        UsageError: no such column, or it has two uses.
     """
     lines, header, places = _open_tsv(path, selection)
     counter, rows = ColumnCounter(header, places), []
@@ -68,8 +68,8 @@ def read_csv(
     """Read the pairs of a CSV file by split, its columns, and whether its sources are images.
 
     Raises:
-        DataError: no such column, or an unknown or missing split; the message names the line.
-        UsageError: a column has two uses.
+        DataError: columns or values are missing, or a split is unknown; the message names the line.
+        UsageError: no such column, or it has two uses.
     """
     text, header = _open_csv(path)
     selection = _by_name(header, selection)
@@ -97,8 +97,8 @@ def read_sources(path: str | os.PathLike[str], selection: ColumnSelection) -> It
     An empty line is an empty source, so that there are as many sources as lines.
 
     Raises:
-        DataError: the file cannot be read, or has no such column.
-        UsageError: columns of a file that has none.
+        DataError: the file cannot be read.
+        UsageError: no such column.
     """
     path = Path(path)
     ending = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix

@@ -13,7 +13,6 @@ import numpy as np
 
 from striate import bundle
 from striate.bundle import Description
-from striate.data.text.batches import bucket_by_length
 from striate.data.text.dataset import Seq2SeqDataset
 from striate.data.text.lines import TextLineImages
 from striate.data.text.pairs import Pairs, PairSet
@@ -67,8 +66,6 @@ def prepare(task: Seq2Seq, resumed: Mapping[str, Any] | None) -> Setup:
     notes = [*data.notes, *notes, *more]
     if not len(train) or not len(val):
         raise DataError(f"cannot train on {data.source!r}", f"no image can be read: {notes[-1]}")
-    batches = bucket_by_length(train.lengths, config.step_batch, seed=config.seed, epoch=0)
-    config = config.with_epochs(len(batches))
     seed_everything(config.seed)
     if resumed is None:
         description = describe(config, data, source, target, images, train)

@@ -73,6 +73,7 @@ class Seq2Seq(Task):
         self.config = self.config.absolute().filled_in(len(self.data.splits["train"]))
         setup = prepare(self, resumed)
         self.config = setup.config
+        self.config = setup.config = self.config.with_epochs(len(self.order(0)))
         if resumed is None and self.config.sanity_check:
             require_overfit(self)
         return setup
