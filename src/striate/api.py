@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from striate import bundle
+from striate.errors import UsageError, translated_errors
+from striate.files import expanded
 from striate.kernels import preload
 from striate.progress import SILENT, Progress
 from striate.tasks import entry
@@ -114,6 +116,7 @@ else:
 
 
 @_with_options(ClassificationConfig, _NamedSeq2Seq)
+@translated_errors()
 def train(data: Any, **options: Any) -> Run[Any]:
     """Train a network, evaluate it on held-out data, and write a report.
 
@@ -142,6 +145,7 @@ def train(data: Any, **options: Any) -> Run[Any]:
         raise
 
 
+@translated_errors()
 def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **changed: Any) -> Run[Any]:
     """Resume a run that was stopped or killed; on a CPU it ends with the weights of an uninterrupted run.
 
@@ -168,6 +172,7 @@ def train_seq2seq(*data: str | os.PathLike[str], **options: Any) -> Run[TextEval
     return cast("Run[TextEvaluation]", train(data, **{**options, "task": "seq2seq"}))
 
 
+@translated_errors()
 def load(path: str | os.PathLike[str], device: str = "auto") -> Any:
     """Open a bundle for use, on any device; executes no code from the file.
 
@@ -186,6 +191,7 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Any:
     return model
 
 
+@translated_errors()
 def evaluate(model: Any, data: Any = None, **options: Any) -> Any:
     """Evaluate a model on labelled data.
 
@@ -201,11 +207,15 @@ def evaluate(model: Any, data: Any = None, **options: Any) -> Any:
     Raises:
         BundleError, DataError, UsageError: as the task's function.
     """
+    if not isinstance(model, (str, os.PathLike)) and not hasattr(model, "description"):
+        fix = "Give a bundle, a run folder, or what `striate.load` returns"
+        raise UsageError(f"a {type(model).__name__} is no model of Striate", "it has no classes", fix)
     is_path = isinstance(model, (str, os.PathLike))
     task = _task_of(model) if is_path else entry(model.description.task)
     return task.find("evaluate")(model, data, **options)
 
 
+@translated_errors()
 def export(
     model: str | os.PathLike[str], out: str | os.PathLike[str], format: str, samples: tuple[str, ...] = ()
 ) -> Parity:
@@ -264,7 +274,7 @@ def resume_training(
     """
     from striate.training import run
 
-    task = entry(read_config(Path(folder).expanduser())["task"])
+    task = entry(read_config(expanded(folder))["task"])
     return run.resume(task.find("task"), task.find("config"), folder, {**changed, "progress": progress})
 
 

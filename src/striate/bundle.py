@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from striate import strict_json
-from striate.errors import BundleError, StriateWarning, UsageError
-from striate.files import write_atomic
+from striate.errors import BundleError, StriateWarning, UsageError, access_error
+from striate.files import expanded, is_folder, why_missing, write_atomic
 from striate.transforms.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -240,8 +240,8 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
 
 def path_of(place: str | os.PathLike[str]) -> Path:
     """The bundle at a path: the file itself, or `best.safetensors` of a run folder."""
-    path = Path(place)
-    return path / "best.safetensors" if path.is_dir() else path
+    path = expanded(place)
+    return path / "best.safetensors" if is_folder(path) else path
 
 
 @contextlib.contextmanager
@@ -292,9 +292,9 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
             header: dict[str, Any] = json.loads(file.read(length))
             spans = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
     except FileNotFoundError as error:
-        raise BundleError(f"cannot open {str(path)!r}", "no such file", _IMPORT) from error
+        raise BundleError(f"cannot open {str(path)!r}", *why_missing(path, _IMPORT)) from error
     except OSError as error:
-        raise BundleError(f"cannot open {str(path)!r}", error.strerror or str(error), _IMPORT) from error
+        raise access_error(error, f"cannot open {str(path)!r}", _IMPORT, BundleError) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BundleError(f"{str(path)!r} is no bundle", "its header is damaged", _AGAIN) from error
     expected = 8 + length + max((last for _, last in spans), default=0)

@@ -8,12 +8,13 @@ import os
 import random
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from striate.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+
+MAX_SEED = 2**64 - 1  # of torch's generators
 
 
 def choose(name: str = "auto") -> torch.device:
@@ -48,9 +49,12 @@ def choose(name: str = "auto") -> torch.device:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the random generators of Python, NumPy and torch."""
+    """Seed the random generators of Python, NumPy and torch; raises UsageError for an invalid seed."""
+    import numpy as np
     import torch
 
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"seed {seed}", f"it must be from 0 to {MAX_SEED}", "Use a number such as 0")
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

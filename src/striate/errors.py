@@ -6,7 +6,10 @@ A message says what failed, why, and what to do next, in one line. The command l
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 
@@ -62,6 +65,12 @@ class TrainingError(StriateError):
     exit_code = 4
 
 
+class ResourceError(StriateError):
+    """Out of memory, threads or file descriptors."""
+
+    exit_code = 4
+
+
 class StriateWarning(UserWarning):
     """Something that a user of the library should know; the command line prints it in one line."""
 
@@ -85,3 +94,84 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
     why = f"did you mean {' or '.join(near)}?" if near else f"there is no {kind} of that name"
     fix = where or ("" if near else f"Known: {', '.join(names)}")
     return UsageError(f"unknown {kind} {name!r}", why, fix)
+
+
+# What to do about an error of the operating system.
+_FIXES = {
+    errno.EACCES: "Check the permissions of the path and of its parent folders",
+    errno.EPERM: "Check the permissions of the path and of its parent folders",
+    errno.ENOENT: "Check the spelling of the path",
+    errno.ENOTDIR: "A part of the path is a file; check its spelling",
+    errno.EISDIR: "Give a file",
+    errno.ENAMETOOLONG: "Use a shorter path",
+    errno.ELOOP: "Repair the symbolic links, which lead to each other",
+    errno.EROFS: "Choose a folder that can be written to",
+    errno.ENOSPC: "Free some disk space, or choose another folder",
+    errno.EDQUOT: "Free some of your disk quota, or choose another folder",
+    errno.EFBIG: "Raise the limit of the size of files (`ulimit -f`), or choose another folder",
+    errno.EIO: "Check the disk and its connection",
+}
+_TOO_FEW = {
+    errno.EMFILE: ("too many open files", "Raise the limit with `ulimit -n 4096`"),
+    errno.ENFILE: ("too many open files on this machine", "Close other programs"),
+    errno.ENOMEM: ("out of memory", "Close other programs, or use a smaller --batch or fewer --workers"),
+    errno.EAGAIN: ("cannot start another process or thread", "Use fewer --workers, or raise `ulimit -u`"),
+}
+_NO_MEMORY = ("out of memory", "allocate memory", "bad_alloc", "failed to map segment", "unable to allocate")
+
+
+def access_error(
+    error: OSError, what: str = "", fix: str = "", kind: type[DataError] = DataError
+) -> StriateError:
+    """The error for a file or folder that the operating system refuses.
+
+    Args:
+        error: of the operating system.
+        what: what failed; by default the access to the path that `error` names.
+        fix: what to do, unless the reason says that.
+        kind: class of the error if it concerns this path rather than the limits of the process.
+    """
+    if error.errno in _TOO_FEW:
+        why, fix = _TOO_FEW[error.errno]
+        return ResourceError(what or "cannot go on", why, fix)
+    path = error.filename2 or error.filename
+    named = (
+        f"cannot access {os.fsdecode(path)!r}" if isinstance(path, (str, bytes)) else "cannot read or write"
+    )
+    why = error.strerror or " ".join(str(error).split())
+    return kind(what or named, f"{why[:1].lower()}{why[1:]}", _FIXES.get(error.errno or 0, fix))
+
+
+def environment_error(error: BaseException) -> StriateError | None:
+    """The StriateError for an exception that the machine causes (files, memory, threads), else None."""
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, BrokenPipeError):
+        return access_error(error)
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or (
+        isinstance(error, (RuntimeError, ImportError)) and any(words in text.lower() for words in _NO_MEMORY)
+    ):
+        why, fix = _TOO_FEW[errno.ENOMEM]
+        return ResourceError(why, text[:200], fix)
+    if isinstance(error, RuntimeError) and "can't start new thread" in text:
+        return ResourceError("cannot go on", *_TOO_FEW[errno.EAGAIN])
+    if isinstance(error, ImportError) and os.strerror(errno.EMFILE) in text:
+        return ResourceError("cannot go on", *_TOO_FEW[errno.EMFILE])
+    if isinstance(error, RuntimeError) and text.startswith("Symlink loop from"):  # by pathlib before 3.13
+        return DataError("cannot access a path", text, _FIXES[errno.ELOOP])
+    if isinstance(error, ValueError) and "embedded null" in text:
+        return DataError("cannot open a path", "it contains a zero byte", "Check the spelling of the path")
+    return None
+
+
+@contextlib.contextmanager
+def translated_errors() -> Iterator[None]:
+    """A context, or a decorator, in which exceptions that the machine causes become StriateErrors."""
+    try:
+        yield
+    except StriateError:
+        raise
+    except Exception as error:
+        translated = environment_error(error)
+        if translated is None:
+            raise
+        raise translated from error

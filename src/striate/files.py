@@ -1,15 +1,74 @@
-"""Atomic writes: readers see the old file or the new one, never a part."""
+"""Paths that users give, and atomic writes: readers see the old file or the new one, never a part."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 
-from striate.errors import WriteError
+from striate.errors import WriteError, access_error
+
+_LONGEST = 60  # letters of a file's name in the name of its temporary file; 255 bytes are the limit
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with `~` replaced by the home folder, if that is known."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises an error if it is not
+
+
+def probe(path: str | os.PathLike[str]) -> os.stat_result | None:
+    """State of a file or folder; None if there is none.
+
+    Raises:
+        DataError: it cannot be reached: no permission, too long a name, a loop of symbolic links.
+    """
+    try:
+        return os.stat(path)  # noqa: PTH116 - a str or a Path
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise access_error(error, f"cannot open {os.fspath(path)!r}") from error
+    except ValueError:  # a zero byte, or letters that the system's encoding lacks
+        return None
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a folder at a path; raises DataError as `probe`."""
+    status = probe(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def why_missing(path: str | os.PathLike[str], fix: str, names: Iterable[str] = ()) -> tuple[str, str]:
+    """Why there is no file or folder at a path, and what to do next.
+
+    Args:
+        path: as the user wrote it.
+        fix: what to do if the path itself says nothing.
+        names: valid names that are no paths.
+    """
+    text = os.fspath(path)
+    if re.match(r"[a-z][a-z0-9+-]+:/*[^/\\]", text, re.IGNORECASE) and not Path(text).parent.is_dir():
+        if text.lower().startswith(("http:", "https:", "ftp:")):
+            text = re.sub(r":/+", "://", text, count=1)  # a Path has lost a slash
+            return "it is a web address, and Striate reads files", f"Download it first: curl -LO '{text}'"
+        return "it is an address, and Striate reads files", "Download it first, and give the path of the file"
+    if "\\" in text:
+        folder = re.sub(r"^([A-Za-z]):", lambda drive: f"/mnt/{drive[1].lower()}", text.replace("\\", "/"))
+        fix = f"Write {folder!r}" if os.path.exists(folder) else fix  # noqa: PTH110 - raises no error
+        return "no such file or folder; here `/` separates folders, not a backslash", fix
+    parent = Path(text).parent
+    if not os.path.isdir(expanded(parent)):  # noqa: PTH112 - raises no error
+        return f"there is no folder {str(parent)!r}", fix
+    with contextlib.suppress(OSError):
+        names = [*os.listdir(expanded(parent)), *names]  # noqa: PTH208 - names alone
+    near = get_close_matches(Path(text).name, names, n=1)
+    return f"no such file or folder{f'; did you mean {near[0]!r}?' if near else ''}", fix
 
 
 def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
@@ -22,7 +81,7 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> N
     Raises:
         WriteError: no space or no permission; an existing file is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name[:_LONGEST]}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -36,10 +95,8 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> N
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise WriteError(
-            f"cannot write {str(path)!r}", error.strerror or str(error),
-            "Free some disk space, or choose another --out",
-        ) from error  # fmt: skip
+        what, fix = f"cannot write {str(path)!r}", "Free some disk space, or choose another --out"
+        raise access_error(error, what, fix, WriteError) from error
 
 
 def remove_partial_files(folder: Path) -> None:
@@ -56,14 +113,16 @@ def new_folder(folder: Path) -> Iterator[Path]:
         WriteError: the folder exists, or cannot be written.
     """
     what = f"cannot write {str(folder)!r}"
-    if folder.exists():
+    if probe(folder) is not None:
         raise WriteError(what, "it exists", "Remove it or choose another folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        with tempfile.TemporaryDirectory(
+            dir=folder.parent, prefix=f".{folder.name[:_LONGEST]}."
+        ) as temporary:
             complete = Path(temporary) / folder.name
             complete.mkdir()
             yield complete
             shutil.move(complete, folder)
     except OSError as error:
-        raise WriteError(what, error.strerror or str(error), "Choose another folder") from error
+        raise access_error(error, what, "Choose another folder", WriteError) from error

@@ -92,7 +92,7 @@ def test_the_page_is_whole_and_names_are_no_markup(data, capfd):
     ("argv", "code", "says"),
     [
         (["check"], 2, "argument 'DATA'"),
-        (["check", "absent"], 3, "no such folder or file"),
+        (["check", "absent"], 3, "no such file or folder"),
         (["check", "data", "--out", "data/red/000.png/x.html"], 3, "cannot write"),
     ],
 )

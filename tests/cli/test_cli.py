@@ -98,7 +98,7 @@ MISTAKES = [
     (["train", "{colors}", "--epoch", "3"], 2, "--epochs"),
     (["train", "{colors}", "--device", "gpux"], 2, "unknown device 'gpux'"),
     (["train", "{colors}", "--weights", "imagenett"], 2, "cannot start from 'imagenett': no such file"),
-    (["train", "{tmp}/absent"], 3, "no such folder or file"),
+    (["train", "{tmp}/absent"], 3, "no such file or folder"),
     (["train", "{tmp}/single"], 3, "it has one class, 'only'"),
     (["train", "{tmp}/single/only"], 3, "6 images but no class folders"),
     (["train", "{colors}", "--out", "{tmp}/file.txt"], 3, "cannot write to"),

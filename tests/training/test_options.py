@@ -162,7 +162,8 @@ def test_numbers_are_accepted_inside_the_declared_range_and_refused_outside(kind
         assert value == inside or (value is None and inside == 0 and kind is Seq2SeqConfig)
     outside = numbers(-(10**6), low - 1 if whole else low, whole, open_high=declared.above is None)
     if high is not None:
-        above = numbers(high, 10**6, whole, open_low=declared.maximum is not None)
+        low_end = high + 1 if whole else high
+        above = numbers(low_end, 10 * high + 10**6, whole, open_low=declared.maximum is not None)
         outside = st.one_of(outside, above)
     if not whole:
         outside = st.one_of(outside, st.just(float("nan")))

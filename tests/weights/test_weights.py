@@ -244,7 +244,7 @@ def test_sources_of_another_architecture(tmp_path):
     with pytest.raises(UsageError, match="no ImageNet weights for lenet"):
         weights.open_weights("imagenet", "lenet")
     with pytest.raises(
-        UsageError, match=r"cannot start from 'imagenett': no such file; did you mean imagenet\?"
+        UsageError, match=r"cannot start from 'imagenett': no such file or folder; did you mean 'imagenet'\?"
     ):
         weights.open_weights("imagenett", "lenet")
     with pytest.raises(UsageError, match="unknown model 'lenett'"):

@@ -20,11 +20,13 @@ from typing import Any
 import typer
 
 from striate import strict_json
+from striate.cli import streams
 from striate.errors import (
     INTERNAL_EXIT_CODE,
     INTERRUPTED_EXIT_CODE,
     StriateError,
     StriateWarning,
+    translated_errors,
     unknown_name,
 )
 from striate.kernels import preload
@@ -85,7 +87,7 @@ def run(argv: Sequence[str]) -> int:
     if the environment variable STRIATE_DEBUG is set. With `--json` the error is also the one JSON object on
     standard output.
     """
-    _repair_streams()
+    streams.repair()
     # OpenMP threads wait by spinning, which slows down a busy machine. Spinning briefly is as fast on a quiet
     # one (docs/kernels.md). OpenMP reads this when torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -98,7 +100,9 @@ def run(argv: Sequence[str]) -> int:
         argv = _current_names(argv)
         if argv[0] in _NEED_TORCH and "--help" not in argv:
             preload.load_libraries()
-        code = _app(argv)(list(argv), prog_name="striate", standalone_mode=False)
+        with translated_errors():
+            code = _app(argv)(list(argv), prog_name="striate", standalone_mode=False)
+            streams.flush()
         return code if isinstance(code, int) else 0
     except StriateError as error:
         return _print_error(str(error), error.exit_code, argv, error.what, error.why, error.fix)
@@ -114,9 +118,7 @@ def run(argv: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _print_error("interrupted", INTERRUPTED_EXIT_CODE, argv)
     except BrokenPipeError:  # the program that reads the output has ended, such as `head`
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())  # either may be the pipe, and both are flushed at exit
-        os.dup2(null, sys.stderr.fileno())
+        streams.discard()
         return 141
     except Exception as error:
         if os.environ.get("STRIATE_DEBUG"):
@@ -134,15 +136,6 @@ def _show_warning(show: Callable[..., None], message: Warning, kind: type[Warnin
         print(f"warning: {message}", file=sys.stderr)
     else:
         show(message, kind, *where)
-
-
-def _repair_streams() -> None:
-    """Replace closed streams (`2>&-`), and print file names of any bytes unchanged."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - open until the process ends
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 def _current_names(argv: Sequence[str]) -> list[str]:
@@ -175,12 +168,14 @@ def _print_error(
     message: str, code: int, argv: Sequence[str], what: str = "", why: str = "", fix: str = ""
 ) -> int:
     """Print an error on standard error, and with `--json` on standard output too; returns its exit code."""
-    with suppress(OSError):  # the reader may be gone
+    with suppress(OSError, MemoryError):  # the reader may be gone
         print(f"striate: {message}", file=sys.stderr)
     if "--json" in argv and os.environ.get("RANK", "0") == "0":  # of several processes one prints
         error = {"message": message, "what": what or message, "why": why, "fix": fix, "exit_code": code}
-        with suppress(OSError):
+        with suppress(OSError, MemoryError):
             print(strict_json.dumps({"error": error}, indent=2, ascii_only=True), flush=True)
+    with suppress(OSError, StriateError):
+        streams.flush()
     return code
 
 

@@ -60,7 +60,12 @@ def watching() -> Iterator[Progress]:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object, the only thing on standard output."""
-    print(strict_json.dumps(value, indent=2))
+    text = strict_json.dumps(value, indent=2)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # letters outside the encoding of standard output
+        text = strict_json.dumps(value, indent=2, ascii_only=True)
+    print(text)
 
 
 def no_answer(error: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -35,13 +34,14 @@ def resume_run(run: str, options: dict[str, Any], as_json: bool) -> int:
     from striate import api
     from striate.cli.console import print_json
     from striate.cli.running import run_and_print
+    from striate.files import expanded, probe
     from striate.training import checkpoint
     from striate.training.config_file import read_config
 
-    folder = Path(run).expanduser()
+    folder = expanded(run)
     read_config(folder)  # refuses what is not a run
     values = checkpoint.finished(folder)
-    if values is not None and (folder / "report.html").exists():
+    if values is not None and probe(folder / "report.html") is not None:
         best = next(row for row in values["rows"] if row["epoch"] == values["best_epoch"])
         metrics = {name: v for name, v in best.items() if name.startswith("val_") and v is not None}
         if as_json:

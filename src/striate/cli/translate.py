@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -112,10 +111,11 @@ def _sources(file: str | None, columns: str | None, translator: Translator) -> I
     from striate.data.text.columns import ColumnSelection
     from striate.data.text.reader import lines_of, read_lines
     from striate.data.text.tables import read_sources
+    from striate.files import expanded
 
     if file is None:
         return lines_of(sys.stdin.buffer, "standard input")
-    path = Path(file).expanduser()
+    path = expanded(file)
     if translator.reads_images:
         return read_lines(path)
     trained = ColumnSelection.of_training(translator.description.text)

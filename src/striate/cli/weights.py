@@ -63,7 +63,7 @@ def import_(
     out: Annotated[str | None, _option("Output file.", "next to the input file")] = None,
     mean: Annotated[str | None, _option("Mean, such as 0.485,0.456,0.406, or one number.")] = None,
     std: Annotated[str | None, _option("Standard deviation, such as 0.229,0.224,0.225.")] = None,
-    imgsz: Annotated[int | None, _option("Side of the input in pixels.", min=1)] = None,
+    imgsz: Annotated[int | None, _option("Side of the input in pixels.", min=1, max=8192)] = None,
     part: Annotated[str | None, _option("Key of a nested state dict, such as model_ema.")] = None,
     as_json: Json = False,
 ) -> None:

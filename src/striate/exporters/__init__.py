@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.errors import UsageError, unknown_name
+from striate.files import probe
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,28 @@ FORMATS: dict[str, Format] = {
 }
 
 
+# Suffixes of formats that are not in the table -> the format, and what to do.
+_TORCH_ONNX = (
+    "For an image classifier: `import striate, torch; m = striate.load(MODEL, 'cpu'); torch.onnx.export("
+    "m.network, torch.zeros(1, m.preprocess.channels, *m.preprocess.size), {out!r})`"
+)
+_NAME_PTH = "Name it .pth, or convert the .pth with the tools of that format"
+_OTHER_SUFFIXES = {
+    ".onnx": ("ONNX", _TORCH_ONNX),
+    ".safetensors": ("safetensors", "A bundle is a .safetensors file already: copy it"),
+    **{
+        suffix: (kind, _NAME_PTH)
+        for kind, suffixes in {
+            "TorchScript": (".torchscript", ".ptl"), "TensorFlow": (".pb", ".tflite", ".tfl"),
+            "Keras": (".h5", ".hdf5", ".keras"), "Core ML": (".mlmodel", ".mlpackage"), "GGUF": (".gguf",),
+            "TensorRT": (".engine", ".plan", ".trt"), "OpenVINO": (".xml",), "NumPy": (".npz", ".npy"),
+            "JSON": (".json",), "an archive": (".zip", ".tar", ".gz", ".tgz"),
+        }.items()
+        for suffix in suffixes
+    },
+}  # fmt: skip
+
+
 def formats_for(task: str) -> list[str]:
     """The formats that can hold a model of a task; the first one is the default."""
     return [name for name, row in FORMATS.items() if not row.tasks or task in row.tasks]
@@ -86,6 +109,9 @@ def export(model: Any, out: Path, format: str, samples: Sequence[str] = ()) -> P
         raise UsageError(
             f"a {task} model as {format}", "the format cannot hold it", f"Use {', '.join(formats)}"
         )
+    if out.suffix.lower() in _OTHER_SUFFIXES and probe(out) is None:
+        kind, fix = _OTHER_SUFFIXES[out.suffix.lower()]
+        raise UsageError(f"cannot write {str(out)!r}", f"{format} is not {kind}", fix.format(out=str(out)))
     module, name = FORMATS[format].target.split(":")
     parity: Parity = getattr(importlib.import_module(module), name)(model, out, samples)
     return parity

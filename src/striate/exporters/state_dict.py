@@ -11,7 +11,7 @@ import torch
 
 from striate.errors import WriteError
 from striate.exporters import Parity
-from striate.files import write_atomic
+from striate.files import probe, write_atomic
 
 
 def export(model: Any, out: Path, samples: Sequence[str] = ()) -> Parity:
@@ -20,7 +20,7 @@ def export(model: Any, out: Path, samples: Sequence[str] = ()) -> Parity:
     Raises:
         WriteError: `out` exists or cannot be written.
     """
-    if out.exists():
+    if probe(out) is not None:
         raise WriteError(f"cannot write {str(out)!r}", "it exists", "Remove it or choose another path")
     # Tensors can share one block of memory, which torch.save would write whole for each of them.
     weights = {name: tensor.detach().cpu().clone() for name, tensor in model.network.state_dict().items()}

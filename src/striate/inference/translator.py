@@ -33,6 +33,7 @@ from striate.transforms.decode import ImageSource, Uint8Array
 
 Source = str | ImageSource
 _ONE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)  # and file objects
+_MAX_ALPHA = 10  # scores of the longest texts still differ and do not overflow
 _TOKENS = 4096  # of a batch, padding with it
 TASK = "seq2seq"
 
@@ -159,6 +160,9 @@ class Translator:
                 f"beams are from 1 to {len(self.target) - 1}, answers no more than beams",
                 "Raise --beam or lower --n-best",
             )
+        if not abs(alpha) <= _MAX_ALPHA:
+            why = f"the exponent of the length penalty must be from -{_MAX_ALPHA} to {_MAX_ALPHA}"
+            raise UsageError(f"--alpha {alpha:g}", why, "Leave it out for 0.6")
         if isinstance(sources, _ONE) or hasattr(sources, "read"):
             sources = [cast(Source, sources)]
         started, written = time.perf_counter(), 0

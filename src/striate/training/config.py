@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from striate.device import MAX_SEED
 from striate.errors import UsageError
 from striate.progress import SILENT, Progress
 from striate.training.options import Options, current_names, option, seconds_of
@@ -21,6 +22,7 @@ from striate.training.options import Options, current_names, option, seconds_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+MAX_SIDE = 8192  # pixels of a network's input: more than this is a slip of the finger
 SCHEDULES = ("cosine", "step", "constant", "inverse-sqrt", "noam")
 DECAYS = {"adamw": 0.01, "sgd": 1e-4, "rmsprop": 1e-5}  # optimizers, and their default weight decay
 
@@ -164,7 +166,9 @@ class RunOptions(Options):
 
     PANEL: ClassVar[str] = "Run"
 
-    seed: int = option(0, "Random seed for initial weights, order, augmentation and splits", minimum=0)
+    seed: int = option(
+        0, "Random seed for initial weights, order, augmentation and splits", minimum=0, maximum=MAX_SEED
+    )
     device: str = option("auto", "Device: auto, cpu, cuda, cuda:1 or mps")
     save_every: int = option(
         0, "Steps between checkpoints; 0 for once a minute and after each epoch", minimum=0

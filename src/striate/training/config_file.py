@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from striate.errors import UsageError
+from striate.errors import UsageError, access_error
 from striate.training.config import RunConfig
 from striate.training.options import current_names
 
@@ -33,10 +33,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         found = values.get("format", 1)
         newer = found > FORMAT
         values = current_config({name: value for name, value in values.items() if name != "format"}, found)
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(
             f"cannot resume {str(folder)!r}", f"it has no {path.name}, so it is not a run", "Give runs/NAME"
         ) from error
+    except OSError as error:
+        raise access_error(error, f"cannot open {str(path)!r}") from error
     except (TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"cannot resume {str(folder)!r}", f"{path} is damaged: {error}") from error
     if newer:

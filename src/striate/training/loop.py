@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from striate.device import seed_step
-from striate.errors import TrainingError
+from striate.errors import TrainingError, UsageError
 from striate.training.config import RunConfig
 from striate.training.precise_batchnorm import reestimate
 from striate.training.schedule import Indices, Schedule, split_evenly
@@ -184,6 +184,14 @@ def forward_backward(
         if not _is_out_of_memory(error):
             raise
         return None
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UsageError(
+            "cannot train on one image at a time",
+            "its last feature maps have 1x1 pixels, and BatchNorm needs two values for each channel",
+            "Use a larger --batch, fewer --micro-batches, or a larger --imgsz",
+        ) from error
     return sums
 
 

@@ -6,6 +6,7 @@ declarations. Nothing here imports torch or NumPy, because `--help` must not.
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import functools
 import importlib
@@ -13,7 +14,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -65,7 +66,7 @@ class Option:
     def range(self) -> str:
         """The valid range in words; empty without limits."""
         if self.minimum is not None and self.maximum is not None:
-            return f"from {self.minimum:g} to {self.maximum:g}"
+            return f"from {self.minimum:g} to {self.maximum:{',' if self.maximum > 1e6 else 'g'}}"
         low = f"at least {self.minimum:g}" if self.minimum is not None else ""
         low = f"above {self.above:g}" if self.above is not None else low
         high = f"at most {self.maximum:g}" if self.maximum is not None else ""
@@ -145,7 +146,10 @@ def check(name: str, value: Any, declared: Option, hint: Any) -> None:
     kinds = kinds_of(hint)
     if value is None and type(None) in kinds:
         return
-    if declared.known and not callable(value):
+    if declared.known and not (callable(value) and _takes_functions(kinds)):
+        if not isinstance(value, str) and str in kinds:
+            why, fix = "it must be a name", f"Give one of {', '.join(declared.known[:3])}, ..."
+            raise UsageError(f"{name}=<{type(value).__name__}>", why, fix)
         if value not in declared.known:
             raise unknown_name(f"value for {flag(name)}", str(value), declared.known)
         return
@@ -162,6 +166,10 @@ def check(name: str, value: Any, declared: Option, hint: Any) -> None:
     else:
         return
     raise UsageError(f"{flag(name)} {value}", f"it must be {needed}", "Leave it out for the default")
+
+
+def _takes_functions(kinds: Container[Any]) -> bool:
+    return collections.abc.Callable in kinds
 
 
 def kinds_of(hint: Any) -> tuple[type, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from striate.csv_file import csv_line
 from striate.errors import UsageError, WriteError
-from striate.files import write_atomic
+from striate.files import expanded, write_atomic
 from striate.training import checkpoint, ema
 from striate.training.checkpointer import Checkpointer, locked
 from striate.training.distributed import init_distributed
@@ -74,7 +74,7 @@ def resume(
         TrainingError, TrainingInterrupted: as `train`.
     """
     with init_distributed(changed.get("device") or "auto") as distributed:
-        resumed = open_run(Path(folder).expanduser(), config_kind, changed, distributed)
+        resumed = open_run(expanded(folder), config_kind, changed, distributed)
         with resumed.config.open_data() as data:
             return _train(*set_up(kind, resumed.config, data, distributed, resumed))
 

@@ -20,8 +20,8 @@ from torch import nn
 from striate import bundle
 from striate.bundle import Description
 from striate.csv_file import write_csv
-from striate.errors import DataError
-from striate.files import write_atomic
+from striate.errors import DataError, access_error
+from striate.files import expanded, write_atomic
 from striate.training.config_file import FORMAT, NAME, config_text
 
 
@@ -93,14 +93,13 @@ class TrainingRun:
 
 def writable(out: str) -> Path:
     """The parent folder of runs, created if need be; raises DataError if it cannot be written to."""
-    folder = Path(out).expanduser()
+    folder = expanded(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise DataError(f"cannot write to {out!r}", "it is a file", "Choose another --out") from error
     except OSError as error:
-        why = error.strerror or str(error)
-        raise DataError(f"cannot write to {out!r}", why, "Choose another --out") from error
+        raise access_error(error, f"cannot write to {out!r}", "Choose another --out") from error
     if not os.access(folder, os.W_OK):
         raise DataError(f"cannot write to {out!r}", "no permission", "Choose another --out")
     return folder
@@ -114,6 +113,8 @@ def create(out: Path, name: str) -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise access_error(error, f"cannot create {str(folder)!r}", "Choose --name or --out") from error
         return folder
     raise DataError(
         f"cannot create a folder for run {name!r}", f"{out} has 9,999 of that name", "Choose --name"

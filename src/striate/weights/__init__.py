@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from striate import bundle, models
 from striate.bundle import Description
-from striate.errors import UsageError, unknown_name
+from striate.errors import UsageError
+from striate.files import expanded, probe, why_missing
 from striate.progress import SILENT, Progress
 from striate.weights.catalog import CATALOG, default, find
 
@@ -32,7 +33,8 @@ def open_weights(
 
     Returns:
         The description (`provenance["notes"]` lists the assumptions), and the tensors on the CPU, with the
-        keys of the network that `description.arguments` builds.
+        keys of the network that `description.arguments` builds. A foreign file may have no classifier; then
+        there are no classes either.
 
     Raises:
         UsageError: no such file or name, or the weights of another network.
@@ -48,21 +50,17 @@ def open_weights(
 
         return read_foreign(get(entry, progress), entry.architecture)
     path = bundle.path_of(source)
-    if not path.exists():
+    if probe(path) is None:
         names = [name for name, weights in CATALOG.items() if weights.architecture == architecture]
-        near = unknown_name("weights", source, ["imagenet", *names]).why
-        raise UsageError(
-            f"cannot start from {source!r}",
-            f"no such file; {near}" if near.startswith("did you") else "no such file",
-            "Give imagenet, a name of `striate weights list`, a bundle, or a .pth file",
-        )
+        fix = "Give imagenet, a name of `striate weights list`, a bundle, or a .pth file"
+        raise UsageError(f"cannot start from {source!r}", *why_missing(path, fix, ["imagenet", *names]))
     if bundle.is_bundle(path):
         description, state = bundle.read(path)
         _require(architecture, description.architecture, source)
         return description, state
     from striate.weights.foreign import read_foreign
 
-    description, state = read_foreign(path, architecture)
+    description, state = read_foreign(path, architecture, features=True)
     for note in description.provenance["notes"]:
         progress.info(f"{path.name}: {note}")
     return description, state
@@ -99,15 +97,16 @@ def import_weights(
         BundleError: a damaged file, a pickled module, or weights of no network of Striate.
         DataError: the bundle cannot be written.
     """
-    path = Path(file)
+    path = expanded(file)
     if model is not None:
         models.describe(model)
     if bundle.is_bundle(path):
         raise UsageError(f"{str(path)!r} is a bundle already", "it needs no import", "Use it directly")
-    target = Path(out) if out is not None else path.with_suffix(".safetensors")
-    if target.exists() and path.exists() and target.samefile(path):
+    target = expanded(out) if out is not None else path.with_suffix(".safetensors")
+    before = probe(target)
+    if before is not None and probe(path) is not None and target.samefile(path):
         raise UsageError(f"cannot import {str(path)!r} onto itself", "the file would be lost", "Give --out")
-    if out is None and target.exists():
+    if out is None and before is not None:
         raise UsageError(
             f"{str(target)!r} exists already", "an import overwrites only what --out names", "Give --out"
         )

@@ -10,7 +10,7 @@ import os
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from striate.errors import BundleError, UsageError
+from striate.errors import BundleError, UsageError, access_error
+from striate.files import why_missing
+from striate.weights import file_kinds
 
-_PARTS = ("state_dict", "model", "model_ema", "state_dict_ema")  # usual keys of nested weights
+# Usual keys of nested weights, the network itself before averages of it.
+_PARTS = (
+    "state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "student", "module",
+    "model_ema", "state_dict_ema", "ema", "ema_state_dict", "ema_model", "teacher",
+)  # fmt: skip
+_DEPTH = 3  # of nested weights
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 _PROFILER = ("total_ops", "total_params")  # added by a widely used counter of operations
 # Training scripts also save their options, and the best accuracy as a NumPy number.
@@ -36,6 +43,8 @@ _HARMLESS: list[Any] = [
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
 ]
+_GIVE = "Give a .pth or .safetensors file"
+_MAX_IGNORED = 100  # kinds of objects in a pickle
 _COPY = "Copy or download it again"
 
 
@@ -52,12 +61,26 @@ class Checkpoint:
     notes: tuple[str, ...]
 
 
+class _Ignored:
+    """Stands for an object in a pickle that is neither a tensor nor a plain value; none of its code runs."""
+
+    def __new__(cls, *arguments: Any, **named: Any) -> _Ignored:
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 def read(path: str | os.PathLike[str], part: str | None = None) -> Checkpoint:
     """Read the weights of a `.pth` or `.safetensors` file.
 
     Args:
         path: the file; its first bytes decide the format, not its name.
-        part: key of the weights in a nested file, such as `model_ema`; by default the first usual key.
+        part: key of the weights in a nested file, such as `model_ema`, or what the names of a network's
+            tensors start with, such as `encoder_q`; by default the first usual key.
 
     Raises:
         BundleError: the file is missing, truncated, damaged, a pickled module, or has no weights.
@@ -66,22 +89,30 @@ def read(path: str | os.PathLike[str], part: str | None = None) -> Checkpoint:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            start = file.read(64)
+            start = file.read(512)
+    except IsADirectoryError as error:
+        raise file_kinds.refuse_folder(path) from error
+    except FileNotFoundError as error:
+        raise BundleError(f"cannot open {str(path)!r}", *why_missing(path, _GIVE)) from error
     except OSError as error:
-        why = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-        raise BundleError(f"cannot open {str(path)!r}", why, "Give a .pth or .safetensors file") from error
+        raise access_error(error, f"cannot open {str(path)!r}", _GIVE, BundleError) from error
+    if (refused := file_kinds.refuse(path, start)) is not None:
+        raise refused
+    ignored: list[str] = []
     if start[8:9] == b"{":
         content: Any = _safetensors(path)
     elif start.startswith(b"PK\x03\x04"):
-        content = _zip(path)
+        content, ignored = _zip(path)
     elif start.startswith(b"\x80"):
-        content = _unpickled(path)
+        content, ignored = _unpickled(path)
     else:
         seen = ascii(start[:24].decode("latin-1")) if start else "nothing: it is empty"
         raise BundleError(f"{str(path)!r} is no checkpoint", f"it starts with {seen}", _COPY)
-    where, found, notes = _weights(path, content, part)
+    where, found, notes = _weights(path, content, part, ignored)
     if where:
         notes = [f"weights taken from {where!r}", *notes]
+    if ignored:
+        notes.append(f"ignored objects that are no weights: {', '.join(ignored[:5])}")
     return _cleaned(path, found, notes)
 
 
@@ -93,7 +124,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         raise BundleError(f"cannot read {str(path)!r}", why, _COPY) from error
 
 
-def _zip(path: Path) -> Any:
+def _zip(path: Path) -> tuple[Any, list[str]]:
     """Read a zip archive, which is torch's current format, after checking its contents."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -110,35 +141,48 @@ def _zip(path: Path) -> Any:
             "it contains code, which Striate does not execute",
             f"If you trust it, extract the weights: {_way_out(path, 'torch.jit.load({})')}",
         )
-    if "data.pkl" not in names:
-        raise BundleError(
-            f"{str(path)!r} is no checkpoint", "it is a zip archive without a checkpoint", "Unpack it"
-        )
     return _unpickled(path)
 
 
-def _unpickled(path: Path) -> Any:
+def _unpickled(path: Path) -> tuple[Any, list[str]]:
     """Load a pickle with torch, without executing code, and explain its errors."""
-    try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises any kind of error for damaged files
-        message = " ".join(str(error).split())
-        unsafe = re.search(r"GLOBAL ([\w.]+)", message)
-        if unsafe:
-            raise BundleError(
-                f"{str(path)!r} is refused",
-                f"it is a pickle of Python objects ({unsafe[1]}), and opening such a file executes code",
-                "If you trust it and have the code that wrote it, save the weights alone: "
-                + _way_out(path, "torch.load({}, weights_only=False)"),
-            ) from error
-        if "legacy .tar format" in message:
-            why, fix = "its format is older than 2017", "Save it again with a newer torch"
-        elif isinstance(error, (EOFError, IndexError, struct.error)) or "unexpected EOF" in message:
-            why, fix = f"it is truncated after {path.stat().st_size:,} bytes", _COPY
-        else:
-            why, fix = f"it is damaged or no checkpoint ({message[:200] or type(error).__name__})", _COPY
-        raise BundleError(f"cannot read {str(path)!r}", why, fix) from error
+    ignored: dict[str, type[_Ignored]] = {}
+    while True:
+        stand_ins = [(kind, name) for name, kind in ignored.items()]
+        try:
+            with torch.serialization.safe_globals([*_HARMLESS, *stand_ins]):
+                return torch.load(path, map_location="cpu", weights_only=True), list(ignored)
+        except Exception as error:  # torch raises any kind of error for damaged files
+            message = " ".join(str(error).split())
+            unsafe = re.search(r"Unsupported global: GLOBAL ([\w.]+)", message)
+            if unsafe is None or unsafe[1] in ignored or len(ignored) == _MAX_IGNORED:
+                raise _unreadable(path, message, error, list(ignored)) from error
+            ignored[unsafe[1]] = type(unsafe[1], (_Ignored,), {})
+
+
+def _unreadable(path: Path, message: str, error: Exception, ignored: list[str]) -> BundleError:
+    """The error for a pickle that torch does not load."""
+    if unsafe := re.search(r"GLOBAL ([\w.]+)", message):
+        return _pickled_objects(path, [*ignored, unsafe[1]])
+    if ignored:
+        return _pickled_objects(path, ignored)
+    if "legacy .tar format" in message:
+        why, fix = "its format is older than 2017", "Save it again with a newer torch"
+    elif isinstance(error, (EOFError, IndexError, struct.error)) or "unexpected EOF" in message:
+        why, fix = f"it is truncated after {path.stat().st_size:,} bytes", _COPY
+    else:
+        why, fix = f"it is damaged or no checkpoint ({message[:200] or type(error).__name__})", _COPY
+    return BundleError(f"cannot read {str(path)!r}", why, fix)
+
+
+def _pickled_objects(path: Path, kinds: list[str], key: str = "") -> BundleError:
+    """The error for objects whose weights cannot be had without their code."""
+    return BundleError(
+        f"{str(path)!r} is refused",
+        f"it is a pickle of Python objects ({kinds[0]}), and opening such a file executes code",
+        "If you trust it and have the code that wrote it, save the weights alone: "
+        + _way_out(path, f"torch.load({{}}, weights_only=False){key}"),
+    )
 
 
 def _way_out(path: Path, load: str) -> str:
@@ -146,29 +190,62 @@ def _way_out(path: Path, load: str) -> str:
     return f"`import torch; torch.save({load.format(repr(path.name))}.state_dict(), 'weights.pth')`"
 
 
-def _weights(path: Path, content: Any, part: str | None) -> tuple[str, Mapping[str, Any], list[str]]:
+def _weights(
+    path: Path, content: Any, part: str | None, ignored: list[str]
+) -> tuple[str, Mapping[str, Any], list[str]]:
     """Find the weights in a file's content. Returns their key, the tensors, and notes."""
+    if isinstance(content, _Ignored):
+        raise _pickled_objects(path, ignored)
     if not isinstance(content, Mapping):
         kind = type(content).__name__
         raise BundleError(
             f"{str(path)!r} has no weights", f"it holds a {kind}, not a dict", "Save a state_dict"
         )
-    parts = {name: value for name, value in content.items() if _is_state(value)}
+    parts = dict(_nested(content))
     if part is not None:
-        if part not in parts:
-            has = f"it has {', '.join(map(str, parts))}" if parts else "it is not nested"
-            raise UsageError(f"no weights under {part!r} in {str(path)!r}", has)
-        return part, parts[part], []
+        if part in parts:
+            return part, parts[part], []
+        return _with_prefix(path, content, parts, part)
     if _is_state(content):
         return "", content, []
-    for name in _PARTS:
-        if name in parts:
-            others = [str(other) for other in parts if other != name]
-            note = f"the file also has weights under {', '.join(others)} (--part selects them)"
-            return name, parts[name], [note] if others else []
-    has = ", ".join(map(str, list(content)[:8]))
-    fix = "Name their key with --part" if parts else "Give a file with a state_dict"
-    raise BundleError(f"no weights found in {str(path)!r}", f"it holds {has or 'nothing'}", fix)
+    usual = [name for name in _PARTS if name in parts]
+    if not usual and len(parts) > 1:
+        fix = f"Choose one with --part: {', '.join(parts)}"
+        raise BundleError(f"no weights found in {str(path)!r}", "it has several under unusual keys", fix)
+    for name in (*usual, *parts):
+        others = [other for other in parts if other != name]
+        note = f"the file also has weights under {', '.join(others)} (--part selects them)"
+        return name, parts[name], [note] if others else []
+    if objects := [name for name, value in content.items() if isinstance(value, _Ignored)]:
+        names = [name for name in (*_PARTS, *objects) if name in objects]
+        raise _pickled_objects(path, [type(content[names[0]]).__name__], f"[{names[0]!r}]")
+    has = ", ".join(map(str, list(content)[:8])) or "nothing"
+    raise BundleError(
+        f"no weights found in {str(path)!r}", f"it holds {has}", "Give a file with a state_dict"
+    )
+
+
+def _nested(content: Mapping[Any, Any], above: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Any]]:
+    """The state dicts in a nested dict, with their keys joined by dots."""
+    for name, value in content.items():
+        if _is_state(value):
+            yield f"{above}{name}", value
+        elif isinstance(value, Mapping) and depth > 1 and "param_groups" not in value:  # of an optimizer
+            yield from _nested(value, f"{above}{name}.", depth - 1)
+
+
+def _with_prefix(
+    path: Path, content: Mapping[str, Any], parts: Mapping[str, Any], part: str
+) -> tuple[str, Mapping[str, Any], list[str]]:
+    """The tensors whose names start with `part`, in the first state dict that has some."""
+    for state in (content, *parts.values()):
+        for prefix in (part, *(f"{wrapper}{part}" for wrapper in _PREFIXES)) if _is_state(state) else ():
+            if found := {
+                n.removeprefix(f"{prefix}."): t for n, t in state.items() if n.startswith(f"{prefix}.")
+            }:
+                return part, found, []
+    has = f"it has {', '.join(parts)}" if parts else "it is not nested"
+    raise UsageError(f"no weights under {part!r} in {str(path)!r}", has)
 
 
 def _is_state(value: Any) -> bool:

@@ -13,7 +13,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
 
-from striate.errors import DataError
+from striate.errors import DataError, access_error
 from striate.progress import SILENT, Progress
 from striate.weights.catalog import Weights
 
@@ -51,18 +51,18 @@ def get(weights: Weights, progress: Progress = SILENT, seconds: float = _SECONDS
             bytes are kept, and the next call resumes from them.
     """
     path = cached(weights)
-    if path.exists():
-        if sha256(path).startswith(weights.sha256_prefix):
-            return path
-        progress.warn(f"{path} has a wrong SHA-256: downloading it again")
     part = path.with_name(path.name + ".part")
     try:
+        if path.exists():
+            if sha256(path).startswith(weights.sha256_prefix):
+                return path
+            progress.warn(f"{path} has a wrong SHA-256: downloading it again")
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(part):
             if not (path.exists() and sha256(path).startswith(weights.sha256_prefix)):
                 _complete(weights, part, path, progress, seconds)
     except OSError as error:
-        raise DataError(f"cannot write {str(path)!r}", error.strerror or str(error), _MAKE_ROOM) from error
+        raise access_error(error, f"cannot write {str(path)!r}", _MAKE_ROOM) from error
     return path
 
 

@@ -25,6 +25,7 @@ from striate.weights import checkpoints, matching
 from striate.weights.catalog import Weights, imagenet_classes, official
 from striate.weights.download import sha256
 from striate.weights.matching import Match
+from striate.weights.wrapped import take_network
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Overrides:
 
 
 def read_foreign(
-    path: Path, architecture: str | None, overrides: Overrides = Overrides()
+    path: Path, architecture: str | None, overrides: Overrides = Overrides(), *, features: bool = False
 ) -> tuple[Description, dict[str, Tensor]]:
     """Read weights that another library wrote, and find out which network they belong to.
 
@@ -55,6 +56,7 @@ def read_foreign(
         path: `.pth` or `.safetensors`.
         architecture: the network they must fit; any network if None.
         overrides: what the user knows about the file.
+        features: accept weights without a classifier for `architecture`; they have no classes.
 
     Returns:
         The description, and the tensors on the CPU with our keys.
@@ -64,14 +66,17 @@ def read_foreign(
         BundleError: a damaged file, a pickled module, or weights of no network of Striate.
     """
     checkpoint = checkpoints.read(path, overrides.part)
-    translated, notes = matching.translate_keys(checkpoint.state)
-    notes = [*checkpoint.notes, *notes]
+    inner, found = take_network(checkpoint.state)
+    translated, notes = matching.translate_keys(inner)
+    notes = [*checkpoint.notes, *found, *notes]
     if architecture is None:
         match = matching.recognize(translated, str(path))
+    elif features and (match := matching.compare(architecture, translated)).has_features_only:
+        notes.append("the file has no classifier for this network: only its features are used")
     else:
         match = matching.require(architecture, translated, str(path))
     state = matching.with_counters(match.network, translated)
-    if len(state) > len(translated):
+    if set(state) - set(translated):
         notes.append("the file lacks BatchNorm's batch counters: set to 0")
     if message := warn_if_not_finite(state, path.name):
         notes.append(message)
@@ -84,7 +89,7 @@ def read_foreign(
         task="classification",
         architecture=match.architecture,
         arguments=arguments,
-        classes=_classes(match, overrides.classes, known, notes),
+        classes=() if match.has_features_only else _classes(match, overrides.classes, known, notes),
         preprocess=_preprocess(match, arguments, overrides, known, notes),
         provenance=_provenance(path.name, digest, known, notes),
     )

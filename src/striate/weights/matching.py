@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from striate import models
 from striate.errors import BundleError, StriateError, UsageError
 
+_TRANSFORMERS = (  # in names of tensors
+    "embeddings.patch_embeddings.", ".attention.attention.", "embedder.embedder.", ".convolution.weight",
+)  # fmt: skip
+_RENAME = "Other code trained it; rename its tensors to torchvision's names"
 _COUNTER = ".num_batches_tracked"
 
 
@@ -43,6 +47,13 @@ class Match:
         return not (self.missing or self.unexpected or self.misshaped)
 
     @property
+    def has_features_only(self) -> bool:
+        """Whether everything but the classifier is there; other tensors may be there, too."""
+        classifier = f"{models.describe(self.architecture).classifier}."
+        lacking = (*self.missing, *self.misshaped)
+        return self.equal > 0 and bool(self.missing) and all(name.startswith(classifier) for name in lacking)
+
+    @property
     def share(self) -> float:
         """Keys with equal shapes, as a share of the keys of both sides."""
         return self.equal / max(
@@ -66,6 +77,18 @@ def translate_keys(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list
         if translated is not None:
             return translated
     return dict(state), []
+
+
+def resembles(architecture: str, state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict has most of a network's names."""
+    if f"{models.describe(architecture).first_conv}.weight" not in state:
+        return False
+    try:
+        match = compare(architecture, state)
+    except StriateError:  # the shapes imply arguments that this network refuses
+        return False
+    own = match.equal + len(match.misshaped)
+    return own > len(match.missing)
 
 
 def require(architecture: str, state: Mapping[str, Tensor], source: str) -> Match:
@@ -100,7 +123,7 @@ def recognize(state: Mapping[str, Tensor], source: str) -> Match:
     nearest = _nearest(state)
     what = f"{source!r} fits no network of Striate"
     if nearest is None:
-        raise BundleError(what, _listed("it has", list(state)), "`striate weights import --help`")
+        raise BundleError(what, _listed("it has", list(state)), _likely_cause(None, None, state))
     if not nearest.exact:
         why = f"nearest is {nearest.architecture}: {_differences(nearest)}"
         raise BundleError(what, why, _likely_cause(nearest, None, state))
@@ -185,17 +208,26 @@ def _listed(word: str, names: Iterable[str], most: int = 4) -> str:
     return f"{word} {', '.join(names[:most])}{more}"
 
 
-def _likely_cause(match: Match, nearest: Match | None, state: Mapping[str, Tensor]) -> str:
+def _likely_cause(match: Match | None, nearest: Match | None, state: Mapping[str, Tensor]) -> str:
+    """What to do about weights that do not fit; `match` is the network that is wanted or nearest, if any."""
+    if any(words in name for name in state for words in _TRANSFORMERS):
+        return (
+            "These are names of Hugging Face transformers: take the same network from timm or torchvision "
+            "(`striate weights list`)"
+        )
+    if match is None:
+        return _RENAME
     if nearest is not None and nearest.share > max(0.5, match.share):
         own = nearest.equal + len(nearest.missing) + len(nearest.misshaped)
         return f"This looks most like {nearest.architecture}: {nearest.equal} of its {own} tensors fit"
     variants: dict[str, str] = getattr(models.module_of(match.architecture), "KNOWN_VARIANTS", {})
     if known := [sentence for key, sentence in variants.items() if key in state]:
         return known[0]
-    if f"{models.describe(match.architecture).classifier}.weight" in match.missing:
-        return "The classifier is missing: the file holds features only"
+    if match.has_features_only:
+        train = f"striate train DATA --model {match.architecture} --weights FILE --transfer head"
+        return f"The classifier is missing: the file holds features only. Train a new one: `{train}`"
     if match.misshaped and not match.missing and not match.unexpected:
         return "The layers are the same but their widths differ: another variant of the network"
     if match.missing and not match.unexpected and not match.misshaped:
         return "A part of the network was not saved"
-    return "Other code trained it; rename its tensors to torchvision's names"
+    return _RENAME

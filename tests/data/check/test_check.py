@@ -206,7 +206,7 @@ def test_images_in_memory():
 def test_nothing_to_check(tmp_path):
     with pytest.raises(DataError, match="contains no image"):
         check(tmp_path)
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="no such file or folder"):
         check(tmp_path / "absent")
 
 

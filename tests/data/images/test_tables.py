@@ -52,7 +52,7 @@ def test_columns_that_the_user_names(tmp_path):
         open_data(table)
     with pytest.raises(UsageError, match=r"--label-column with .*: only \.csv and \.tsv files have columns"):
         open_data(tmp_path, label_column="x")
-    with pytest.raises(DataError, match="no such folder or file"):
+    with pytest.raises(DataError, match="no such file or folder"):
         open_data(tmp_path / "absent.csv", label_column="x")
 
 

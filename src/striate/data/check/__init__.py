@@ -25,6 +25,7 @@ from striate.data.check.records import KINDS, WARNING, CheckReport, Finding, Fou
 from striate.data.images.samples import UNSPLIT, DataSet
 from striate.device import cpu_count
 from striate.errors import DataError, DecodeError
+from striate.files import expanded, is_folder
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Uint8Array
 
@@ -123,7 +124,7 @@ def _open(source: Any, found: Found, path_column: str | None, label_column: str 
     try:
         return open_data(source, path_column, label_column)
     except DataError as error:
-        if not isinstance(source, (str, os.PathLike)) or not Path(source).expanduser().is_dir():
+        if not isinstance(source, (str, os.PathLike)) or not is_folder(expanded(source)):
             raise
         found["layout"].append((Item(os.fspath(source), detail=error.why),))
         return None
@@ -131,7 +132,7 @@ def _open(source: Any, found: Found, path_column: str | None, label_column: str 
 
 def _images_of_folder(folder: str, found: Found) -> list[_Image]:
     """List all images in a folder without the layout of a dataset."""
-    paths = scan_folder(Path(folder).expanduser(), frozenset(), found)
+    paths = scan_folder(expanded(folder), frozenset(), found)
     found["passed-over-images"].clear()  # they are checked, and the layout is already a finding
     return [_Image(partial(str, name), name, "", "") for name in paths if os.access(name, os.F_OK)]
 
@@ -140,8 +141,8 @@ def _images_of_dataset(data: DataSet, found: Found) -> list[_Image]:
     """List the images of a dataset; check its classes and the other files in its folder."""
     images = _images(data)
     check_classes(data, found)
-    path = Path(data.source).expanduser()
-    if path.is_dir() and all(samples.in_files for samples in data.splits.values()):
+    path = expanded(data.source)
+    if is_folder(path) and all(samples.in_files for samples in data.splits.values()):
         scan_folder(path, frozenset(image.name for image in images), found)
     return images
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from striate.data.images import archives, arrays, folders, in_memory, shards, tables
 from striate.data.images.samples import DataSet
-from striate.errors import DataError, UsageError
+from striate.errors import DataError, UsageError, access_error
+from striate.files import expanded, probe, why_missing
 
 
 class Format(NamedTuple):
@@ -77,14 +77,15 @@ def open_data(source: Any, path_column: str | None = None, label_column: str | N
     if not isinstance(source, (str, os.PathLike)):
         return in_memory.read(source)
     text = os.fspath(source)
-    path = Path(text).expanduser()
+    path = expanded(text)
+    exists = probe(path) is not None
     try:
         for kind in FORMATS:
             if kind.detect(text, path):
                 return kind.read(text, path)
-    except PermissionError as error:
-        raise DataError(f"cannot read {text!r}", f"no permission for {error.filename!r}") from error
-    if not path.exists():
+    except OSError as error:
+        raise access_error(error) from error
+    if not exists:
         raise _missing(text, path)
     why = "it is neither a folder nor a .csv, .tsv, .npz, .zip, .tar or .tar.gz file"
     fix = "Give the folder that contains one folder per class"
@@ -99,8 +100,8 @@ def is_table(path: Path) -> bool:
 def _open_table(source: Any, columns: tables.TableColumns) -> DataSet:
     """Open a table whose columns the user names."""
     name = source.source if isinstance(source, DataSet) else str(source)
-    path = Path(name).expanduser()
-    if not path.exists() and isinstance(source, (str, os.PathLike)):
+    path = expanded(name)
+    if probe(path) is None and isinstance(source, (str, os.PathLike)):
         raise _missing(name, path)
     if isinstance(source, DataSet) or not is_table(path):
         why, fix = "only .csv and .tsv files have columns", "Leave it out"
@@ -110,17 +111,13 @@ def _open_table(source: Any, columns: tables.TableColumns) -> DataSet:
 
 def absolute_source(source: str) -> str:
     """Make a data source independent of the working directory: paths become absolute, names stay."""
-    path = Path(source).expanduser()
-    return os.path.abspath(path) if path.exists() or shards.is_pattern(source) else source  # noqa: PTH100
+    path = expanded(source)
+    return os.path.abspath(path) if probe(path) is not None or shards.is_pattern(source) else source  # noqa: PTH100
 
 
 def _missing(text: str, path: Path) -> DataError:
     if text.endswith(in_memory.IN_MEMORY_SUFFIX):
         fix = "Pass the same object again, as data="
         return DataError(f"cannot open {text!r}", "it was a Python object", fix)
-    parent = path.parent
-    siblings = [p.name for p in parent.iterdir()] if parent.is_dir() else []
-    near = get_close_matches(path.name, [*siblings, "digits"], n=1)
-    why = f"no such folder or file{f'; did you mean {near[0]!r}?' if near else ''}"
     fix = "Give a folder of class folders, an archive, a CSV, or `digits`"
-    return DataError(f"cannot open {text!r}", why, fix)
+    return DataError(f"cannot open {text!r}", *why_missing(text, fix, ["digits"]))

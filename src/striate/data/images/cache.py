@@ -73,7 +73,7 @@ def limit() -> int:
             raise UsageError(f"{LIMIT_VARIABLE}={value}", "it must be a number of GB", fix)
         return int(min(gigabytes * 1e9, 2**62))
     place = cache_folder()
-    while not place.exists() and place != place.parent:
+    while not os.path.exists(place) and place != place.parent:  # noqa: PTH110 - raises no error
         place = place.parent
     try:
         free = shutil.disk_usage(place).free
@@ -103,16 +103,24 @@ class SegmentFile:
 def segments() -> list[SegmentFile]:
     """List the segments of all datasets, least recently used first."""
     found = []
-    for pixels in (cache_folder() / "decoded").glob("*/*.pixels"):
+    for pixels in _matching(cache_folder() / "decoded", "*/*.pixels"):
         index = pixels.with_suffix(".index")
         try:
             size, used = pixels.stat().st_size, pixels.stat().st_mtime
             if index.exists():
                 size, used = size + index.stat().st_size, index.stat().st_mtime
-        except FileNotFoundError:  # deleted by another process
+        except OSError:  # deleted by another process, or no permission
             continue
         found.append(SegmentFile(pixels.with_suffix(""), size, used))
     return sorted(found, key=lambda segment: (segment.used, segment.path))
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """The paths in a folder that match a pattern; [] for a folder that cannot be read."""
+    try:
+        return list(folder.glob(pattern))
+    except OSError:
+        return []
 
 
 def clear() -> int:
@@ -121,7 +129,7 @@ def clear() -> int:
     for segment in existing:
         segment.remove()
     left = segments()
-    for folder in (cache_folder() / "decoded").glob("*"):
+    for folder in _matching(cache_folder() / "decoded", "*"):
         if not any(segment.path.parent == folder for segment in left):
             shutil.rmtree(folder, ignore_errors=True)
     return sum(segment.size for segment in existing) - sum(segment.size for segment in left)
@@ -238,11 +246,7 @@ class Cache:
 
     def _refresh(self) -> None:
         """Read new index entries."""
-        try:
-            names = sorted(path.stem for path in self.folder.glob("*.index"))
-        except OSError:
-            return
-        for name in names:
+        for name in sorted(path.stem for path in _matching(self.folder, "*.index")):
             try:
                 data = (self.folder / f"{name}.index").read_bytes()
                 # An index has more entries than pixels only if the disk lost data.

@@ -29,6 +29,7 @@ from striate.data.images.contents import (
 )
 from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, is_text
 from striate.errors import DataError, UsageError
+from striate.files import expanded, is_folder, probe
 from striate.transforms.decode import is_image_name
 
 _LAYOUT = "Put the images into one folder per class: root/<class>/ or root/{train,val,test}/<class>/"
@@ -132,10 +133,10 @@ def find_images(source: str) -> list[str]:
     Raises:
         DataError: a folder or pattern without images.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = expanded(source)
+    if is_folder(path):
         found = walk_images(path, Skipped())
-    elif path.exists() or not glob.has_magic(source):
+    elif probe(path) is not None or not glob.has_magic(source):
         return [str(path)]  # a missing file is reported like any other unreadable one
     else:
         matches = sorted(p for p in glob.iglob(str(path), recursive=True))
@@ -224,9 +225,9 @@ def refuse_output_inside(data: DataSet, out: str) -> None:
     Raises:
         UsageError: `out` is inside a class folder.
     """
-    if not (data.root and Path(data.source).expanduser().is_dir()):
+    if not (data.root and is_folder(expanded(data.source))):
         return
-    place, root = Path(out).expanduser().resolve(), Path(data.root).resolve()
+    place, root = expanded(out).resolve(), Path(data.root).resolve()
     for split, samples in data.splits.items():
         named = [path for path in root.iterdir() if SPLIT_NAMES.get(path.name.lower()) == split]
         tops = [root] if split == UNSPLIT else [path.resolve() for path in named]

@@ -14,6 +14,7 @@ from striate.data.text.columns import Column, ColumnSelection, merged, unused_no
 from striate.data.text.reader import clean_text, read_lines
 from striate.data.text.tables import Row, read_csv, read_tsv
 from striate.errors import DataError, UsageError
+from striate.files import expanded, is_folder, probe, why_missing
 
 MAX_HELD_OUT = 2000  # pairs in val, and in test
 _SPLIT_NAMES = {**SPLIT_NAMES, "dev": "val", "development": "val"}
@@ -108,17 +109,17 @@ def open_pairs(
         UsageError: more than two files, an unsupported format, or columns of parallel files.
     """
     selection = columns or ColumnSelection()
-    paths = [Path(os.fspath(place)).expanduser() for place in data]
+    paths = [expanded(place) for place in data]
     source = " ".join(map(str, paths))
     if len(paths) not in (1, 2):
         raise UsageError(f"{len(paths)} datasets", "one or two paths are expected", _FORMS)
     for path in paths:
-        if not path.exists():
-            raise DataError(f"cannot open {str(path)!r}", "no such file or folder", _FORMS)
+        if probe(path) is None:
+            raise DataError(f"cannot open {str(path)!r}", *why_missing(path, _FORMS))
     if len(paths) == 2:
         _refuse_columns(selection, source)
         return _clean(_parallel_splits(source, paths[0], paths[1]))
-    if paths[0].is_dir():
+    if is_folder(paths[0]):
         return _clean(_folder(paths[0], languages, selection))
     ending = _without_gz(paths[0]).suffix.lower()
     if ending == ".csv":

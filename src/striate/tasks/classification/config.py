@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from striate import models
 from striate.errors import DataError, UsageError
-from striate.training.config import SCHEDULES, DataOptions, Optimization, RunConfig, dataset_name
+from striate.training.config import MAX_SIDE, SCHEDULES, DataOptions, Optimization, RunConfig, dataset_name
 from striate.training.options import Options, current_names, option, override
 from striate.transforms.augmentations import AUGMENTATIONS
 
@@ -37,7 +37,11 @@ class ImageOptions(DataOptions):
     )
     label_column: str | None = option(None, "Column with the class names", unset="a usual name such as label")
     imgsz: int | None = option(
-        None, "Side of the square input in pixels", minimum=1, unset="the network's own"
+        None,
+        "Side of the square input in pixels",
+        minimum=1,
+        maximum=MAX_SIDE,
+        unset="the network's own",
     )
     channels: Literal[1, 3] | None = option(
         None, "Input channels: 3 for RGB, 1 for grayscale", unset="from the network and the images"

@@ -76,7 +76,9 @@ def build(
     head = head_of(config, arguments)
     if config.transfer == "head" or (config.transfer != "append" and description.classes != classes):
         state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
-        notes.append(f"{head}, for {len(description.classes)} classes, is replaced by one for {len(classes)}")
+        if description.classes:
+            before = len(description.classes)
+            notes.append(f"{head}, for {before} classes, is replaced by one for {len(classes)}")
     network = models.build(config.model, **arguments)
     loading = transfer.load(network, state, Path(config.weights).name)
     notes += loading.notes

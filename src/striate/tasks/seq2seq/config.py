@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from striate.errors import UsageError
+from striate.files import expanded
 from striate.models import MODELS
-from striate.training.config import DataOptions, Optimization, RunConfig
+from striate.training.config import MAX_SIDE, DataOptions, Optimization, RunConfig
 from striate.training.options import Options, option, override
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ class PairOptions(DataOptions):
         None, "One vocabulary and embedding for both sides", flags=("--shared-vocab/--no-shared-vocab",),
         unset="with sentencepiece", old_names=("joint",),
     )  # fmt: skip
-    height: int = option(32, "Height of images in pixels", minimum=1, flags=("--imgsz", "--height"))
+    height: int = option(
+        32, "Height of images in pixels", minimum=1, maximum=MAX_SIDE, flags=("--imgsz", "--height")
+    )
     max_width: int = option(512, "Maximum image width in pixels; wider images are shrunk to it", minimum=1)
     channels: int = option(1, "Input channels: 1 for grayscale, 3 for RGB")
 
@@ -224,7 +227,7 @@ class Seq2SeqConfig(PairOptions, TransformerOptions, Seq2SeqOptimization, RunCon
         """The same configuration with absolute paths."""
 
         def absolute(path: str) -> str:
-            return str(Path(path).expanduser().absolute())
+            return str(expanded(path).absolute())
 
         encoder = None if self.encoder_from is None else absolute(self.encoder_from)
         return dataclasses.replace(self, data=tuple(map(absolute, self.data)), encoder_from=encoder)

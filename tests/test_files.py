@@ -1,0 +1,62 @@
+"""Paths that users give: why they do not lead to a file."""
+
+import pytest
+
+from striate.errors import DataError, WriteError
+from striate.files import expanded, probe, why_missing, write_atomic
+
+
+def test_probe_tells_missing_from_unreachable(tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert probe(tmp_path / "file").st_size == 1
+    assert probe(tmp_path / "absent") is None
+    assert probe(tmp_path / "file" / "below") is None
+    assert probe("zero\0byte") is None
+    with pytest.raises(DataError, match=r"file name too long\. Use a shorter path"):
+        probe(tmp_path / ("x" * 300))
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(DataError, match="too many levels of symbolic links"):
+        probe(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        (
+            "https://a.org/w.pth",
+            "a web address, and Striate reads files; Download it first: curl -LO 'https://a.",
+        ),
+        (
+            "https:/a.org/w.pth",
+            "a web address, and Striate reads files; Download it first: curl -LO 'https://a.",
+        ),
+        ("hf-hub:timm/resnet18", "it is an address, and Striate reads files"),
+        ("s3://bucket/w.pth", "it is an address, and Striate reads files"),
+        ("runs\\w.pth", "here `/` separates folders, not a backslash; Write 'runs/w.pth'"),
+        ("runs\\other.pth", "here `/` separates folders, not a backslash; fix"),
+        ("C:\\w.pth", "here `/` separates folders, not a backslash; fix"),
+        ("rums/w.pth", "there is no folder 'rums'; fix"),
+        ("runs/v.pth", "no such file or folder; did you mean 'w.pth'?; fix"),
+        ("digit", "no such file or folder; did you mean 'digits'?; fix"),
+        ("unlike", "no such file or folder; fix"),
+    ],
+)
+def test_why_a_path_leads_nowhere(path, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "w.pth").write_text("x")
+    assert says in "; ".join(why_missing(path, "fix", ["digits"]))
+
+
+def test_an_unknown_home_folder_is_no_error(monkeypatch):
+    assert str(expanded("~nobody-of-that-name/x")) == "~nobody-of-that-name/x"
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert str(expanded("~/x")) == "/somewhere/x"
+
+
+def test_the_longest_names_can_be_written(tmp_path):
+    write_atomic(tmp_path / ("x" * 255), b"content")
+    assert (tmp_path / ("x" * 255)).read_bytes() == b"content"
+    with pytest.raises(WriteError, match=r"file name too long\. Use a shorter path"):
+        write_atomic(tmp_path / ("x" * 256), b"content")
