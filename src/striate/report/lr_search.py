@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
+from striate.csv_file import csv_bytes
 from striate.files import write_atomic
 from striate.report.drawing import Figure
 from striate.report.figures import BLUE, GRAY, ORANGE, one_plot, png, style
@@ -18,11 +17,8 @@ def write_lr_search(found: LRSearch) -> Path:
     Raises:
         DataError: the folder cannot be written to.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["lr", "loss", "smooth"])
-    writer.writerows(zip(found.lrs.tolist(), found.losses.tolist(), found.smooth.tolist(), strict=True))
-    write_atomic(found.folder / "lr.csv", text.getvalue().encode())
+    rows = zip(found.lrs.tolist(), found.losses.tolist(), found.smooth.tolist(), strict=True)
+    write_atomic(found.folder / "lr.csv", csv_bytes(("lr", "loss", "smooth"), rows))
     path = found.folder / "lr.png"
     write_atomic(path, png(plot(found)))
     return path

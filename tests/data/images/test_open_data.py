@@ -338,7 +338,9 @@ def test_the_same_folders_in_every_class(tmp_path):
     for name in ("part1", "part2"):
         for inner in ("cat", "dog"):
             make_images(tmp_path / name / inner, 1, RED)
+    make_images(tmp_path / "part2" / "bird", 1, RED)
     assert "contain the same folders, 'cat', 'dog': if these are the classes" in open_data(tmp_path).notes[0]
+    shutil.rmtree(tmp_path / "part2" / "bird")
     for name in ("part1", "part2"):
         (tmp_path / name / "cat").rename(tmp_path / name / "train")
         (tmp_path / name / "dog").rename(tmp_path / name / "test")

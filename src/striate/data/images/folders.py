@@ -263,8 +263,8 @@ def _with_checked_depth(data: DataSet) -> DataSet:
         why = f"its class folders contain {' and '.join(sorted(every))}"
         fix = f"Splits come first: root/{sorted(every)[0]}/{data.classes[0]}/"
         raise DataError(f"cannot use {data.source!r}", why, fix)
-    if common == every:
-        note = f"all {len(data.classes)} class folders contain the same folders, {listed(sorted(every))}"
+    if len(common) > 1:
+        note = f"all {len(data.classes)} class folders contain the same folders, {listed(sorted(common))}"
         note += ": if these are the classes, the folder is one level too high"
         return replace(data, notes=(*data.notes, note))
     return data
