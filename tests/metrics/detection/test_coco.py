@@ -18,6 +18,7 @@ from striate.metrics.detection import (
     read_detections,
     read_ground_truth,
 )
+from striate.metrics.detection.voc import evaluate_voc
 
 
 @pytest.fixture(params=["native", "numpy"])
@@ -122,11 +123,15 @@ def test_corrected_mode_keeps_annotations_that_share_an_id(version):
     assert evaluate_coco(truth, found, CocoSettings(mode="corrected")).stats[8] == 1
 
 
-def test_corrected_mode_refuses_scores_that_are_no_numbers():
+def test_scores_that_are_no_numbers_are_refused_or_reported():
+    """The strict mode ranks NaN last, as pycocotools does."""
     truth = ground_truth([1], [1], [[0, 0, 5, 5]])
-    found = detections([1], [1], [[0, 0, 5, 5]], [np.nan], truth=truth)
+    found = detections([1, 1], [1, 1], [[0, 0, 5, 5]] * 2, [np.nan, np.inf], truth=truth)
     with pytest.raises(DataError, match="detection 0: its score is not a number"):
         evaluate_coco(truth, found, CocoSettings(mode="corrected"))
+    with pytest.raises(DataError, match="detection 0: its score is not a number"):
+        evaluate_voc(truth, found)
+    assert "2 of 2 detections have a score that is NaN or infinite" in evaluate_coco(truth, found).notes
 
 
 def test_no_detections_at_all():

@@ -13,9 +13,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.errors import DataError, UsageError
+from striate.errors import UsageError
 from striate.metrics.detection.kernel import functions, thread_count
-from striate.metrics.detection.records import Detections, Floats, GroundTruth, without_repeated_ids
+from striate.metrics.detection.records import (
+    Detections,
+    Floats,
+    GroundTruth,
+    require_scores,
+    without_repeated_ids,
+)
 from striate.metrics.detection.reference import (
     NO_MATCHES,
     Curves,
@@ -180,10 +186,8 @@ def evaluate_coco(
     strict = settings.mode == "strict"
     if strict:
         truth = without_repeated_ids(truth)
-    elif np.isnan(detections.score).any():
-        raise DataError(
-            f"detection {int(np.argmax(np.isnan(detections.score)))}", "its score is not a number"
-        )
+    else:
+        require_scores(detections)
     if not settings.use_categories:
         truth, detections = _one_class(truth, detections)
     void = (truth.id == 0) & strict

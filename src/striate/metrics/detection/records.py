@@ -81,6 +81,13 @@ class Detections:
         return self.image.size
 
 
+def require_scores(detections: Detections) -> None:
+    """Refuse scores that are NaN, which have no rank; raises DataError."""
+    if np.isnan(detections.score).any():
+        first = int(np.argmax(np.isnan(detections.score)))
+        raise DataError(f"detection {first}", "its score is not a number")
+
+
 def ground_truth(
     image: ArrayLike,
     category: ArrayLike,
@@ -185,6 +192,8 @@ def detections(
         note = f"detections of classes that the ground truth does not have ({names}) were dropped"
         notes = (*notes, f"{len(unknown)} {note}")
     scores = _column(score, n, np.float64, "score")
+    if nonfinite := int((~np.isfinite(scores)).sum()):
+        notes = (*notes, f"{nonfinite:,} of {n:,} detections have a score that is NaN or infinite")
     areas = None if area is None else _column(area, n, np.float64, "area")
     numbers = None if id is None else _column(id, n, np.int64, "id")
     return Detections(at, kind, boxes, scores, areas, numbers, source, notes)

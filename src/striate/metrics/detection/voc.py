@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_type_hints
 import numpy as np
 
 from striate.errors import DataError, UsageError
-from striate.metrics.detection.records import Bools, Detections, Floats, GroundTruth
+from striate.metrics.detection.records import Bools, Detections, Floats, GroundTruth, require_scores
 from striate.metrics.detection.reference import groups
 
 
@@ -124,9 +124,10 @@ def evaluate_voc(
 
     Raises:
         DataError: the coordinates are relative (all between 0 and 1) but pixels are inclusive, which would
-            enlarge every box by more than its width.
+            enlarge every box by more than its width; or a score is NaN.
     """
     settings = settings or VocSettings()
+    require_scores(detections)
     if settings.inclusive and len(truth) and (truth.box[:, :2] + truth.box[:, 2:]).max() <= 1:
         raise DataError(
             f"boxes of {truth.source or 'the ground truth'}",
