@@ -37,7 +37,7 @@ def decoded(monkeypatch):
 
         return wrapper
 
-    for name in ("decode", "open_image"):
+    for name in ("decode", "open_pixels"):
         monkeypatch.setattr(preprocess, name, counted(getattr(preprocess, name)))
     return times
 
