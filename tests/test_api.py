@@ -44,6 +44,8 @@ def test_a_finished_run_in_json(run):
         "n",
         "top1",
         "top1_ci",
+        "majority_top1",
+        "only_class",
     }
     assert values.keys() == {*keys, "unreadable", "seconds", "images_per_second"}
     assert (values["epochs"], values["split"], values["n"]) == (3, "test", 12)

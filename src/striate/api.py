@@ -26,6 +26,7 @@ from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.seq2seq.config import Seq2SeqConfig
 from striate.training.config_file import read_config
 from striate.training.options import docstring
+from striate.training.run_names import announce_taken
 
 if TYPE_CHECKING:
     from striate.exporters import Parity
@@ -255,6 +256,8 @@ def run_training(config: RunConfig) -> TrainingRun:
     Raises:
         DataError, UsageError, TrainingError, TrainingInterrupted: as `train`.
     """
+    if config.is_named:
+        announce_taken(config)
     preload.load_libraries()
     with config.open_data() as data:
         with _without_garbage_collection():

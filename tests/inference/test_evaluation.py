@@ -8,9 +8,11 @@ from conftest import COLORS, make_images
 from PIL import Image
 
 import striate
+from striate.cli.console import print_evaluation
 from striate.data import DataSet, Samples
 from striate.errors import DataError, UsageError
-from striate.inference.evaluation import split_as
+from striate.inference.evaluation import measure, split_as
+from striate.tasks.classification.report import report
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,50 @@ def test_metrics_are_those_of_the_predictions(model, folder):
     assert evaluation.top5 == 1.0
     assert evaluation.confusion.sum() == 18
     assert "including any used for training" in evaluation.notes[0]
+
+
+def constant(which, counts):
+    """The evaluation of a model that always predicts one class, on classes with these numbers of images."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    probabilities = np.full((len(labels), len(counts)), 0.1)
+    probabilities[:, which] = 1 - 0.1 * (len(counts) - 1)
+    names = tuple(f"{i}.png" for i in range(len(labels)))
+    classes = ("cat", "dog", "fox")[: len(counts)]
+    pixels = np.zeros((len(labels), 4, 4, 3), np.uint8)
+    return measure(names, labels, probabilities, classes, images=pixels, data="animals", split="test")
+
+
+def test_a_model_that_predicts_one_class_for_everything_says_so(capsys):
+    evaluation = constant(1, [5, 3, 2])
+    result = evaluation.to_json()
+    assert (result["only_class"], result["top1"]) == ("dog", 0.3)
+    assert (result["majority_class"], result["majority_top1"]) == ("cat", 0.5)
+    assert result["notes"][0].startswith(
+        "the model predicts 'dog' for all 10 images, so it tells no classes apart"
+    )
+    print_evaluation(evaluation)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "top-1 accuracy 30.00 % of 10 test images" in printed
+    assert "; always cat: 50.00 %)" in printed
+    assert "note: the model predicts 'dog' for all 10 images" in printed
+    page = report(evaluation, model="best.safetensors")
+    assert page.warnings[0] == evaluation.notes[0]
+    assert [(card.value, card.label) for card in page.cards[1:2]] == [(0.5, "majority baseline: always cat")]
+
+
+def test_one_predicted_class_is_right_if_there_are_only_its_images():
+    assert constant(0, [6, 0]).only_class is None
+    evaluation = constant(0, [6, 0])
+    assert (evaluation.top1, evaluation.majority_top1, evaluation.notes) == (1.0, 1.0, ())
+
+
+def test_scores_that_are_not_finite_are_not_one_class():
+    labels, scores = np.array([0, 1]), np.full((2, 2), np.nan)
+    evaluation = measure(
+        ("a", "b"), labels, scores, ("x", "y"), images=np.zeros((2, 1, 1, 3), np.uint8), data="d", split="val"
+    )
+    assert evaluation.only_class is None
+    assert "not finite" in evaluation.notes[0]
 
 
 def test_predictions_do_not_depend_on_the_other_class_folders(model, folder):

@@ -2,13 +2,14 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from conftest import Messages, make_images
 
 import striate
-from striate import facts
+from striate import cli, facts
 from striate.anatomy import trace
 from striate.anatomy.limits import A100, RTX_3090, seconds, training_cost
 from striate.errors import UsageError
@@ -39,6 +40,38 @@ def test_settings_are_valid_options(key, name):
     for field in ("opt", "batch", "epochs", "lr", "sched", "warmup", "weight_decay", "augment"):
         assert field in recipe.settings, f"{field} would depend on a default that may change"
     assert recipe.on in IMAGES
+
+
+def test_printed_settings_can_be_pasted_back_as_flags(monkeypatch, capsys):
+    received = []
+    monkeypatch.setattr(
+        "striate.cli.train.train_and_print", lambda data, options, _: received.append(options) or 0
+    )
+    for model in ("mobilenet_v3_large", "googlenet", "lenet"):
+        assert cli.run(["recipes", model]) == 0
+        lines = [
+            line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines() if "  settings" in line
+        ]
+        for recipe, flags in zip(recipes_for(model).values(), lines, strict=True):
+            assert cli.run(["train", "DATA", *shlex.split(flags)]) == 0
+            assert received.pop() == {"task": "classification", **recipe.settings}
+
+
+def test_the_list_of_recipes_can_be_pasted_too(monkeypatch, capsys):
+    received = []
+    monkeypatch.setattr(
+        "striate.cli.train.train_and_print", lambda data, options, _: received.append(options) or 0
+    )
+    assert cli.run(["recipes"]) == 0
+    (line,) = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("lenet         paper")
+    ]
+    flags = line[line.index("--") :].split("  ")[0]
+    assert cli.run(["train", "DATA", *shlex.split(flags)]) == 0
+    settings = find("lenet", "paper").settings
+    assert received == [
+        {"task": "classification", **{n: settings[n] for n in ("epochs", "batch", "opt", "lr")}}
+    ]
 
 
 @pytest.mark.parametrize(("key", "name"), [pair for pair in ALL if RECIPES[pair[0]][pair[1]].results])

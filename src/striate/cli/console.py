@@ -114,7 +114,8 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
         text = f"{metric.label} {'undefined' if value != value else number}"
         if metric.name == "top1":
             interval = f"95 % interval {percent(low)} to {percent(high)}"
-            text = f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what} ({interval})"
+            baseline = f"always {escape(evaluation.majority_class)}: {percent(evaluation.majority_top1)}"
+            text = f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what} ({interval}; {baseline})"
         out.print(text)
     scores = list(evaluation.per_class)
     if len(scores) > most:

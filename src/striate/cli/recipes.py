@@ -34,8 +34,8 @@ def recipes(
             print_json({"recipes": rows})
             return
         for row in rows:
-            rate = f"{row['opt']} {row['lr']:g}, batch {row['batch']}, {row['epochs']} epochs"
-            print(f"{row['family']:13} {row['recipe']:9} {rate:40} {row['source']}")
+            values = {field: row[field] for field in SUMMARY}
+            print(f"{row['family']:13} {row['recipe']:9} {_flags(values):50} {row['source']}")
         print("\n`striate recipes NETWORK` shows settings, cost and published results of one network")
         return
     details = {name: _details(model, recipe) for name, recipe in recipes_for(model).items()}
@@ -48,6 +48,17 @@ def recipes(
         _print_recipe(model, name, recipe)
 
 
+SUMMARY = ("opt", "lr", "batch", "epochs")  # the settings that the list of all recipes shows
+
+
+def _flags(settings: dict[str, Any]) -> str:
+    """Settings as flags of `striate train`."""
+    from striate.tasks.classification.config import ClassificationConfig
+    from striate.training.options import as_flags
+
+    return as_flags(ClassificationConfig, settings)
+
+
 def _overview() -> list[dict[str, Any]]:
     """One row for each recipe of each family of networks."""
     from striate.training.recipes import all_recipes, passes
@@ -56,7 +67,7 @@ def _overview() -> list[dict[str, Any]]:
         {
             "family": family,
             "recipe": name,
-            **{field: recipe.settings[field] for field in ("opt", "lr", "batch", "epochs")},
+            **{field: recipe.settings[field] for field in SUMMARY},
             "passes": passes(recipe),
             "source": recipe.source,
         }
@@ -86,11 +97,8 @@ def _details(model: str, recipe: Recipe) -> dict[str, Any]:
 
 
 def _print_recipe(model: str, name: str, recipe: dict[str, Any]) -> None:
-    from striate.training.recipes import flag
-
     print(f"{name}: {recipe['source']}")
-    settings = {f: f"{v:.4g}" if isinstance(v, float) else v for f, v in recipe["settings"].items()}
-    print(f"  settings  {' '.join(f'{flag(f)} {v}' for f, v in settings.items())}")
+    print(f"  settings  {_flags(recipe['settings'])}")
     cost = recipe["cost"]
     print(
         f"  cost      {cost['passes']:,} image passes ({recipe['on']}), {cost['macs']:.2g} MACs, "

@@ -104,6 +104,23 @@ class Evaluation:
         return int((self.predicted < 0).sum())
 
     @property
+    def only_class(self) -> str | None:
+        """The class that the model predicts for all images although they have several; otherwise None."""
+        predicted = np.unique(self.predicted)
+        constant = len(predicted) == 1 and predicted[0] >= 0 and len(np.unique(self.labels)) > 1
+        return self.classes[predicted[0]] if constant else None
+
+    @property
+    def majority_class(self) -> str:
+        """The class with the most images."""
+        return max(self.per_class, key=lambda score: score.support).name
+
+    @property
+    def majority_top1(self) -> float:
+        """The majority baseline: top-1 accuracy of always predicting the class with the most images."""
+        return max(score.support for score in self.per_class) / self.n
+
+    @property
     def top1(self) -> float:
         """Top-1 accuracy."""
         return self.metrics["top1"]
@@ -134,6 +151,9 @@ class Evaluation:
             "data": self.data,
             "split": self.split,
             **self.headline(),
+            "majority_class": self.majority_class,
+            "majority_top1": self.majority_top1,
+            "only_class": self.only_class,
             "per_class": {score.pop("name"): score for score in scores},
             "confusion": self.confusion.tolist(),
             "missing_classes": list(self.missing_classes),
@@ -228,17 +248,31 @@ def measure(
     predicted = predictions(probabilities)
     confusion = confusion_matrix(labels, predicted, len(classes))
     per_class = class_scores(confusion, classes, np.bincount(labels, minlength=len(classes)))
-    nonfinite = int((predicted < 0).sum())
-    note = f"the scores of {nonfinite:,} of {len(labels):,} images are not finite: they count as wrong"
     metrics = {metric.name: metric.compute(probabilities, labels) for metric in METRICS}
-    return Evaluation(
+    record = Evaluation(
         data=data, split=split, n=len(labels), metrics=metrics,
         top1_ci=wilson_interval(metrics["top1"], len(labels)),
         classes=classes, per_class=per_class, confusion=confusion,
         missing_classes=tuple(score.name for score in per_class if not score.support), extra_classes={},
         problems=problems, names=names, labels=labels, probabilities=probabilities, images=images,
-        notes=(note,) if nonfinite else (),
     )  # fmt: skip
+    return replace(record, notes=_warnings(record))
+
+
+def _warnings(evaluation: Evaluation) -> tuple[str, ...]:
+    """What is wrong with the predictions as a whole."""
+    notes = []
+    if evaluation.nonfinite:
+        notes.append(
+            f"the scores of {evaluation.nonfinite:,} of {evaluation.n:,} images are not finite: "
+            "they count as wrong"
+        )
+    if evaluation.only_class is not None:
+        notes.append(
+            f"the model predicts {evaluation.only_class!r} for all {evaluation.n:,} images, so it tells no "
+            "classes apart: check the labels, train for more epochs, or try another learning rate"
+        )
+    return tuple(notes)
 
 
 def _find(

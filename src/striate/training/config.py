@@ -230,6 +230,11 @@ class RunConfig(DataOptions, Optimization, RunOptions):
         """Name of the run folder."""
         raise NotImplementedError
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the name of the run folder is known before the data are read."""
+        return True
+
     def open_data(self) -> AbstractContextManager[Any]:
         """Open the data; imports no torch. Raises DataError or UsageError if there is nothing to train on."""
         raise NotImplementedError

@@ -22,7 +22,8 @@ from striate.training.distributed import SINGLE
 from striate.training.loop import Training, train_step
 from striate.training.preparation import initial_state
 from striate.training.profile import OFF
-from striate.training.run_folder import create, writable
+from striate.training.run_folder import writable
+from striate.training.run_names import create
 from striate.training.schedule import EpochSchedule, LRSchedule
 from striate.training.task import Context, Task
 from striate.training.transfer import training_mode

@@ -12,6 +12,7 @@ import functools
 import importlib
 import math
 import re
+import shlex
 import types
 import typing
 from collections.abc import Container, Mapping, Sequence
@@ -184,6 +185,22 @@ def kinds_of(hint: Any) -> tuple[type, ...]:
 def flag(name: str) -> str:
     """The flag of an option: `--label-smoothing` for `label_smoothing`."""
     return f"--{name.replace('_', '-')}"
+
+
+def as_flags(config: type[Options], values: Mapping[str, Any]) -> str:
+    """Options as flags that a shell reads back as the same values; those without a value are left out."""
+    words: list[str] = []
+    for name, declared, _ in declarations(config):
+        value = values.get(name)
+        if value is None:
+            continue
+        spelling = declared.flags[0] if declared.flags else flag(name)
+        on, _, off = spelling.partition("/")
+        if isinstance(value, bool):
+            words += [on] if value else [off] if off else []  # without a negative form it is off by default
+        else:
+            words += [on, str(value)]
+    return shlex.join(words)
 
 
 def current_names(config: type[Options], values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

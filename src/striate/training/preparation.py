@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from striate.device import mixed_precision
 from striate.errors import DataError
 from striate.progress import SILENT
 from striate.training import ema
@@ -19,7 +18,8 @@ from striate.training.loop import Training
 from striate.training.optimizer import make_optimizer
 from striate.training.profile import OFF, Profile
 from striate.training.resume import Resumed, environment, given_config
-from striate.training.run_folder import TrainingRun, create, writable
+from striate.training.run_folder import TrainingRun, writable
+from striate.training.run_names import announce_taken, create
 from striate.training.schedule import FEW_STEPS, EpochSchedule, Schedule, TimeBudget
 from striate.training.state import RunningTotals, TrainState
 from striate.training.task import Context, Setup, Task
@@ -61,6 +61,8 @@ def set_up(
         setup.notes += resumed.notes
         folder = resumed.folder
     elif folder is None and distributed.is_main:
+        if not config.is_named:
+            announce_taken(setup.config)
         folder = create(writable(config.out), setup.config.run_name)
         distributed.remember_run(folder)
     run = TrainingRun(
@@ -102,7 +104,7 @@ def _schedule(task: Task, run: TrainingRun, clock: Any) -> Schedule:
 def initial_state(task: Task, setup: Setup, device: torch.device) -> TrainState:
     """The state before the first step."""
     config, network = setup.config, setup.network
-    half = mixed_precision(device, config.amp) is torch.float16
+    half = task.precision is torch.float16
     return TrainState(
         network=network, optimizer=make_optimizer(task.parameter_groups(network), config, task.adam),
         scaler=torch.amp.GradScaler(device.type, enabled=half),

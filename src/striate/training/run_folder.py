@@ -103,19 +103,3 @@ def writable(out: str) -> Path:
     if not os.access(folder, os.W_OK):
         raise DataError(f"cannot write to {out!r}", "no permission", "Choose another --out")
     return folder
-
-
-def create(out: Path, name: str) -> Path:
-    """Create the run folder; a name that is taken gets a number, so that no run overwrites another."""
-    for number in range(1, 10_000):
-        folder = out / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise access_error(error, f"cannot create {str(folder)!r}", "Choose --name or --out") from error
-        return folder
-    raise DataError(
-        f"cannot create a folder for run {name!r}", f"{out} has 9,999 of that name", "Choose --name"
-    )

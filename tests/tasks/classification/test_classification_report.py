@@ -37,7 +37,8 @@ def test_sections_of_a_run(run):
 def test_numbers_stay_numbers():
     record = random_evaluation("abcdef")
     content = report(record, model="some where/m.safetensors")
-    top1, top5, mean_f1, ece = content.cards
+    top1, baseline, top5, mean_f1, ece = content.cards
+    assert baseline.value == max(np.bincount(record.labels)) / record.n
     assert (top1.value, top1.interval, top5.value) == (record.top1, record.top1_ci, record.top5)
     assert (mean_f1.value, ece.value) == (record.metrics["macro_f1"], record.ece)
     table = next(s for s in content.sections if s.heading == "Per-class metrics").blocks[0]
@@ -45,7 +46,7 @@ def test_numbers_stay_numbers():
     assert table.rows[2] == (score.name, score.support, score.precision, score.recall, score.f1)
     assert content.title == "m.safetensors on data"
     assert content.commands[0] == "striate predict 'some where/m.safetensors' PHOTO.jpg"
-    assert len(report(random_evaluation("abc"), model="m").cards) == 3  # no top-5 among three classes
+    assert len(report(random_evaluation("abc"), model="m").cards) == 4  # no top-5 among three classes
 
 
 def test_warnings_name_classes_that_do_not_match():

@@ -209,6 +209,8 @@ def _cards(evaluation: Evaluation, run: TrainingRun | None) -> list[Card]:
     cards = [Card(value, metric.label, metric.format) for metric, value in evaluation.shown.items()]
     label = f"{cards[0].label} on {evaluation.n:,} {evaluation.what}"
     cards[0] = replace(cards[0], label=label, interval=evaluation.top1_ci)
+    baseline = f"majority baseline: always {evaluation.majority_class}"
+    cards.insert(1, Card(evaluation.majority_top1, baseline, cards[0].format))
     if run is not None:
         cards.append(Card(run.task.images_per_second(run), "training images per second", ",.0f"))
     return cards

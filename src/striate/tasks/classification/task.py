@@ -247,6 +247,8 @@ class Classification(Task):
             "n": evaluation.n,
             "top1": evaluation.top1,
             "top1_ci": list(evaluation.top1_ci),
+            "majority_top1": evaluation.majority_top1,
+            "only_class": evaluation.only_class,
             "unreadable": [problem.path for problem in (*self.problems, *evaluation.problems)],
             "seconds": run.seconds,
             "images_per_second": self.images_per_second(run),

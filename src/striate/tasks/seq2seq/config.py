@@ -223,6 +223,11 @@ class Seq2SeqConfig(PairOptions, TransformerOptions, Seq2SeqOptimization, RunCon
         """Name of the run folder."""
         return self.name or f"{Path(self.data[0]).absolute().name.split('.')[0]}-{self.model}"
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the name of the run folder is known; by default it contains the preset for the data."""
+        return self.name is not None or self.model is not None
+
     def absolute(self) -> Seq2SeqConfig:
         """The same configuration with absolute paths."""
 
