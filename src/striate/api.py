@@ -26,6 +26,7 @@ from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.seq2seq.config import Seq2SeqConfig
 from striate.training.config_file import read_config
 from striate.training.options import docstring
+from striate.training.replay import options_of
 from striate.training.run_names import announce_taken
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class _Train(Protocol[C, S]):
     def __call__(self, *args: C.args, **kwargs: C.kwargs) -> Run[Evaluation]: ...
     @overload
     def __call__(self, *args: S.args, **kwargs: S.kwargs) -> Run[TextEvaluation]: ...
+    @overload
+    def __call__(self, data: Any = None, *, config: str | os.PathLike[str], **options: Any) -> Run[Any]: ...
 
 
 def _with_options(
@@ -118,13 +121,15 @@ else:
 
 @_with_options(ClassificationConfig, _NamedSeq2Seq)
 @translated_errors()
-def train(data: Any, **options: Any) -> Run[Any]:
+def train(data: Any = None, **options: Any) -> Run[Any]:
     """Train a network, evaluate it on held-out data, and write a report.
 
     Args:
         data: for classification, a folder of class folders or anything else that `striate.data.open_data`
             opens; for seq2seq, one or two paths for `striate.data.text.pairs.open_pairs`.
         **options: `task` is `classification` (the default) or `seq2seq`; the others depend on it.
+            `config` is the config.yaml or the folder of a run to repeat: its data and options, except those
+            that are given here.
 
     Options of classification:
     {classification}
@@ -240,14 +245,28 @@ def export(
 def configure(data: Any, options: dict[str, Any]) -> RunConfig:
     """The configuration for what a user gave; messages about it go to `options["progress"]`.
 
+    Args:
+        data: as for `train`; None for that of `options["config"]`.
+        options: as for `train`.
+
     Raises:
-        UsageError: an unknown option or an invalid value.
+        UsageError: no data, an unknown option or an invalid value.
     """
-    kind: type[RunConfig] = entry(options.get("task", "classification")).find("config")
-    config, messages = kind.from_user({**options, "data": data})
+    options = dict(options)
+    if (saved := options.pop("config", None)) is not None:
+        options = {**options_of(saved, options.get("task"), _config_of), **options}
+        saved_data = options.pop("data", None)
+        data = saved_data if data is None else data
+    if data is None:
+        raise UsageError("no data to train on", "", "Give a folder")
+    config, messages = _config_of(options.get("task", "classification")).from_user({**options, "data": data})
     for message in messages:
         config.progress.info(message)
     return config
+
+
+def _config_of(task: str) -> type[RunConfig]:
+    return cast("type[RunConfig]", entry(task).find("config"))
 
 
 def run_training(config: RunConfig) -> TrainingRun:

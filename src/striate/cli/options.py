@@ -15,6 +15,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Bundle (.safetensors model file) or run folder.")
 ]
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config", metavar="FILE", rich_help_panel="Data",
+        help="Repeat a run: data and options from its config.yaml or folder; options given here override it.",
+    ),
+]  # fmt: skip
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")]
 WORKERS: dict[str, Any] = {
     "help": "Number of threads that decode images.", "min": 1, "show_default": "one per CPU core",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from striate.cli import evaluate as evaluation
-from striate.cli.options import Device, Json, Model, with_options
+from striate.cli.options import Config, Device, Json, Model, with_options
 from striate.cli.train import train_and_print
 from striate.tasks.seq2seq.config import Seq2SeqConfig
 
@@ -24,9 +24,10 @@ _TO = typer.Option("--to", help="File extension of the target.", rich_help_panel
 @with_options(Seq2SeqConfig)
 def train(
     context: typer.Context,
-    data: Annotated[list[str], typer.Argument(metavar="DATA", help=_FORMS)],
+    data: Annotated[list[str] | None, typer.Argument(metavar="DATA", help=_FORMS)] = None,
     from_: Annotated[str | None, _FROM] = None,
     to: Annotated[str | None, _TO] = None,
+    config: Config = None,
     as_json: Json = False,
     *,
     options: dict[str, Any],
@@ -37,8 +38,10 @@ def train(
 
     Python: striate.train("pairs.tsv", task="seq2seq", budget="6m")
     """
-    options |= {"languages": evaluation.languages(from_, to), "task": "seq2seq"}
-    return train_and_print(tuple(data), options, as_json)
+    options |= {"task": "seq2seq", "config": config}
+    if (languages := evaluation.languages(from_, to)) is not None:
+        options["languages"] = languages
+    return train_and_print(tuple(data) if data else None, options, as_json)
 
 
 def evaluate(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from striate.cli.options import Json, with_options
+from striate.cli.options import Config, Json, with_options
 from striate.tasks.classification.config import ClassificationConfig
 
 _DATA = (
@@ -26,6 +26,7 @@ def train(
         bool, typer.Option("--find-lr", help="Run a learning rate range test instead of training.")
     ] = False,
     resume: Annotated[str | None, typer.Option(help="Resume the run in this folder.")] = None,
+    config: Config = None,
     as_json: Json = False,
     *,
     options: dict[str, Any],
@@ -39,10 +40,16 @@ def train(
     if resume is not None:
         from striate.cli.resume import resume_run
 
+        if config is not None:
+            raise UsageError(
+                "--resume with --config", "a resumed run has its options", "Leave one of them out"
+            )
         return resume_run(resume, {"data": data or data_flag, **options}, as_json)
-    if (data is None) == (data_flag is None):
-        raise UsageError("no data to train on" if data is None else "two datasets", "", "Give one folder")
-    options["task"] = "classification"
+    if data is not None and data_flag is not None:
+        raise UsageError("two datasets", f"{data!r} and {data_flag!r}", "Give one folder")
+    if data is None and data_flag is None and config is None:
+        raise UsageError("no data to train on", "", "Give a folder, or --config with that of a run")
+    options |= {"task": "classification", "config": config}
     return (_find_lr if find_lr else train_and_print)(data or data_flag, options, as_json)
 
 

@@ -18,6 +18,8 @@ FORMAT = 3  # of config.yaml and of checkpoints; docs/compatibility.md has the p
 
 _ZERO_IN_FORMAT_1 = ("width", "depth", "heads", "hidden", "encoder_channels", "epochs", "batch", "lr")
 
+_ALWAYS_IN_FORMAT_1 = {"accumulate", "epochs", "batch", "lr", "seed"}
+
 Config = TypeVar("Config", bound=RunConfig)
 
 
@@ -27,23 +29,50 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         UsageError: the folder is not a run, config.yaml is damaged, or a newer Striate wrote it.
     """
-    path = folder / NAME
+    path, what = folder / NAME, f"cannot resume {str(folder)!r}"
     try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-        found = values.get("format", 1)
-        newer = found > FORMAT
-        values = current_config({name: value for name, value in values.items() if name != "format"}, found)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(
-            f"cannot resume {str(folder)!r}", f"it has no {path.name}, so it is not a run", "Give runs/NAME"
-        ) from error
+        values, found = _read(path, what)
+    except FileNotFoundError as error:
+        raise UsageError(what, f"it has no {NAME}, so it is not a run", "Give runs/NAME") from error
+    return current_config(values, 1 if found is None else found)
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """The options in a configuration file, which need not be complete.
+
+    Raises:
+        UsageError: there is no such file, it is damaged, or a newer Striate wrote it.
+    """
+    what = f"cannot read {str(path)!r}"
+    try:
+        values, found = _read(path, what)
+    except FileNotFoundError as error:
+        raise UsageError(what, "there is no such file", f"Give the {NAME} of a run") from error
+    if found is None:  # of the first format, or written by hand
+        found = 1 if values.keys() >= _ALWAYS_IN_FORMAT_1 else FORMAT
+    return current_config(values, found)
+
+
+def _read(path: Path, what: str) -> tuple[dict[str, Any], int | None]:
+    """The values of a file and its format; errors begin with `what`."""
+    try:
+        values = dict(yaml.safe_load(path.read_text("utf-8")))
+        found = values.pop("format", None)
+        newer = found is not None and found > FORMAT
+        if not all(isinstance(name, str) for name in values):
+            raise ValueError("a key is not a name")
+    except NotADirectoryError as error:
+        raise FileNotFoundError(path) from error
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise access_error(error, f"cannot open {str(path)!r}") from error
     except (TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot resume {str(folder)!r}", f"{path} is damaged: {error}") from error
+        why = " ".join(str(error).split())
+        raise UsageError(what, f"{path} is damaged: {why}") from error
     if newer:
-        raise UsageError(f"cannot resume {str(folder)!r}", "a newer Striate wrote it", "Upgrade Striate")
-    return values
+        raise UsageError(what, "a newer Striate wrote it", "Upgrade Striate")
+    return values, found
 
 
 def config_text(values: Mapping[str, Any]) -> str:
