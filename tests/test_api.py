@@ -150,3 +150,8 @@ def test_the_call_from_train_to_the_network_is_short(tmp_path, monkeypatch):
         assert len(files) <= most_files, listing
         assert len(files) == len(set(files)), f"returns to a file that it has left:\n{listing}"
     assert stack[0] == ("api.py", "train")
+
+
+def test_a_module_is_no_model():
+    with pytest.raises(UsageError, match="a LeNet is no model of Striate"):
+        striate.evaluate(models.build("lenet"), "digits")

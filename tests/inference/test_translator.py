@@ -52,6 +52,12 @@ def test_padding_does_not_change_an_answer(text_lines, tmp_path):
         assert alone.answers[0].score == pytest.approx(result.answers[0].score, abs=1e-4)
 
 
+@pytest.mark.parametrize("alpha", [1e9, -11.0, float("nan"), float("inf")])
+def test_the_length_penalty_has_a_range(text_run, alpha):
+    with pytest.raises(UsageError, match="must be from -10 to 10"):
+        load_translator(text_run.best).translate(["ab"], beams=2, alpha=alpha)
+
+
 def test_beams_and_answers_have_a_range(text_run):
     translator = load_translator(text_run.best, "cpu")
     for options in ({"beams": 0}, {"beams": 2, "best": 3}, {"beams": len(translator.target)}):

@@ -12,7 +12,7 @@ from conftest import Messages
 from tiny_training import CPU, PREPROCESS, make_training, small_network, two_classes
 from torch import nn
 
-from striate.errors import TrainingError
+from striate.errors import TrainingError, UsageError
 from striate.progress import SILENT
 from striate.tasks.classification.config import MONITORS
 from striate.tasks.classification.metrics import ClassificationMetrics, validate
@@ -99,6 +99,12 @@ def test_gradients_are_clipped():
     train(network, n=4, epochs=1, opt="sgd", lr=1.0, grad_clip=0.01, weight_decay=0.0, warmup=0.0)
     moved = sum(((a - b) ** 2).sum() for a, b in zip(network.parameters(), before.parameters(), strict=True))
     assert moved.sqrt().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_single_images_and_batchnorm_on_one_pixel_are_a_usage_error():
+    network = nn.Sequential(nn.Conv2d(3, 2, 32), nn.BatchNorm2d(2), nn.Flatten())
+    with pytest.raises(UsageError, match=r"one image at a time.*Use a larger --batch"):
+        fit(training_of(network, 4, batch=1))
 
 
 def test_a_last_batch_of_one_image_trains():

@@ -10,6 +10,7 @@ import typer
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import striate
 from striate import cli
@@ -271,3 +272,8 @@ def test_a_callable_is_saved_by_its_name():
 
     config = ClassificationConfig("x", augment=flip)
     assert config.to_json()["augment"].endswith("test_a_callable_is_saved_by_its_name.<locals>.flip")
+
+
+def test_a_module_is_no_name_of_a_network():
+    with pytest.raises(UsageError, match=r"model=<Linear>: it must be a name\. Give one of"):
+        ClassificationConfig("x", model=nn.Linear(2, 2))

@@ -58,21 +58,22 @@ def flush() -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        discard()
+        _discard(sys.stdout)
         raise access_error(error, "cannot write to standard output") from error
     sys.stderr.flush()
 
 
 def discard() -> None:
     """Send all further output nowhere: both streams are flushed at exit, and either may be broken."""
-    try:
+    _discard(sys.stdout)
+    _discard(sys.stderr)
+
+
+def _discard(stream: TextIO) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
-    except OSError:
-        return
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            os.dup2(null, stream.fileno())
-    os.close(null)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 class _Messages:
