@@ -16,7 +16,7 @@ from striate.tasks.classification.config import ClassificationConfig
         ({"model": "resnet81"}, "did you mean"),
         ({"augment": "strongest"}, "unknown value for --augment 'strongest'"),
         ({"sched": "noam"}, "unknown value for --sched 'noam'"),
-        ({"imgsz": -3}, "--imgsz -3: it must be at least 1"),
+        ({"imgsz": -3}, "--imgsz -3: it must be from 1 to 8192"),
         ({"imgsz": 32.5}, "it must be a whole number"),
         ({"channels": 2}, "--channels 2: images are grayscale"),
         ({"model": "lenet5", "imgsz": 28}, "reads 32x32 only"),
