@@ -75,5 +75,5 @@ def test_sources_are_those_of_training(packed, tmp_path):
 
     selection = ColumnSelection.of(source="1,3")
     assert list(read_sources(write("a.tsv", "run\tran\tV\n\nsee\n"), selection)) == ["run V", "", "see"]
-    assert list(read_sources(write("a.csv", "text,source\r\na,b\r\n"), ColumnSelection())) == ["b"]
+    assert list(read_sources(write("a.csv", "text,source,split\r\na,b,dev\r\n"), ColumnSelection())) == ["b"]
     assert list(read_sources(write("a.txt", "\ufeffa, b\tc\r\n\nd"), selection)) == ["a, b\tc", "", "d"]

@@ -9,15 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from striate.data.images.samples import SPLIT_NAMES, UNSPLIT
+from striate.data.images.samples import UNSPLIT
 from striate.data.text.columns import Column, ColumnSelection, merged, unused_note
 from striate.data.text.reader import clean_text, read_lines
-from striate.data.text.tables import Row, read_csv, read_tsv
+from striate.data.text.tables import SPLITS, Row, read_csv, read_tsv
 from striate.errors import DataError, UsageError
 from striate.files import expanded, is_folder, probe, why_missing
 
 MAX_HELD_OUT = 2000  # pairs in val, and in test
-_SPLIT_NAMES = {**SPLIT_NAMES, "dev": "val", "development": "val"}
 _FORMS = "Give a .tsv of source<TAB>target, two files of parallel lines, a folder of either, or a .csv"
 
 
@@ -213,7 +212,7 @@ def _parallel_splits(source: str, left: Path, right: Path) -> PairSet:
 
 def _split_of(stem: str) -> str | None:
     """Return the split that a file name denotes: test2016 and test_2016_flickr are test."""
-    return _SPLIT_NAMES.get(re.split(r"[\d._-]", stem.lower())[0])
+    return SPLITS.get(re.split(r"[\d._-]", stem.lower())[0])
 
 
 def _without_gz(path: Path) -> Path:
@@ -250,7 +249,7 @@ def _parallel(left: Path, right: Path) -> Pairs:
 
 
 def _csv(table: Path, selection: ColumnSelection) -> PairSet:
-    rows, columns, images = read_csv(table, selection, _SPLIT_NAMES)
+    rows, columns, images = read_csv(table, selection)
     splits = {split: _from_rows(these) for split, these in rows.items()}
     return PairSet(str(table), "images" if images else "text", splits, columns=tuple(columns))
 

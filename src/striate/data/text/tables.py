@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 from striate.csv_file import parse_csv
+from striate.data.images.samples import SPLIT_NAMES
 from striate.data.images.tables import read_rows
 from striate.data.text.columns import (
     Column,
@@ -22,6 +23,7 @@ from striate.data.text.columns import (
 from striate.data.text.reader import clean_text, read_lines
 from striate.errors import DataError
 
+SPLITS = {**SPLIT_NAMES, "dev": "val", "development": "val"}  # names of splits in text corpora
 _EXAMPLE = "path,text for images or source,text"
 _IMAGES = "path"  # the source column of images
 
@@ -62,9 +64,7 @@ def read_tsv(path: Path, selection: ColumnSelection) -> tuple[list[Row], list[Co
     return rows, list(counter.columns())
 
 
-def read_csv(
-    path: Path, selection: ColumnSelection, split_names: Mapping[str, str]
-) -> tuple[dict[str, list[Row]], list[Column], bool]:
+def read_csv(path: Path, selection: ColumnSelection) -> tuple[dict[str, list[Row]], list[Column], bool]:
     """Read the pairs of a CSV file by split, its columns, and whether its sources are images.
 
     Raises:
@@ -79,7 +79,7 @@ def read_csv(
     used = {header[i] for i in (*places.source, *places.target, *(places.references or ()))}
     images = [header[i] for i in places.source] == [_IMAGES]
     counter, splits = ColumnCounter(header, places), dict[str, list[Row]]()
-    for split, rows in read_rows(path, text, (used,), _EXAMPLE, split_names=split_names)[0].items():
+    for split, rows in read_rows(path, text, (used,), _EXAMPLE, split_names=SPLITS)[0].items():
         for number, row in rows:
             cells = [row[name] if name == _IMAGES else clean_text(row[name]) for name in header]
             counter.add(cells)
@@ -108,7 +108,7 @@ def read_sources(path: str | os.PathLike[str], selection: ColumnSelection) -> It
     elif ending.lower() == ".csv":
         text, header = _open_csv(path)
         places = find_places(header, _by_name(header, selection), str(path))
-        rows, _ = read_rows(path, text, ({header[i] for i in places.source},), "source")
+        rows, _ = read_rows(path, text, ({header[i] for i in places.source},), "source", split_names=SPLITS)
         for _, row in sorted(chain(*rows.values()), key=lambda numbered: numbered[0]):
             yield joined([row[name] for name in header], places.source)
     else:
