@@ -72,7 +72,7 @@ languages: [en, de]
     assert parse_config(Seq2SeqConfig, values) == Seq2SeqConfig(
         "pairs.tsv", tokenizer="words", target_tokenizer="characters", vocab_size=100, shared_vocab=False,
         sanity_check=True, languages=("en", "de"), monitor="error",
-        reference_columns="all",
+        reference_columns="all", word_dropout=0.0,
     )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def test_format_2_had_no_monitor_and_no_epochs_within_a_budget(tmp_path):
     values = read_config(written(tmp_path, text))
     assert values == {
         "task": "seq2seq", "data": ["pairs.tsv"], "budget": "5m", "epochs": None, "monitor": "error",
-        "reference_columns": "all",
+        "reference_columns": "all", "word_dropout": 0.0,
     }  # fmt: skip
     values = read_config(written(tmp_path, text.replace("format: 2", "format: 3") + "monitor: bleu\n"))
     assert (values["epochs"], values["monitor"]) == (25, "bleu")

@@ -97,14 +97,15 @@ def current_config(values: Mapping[str, Any], format: int) -> dict[str, Any]:
 
     In format 1, from before formats had numbers, `accumulate` was the number of parts that a batch was split
     into, and 0 stood for a default. Up to format 2, the epochs did not count within a budget; in sequence to
-    sequence, the error rate chose the best epoch, and all further columns of a table were references.
+    sequence, the error rate chose the best epoch, all further columns of a table were references, and words
+    were not dropped.
     """
     values = _from_format_1(values) if format < 2 else dict(values)
     if format < 3:
         if values.get("budget") is not None:
             values["epochs"] = None
         if values.get("task") == "seq2seq":
-            values["monitor"], values["reference_columns"] = "error", "all"
+            values |= {"monitor": "error", "reference_columns": "all", "word_dropout": 0.0}
     return values
 
 

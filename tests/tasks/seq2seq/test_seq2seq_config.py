@@ -16,7 +16,7 @@ def test_the_preset_depends_on_the_number_of_training_pairs():
     assert [config.model for config in chosen.values()] == ["tiny", "small", "base", "large"]
     for config in chosen.values():
         preset = PRESETS[config.model]
-        names = ("width", "depth", "heads", "hidden", "dropout", "batch", "lr")
+        names = ("width", "depth", "heads", "hidden", "dropout", "word_dropout", "batch", "lr")
         assert [getattr(config, name) for name in names] == [getattr(preset, name) for name in names]
         assert config.epochs is None  # the length of the data in tokens decides
 
@@ -105,7 +105,9 @@ def test_old_names_are_read_with_a_note():
 def test_0_means_the_default_in_older_runs_only(name):
     """Format 1 had 0 where None is now."""
     older = current_config({"data": ["x"], "target_tokens": None, name: 0}, 1)
-    assert parse_config(Seq2SeqConfig, older) == Seq2SeqConfig("x", monitor="error", reference_columns="all")
+    assert parse_config(Seq2SeqConfig, older) == Seq2SeqConfig(
+        "x", monitor="error", reference_columns="all", word_dropout=0.0
+    )
     with pytest.raises(UsageError, match="it must be"):
         Seq2SeqConfig("x", **{name: 0})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 
 from striate.data.images.base import Indices
-from striate.data.text.tokens import PAD
+from striate.data.text.tokens import NUM_SPECIALS, PAD, UNK
+from striate.transforms.augment import uniform
 
 TokenIds = npt.NDArray[np.int32]
 
@@ -97,6 +98,27 @@ class TextBatch:
         widths, samples = None if self.widths is None else self.widths[rows], self.samples[rows]
         rest = (self.decoder_input[rows], self.target[rows], samples, len(samples))
         return TextBatch(self.source[rows], widths, *rest)
+
+
+def drop_words(batch: TextBatch, rate: float, longest: int, *, seed: int, epoch: int) -> TextBatch:
+    """Replace random tokens of the decoder input by UNK, so that the decoder relies on the source.
+
+    Word dropout (Bowman et al. 2016, arXiv:1511.06349, section 3.1). The expected output stays. The choice of
+    tokens is a function of seed, epoch and sample.
+
+    Args:
+        batch: as a dataset returns it.
+        rate: share of the tokens that are replaced, 0 for none; BOS, EOS and PAD stay.
+        longest: of all targets in the dataset, in tokens.
+        seed: of the run.
+        epoch: counts from 0.
+    """
+    if not rate:
+        return batch
+    tokens = batch.decoder_input
+    random = uniform(seed, epoch, batch.samples, longest)[:, : tokens.shape[1]]
+    dropped = torch.from_numpy(random < rate).to(tokens.device) & (tokens >= NUM_SPECIALS)
+    return replace(batch, decoder_input=tokens.masked_fill(dropped, UNK))
 
 
 def pad_sequences(rows: Sequence[TokenIds | Sequence[int]], min_length: int = 1) -> torch.Tensor:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import nn
 
-from striate.data.text.batches import TextBatch, bucket_by_length
+from striate.data.text.batches import TextBatch, bucket_by_length, drop_words
 from striate.device import autocast
 from striate.inference.text_evaluation import measure_on
 from striate.inference.translator import Translator, load_translator
@@ -107,7 +107,8 @@ class Seq2Seq(Task):
             *([self.tokenizers] if self.tokenizers else []),
             f"network {config.model}: {description.architecture}, width {config.width}, {config.depth}+"
             f"{config.decoder_depth or config.depth} layers, {config.heads} heads, hidden {config.hidden}, "
-            f"dropout {config.dropout:g}, positions {config.positions}; {parameters:,} parameters",
+            f"dropout {config.dropout:g}, word dropout {config.word_dropout:g}, positions "
+            f"{config.positions}; {parameters:,} parameters",
             f"{length} of {config.step_batch:,} tokens, {config.sched}, effective peak learning rate "
             f"{lr.peak:.3g}, warm-up {100 * lr.warmup:.0f} % of the steps, label smoothing "
             f"{config.label_smoothing:g}, on {self.context.device}",
@@ -162,7 +163,9 @@ class Seq2Seq(Task):
         """Padded batches."""
         for which in order:
             if len(which):
-                yield self.train.batch(which, self.context.device)
+                batch = self.train.batch(which, self.context.device)
+                rate, longest = self.config.word_dropout or 0.0, int(self.train.lengths[:, 1].max())
+                yield drop_words(batch, rate, longest, seed=self.config.seed, epoch=epoch)
             else:  # an empty shard; `loss` needs some example for its forward pass
                 yield self.train.batch(np.zeros(1, np.int64), self.context.device).part(slice(0, 0))
 
