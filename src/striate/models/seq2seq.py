@@ -78,7 +78,7 @@ class TextToText(SequenceToSequence):
         source_vocab: number of different tokens in the source.
         target_vocab: number of different tokens in the target.
         width: length of a token's vector.
-        depth: number of encoder layers, and of decoder layers.
+        depth: number of encoder layers.
         heads: of the attentions; divides the width.
         hidden: width between the feed-forward layers.
         dropout: rate on the embedded tokens and in the layers; none on attention weights, as in the paper.
@@ -87,6 +87,7 @@ class TextToText(SequenceToSequence):
         tied: which weights are one matrix: `none`, `target` (embedding and output of the decoder) or `all`
             (also the embedding of the encoder, which requires one vocabulary for both).
         pad: number of the padding token, in source and target.
+        decoder_depth: number of decoder layers; `depth` by default.
 
     Raises:
         UsageError: the arguments contradict each other.
@@ -105,6 +106,7 @@ class TextToText(SequenceToSequence):
         max_length: int = 1024,
         tied: Literal["none", "target", "all"] = "target",
         pad: int = 0,
+        decoder_depth: int | None = None,
     ) -> None:
         check_heads(width, heads)
         if tied == "all" and source_vocab != target_vocab:
@@ -113,9 +115,10 @@ class TextToText(SequenceToSequence):
                 "tied='all' needs one vocabulary for source and target",
                 "Use tied='target', or build one vocabulary of both",
             )
+        deep = depth if decoder_depth is None else decoder_depth
         super().__init__(
             TextDecoder(
-                target_vocab, width, depth, heads, hidden, dropout, positions, max_length, tied != "none"
+                target_vocab, width, deep, heads, hidden, dropout, positions, max_length, tied != "none"
             ),
             pad,
         )

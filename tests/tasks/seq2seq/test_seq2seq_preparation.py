@@ -140,6 +140,14 @@ def test_the_length_limit_follows_a_quantile(tmp_path):
     assert (text["ratio"], text["longest"]) == (1.0, 11)  # with END, sources and targets have 3 to 11 tokens
 
 
+def test_the_decoder_of_texts_has_its_own_depth(reversed_words, tmp_path):
+    """It was as deep as the encoder, whatever --decoder-depth said."""
+    task = prepared(reversed_words, tmp_path, depth=2, decoder_depth=1)
+    network = task.translator.network
+    assert (len(network.encoder.layers), len(network.decoder.layers.layers)) == (2, 1)
+    assert "decoder_depth" not in prepared(reversed_words, tmp_path).setup.description.arguments
+
+
 def test_the_bundle_has_the_columns(tmp_path):
     (tmp_path / "a.tsv").write_text("".join(f"{i}\t{i}\tx\n" for i in range(30)), "utf-8")
     task = prepared(tmp_path / "a.tsv", tmp_path, source_columns="1,3")

@@ -219,6 +219,8 @@ def describe(
         assert source is not None
         tied = "all" if source == target else "target"
         arguments |= {"source_vocab": len(source), "tied": tied}
+        if config.decoder_depth is not None:
+            arguments["decoder_depth"] = config.decoder_depth
     return Description(
         task=TASK,
         architecture="text_to_text" if images is None else "image_to_text",
