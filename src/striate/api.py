@@ -155,11 +155,15 @@ def train(data: Any = None, **options: Any) -> Run[Any]:
 def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **changed: Any) -> Run[Any]:
     """Resume a run that was stopped or killed; on a CPU it ends with the weights of an uninterrupted run.
 
+    With `epochs`, `budget` or `patience` the run gets a new length, also if it is finished: the learning rate
+    schedule is computed anew. A finished run continues from its last weights, with a fresh optimizer.
+
     Args:
         folder: `runs/<name>`, of any task.
         progress: receives updates.
-        changed: options that do not decide the weights: `device`, `workers`, `save_every`, `rollbacks`, and
-            `data` if the data have moved; objects in memory must be given again.
+        changed: `epochs`, `budget`, `patience`; options that do not decide the weights: `device`, `workers`,
+            `save_every`, `rollbacks`; and `data` if the data have moved. Objects in memory must be given
+            again.
 
     Raises:
         UsageError: not a run, a changed configuration, or another process is training in it.

@@ -183,5 +183,7 @@ def test_bundles_of_runs_of_format_1_open(old_runs):
     assert (evaluation.split, evaluation.n) == ("test", 359)
     translator = striate.load(old_runs / "pairs", device="cpu")
     assert json.dumps(translator.translate(["abc"]).results[0].text)
+    config = old_runs / "plain" / "config.yaml"
+    config.write_text(config.read_text("utf-8").replace("epochs: 3", "epochs: 4"), "utf-8")
     with pytest.raises(UsageError, match=r"epochs was 3 and is 4"):
-        resume_training(old_runs / "plain", epochs=4)
+        resume_training(old_runs / "plain")

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from striate.cli.options import Json, with_options
-from striate.training.config import RunConfig
+from striate.training.config import EXTENDING, RunConfig
 
 
-@with_options(RunConfig, only=set(RunConfig.FREE) - {"out", "name"}, default="as in the original run")
+@with_options(
+    RunConfig, only={*RunConfig.FREE, *EXTENDING} - {"out", "name"}, default="as in the original run"
+)
 def resume(
     context: typer.Context,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder.")],
@@ -19,12 +21,13 @@ def resume(
     *,
     options: dict[str, Any],
 ) -> int:
-    """Resume a run that was stopped or killed.
+    """Resume a run that was stopped or killed, or train a finished one for longer.
 
     With the same CPU and software, it ends with the weights of an uninterrupted run, bit for bit. On GPUs
-    this is not guaranteed.
+    this is not guaranteed. --epochs or --budget give the run a new length: the learning rate schedule is then
+    computed anew.
 
-    Python: striate.resume("runs/flowers-resnet18")
+    Python: striate.resume("runs/flowers-resnet18", epochs=40)
     """
     return resume_run(run, {"data": data, **options}, as_json)
 
@@ -39,9 +42,10 @@ def resume_run(run: str, options: dict[str, Any], as_json: bool) -> int:
     from striate.training.config_file import read_config
 
     folder = expanded(run)
-    read_config(folder)  # refuses what is not a run
+    config = read_config(folder)  # refuses what is not a run
     values = checkpoint.finished(folder)
-    if values is not None and probe(folder / "report.html") is not None:
+    extended = any(options.get(name) not in (None, config.get(name)) for name in EXTENDING)
+    if values is not None and not extended and probe(folder / "report.html") is not None:
         best = next(row for row in values["rows"] if row["epoch"] == values["best_epoch"])
         metrics = {name: v for name, v in best.items() if name.startswith("val_") and v is not None}
         if as_json:
@@ -50,7 +54,8 @@ def resume_run(run: str, options: dict[str, Any], as_json: bool) -> int:
             figures = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
             print(
                 f"{run} is finished: {len(values['rows'])} epochs; best epoch {values['best_epoch']} "
-                f"({figures}). There is nothing to resume. Report: {folder / 'report.html'}"
+                f"({figures}). There is nothing to resume; --epochs N trains it for longer. "
+                f"Report: {folder / 'report.html'}"
             )
         return 0
     return run_and_print(lambda progress: api.resume_training(run, progress, **options), as_json)

@@ -42,12 +42,14 @@ class Checkpoint:
             first step.
         tensors: what `TrainState.tensors` returned, on the CPU; empty before the first step, and of a
             finished run.
+        extended: whether the run has just got a new length, which the file does not know yet.
     """
 
     path: Path
     values: dict[str, Any]
     facts: dict[str, Any]
     tensors: dict[str, torch.Tensor]
+    extended: bool = False
 
 
 def write(

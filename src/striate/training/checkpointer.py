@@ -74,8 +74,14 @@ class Checkpointer:
             remove_partial_files(run.folder / CHECKPOINTS)
         state.restore(self._resumed.tensors, self._resumed.values)
         self._earlier = state.seconds
+        averaged = self._facts.get("extension", {}).get("averaged")
+        state.averaged = None if averaged is None else state.row(**averaged)
         run.epochs, run.best_epoch = state.rows, state.best_epoch
-        if self._resumed.tensors:
+        if self._resumed.extended:
+            self._write(state.tensors() if state.step else {}, self._resumed.facts["description"])
+            if self._distributed.is_main:
+                run.write_config()  # after the checkpoint, whose facts say what this file had before
+        elif self._resumed.tensors:
             self._write_results()
 
     def roll_back(self) -> bool:
@@ -155,7 +161,7 @@ class Checkpointer:
         if state.best is not None:
             run.write_bundle(run.best, state.best, state.best_row)
             state.best = None
-        elif just_evaluated and state.best_epoch == state.rows[-1].epoch:
+        elif just_evaluated and state.best_epoch == state.rows[-1].epoch and not state.best_is_average:
             run.write_bundle(run.best, state.evaluated_network, state.best_row)
         if just_evaluated:
             run.write_bundle(run.last, state.evaluated_network, state.rows[-1])

@@ -26,6 +26,12 @@ MAX_SIDE = 8192  # pixels of a network's input: more than this is a slip of the 
 SCHEDULES = ("cosine", "step", "constant", "inverse-sqrt", "noam")
 DECAYS = {"adamw": 0.01, "sgd": 1e-4, "rmsprop": 1e-5}  # optimizers, and their default weight decay
 
+EXTENDING = (
+    "epochs",
+    "budget",
+    "patience",
+)  # options that decide when a run ends, so that it can be extended
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions(Options):

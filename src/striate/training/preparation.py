@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,33 +73,35 @@ def set_up(
     )  # fmt: skip
     task.folder = run.folder
     saved = None if resumed is None else resumed.checkpoint
+    extension = {} if saved is None else saved.facts.get("extension", {})
     earlier = 0.0 if saved is None else saved.values["seconds"]
     training = Training(
         task, setup.config, initial_state(task, setup, device),
-        _schedule(task, run, lambda: earlier + time.perf_counter() - started),
+        _schedule(task, run, lambda: earlier + time.perf_counter() - started, extension),
         task.training_module(setup.network), task.context,
     )  # fmt: skip
     facts = {
         "given": config.absolute().to_json(), "config": setup.config.to_json(), "setup": setup.facts,
-        "environment": environment(device, distributed),
+        "environment": environment(device, distributed), **({"extension": extension} if extension else {}),
     }  # fmt: skip
     return training, run, Checkpointer(run, training, facts, started, saved)
 
 
-def _schedule(task: Task, run: TrainingRun, clock: Any) -> Schedule:
+def _schedule(task: Task, run: TrainingRun, clock: Any, extension: Mapping[str, Any]) -> Schedule:
     config, context = task.setup.config, task.context
+    skipped = sum(len(task.order(epoch)) - position for epoch, position in extension.get("cuts", ()))
     if config.budget:
         cost, lr = task.evaluation_cost(), task.lr_schedule(None)
         return TimeBudget(
             config.budget_seconds, config.step_batch, lr, clock, cost, context.distributed, config.epochs,
-            len(task.order(0)),
+            len(task.order(0)), skipped,
         )  # fmt: skip
     steps_per_epoch = len(task.order(0))
-    steps = config.epochs * steps_per_epoch
+    steps = config.epochs * steps_per_epoch - skipped
     if steps < FEW_STEPS:
         run.notes.append(f"only {steps} optimizer steps in total: too few to learn much (try more --epochs)")
         context.progress.warn(run.notes[-1])
-    return EpochSchedule(config.epochs, steps_per_epoch, task.lr_schedule(steps))
+    return EpochSchedule(config.epochs, steps_per_epoch, task.lr_schedule(steps), skipped)
 
 
 def initial_state(task: Task, setup: Setup, device: torch.device) -> TrainState:

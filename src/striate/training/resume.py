@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 import torch
 
 from striate.errors import UsageError
-from striate.training import checkpoint
+from striate.training import checkpoint, extension
 from striate.training.checkpoint import Checkpoint
-from striate.training.config import RunConfig
+from striate.training.config import EXTENDING, RunConfig
 from striate.training.config_file import parse_config, read_config
 from striate.training.distributed import Distributed
 from striate.version import __version__
@@ -48,20 +49,23 @@ def open_run(
     Args:
         folder: `runs/<name>`.
         kind: the class of its configuration.
-        changed: options that the user gives anew; those that decide the weights must be unchanged.
+        changed: options that the user gives anew; those that decide the weights must be unchanged, except
+            those of `EXTENDING`, which give the run a new length.
         distributed: the processes that train.
 
     Raises:
-        UsageError: not a run, or its configuration has changed.
+        UsageError: not a run, its configuration has changed, or the new end lies before what is done.
         DataError: no intact checkpoint.
     """
     changed = {name: value for name, value in changed.items() if value is not None}
     parts, tensors = None, None
     if distributed.is_main:
         config, saved, notes = _open(folder, kind, changed, distributed)
-        parts, tensors = [config.to_json(), notes, str(saved.path), saved.values, saved.facts], saved.tensors
-    values, notes, path, state, facts = distributed.broadcast_object(parts)
-    saved = Checkpoint(Path(path), state, facts, distributed.broadcast_tensors(tensors))
+        plain = dataclasses.replace(saved, path=str(saved.path), tensors={})  # type: ignore[arg-type]
+        parts, tensors = [config.to_json(), notes, dataclasses.asdict(plain)], saved.tensors
+    values, notes, fields = distributed.broadcast_object(parts)
+    path, tensors = Path(fields["path"]), distributed.broadcast_tensors(tensors)
+    saved = Checkpoint(**{**fields, "path": path, "tensors": tensors})
     return Resumed(saved.path.parents[1], parse_config(kind, {**values, **changed}), saved, tuple(notes))
 
 
@@ -86,8 +90,12 @@ def _open(
     folder: Path, kind: type[RunConfig], changed: Mapping[str, Any], distributed: Distributed
 ) -> tuple[RunConfig, Checkpoint, list[str]]:
     """The configuration with what the user changed, the newest intact checkpoint, and warnings."""
-    wanted = parse_config(kind, {**read_config(folder), **changed})
+    values = read_config(folder)
     saved, damaged = checkpoint.newest(folder)
+    values, saved = extension.completed(values, saved)
+    if end := {name: value for name, value in changed.items() if name in EXTENDING}:
+        values, saved = extension.extend(folder, values, saved, end)
+    wanted = parse_config(kind, {**values, **changed})
     if differences := config_changes(saved.facts["config"], wanted):
         raise UsageError(
             f"cannot resume {str(folder)!r} with another configuration",
@@ -95,6 +103,7 @@ def _open(
             "Leave these options unchanged, or start a new run",
         )
     notes = [f"{sentence}; resuming from the checkpoint before it" for sentence in damaged]
+    notes += saved.facts.get("extension", {}).get("notes", ())
     now = environment(distributed.device(wanted.device), distributed)
     notes += [
         f"{name} was {was} and is {now[name]}: the weights may differ in the last bits"

@@ -95,11 +95,12 @@ class EpochSchedule:
         epochs: how many.
         steps_per_epoch: optimizer steps of each.
         lr: the learning rate schedule.
+        skipped: steps of them that are left out.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int, lr: LRSchedule) -> None:
+    def __init__(self, epochs: int, steps_per_epoch: int, lr: LRSchedule, skipped: int = 0) -> None:
         self.epochs: int | None = epochs
-        self.steps = epochs * steps_per_epoch
+        self.steps = epochs * steps_per_epoch - skipped
         self.peak_lr = lr.peak
         self._lr = lr
 
@@ -159,6 +160,7 @@ class TimeBudget:
         distributed: the processes.
         epochs: how many at most; None for no limit.
         steps_per_epoch: optimizer steps of each.
+        skipped: steps of them that are left out.
 
     Attributes:
         cost: may be replaced by a better estimate.
@@ -174,9 +176,10 @@ class TimeBudget:
         distributed: Distributed,
         epochs: int | None = None,
         steps_per_epoch: int = 0,
+        skipped: int = 0,
     ) -> None:
         self.epochs = epochs
-        self.steps = math.inf if epochs is None else epochs * steps_per_epoch
+        self.steps = math.inf if epochs is None else epochs * steps_per_epoch - skipped
         self.peak_lr = lr.peak
         self._seconds, self._batch, self._lr = seconds, step_batch, lr
         self._local_clock, self.cost, self._distributed = clock, cost, distributed

@@ -162,6 +162,8 @@ class TrainState:
         rows: one for each evaluated epoch.
         best_epoch: epoch of the best row, 0 before there is one.
         best: weights of the best epoch until a bundle holds them.
+        averaged: metrics of averaged weights that a bundle holds as the best, from before the run was
+            extended; they are saved elsewhere.
         rollbacks: how often the run returned to a checkpoint with a lower learning rate.
         training_since: seconds into the run at the first step, for a time budget.
         seconds: of the run at its last checkpoint.
@@ -185,6 +187,7 @@ class TrainState:
     rows: list[Any] = field(default_factory=list)
     best_epoch: int = 0
     best: dict[str, torch.Tensor] | None = None
+    averaged: Any = None
     rollbacks: int = 0
     training_since: float = 0.0
     seconds: float = 0.0
@@ -212,9 +215,15 @@ class TrainState:
 
     def is_better(self, row: EpochMetrics, margin: float = 0.0) -> bool:
         """Whether a row is better than the best one so far, or worse by less than a margin of the metric."""
-        best: EpochMetrics = self.best_row
+        rivals = [self.best_row, self.averaged] if self.best_is_average else [self.best_row]
         value, *ties = row.monitored(self.monitor)
-        return row.is_finite and (value + margin, *ties) > best.monitored(self.monitor)
+        best = max(rival.monitored(self.monitor) for rival in rivals)
+        return row.is_finite and (value + margin, *ties) > best
+
+    @property
+    def best_is_average(self) -> bool:
+        """Whether the averaged weights from before an extension are still the best."""
+        return self.averaged is not None and self.best_row.step <= self.averaged.step
 
     @property
     def best_row(self) -> Any:
