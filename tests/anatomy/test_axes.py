@@ -88,7 +88,7 @@ VIEWS = {
     "rolled and back": lambda x: torch.roll(torch.roll(x, (-2, 3), (2, 3)), (2, 5), (2, 3)),
     "rolled tokens": lambda x: torch.roll(x.flatten(2), 5, 2),
     "flipped": lambda x: x.flip(3).flatten(2).flip(2),
-    "tokens after a class token": lambda x: torch.cat([x.flatten(2)[:, :, :1] * 1, x.flatten(2)], 2)[:, :, 1:]
+    "tokens after a class token": lambda x: torch.cat([x.flatten(2)[:, :, :1], x.flatten(2)], 2)[:, :, 1:]
     .reshape(SHAPE),
     "halves swapped": lambda x: torch.cat([x[:, :, 4:], x[:, :, :4]], 2),
     "third window": lambda x: x.view(2, 3, 2, 3, 8).permute(0, 2, 1, 3, 4)[:, 1],

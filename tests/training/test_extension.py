@@ -46,7 +46,7 @@ def test_a_finished_run_continues_at_its_place_in_the_new_schedule(finished):
     assert rates(run)[:3] == pytest.approx([schedule.at(step, 12) for step in (3, 7, 11)])
     note = next(note for note in run.notes if "--epochs was 3 and is 5" in note)
     assert note in progress.warnings
-    assert note.startswith("since step 12, after 3 epochs")
+    assert note.startswith("since step 12, after epoch 3")
     assert "the learning rate schedule is computed anew for 5 epochs" in note
     assert "its optimizer starts anew from last.safetensors" in note
     assert read_config(finished)["epochs"] == 5
@@ -99,7 +99,7 @@ def test_a_stopped_run_gets_another_end_with_its_optimizer(few_colors, tmp_path)
     assert rates(run)[-1] == pytest.approx(LRSchedule(0.002, "cosine", 0.05).at(7, 8))
     assert len(run.epochs) == 2
     assert not any("optimizer starts anew" in note for note in run.notes)
-    assert any("since step 6, after 2 epochs: --epochs was 3 and is 2" in note for note in run.notes)
+    assert any("since step 6, after epoch 2: --epochs was 3 and is 2" in note for note in run.notes)
 
 
 def test_a_run_without_a_step_gets_another_end(few_colors, tmp_path):
@@ -110,7 +110,7 @@ def test_a_run_without_a_step_gets_another_end(few_colors, tmp_path):
 
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_fewer_epochs_than_are_done_are_refused(finished, epochs):
-    with pytest.raises(UsageError, match=rf"--epochs {epochs}: 3 epochs are done\. Give --epochs 4 or more"):
+    with pytest.raises(UsageError, match=rf"--epochs {epochs}: epochs done: 3\. Give --epochs 4 or more"):
         striate.resume(finished, epochs=epochs)
     assert read_config(finished)["epochs"] == 3
 
@@ -120,7 +120,7 @@ def test_the_epochs_that_it_has_leave_it_as_it_is(finished, capsys):
     assert cli.run(["resume", str(finished), "--epochs", "3"]) == 0
     assert "There is nothing to resume; --epochs N trains it for longer" in capsys.readouterr().out
     assert cli.run(["resume", str(finished), "--patience", "2"]) == 2
-    assert "3 epochs are done of 3. Give --epochs 4 or more" in capsys.readouterr().err
+    assert "epochs done: 3 of 3. Give --epochs 4 or more" in capsys.readouterr().err
 
 
 def test_the_command_line_extends_and_evaluates(finished, capsys):
@@ -140,7 +140,7 @@ def test_an_early_stopped_run_continues_without_early_stopping(few_colors, tmp_p
 
 
 def test_a_budget_run_is_extended_by_epochs_or_by_a_longer_budget(few_colors, tmp_path):
-    run = start(few_colors, tmp_path, epochs=None, budget="9s", imgsz=32)
+    run = start(few_colors, tmp_path, epochs=None, budget="8.4s", imgsz=32)
     done, steps = run.epochs[-1].epoch, run.epochs[-1].step
     with pytest.raises(UsageError, match=r"with a budget of .*: it has taken .* seconds so far, which count"):
         resume_training(run.folder, budget=f"{run.seconds / 2:.3f}s")
@@ -151,9 +151,9 @@ def test_a_budget_run_is_extended_by_epochs_or_by_a_longer_budget(few_colors, tm
     # The unfinished epoch is not completed; two whole epochs of four steps follow.
     assert again.epochs[-1].step == steps + 8
     assert len({row.epoch for row in again.epochs}) == len(again.epochs)
-    assert any("--budget was 9s and is no limit" in note for note in again.notes)
+    assert any("--budget was 8.4s and is no limit" in note for note in again.notes)
     seconds = checkpoint.finished(by_budget)["seconds"]
-    longer = resume_training(by_budget, budget=f"{seconds + 9.5:.1f}s")
+    longer = resume_training(by_budget, budget=f"{seconds + 8.6:.1f}s")
     assert longer.epochs[-1].step > steps
 
 

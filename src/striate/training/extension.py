@@ -93,7 +93,7 @@ def _require_more(
         given = f"--epochs {changed['epochs']}" if "epochs" in changed else flag(next(iter(changed)))
         raise UsageError(
             f"cannot resume {str(folder)!r} with {given}",
-            f"{done} epochs are done" + (f" of {new['epochs']}" if "epochs" not in changed else ""),
+            f"epochs done: {done}" + (f" of {new['epochs']}" if "epochs" not in changed else ""),
             f"Give --epochs {least} or more",
         )
     if new["budget"] is not None and seconds_of(new["budget"]) <= seconds:
@@ -107,7 +107,7 @@ def _require_more(
 def _note(state: Mapping[str, Any], before: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """What changes, for the report."""
     words = [f"{flag(name)} was {_limit(old)} and is {_limit(new[name])}" for name, old in before.items()]
-    note = f"since step {state['step']:,}, after {_begun_epochs(state)} epochs: {', '.join(words)}"
+    note = f"since step {state['step']:,}, after epoch {_begun_epochs(state)}: {', '.join(words)}"
     ends = [f"a budget of {new['budget']}"] if new["budget"] else []
     ends += [f"{new['epochs']} epochs"] if new["epochs"] else []
     if "epochs" in before or "budget" in before:
