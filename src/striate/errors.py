@@ -133,7 +133,7 @@ def access_error(
     """
     if error.errno in _TOO_FEW:
         why, fix = _TOO_FEW[error.errno]
-        return ResourceError(what or "cannot go on", why, fix)
+        return ResourceError(what or "cannot continue", why, fix)
     path = error.filename2 or error.filename
     named = (
         f"cannot access {os.fsdecode(path)!r}" if isinstance(path, (str, bytes)) else "cannot read or write"
@@ -153,9 +153,9 @@ def environment_error(error: BaseException) -> StriateError | None:
         why, fix = _TOO_FEW[errno.ENOMEM]
         return ResourceError(why, text[:200], fix)
     if isinstance(error, RuntimeError) and "can't start new thread" in text:
-        return ResourceError("cannot go on", *_TOO_FEW[errno.EAGAIN])
+        return ResourceError("cannot continue", *_TOO_FEW[errno.EAGAIN])
     if isinstance(error, ImportError) and os.strerror(errno.EMFILE) in text:
-        return ResourceError("cannot go on", *_TOO_FEW[errno.EMFILE])
+        return ResourceError("cannot continue", *_TOO_FEW[errno.EMFILE])
     if isinstance(error, RuntimeError) and text.startswith("Symlink loop from"):  # by pathlib before 3.13
         return DataError("cannot access a path", text, _FIXES[errno.ELOOP])
     if isinstance(error, ValueError) and "embedded null" in text:

@@ -49,7 +49,7 @@ def test_one_linear_layer_beside_the_features_is_the_classifier():
     state |= {"head.weight": network()["fc3.weight"], "head.bias": network()["fc3.bias"]}
     found, notes = take_network(state)
     assert all(torch.equal(found[name], tensor) for name, tensor in network().items())
-    assert notes[1] == "head, beside the network, is taken for its classifier fc3"
+    assert notes[1] == "head, next to the network, is used as its classifier fc3"
 
 
 def test_features_alone_can_be_trained_on(tmp_path):

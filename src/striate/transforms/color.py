@@ -17,7 +17,9 @@ from striate.errors import UsageError
 from striate.transforms.arguments import Range, Size, check_range, range_around
 from striate.transforms.transform import Transform, bernoulli, between, max_value
 
-_ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # of the four functions of ColorJitter
+_ORDERS = torch.tensor(
+    list(itertools.permutations(range(4))), device="cpu"
+)  # of the four functions of ColorJitter
 
 
 def blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
@@ -59,7 +61,7 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     C, H, W = images.shape[1:]
     if min(H, W) < 3:
         return images
-    kernel = torch.ones(3, 3, device=images.device)
+    kernel = torch.ones(3, 3, dtype=torch.float32, device=images.device)
     kernel[1, 1] = 5
     smooth = F.conv2d(images.float(), (kernel / 13).expand(C, 1, 3, 3), groups=C)
     blurred = images.float()
@@ -180,7 +182,7 @@ class RandomGrayscale(Transform):
     num_random = 1
 
     def __init__(self, p: float = 0.1) -> None:
-        bernoulli(torch.zeros(1), p, "RandomGrayscale")
+        bernoulli(torch.zeros(1, device="cpu"), p, "RandomGrayscale")
         self.p = p
 
     def batch(self, images: Tensor, rand: Tensor) -> Tensor:
@@ -239,7 +241,7 @@ class RandomErasing(Transform):
     def __init__(
         self, p: float = 0.5, scale: Range = (0.02, 0.33), ratio: Range = (0.3, 3.3), value: float = 0
     ) -> None:
-        bernoulli(torch.zeros(1), p, "RandomErasing")
+        bernoulli(torch.zeros(1, device="cpu"), p, "RandomErasing")
         self.p, self.value = p, value
         self.scale = check_range("scale", scale, 0, 1)
         self.ratio = check_range("ratio", ratio, 1e-6, math.inf)

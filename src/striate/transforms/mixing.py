@@ -51,7 +51,7 @@ class MixUp:
                 fix = f"Use {name}(num_classes=10)"
                 raise UsageError(f"{name} with integer labels", "it needs num_classes", fix)
             labels = F.one_hot(labels, self.num_classes)
-        generator = generator or np.random.default_rng(int(torch.randint(2**63 - 1, ())))
+        generator = generator or np.random.default_rng(int(torch.randint(2**63 - 1, (), device="cpu")))
         images, lam = self.mix(images, generator)
         targets = labels.float()
         return images, lam * targets + (1 - lam) * targets.roll(1, 0)

@@ -98,7 +98,7 @@ class _Policy(Transform):
 
     def _space(self, bins: int, height: int, width: int) -> _Space:
         """Return operation -> magnitude of each bin (AutoAugment, Cubuk et al. 2019, table 6)."""
-        way = torch.linspace(0, 1, bins)
+        way = torch.linspace(0, 1, bins, dtype=torch.float32, device="cpu")
         enhance = 0.9 * way
         return {
             "Identity": 0 * way, "ShearX": 0.3 * way, "ShearY": 0.3 * way,
@@ -129,7 +129,7 @@ class TrivialAugmentWide(_Policy):
         return _apply_bins(images, space, choice, bins, rand[:, 2])
 
     def _space(self, bins: int, height: int, width: int) -> _Space:
-        way = torch.linspace(0, 1, bins)
+        way = torch.linspace(0, 1, bins, dtype=torch.float32, device="cpu")
         wide = dict.fromkeys(("ShearX", "ShearY", "Brightness", "Color", "Contrast", "Sharpness"), 0.99 * way)
         return super()._space(bins, height, width) | wide | {
             "TranslateX": 32 * way, "TranslateY": 32 * way, "Rotate": 135 * way,
@@ -169,7 +169,9 @@ class AutoAugment(_Policy):
 
     def batch(self, images: Tensor, rand: Tensor) -> Tensor:
         """Apply a random sub-policy to each sample."""
-        space = self._space(10, *images.shape[2:]) | {"Invert": torch.zeros(10)}
+        space = self._space(10, *images.shape[2:]) | {
+            "Invert": torch.zeros(10, dtype=torch.float32, device="cpu")
+        }
         index = {name: i for i, name in enumerate(space)}
         policy = (rand[:, 0] * len(IMAGENET)).long().tolist()
         for turn in range(2):

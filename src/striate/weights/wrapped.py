@@ -1,4 +1,4 @@
-"""Find a network's weights among those of a larger module: `backbone.`, `encoder_q.`, a loss beside it."""
+"""Find a network's weights among those of a larger module: `backbone.`, `encoder_q.`, next to a loss."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def take_network(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]
         classifier = models.describe(_resembling(network)).classifier
         if f"{classifier}.weight" not in network:
             network = network | {f"{classifier}.{end}": state[f"{layer}.{end}"] for end in ("weight", "bias")}
-            notes.append(f"{layer}, beside the network, is taken for its classifier {classifier}")
+            notes.append(f"{layer}, next to the network, is used as its classifier {classifier}")
             left = []
     if left:
         more = " and more" if len(left) > 4 else ""
