@@ -69,8 +69,9 @@ def apply(fields: Fields, index_maps: dict[int, IndexMap], shape: Sequence[int])
     out: list[AxisField] = []
     last: tuple[ReceptiveField, IndexMap, ReceptiveField] | None = None
     for axis in fields:
-        reads_others = any(index_maps.get(dim, SAME_INDEX) != SAME_INDEX for dim in axis.dims)
-        if reads_others and (axis.digits or axis.roll is not None):
+        if (axis.digits or axis.roll is not None) and any(
+            index_maps.get(dim, SAME_INDEX) != SAME_INDEX for dim in axis.dims
+        ):
             axis = axes.in_order(axis, shape)
         index_map = index_maps.get(axis.dim) if axis.dim is not None else None
         if index_map is not None and axis.field is not None:
@@ -154,8 +155,13 @@ def broadcast(operands: Sequence[Operand], image_size: Sequence[int]) -> Fields 
     first = dependent[0][0]
     if all(fields is first for fields, _ in dependent) and len({len(shape) for _, shape in dependent}) == 1:
         return first
-    ndim = max(len(shape) for _, shape in operands)
-    out = [max(sizes) for sizes in zip(*([1] * (ndim - len(s)) + list(s) for _, s in operands), strict=True)]
+    shape = operands[0][1]
+    if all(other == shape for _, other in operands):  # the usual case
+        out = shape
+    else:
+        ndim = max(len(shape) for _, shape in operands)
+        padded = ([1] * (ndim - len(shape)) + list(shape) for _, shape in operands)
+        out = [max(sizes) for sizes in zip(*padded, strict=True)]
     result = []
     for index, pixels in enumerate(image_size):
         total = _aligned(*dependent[0], index, out)
