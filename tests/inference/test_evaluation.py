@@ -65,7 +65,7 @@ def test_a_model_that_predicts_one_class_for_everything_says_so(capsys):
     print_evaluation(evaluation)
     printed = " ".join(capsys.readouterr().out.split())
     assert "top-1 accuracy 30.00 % of 10 test images" in printed
-    assert "; always cat: 50.00 %)" in printed
+    assert "majority baseline 50.00 % (always cat)" in printed
     assert "note: the model predicts 'dog' for all 10 images" in printed
     page = report(evaluation, model="best.safetensors")
     assert page.warnings[0] == evaluation.notes[0]

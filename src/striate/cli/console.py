@@ -114,9 +114,11 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
         text = f"{metric.label} {'undefined' if value != value else number}"
         if metric.name == "top1":
             interval = f"95 % interval {percent(low)} to {percent(high)}"
-            baseline = f"always {escape(evaluation.majority_class)}: {percent(evaluation.majority_top1)}"
-            text = f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what} ({interval}; {baseline})"
+            text = f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what} ({interval})"
         out.print(text)
+        if metric.name == "top1":
+            baseline = f"majority baseline {percent(evaluation.majority_top1)}"
+            out.print(f"{baseline} (always {escape(evaluation.majority_class)})")
     scores = list(evaluation.per_class)
     if len(scores) > most:
         scores = sorted(scores, key=lambda s: s.f1)[:most]
