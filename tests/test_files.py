@@ -1,4 +1,6 @@
-"""Paths that users give: why they do not lead to a file."""
+"""Paths that users give: why they do not lead to a file. Atomic writes."""
+
+import os
 
 import pytest
 
@@ -60,3 +62,24 @@ def test_the_longest_names_can_be_written(tmp_path):
     assert (tmp_path / ("x" * 255)).read_bytes() == b"content"
     with pytest.raises(WriteError, match=r"file name too long\. Use a shorter path"):
         write_atomic(tmp_path / ("x" * 256), b"content")
+
+
+def test_pipes_are_written_to_and_stay(tmp_path):
+    """And so do devices: renaming a file to /dev/null, as root, would remove it for all programs."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(pipe, [b"con", b"tent"])
+    assert os.read(reader, 100) == b"content"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_symbolic_link_stays_and_its_file_is_replaced(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("file")
+    write_atomic(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"new"
+    with pytest.raises(WriteError, match="cannot write"):
+        write_atomic(tmp_path, b"new")

@@ -74,6 +74,9 @@ def why_missing(path: str | os.PathLike[str], fix: str, names: Iterable[str] = (
 def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
     """Write a file atomically: write a temporary file in the same folder, flush it to disk, rename it.
 
+    A symbolic link stays, and the file that it leads to is replaced. A device or a pipe, such as
+    `/dev/stdout`, stays too, and is written to directly.
+
     Args:
         path: of the file; its folder is created.
         content: bytes, or an iterable of chunks.
@@ -81,13 +84,18 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> N
     Raises:
         WriteError: no space or no permission; an existing file is unchanged.
     """
-    temporary = path.with_name(f".{path.name[:_LONGEST]}.{os.getpid()}.part")
+    chunks = [content] if isinstance(content, bytes) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not _is_replaceable(path):
+            with path.open("wb") as device:
+                device.writelines(chunks)
+            return
+        path = path.resolve() if path.is_symlink() else path
+        temporary = path.with_name(f".{path.name[:_LONGEST]}.{os.getpid()}.part")
         try:
             with temporary.open("wb") as file:
-                for chunk in [content] if isinstance(content, bytes) else content:
-                    file.write(chunk)
+                file.writelines(chunks)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -97,6 +105,14 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> N
     except OSError as error:
         what, fix = f"cannot write {str(path)!r}", "Free some disk space, or choose another --out"
         raise access_error(error, what, fix, WriteError) from error
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Whether a path is free or of a regular file: a file renamed to it would remove anything else."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return True
 
 
 def remove_partial_files(folder: Path) -> None:
