@@ -81,7 +81,9 @@ def bad_paths(cell: Cell, folder: Path, number: int) -> dict[str, str]:
     """Paths in place of those of `Material`: of several that a call reads, every other one is bad."""
     found = {}
     if (level := cell.get("output", "usual")) == "device":
-        found["out"] = "/dev/full"
+        # Never the device itself: a test that runs as root could replace it for the whole machine.
+        (folder / "device").symlink_to("/dev/full")
+        found["out"] = str(folder / "device")
     elif level == "exists":
         (folder / "out" / "x").mkdir(parents=True)
     elif level != "usual":
@@ -113,7 +115,8 @@ def variables(level: str, folder: Path) -> dict[str, str | None]:
         return {"MPLBACKEND": "module://nothing"}
     return {
         "usual": {},
-        "no home": {"HOME": None, "XDG_CACHE_HOME": None},
+        # The caches stay those of the tests: without HOME, the user's real home folder is found.
+        "no home": {"HOME": None, "MPLCONFIGDIR": str(folder)},
         "home is a file": {"HOME": bad_path("file", folder), "XDG_CACHE_HOME": None, "TORCH_HOME": None},
         "tiny terminal": {"TERM": "dumb", "COLUMNS": "1", "LINES": "1"},
         "C locale": {

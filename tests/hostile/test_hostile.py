@@ -193,3 +193,16 @@ def limit_program(level):
     if level in kinds:
         kind, value = kinds[level]
         resource.setrlimit(kind, (value, resource.getrlimit(kind)[1]))
+
+
+def test_no_cell_names_what_belongs_to_the_machine(tmp_path):
+    """Outputs and caches are in the folders of the tests: commands write there, clear and replace."""
+    for number, (factor, level) in enumerate((f, level) for f in FACTORS for level in FACTORS[f]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        out = bad_paths({factor: level}, folder, number).get("out", "x")
+        assert not out.startswith("/dev")
+        if factor == "settings":
+            changed = variables(level, folder)
+            homeless = changed.get("HOME", "") is None
+            assert not (homeless and changed.get("XDG_CACHE_HOME", "") is None)
