@@ -143,3 +143,40 @@ def test_a_failed_write_leaves_the_old_file(path, network, monkeypatch):
         bundle.write(path, network, DESCRIPTION)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["m.safetensors"]
+
+
+def test_a_network_gets_its_tensors_without_being_initialized():
+    """Also the buffers that are not saved: each module that has some computes them in `constants`."""
+    torch.manual_seed(0)
+    plain = models.build("lenet5")
+    network = bundle.with_tensors(lambda: models.build("lenet5"), plain.state_dict())
+    assert next(network.parameters()).data_ptr() == next(plain.parameters()).data_ptr()
+    images = torch.rand(2, 1, 32, 32)
+    assert torch.equal(network(images), plain(images))
+    half = {name: tensor.half() for name, tensor in plain.state_dict().items()}
+    assert {t.dtype for t in bundle.with_tensors(lambda: models.build("lenet5"), half).parameters()} == {
+        torch.float32
+    }
+    with torch.device("meta"):
+        for name in (
+            "alexnet",
+            "googlenet",
+            "lenet5",
+            "mobilenet_v3_small",
+            "resnet20",
+            "vgg11",
+            "vit_ti_16",
+        ):
+            for module in models.build(name).modules():
+                constants = getattr(module, "constants", dict)()
+                assert module._non_persistent_buffers_set == constants.keys(), name
+
+
+def test_weights_stay_when_their_file_is_overwritten(tmp_path):
+    path = tmp_path / "x.safetensors"
+    network = models.build("lenet", num_classes=3)
+    bundle.write(path, network, Description("classification", "lenet", {}, ("a", "b", "c"), Preprocess()))
+    _, state = bundle.read(path)
+    with path.open("r+b") as file:  # as `cp` does
+        file.write(bytes(path.stat().st_size))
+    assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _KEY = "striate"  # our entry of __metadata__
 _WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DDP and torch.compile add to every key
+_PIECE = 1 << 14  # values, half of what torch would divide between threads
 _MAX_HEADER = 100_000_000  # bytes; the safetensors format has the same limit
 _NAMED = 3  # tensors in a message
 # For each floating-point type the unsigned integer of its size, and the bits of its exponent: all of them are
@@ -164,9 +165,13 @@ def read(
     """
     from safetensors.torch import load_file
 
+    from striate.device import standard_settings
+
     description = describe(path)
     try:
-        state = load_file(path, device=str(device))
+        with standard_settings():
+            mapped = load_file(path, device=str(device))
+            state = {name: _in_memory(tensor) for name, tensor in mapped.items()}
     except Exception as error:  # safetensors has its own classes of errors
         raise BundleError(f"cannot read {str(path)!r}", " ".join(str(error).split()), _AGAIN) from error
     warn_if_not_finite(state, str(path))
@@ -184,7 +189,7 @@ def warn_if_not_finite(state: Mapping[str, torch.Tensor], source: str) -> str:
         The message; empty if every value is finite.
     """
     # A sum is not finite if a term is not; it may also overflow, so a second look counts the values.
-    suspects = {n: t for n, t in state.items() if t.is_floating_point() and not bool(t.sum().isfinite())}
+    suspects = {n: t for n, t in state.items() if t.is_floating_point() and not _sum_is_finite(t)}
     counts = {name: int((~tensor.isfinite()).sum()) for name, tensor in suspects.items()}
     names = [name for name, count in counts.items() if count]
     if not names:
@@ -254,6 +259,31 @@ def must_fit(weights: str, architecture: str) -> Iterator[None]:
         raise BundleError(what, why, "Another version wrote it") from error
 
 
+def with_tensors(make: Callable[[], nn.Module], state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Build a network with these tensors: without initializing weights first, and without copies.
+
+    Args:
+        make: creates the network. Its modules with buffers that are not saved have a method `constants`,
+            which computes them by name.
+        state: its tensors by name, which become the network's own.
+
+    Raises:
+        RuntimeError: they do not fit.
+    """
+    import torch
+
+    with torch.device("meta"):
+        network = make()
+    types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    own = {name: tensor.to(types.get(name, tensor.dtype)) for name, tensor in state.items()}
+    network.load_state_dict(own, assign=True)
+    for module in network.modules():
+        constants: dict[str, torch.Tensor] = getattr(module, "constants", dict)()
+        for name in module._non_persistent_buffers_set & constants.keys():
+            module._buffers[name] = constants[name]
+    return network
+
+
 def add_metrics(path: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
     """Add metrics to a bundle's header; the bytes of the weights do not change.
 
@@ -269,6 +299,27 @@ def add_metrics(path: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
     text = strict_json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the format requires the data to start at a multiple of 8
     write_atomic(path, len(text).to_bytes(8, "little") + text + path.read_bytes()[start:])
+
+
+def _sum_is_finite(tensor: torch.Tensor) -> bool:
+    """Whether the sum of a tensor's values is finite; computed without starting the threads of OpenMP."""
+    values = tensor.reshape(-1)
+    piece = _PIECE if values.device.type == "cpu" else max(1, len(values))
+    return all(bool(values[at : at + piece].sum().isfinite()) for at in range(0, len(values), piece))
+
+
+def _in_memory(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in the memory of this process of a tensor that is mapped from a file, which may change later.
+
+    NumPy copies it: torch would start the threads of OpenMP, after which a forked process cannot compute.
+    """
+    import torch
+
+    if tensor.device.type != "cpu" or not tensor.numel():
+        return tensor
+    copied = torch.empty(tensor.shape, dtype=tensor.dtype)
+    copied.reshape(-1).view(torch.uint8).numpy()[:] = tensor.reshape(-1).view(torch.uint8).numpy()
+    return copied
 
 
 def _text(description: Description) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import random
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from striate.errors import UsageError
@@ -48,16 +51,103 @@ def choose(name: str = "auto") -> torch.device:
     return device
 
 
-def seed_everything(seed: int) -> None:
-    """Seed the random generators of Python, NumPy and torch; raises UsageError for an invalid seed."""
+@contextlib.contextmanager
+def standard_settings(dtype: torch.dtype | None = None) -> Iterator[None]:
+    """A context in which torch's settings are those that it starts with, whatever the caller has set.
+
+    New tensors are float32 and on the CPU, gradients are recorded, and there is no inference mode and no
+    autocast. On exit the caller's settings are back. Also a decorator; not for generators, whose caller
+    would have these settings while it uses an item.
+
+    Args:
+        dtype: the default type of new tensors instead of float32.
+    """
+    import torch
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_default_dtype.set_to(dtype or torch.float32))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        yield
+
+
+class _DefaultDtype:
+    """torch's default type, which all threads share: restored when no thread needs another any longer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._needed: list[torch.dtype] = []
+
+    @contextlib.contextmanager
+    def set_to(self, dtype: torch.dtype) -> Iterator[None]:
+        import torch
+
+        with self._lock:
+            if not self._needed:
+                self._original = torch.get_default_dtype()
+            self._needed.append(dtype)
+            torch.set_default_dtype(dtype)
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._needed[len(self._needed) - 1 - self._needed[::-1].index(dtype)]
+                torch.set_default_dtype(self._needed[-1] if self._needed else self._original)
+
+
+_default_dtype = _DefaultDtype()
+
+
+@functools.cache
+def allow_forks() -> None:
+    """Let processes that are forked from now on compute with one thread, as torch's DataLoader does.
+
+    To be called before computing: OpenMP waits forever in a forked process for threads that only its parent
+    has.
+    """
+    import torch
+
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+@contextlib.contextmanager
+def random_states_kept(device: torch.device) -> Iterator[None]:
+    """A context that leaves the random generators of Python, NumPy, torch and `device` as they were."""
     import numpy as np
     import torch
+
+    before = random.getstate(), np.random.get_state()
+    on_mps = torch.mps.get_rng_state() if device.type == "mps" else None
+    devices = [_cuda_index(device)] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        if on_mps is not None:
+            torch.mps.set_rng_state(on_mps)
+
+
+def seed_everything(seed: int, device: torch.device | None = None) -> None:
+    """Seed the random generators of Python, NumPy, torch on the CPU, and of a device.
+
+    Raises:
+        UsageError: an invalid seed.
+    """
+    import numpy as np
 
     if not 0 <= seed <= MAX_SEED:
         raise UsageError(f"seed {seed}", f"it must be from 0 to {MAX_SEED}", "Use a number such as 0")
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    _seed_torch(device, seed)
 
 
 def seed_step(device: torch.device, seed: int, step: int) -> None:
@@ -65,16 +155,27 @@ def seed_step(device: torch.device, seed: int, step: int) -> None:
 
     So dropout in a resumed run equals that of a run without interruption.
     """
+    digest = hashlib.blake2b(f"{seed} {step}".encode(), digest_size=8).digest()
+    _seed_torch(device, int.from_bytes(digest, "little"))
+
+
+def _seed_torch(device: torch.device | None, seed: int) -> None:
+    """Seed the generators of the CPU and of a device; not those of other devices, as `manual_seed` does."""
     import torch
 
-    digest = hashlib.blake2b(f"{seed} {step}".encode(), digest_size=8).digest()
-    value = int.from_bytes(digest, "little")
-    torch.default_generator.manual_seed(value)
+    torch.default_generator.manual_seed(seed)
+    if device is None:
+        return
     if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.default_generators[index].manual_seed(value)
+        torch.cuda.default_generators[_cuda_index(device)].manual_seed(seed)
     elif device.type == "mps":
-        torch.mps.manual_seed(value)
+        torch.mps.manual_seed(seed)
+
+
+def _cuda_index(device: torch.device) -> int:
+    import torch
+
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 def mixed_precision(device: torch.device, wanted: bool | None) -> torch.dtype | None:

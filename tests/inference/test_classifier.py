@@ -1,8 +1,13 @@
 """Predictions: one path for files and arrays, errors in place, the same in any process and batch."""
 
+import copy
+import dataclasses
 import io
+import multiprocessing
+import pickle
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -107,8 +112,6 @@ def test_a_run_s_folder_stands_for_its_best(run):
 def test_bundles_that_cannot_classify(run, tmp_path):
     description, _ = bundle.read(run.best)
     network = models.build("lenet", num_classes=5)
-    import dataclasses
-
     other = tmp_path / "other.safetensors"
     bundle.write(other, network, dataclasses.replace(description, task="seq2seq"))
     with pytest.raises(BundleError, match="trained for seq2seq"):
@@ -146,3 +149,88 @@ def test_every_form_of_an_image_gets_the_same_prediction(model, tmp_path):
     assert [predictions[form].path for form in ("bytes", "memory", "file", "opened", "array")] == [
         "image bytes", "file object", str(path), "array", "array"
     ]  # fmt: skip
+
+
+def test_later_changes_of_the_network_have_no_effect_or_a_whole_one(model, files):
+    own = dataclasses.replace(model, network=copy.deepcopy(model.network))
+    before = own.predict(files[0]).probabilities
+    with torch.no_grad():
+        for parameter in own.network.parameters():
+            parameter.mul_(0.5)
+            assert np.array_equal(own.predict(files[0]).probabilities, before)
+    own.network.half()
+    assert np.array_equal(own.predict(files[0]).probabilities, before)
+    own.network.float()
+    changed = dataclasses.replace(own).predict(files[0]).probabilities
+    assert abs(changed - before).max() > 1e-3
+    fresh = dataclasses.replace(own, network=copy.deepcopy(own.network))
+    assert np.array_equal(changed, fresh.predict(files[0]).probabilities)
+
+
+def test_a_used_classifier_can_be_pickled_and_copied(model, files):
+    before = model.predict(files[0])
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
+        assert np.array_equal(other.predict(files[0]).probabilities, before.probabilities)
+        assert other.classes == model.classes
+    assert pickle.loads(pickle.dumps(before)).top() == before.top()
+
+
+def first_class(model, path):
+    return model.predict(path).label
+
+
+@pytest.mark.slow
+def test_a_used_classifier_can_be_sent_to_a_spawned_process(model, files):
+    expected = model.predict(files[0]).label
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert list(pool.map(first_class, [model], files[:1], timeout=120)) == [expected]
+
+
+FORKS_AND_MEMORY = """
+import os, resource, signal, sys
+import torch
+import striate
+from PIL import Image
+
+def forked():
+    if (child := os.fork()) == 0:
+        signal.alarm(60)  # ends a child that hangs
+        model.predict(ordinary)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+bundle, ordinary, *others = sys.argv[1:]
+torch.set_num_threads(2)
+torch.manual_seed(0)
+model = striate.load(bundle, device="cpu")
+torch.rand(1)
+print(forked(), "after loading")
+model.predict(ordinary)
+print(forked(), "after predicting")
+before = peak()
+for path in others:
+    model.predict(path)
+print((peak() - before) // 100, "times 100 MB")
+"""
+
+
+def test_forks_and_long_images(run, tmp_path):
+    """A fork after loading or predicting computes; a picture of 60,000x1 pixels takes little memory."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, image in {
+        "ordinary.png": Image.new("RGB", (500, 375)), "wide.png": Image.new("RGB", (60_000, 1)),
+        "high.png": Image.new("RGBA", (1, 60_000)), "turned.png": Image.new("RGB", (1, 5000)),
+        "deep.png": Image.new("I;16", (5000, 2)), "float.tif": Image.new("F", (2, 5000)),
+    }.items():  # fmt: skip
+        image.save(tmp_path / name, exif=exif)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    paths = ["ordinary.png", *(name for name in names if name != "ordinary.png")]
+    out = subprocess.run(
+        [sys.executable, "-c", FORKS_AND_MEMORY, run.best, *paths], cwd=tmp_path, stdout=subprocess.PIPE,
+        text=True, check=True, timeout=200,
+    ).stdout  # fmt: skip
+    assert out.splitlines() == ["0 after loading", "0 after predicting", "0 times 100 MB"]

@@ -1,6 +1,8 @@
 """Translators: bundles opened for use."""
 
+import copy
 import dataclasses
+import pickle
 
 import pytest
 import torch
@@ -103,3 +105,16 @@ def test_answers_at_the_length_limit_are_cut(text_run):
         text = translator.description.text
         limit = max(8, min(2 * text["longest"], int(1.2 * text["ratio"] * (len(source) + 1)) + 2))
         assert len(result.text) == limit
+
+
+def test_a_used_translator_can_be_copied_and_does_not_share_its_network(text_run):
+    translator = load_translator(text_run.best, "cpu")
+    sources = text_run.task.data.splits["val"].sources[:3]
+    before = translator.translate(sources).results
+    for other in (pickle.loads(pickle.dumps(translator)), copy.deepcopy(translator)):
+        assert other.translate(sources).results == before
+    with torch.no_grad():
+        for parameter in translator.network.parameters():
+            parameter.mul_(0.5)
+    assert translator.translate(sources).results == before
+    assert dataclasses.replace(translator).translate(sources).results != before

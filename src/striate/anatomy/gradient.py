@@ -23,6 +23,7 @@ from striate.anatomy.recorder import Recorder
 from striate.anatomy.records import Anatomy, Layer
 from striate.anatomy.shape_inference import replace_tensors
 from striate.anatomy.tracing import prepare, record, restored
+from striate.device import standard_settings
 from striate.errors import UsageError
 from striate.progress import SILENT, Progress
 
@@ -125,6 +126,7 @@ class _DenseGradients(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+@standard_settings()
 def check(
     model: str | nn.Module,
     example: Any = None,
@@ -240,6 +242,7 @@ def _positive(module: nn.Module) -> Iterator[None]:
         yield
 
 
+@standard_settings()
 def effective_field(
     module: nn.Module, images: Tensor, layer: str | None = None, unit: tuple[int, int] | None = None
 ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], Layer, tuple[int, int]]:

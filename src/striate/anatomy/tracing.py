@@ -19,6 +19,7 @@ from striate.anatomy.propagation import Fields
 from striate.anatomy.recorder import Origin, Recorder
 from striate.anatomy.records import Anatomy
 from striate.anatomy.shape_inference import ShapeInference, replace_tensors
+from striate.device import standard_settings
 from striate.errors import StriateError, UsageError
 from striate.models import build, describe
 
@@ -40,10 +41,11 @@ def trace(
     Raises:
         UsageError: the name is unknown, or the module fails on such an input or depends on its values.
     """
-    module, name, arguments = prepare(model, example, size, batch)
-    to_meta = lambda x: torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
-    recorder, outputs = record(module, name, replace_tensors(arguments, to_meta), compute=False)
-    return to_anatomy(module, name, arguments, outputs, recorder)
+    with standard_settings(_float_type(model)):
+        module, name, arguments = prepare(model, example, size, batch)
+        to_meta = lambda x: torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+        recorder, outputs = record(module, name, replace_tensors(arguments, to_meta), compute=False)
+        return to_anatomy(module, name, arguments, outputs, recorder)
 
 
 def prepare(
@@ -69,8 +71,14 @@ def prepare(
         convs = (part for part in module.modules() if isinstance(part, nn.modules.conv._ConvNd))
         channels = next((conv.in_channels for conv in convs), 3)
     if example is None:
-        example = torch.empty(batch, channels, height, width, device="meta")
+        example = torch.empty(batch, channels, height, width, dtype=_float_type(module), device="meta")
     return module, name, example if isinstance(example, tuple) else (example,)
+
+
+def _float_type(model: str | nn.Module) -> torch.dtype:
+    """The type of a module's weights, which its input and the tensors that it creates have, too."""
+    weights = () if isinstance(model, str) else model.parameters()
+    return next((weight.dtype for weight in weights if weight.is_floating_point()), torch.float32)
 
 
 def record(module: nn.Module, name: str, arguments: Sequence[Any], compute: bool) -> tuple[Recorder, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from striate.device import standard_settings
 from striate.errors import UsageError, unknown_name
 from striate.files import probe
 
@@ -88,6 +89,7 @@ def formats_for(task: str) -> list[str]:
     return [name for name, row in FORMATS.items() if not row.tasks or task in row.tasks]
 
 
+@standard_settings()
 def export(model: Any, out: Path, format: str, samples: Sequence[str] = ()) -> Parity:
     """Write a model in another format, and compare the result with the original.
 

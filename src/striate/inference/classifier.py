@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from striate.bundle import Description
 from striate.data import Images, InMemoryImages
 from striate.data.images.base import Indices
 from striate.data.images.loader import stream
+from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DataError, DecodeError
 from striate.kernels import prepare
@@ -72,8 +74,9 @@ class Classifier:
     """An image classifier: a network with its class names and preprocessing.
 
     Attributes:
-        network: in evaluation mode, on `device`. Predictions use a folded copy, made for the first one, which
-            does not see later changes of the weights.
+        network: in evaluation mode, on `device`. Predictions use a folded copy, made for the first one, that
+            shares nothing with it: later changes of the network have no effect. For predictions with changed
+            weights, make a new classifier: `dataclasses.replace(classifier)`.
         description: class names, preprocessing, metrics, provenance.
         device: where it runs.
         path: the file that it was loaded from, or empty.
@@ -177,10 +180,16 @@ class Classifier:
         )
         return softmax(scores) if len(scores) else scores.astype(np.float64), which
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the folded copy, whose weights no copy or other process can read; it is made again."""
+        return {name: value for name, value in vars(self).items() if name != "_folded"}
+
     @cached_property
     def _folded(self) -> nn.Module:
-        """The network with its convolutions, norms and activations fused, for this input size."""
-        return fold(self.network, (self.preprocess.channels, *self.preprocess.size))
+        """A copy of the network, with convolutions, norms and activations fused for this input size."""
+        allow_forks()
+        with standard_settings():
+            return fold(copy.deepcopy(self.network), (self.preprocess.channels, *self.preprocess.size))
 
     def _answers(self, prepared: Sequence[tuple[str, Uint8Array | DecodeError]]) -> Iterator[Prediction]:
         good = [image for _, image in prepared if not isinstance(image, DecodeError)]
@@ -204,6 +213,7 @@ def read_image(source: ImageSource, preprocess: Preprocess) -> tuple[str, Uint8A
         return name, error
 
 
+@standard_settings()
 def load(path: str | os.PathLike[str], device: str = "auto") -> Classifier:
     """Open a classifier's bundle on any device; executes no code from the file.
 
@@ -225,11 +235,12 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Classifier:
             f"Use `striate {description.task}` with it, or give a classifier",
         )
     with bundle.must_fit(repr(str(path)), description.architecture):
-        network = models.build(description.architecture, **description.arguments)
-        network.load_state_dict(state)
+        make = partial(models.build, description.architecture, **description.arguments)
+        network = bundle.with_tensors(make, state)
     return Classifier(prepare(network, place, training=False).eval(), description, place, str(path))
 
 
+@standard_settings()
 @torch.inference_mode()
 def logits(
     network: nn.Module,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from striate.data.text.dataset import PIXELS_PER_TOKEN, max_target_length
 from striate.data.text.lines import collate_images
 from striate.data.text.reader import clean_text
 from striate.data.text.tokens import UNK, Tokenizer, check_tokenizers
+from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DataError, DecodeError, UsageError
 from striate.inference.classifier import NOT_FINITE, read_image
@@ -111,7 +113,7 @@ class Translator:
     """A sequence-to-sequence network with its tokenizers and preprocessing.
 
     Attributes:
-        network: in evaluation mode, on `device`.
+        network: in evaluation mode, on `device`. Translations use a copy of it, as for `Classifier.network`.
         description: tokenizers, preprocessing, metrics, provenance.
         source: the tokenizer of the source; None if sources are images.
         target: the tokenizer of the target.
@@ -187,9 +189,16 @@ class Translator:
 
     @cached_property
     def _prepacked(self) -> SequenceToSequence:
-        """The network with prepacked weights."""
-        return prepack(self.network)
+        """A copy of the network, with prepacked weights."""
+        allow_forks()
+        with standard_settings():
+            return prepack(copy.deepcopy(self.network))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the prepacked copy, whose weights no copy or other process can read."""
+        return {name: value for name, value in vars(self).items() if name != "_prepacked"}
+
+    @standard_settings()
     @torch.inference_mode()
     def _write(
         self, batch: list[Any], beams: int, best: int, alpha: float, attention: bool
@@ -235,6 +244,7 @@ class Translator:
             return Translation(shown, (Answer("", 0.0, True),), empty=True)
         return Translation(shown, (), unknown=self.source.unknown(clean_text(shown)) if UNK in row else ())
 
+    @standard_settings()
     def grid(self, image: Source) -> tuple[int, int]:
         """Rows and columns of an image's positions that the decoder attends to."""
         _, row = self._read(image)
@@ -254,6 +264,7 @@ class Translator:
         return Answer(text, hypothesis.score, hypothesis.ended, tokens, hypothesis.attention)
 
 
+@standard_settings()
 def load_translator(path: str | os.PathLike[str], device: str = "auto") -> Translator:
     """Open a sequence-to-sequence bundle on any device; executes no code from the file.
 
@@ -277,8 +288,8 @@ def load_translator(path: str | os.PathLike[str], device: str = "auto") -> Trans
         )
     with bundle.must_fit(repr(str(path)), description.architecture):
         source, target = tokenizers_of(description)
-        network = build(description.architecture, **description.arguments)
-        network.load_state_dict(state)
+        make = partial(build, description.architecture, **description.arguments)
+        network = bundle.with_tensors(make, state)
     assert isinstance(network, SequenceToSequence)
     check_tokenizers(source, target, _rows(network), description.text["digests"], str(path))
     network = prepare(network, place, training=False).eval()

@@ -70,10 +70,14 @@ class TableConv2d(nn.Module):
     def __init__(self, table: tuple[tuple[int, ...], ...], out_channels: int) -> None:
         super().__init__()
         self.in_channels, self.out_channels = len(table), out_channels
-        pairs = [(out, inp) for inp, row in enumerate(table) for out in row]
-        self.links = nn.Buffer(torch.tensor(pairs).T.contiguous(), persistent=False)
-        self.weight = nn.Parameter(torch.empty(len(pairs), 5, 5))
+        self.pairs = [(out, inp) for inp, row in enumerate(table) for out in row]
+        self.links = nn.Buffer(self.constants()["links"], persistent=False)
+        self.weight = nn.Parameter(torch.empty(len(self.pairs), 5, 5))
         self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def constants(self) -> dict[str, Tensor]:
+        """Buffers that are not saved: the output and the input map of each link, int64 `[2, links]`."""
+        return {"links": torch.tensor(self.pairs).T.contiguous()}
 
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, len(table), height, width]` to `[batch, out_channels, height - 4, width - 4]`."""

@@ -18,6 +18,9 @@ from striate.models.transformer import Decoder
 POSITIONS = ("sinusoidal", "learned", "none")
 
 
+_ROWS = 16
+
+
 class Positions(nn.Module):
     """Adds to each token the vector of its position.
 
@@ -40,8 +43,12 @@ class Positions(nn.Module):
         self.kind, self.width, self.length = kind, width, length
         if kind == "learned":
             self.register_parameter("table", nn.Parameter(0.02 * torch.randn(length, width)))
-        elif kind == "sinusoidal":
-            self.register_buffer("table", sinusoids(length, width), persistent=False)
+        for name, table in self.constants().items():
+            self.register_buffer(name, table, persistent=False)
+
+    def constants(self) -> dict[str, Tensor]:
+        """Buffers that are not saved."""
+        return {"table": sinusoids(self.length, self.width)} if self.kind == "sinusoidal" else {}
 
     def forward(self, x: Tensor, places: Tensor) -> Tensor:
         """`[..., width]` -> the same shape; `places`, int64, broadcasts to `[...]`."""
@@ -63,11 +70,14 @@ class Positions(nn.Module):
 
 def sinusoids(length: int, width: int) -> Tensor:
     """Row p: sine and cosine of p / 10000^(2i / width) in components 2i and 2i + 1; `[length, width]`."""
-    places = torch.arange(length, dtype=torch.float64)[:, None]
-    angles = places / 10000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
-    table = torch.empty(length, width)
-    table[:, 0::2] = angles.sin()
-    table[:, 1::2] = angles.cos()[:, : width // 2]
+    table = torch.empty(length, width, dtype=torch.float32)
+    scale = 10000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
+    # In small pieces, for which torch starts no threads: see bundle.with_tensors.
+    for first in range(0, length, _ROWS):
+        rows = table[first : first + _ROWS]
+        places = torch.arange(first, first + len(rows), dtype=torch.float64)[:, None]
+        rows[:, 0::2] = (places / scale).sin()
+        rows[:, 1::2] = (places / scale).cos()[:, : width // 2]
     return table
 
 

@@ -54,7 +54,8 @@ def train(kind: type[Task], config: RunConfig, data: Any) -> TrainingRun:
         if distributed.broadcast_object(restarted is not None and checkpoint.exists(restarted)):
             resumed = open_run(restarted or Path(), type(config), config.unsaved, distributed)
             config = resumed.config
-        return _train(*set_up(kind, config, data, distributed, resumed, restarted))
+        with distributed.caller_unaffected(config.device):
+            return _train(*set_up(kind, config, data, distributed, resumed, restarted))
 
 
 def resume(
@@ -75,7 +76,7 @@ def resume(
     """
     with init_distributed(changed.get("device") or "auto") as distributed:
         resumed = open_run(expanded(folder), config_kind, changed, distributed)
-        with resumed.config.open_data() as data:
+        with resumed.config.open_data() as data, distributed.caller_unaffected(resumed.config.device):
             return _train(*set_up(kind, resumed.config, data, distributed, resumed))
 
 

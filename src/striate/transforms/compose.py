@@ -51,7 +51,10 @@ class Normalize(Transform):
         if images.shape[1] != len(self.mean):
             what = f"Normalize with {len(self.mean)} means on an image with {images.shape[1]} channels"
             raise UsageError(what, "each channel needs its own mean and std")
-        mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(v, dtype=torch.float32, device=images.device).view(-1, 1, 1)
+            for v in (self.mean, self.std)
+        )
         return (images - mean) / std
 
 

@@ -172,7 +172,7 @@ class RandomResizedCrop(Transform):
         """Crop and resize an image or a batch."""
         if not isinstance(image, Image.Image):
             return super().__call__(image)
-        rand = torch.rand(1, self.num_random)
+        rand = torch.rand(1, self.num_random, dtype=torch.float32, device="cpu")
         top, left, height, width = (int(v[0]) for v in self.boxes(image.height, image.width, rand))
         box = image.crop((left, top, left + width, top + height))
         return box.resize(self.size[::-1], Image.Resampling.BILINEAR)

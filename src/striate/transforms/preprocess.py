@@ -306,7 +306,7 @@ def _on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
     import torch
 
     with torch.inference_mode(False):  # the tensor is also used in training
-        return torch.tensor(values, device=device).view(1, -1, 1, 1)
+        return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
 
 
 def _bad(field: str, value: object, why: str) -> UsageError:

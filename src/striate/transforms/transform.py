@@ -44,7 +44,9 @@ class Transform:
         """
         batch, back = to_batch(image, type(self).__name__)
         self.require(stage_of(batch))
-        rand = torch.rand(len(batch), self.num_random)  # on the CPU: the same numbers for all devices
+        rand = torch.rand(
+            len(batch), self.num_random, dtype=torch.float32, device="cpu"
+        )  # on the CPU: the same numbers for all devices
         return back(self.batch(batch, rand.to(batch.device)))
 
     def batch(self, images: Tensor, rand: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,10 +127,6 @@ def _require(wanted: str, found: str, source: str) -> None:
 
 def _build(description: Description, state: dict[str, Tensor]) -> nn.Module:
     """The network with these tensors; nothing is copied."""
-    import torch
-
-    with torch.device("meta"):
-        network = models.build(description.architecture, **description.arguments)
+    make = partial(models.build, description.architecture, **description.arguments)
     with bundle.must_fit("the file", description.architecture):
-        network.load_state_dict(state, assign=True)
-    return network
+        return bundle.with_tensors(make, state)

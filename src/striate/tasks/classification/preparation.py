@@ -53,7 +53,7 @@ def prepare(task: Classification, resumed: Mapping[str, Any] | None) -> Setup:
     data.stop()
     require_enough(dataset, task.train, task.val)
 
-    seed_everything(config.seed)
+    seed_everything(config.seed, context.device)
     if resumed is None:
         net, arguments, remarks = network.build(config, preprocess, dataset.classes, pretrained)
         head = None if pretrained is None else network.head_of(config, arguments)

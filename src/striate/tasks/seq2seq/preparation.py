@@ -66,7 +66,7 @@ def prepare(task: Seq2Seq, resumed: Mapping[str, Any] | None) -> Setup:
     notes = [*data.notes, *notes, *more]
     if not len(train) or not len(val):
         raise DataError(f"cannot train on {data.source!r}", f"no image can be read: {notes[-1]}")
-    seed_everything(config.seed)
+    seed_everything(config.seed, context.device)
     if resumed is None:
         description = describe(config, data, source, target, images, train)
     network: Any = build(description.architecture, **description.arguments)

@@ -40,7 +40,7 @@ def require_overfit(task: Seq2Seq) -> None:
     started = time.perf_counter()
     device, progress = task.context.device, task.context.progress
     description = task.translator.description
-    seed_everything(task.config.seed)
+    seed_everything(task.config.seed, device)
     network = build(description.architecture, **{**description.arguments, "dropout": 0.0})
     network = prepare(network, device, training=True).train()
     which = np.linspace(0, len(task.train) - 1, min(EXAMPLES, len(task.train))).astype(np.int64)

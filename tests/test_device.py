@@ -1,0 +1,140 @@
+"""What the caller has set in torch has no effect on Striate, and Striate does not change it."""
+
+import contextlib
+import random
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+import striate
+from striate import anatomy, bundle
+from striate.device import standard_settings
+
+HOSTILE = {
+    "float64": lambda: default_dtype(torch.float64),
+    "float16": lambda: default_dtype(torch.float16),
+    "default device": lambda: torch.device("meta"),
+    "no gradients": torch.no_grad,
+    "inference mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+}
+
+
+@contextlib.contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def settings():
+    return (
+        torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic, torch.get_float32_matmul_precision(),
+    )  # fmt: skip
+
+
+@pytest.fixture(params=HOSTILE)
+def hostile(request):
+    with HOSTILE[request.param]():
+        before = settings()
+        yield
+        assert settings() == before
+
+
+@pytest.fixture
+def all_hostile():
+    with contextlib.ExitStack() as stack:
+        for enter in HOSTILE.values():
+            stack.enter_context(enter())
+        before = settings()
+        yield
+        assert settings() == before
+
+
+@pytest.fixture(scope="module")
+def expected(run, colors):
+    """Results without hostile settings."""
+    return results(run, colors)
+
+
+def results(run, colors):
+    model = striate.load(run.best, device="cpu")
+    types = {tensor.dtype for tensor in model.network.state_dict().values()}
+    assert types == {torch.float32}
+    assert not any(tensor.is_inference() for tensor in model.network.parameters())
+    paths = sorted(map(str, colors.rglob("*.png")))[:3]
+    return (
+        np.stack([prediction.probabilities for prediction in model.predict_many(paths)]).tobytes(),
+        striate.evaluate(run.best, colors, device="cpu", cache=False).probabilities.tobytes(),
+        anatomy.trace("resnet20").macs, anatomy.trace(model.network, size=32).macs,
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("hostile")
+def test_the_callers_settings_do_not_matter(run, colors, expected):
+    assert results(run, colors) == expected
+
+
+@pytest.mark.usefixtures("all_hostile")
+def test_training_and_export_under_all_settings_at_once(run, colors, tmp_path):
+    random.seed(5)
+    np.random.seed(5)
+    torch.default_generator.manual_seed(5)
+    again = striate.train(
+        colors, model="lenet", epochs=3, batch=8, out=str(tmp_path), name="colors", test=0.2, device="cpu"
+    )
+    assert bundle.inspect(again.best).weights_sha256 == bundle.inspect(run.best).weights_sha256
+    assert again.evaluation.headline() == run.evaluation.headline()
+    ours = random.random(), np.random.rand(), torch.rand(1, dtype=torch.float32, device="cpu").item()
+    random.seed(5)
+    np.random.seed(5)
+    torch.default_generator.manual_seed(5)
+    assert ours == (
+        random.random(), np.random.rand(), torch.rand(1, dtype=torch.float32, device="cpu").item()
+    )  # fmt: skip
+    assert striate.export(run.best, tmp_path / "x.pth", "pth").max_difference == 0
+
+
+@pytest.mark.usefixtures("all_hostile")
+def test_text_under_all_settings_at_once(text_run):
+    translator = striate.load(text_run.best, "cpu")
+    sources = text_run.task.data.splits["val"].sources[:5]
+    ours = translator.translate(sources, beams=2).results
+    with standard_settings():
+        assert striate.load(text_run.best, "cpu").translate(sources, beams=2).results == ours
+
+
+def test_a_module_is_traced_in_the_type_of_its_weights():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten())
+    plain = anatomy.trace(network, size=8)
+    assert anatomy.trace(network.double(), size=8).macs == plain.macs
+    assert anatomy.trace(network.half(), size=8).macs == plain.macs
+
+
+def test_threads_restore_the_default_type_that_the_first_one_found():
+    entered, leave = threading.Event(), threading.Event()
+
+    def other():
+        with standard_settings():
+            entered.set()
+            leave.wait()
+            assert torch.get_default_dtype() == torch.float32
+
+    with default_dtype(torch.float64):
+        thread = threading.Thread(target=other)
+        with standard_settings():
+            thread.start()
+            entered.wait()
+        meanwhile = torch.get_default_dtype()
+        leave.set()
+        thread.join()
+        assert meanwhile == torch.float32  # the other thread still needed it
+        assert torch.get_default_dtype() == torch.float64
