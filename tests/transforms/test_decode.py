@@ -264,6 +264,18 @@ def test_every_form_of_an_image_gives_the_same_pixels(data, channels, tmp_path):
         assert not any(found.values()), found
 
 
+@pytest.mark.parametrize("data", FORMS.values(), ids=FORMS)
+def test_a_large_file_is_decoded_from_the_disk(data, tmp_path, monkeypatch):
+    expected = decode(data)
+    (tmp_path / "x").write_bytes(data)
+    (tmp_path / "text").write_text("x" * 99)
+    monkeypatch.setattr(module, "LARGE_FILE", 10)
+    monkeypatch.setattr(module, "read_file", None)
+    assert np.array_equal(decode(tmp_path / "x"), expected)
+    with pytest.raises(DecodeError, match="it is text, not an image"):
+        decode(tmp_path / "text")
+
+
 def test_what_is_no_image_is_named_by_its_type(tmp_path):
     (tmp_path / "text").write_text("x")
     with (tmp_path / "text").open() as file, pytest.raises(LayoutError, match=r"open as text.*rb"):

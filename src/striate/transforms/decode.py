@@ -50,6 +50,8 @@ SUFFIXES = frozenset({
     ".tif", ".tiff", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".tga", ".heic", ".heif",
 })  # fmt: skip
 
+LARGE_FILE = 1 << 25  # bytes of a file above which it is decoded from the disk
+
 TRUNCATED = "the image is truncated"  # start of the reason for each truncated file
 
 # Held while an image or a file object is read, which is not safe in two threads at once: the same object may
@@ -144,24 +146,23 @@ def open_pixels(
             _check_size(pixels.size)
             yield pixels
     else:
-        data = _bytes_of(source)
-        with open_bytes(data, name) as image:
+        with _content_of(source) as data, open_bytes(data, name) as image:
             full_size = image.size
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
             plain = image.format == "JPEG" and image.mode == ("RGB" if channels == 3 else "L")
-            if plain and image.size == full_size and orientation(image) == 1:
+            if isinstance(data, bytes) and plain and image.size == full_size and orientation(image) == 1:
                 yield _JpegPixels(image, data, channels)
             else:
                 yield ImagePixels(image, channels)
 
 
 @contextlib.contextmanager
-def open_bytes(data: bytes, name: str = "image bytes") -> Iterator[Image.Image]:
+def open_bytes(data: bytes | BinaryIO, name: str = "image bytes") -> Iterator[Image.Image]:
     """Open an image file lazily: the header is read, the pixels are not.
 
     Args:
-        data: bytes of the file.
+        data: bytes of the file, or the open file.
         name: of the file, for messages.
 
     Raises:
@@ -170,11 +171,12 @@ def open_bytes(data: bytes, name: str = "image bytes") -> Iterator[Image.Image]:
     """
     if not data:
         raise _error(name, "the file is empty (0 bytes)")
-    with decode_errors(name, data):
+    start, file = (data, io.BytesIO(data)) if isinstance(data, bytes) else (data.read(512), data)
+    with decode_errors(name, start):
         try:
-            found = Image.open(io.BytesIO(data), formats=COMMON_FORMATS)
+            found = Image.open(file, formats=COMMON_FORMATS)
         except UnidentifiedImageError:
-            found = Image.open(io.BytesIO(data), formats=_all_formats())
+            found = Image.open(file, formats=_all_formats())
         with found as image:
             _check_size(image.size)
             yield image
@@ -223,6 +225,22 @@ def read_file(source: str | os.PathLike[str]) -> bytes:
         raise _error(str(path), getattr(error, "strerror", None) or str(error)) from error
     except MemoryError as error:
         raise _error(str(path), _out_of_memory(f"its {path.stat().st_size:,} bytes")) from error
+
+
+@contextlib.contextmanager
+def _content_of(source: FileSource | bytearray | memoryview | BinaryIO) -> Iterator[bytes | BinaryIO]:
+    """Yield the bytes of a file; or the open file if it is too large to be in memory besides its pixels."""
+    file = None
+    if isinstance(source, (str, os.PathLike)):
+        with contextlib.suppress(OSError, ValueError):  # `read_file` reports it
+            status = Path(source).stat()
+            if stat.S_ISREG(status.st_mode) and status.st_size > LARGE_FILE:
+                file = Path(source).open("rb")  # noqa: SIM115 - closed below
+    if file is None:
+        yield _bytes_of(source)
+    else:
+        with file:
+            yield file
 
 
 def _bytes_of(source: FileSource | bytearray | memoryview | BinaryIO) -> bytes:
