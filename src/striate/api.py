@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from striate import bundle
-from striate.device import choose, random_states_kept, standard_settings
 from striate.errors import UsageError, translated_errors
 from striate.files import expanded
 from striate.kernels import preload
@@ -312,16 +311,15 @@ def finish(training: TrainingRun) -> Run[Any]:
     """
     from striate.report.page import write_report
 
-    with standard_settings(), random_states_kept(choose("cpu")):
-        evaluation = training.task.evaluate_held_out(training)
-        if evaluation.split == "val":
-            note = "The best epoch was chosen on these val data, so these figures are slightly optimistic"
-            evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, note))
-        page = training.folder / "report.html"
-        if training.is_main:
-            bundle.add_metrics(training.best, {evaluation.split: evaluation.headline()})
-            page = write_report(training.task.report(training, evaluation), training.folder, training)
-        return Run(training, evaluation, page)
+    evaluation = training.task.evaluate_held_out(training)
+    if evaluation.split == "val":
+        note = "The best epoch was chosen on these val data, so these figures are slightly optimistic"
+        evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, note))
+    page = training.folder / "report.html"
+    if training.is_main:
+        bundle.add_metrics(training.best, {evaluation.split: evaluation.headline()})
+        page = write_report(training.task.report(training, evaluation), training.folder, training)
+    return Run(training, evaluation, page)
 
 
 def _finish_interrupted(interrupted: KeyboardInterrupt) -> None:
