@@ -54,7 +54,7 @@ def test_printed_settings_can_be_pasted_back_as_flags(monkeypatch, capsys):
         ]
         for recipe, flags in zip(recipes_for(model).values(), lines, strict=True):
             assert cli.run(["train", "DATA", *shlex.split(flags)]) == 0
-            assert received.pop() == {"task": "classification", **recipe.settings}
+            assert received.pop() == {"task": "classification", "config": None, **recipe.settings}
 
 
 def test_the_list_of_recipes_can_be_pasted_too(monkeypatch, capsys):
@@ -70,7 +70,8 @@ def test_the_list_of_recipes_can_be_pasted_too(monkeypatch, capsys):
     assert cli.run(["train", "DATA", *shlex.split(flags)]) == 0
     settings = find("lenet", "paper").settings
     assert received == [
-        {"task": "classification", **{n: settings[n] for n in ("epochs", "batch", "opt", "lr")}}
+        {"task": "classification", "config": None}
+        | {n: settings[n] for n in ("epochs", "batch", "opt", "lr")}
     ]
 
 
