@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from striate.errors import DataError, WriteError
+from striate.errors import DataError, WriteError, environment_error
 from striate.files import expanded, probe, why_missing, write_atomic
 
 
@@ -13,7 +13,8 @@ def test_probe_tells_missing_from_unreachable(tmp_path):
     assert probe(tmp_path / "file").st_size == 1
     assert probe(tmp_path / "absent") is None
     assert probe(tmp_path / "file" / "below") is None
-    assert probe("zero\0byte") is None
+    with pytest.raises(DataError, match="it contains a zero byte"):
+        probe("zero\0byte")
     with pytest.raises(DataError, match=r"file name too long\. Use a shorter path"):
         probe(tmp_path / ("x" * 300))
     (tmp_path / "a").symlink_to("b")
@@ -83,3 +84,10 @@ def test_a_symbolic_link_stays_and_its_file_is_replaced(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"new"
     with pytest.raises(WriteError, match="cannot write"):
         write_atomic(tmp_path, b"new")
+
+
+@pytest.mark.parametrize(("encoding", "expected"), [("ascii", "Set LC_ALL=C.UTF-8"), ("utf-8", None)])
+def test_a_path_outside_the_locale_is_no_bug(encoding, expected, monkeypatch):
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: encoding)
+    found = environment_error(UnicodeEncodeError("ascii", "/data/\u732b", 6, 7, "not in range"))
+    assert (found and found.fix) == expected

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
@@ -158,6 +159,10 @@ def environment_error(error: BaseException) -> StriateError | None:
         return ResourceError("cannot continue", *_TOO_FEW[errno.EMFILE])
     if isinstance(error, RuntimeError) and text.startswith("Symlink loop from"):  # by pathlib before 3.13
         return DataError("cannot access a path", text, _FIXES[errno.ELOOP])
+    # Standard output takes any letter (cli/streams.py), so this is a path.
+    if isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
+        why = f"this locale has no letters beyond {error.encoding}"
+        return DataError(f"cannot access {error.object!a}", why, "Set LC_ALL=C.UTF-8")
     if isinstance(error, ValueError) and "embedded null" in text:
         return DataError("cannot open a path", "it contains a zero byte", "Check the spelling of the path")
     return None

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
-from striate.errors import WriteError, access_error
+from striate.errors import WriteError, access_error, environment_error
 
 _LONGEST = 60  # letters of a file's name in the name of its temporary file; 255 bytes are the limit
 
@@ -34,8 +34,8 @@ def probe(path: str | os.PathLike[str]) -> os.stat_result | None:
         return None
     except OSError as error:
         raise access_error(error, f"cannot open {os.fspath(path)!r}") from error
-    except ValueError:  # a zero byte, or letters that the system's encoding lacks
-        return None
+    except ValueError as error:  # a zero byte, or letters that the system's encoding lacks
+        raise environment_error(error) or error from error
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
