@@ -16,7 +16,7 @@ FACTORS = {
     "limit": ("none", "memory", "more memory", "descriptors", "no files", "small files", "no permission"),
     "input": ("usual", "absent", "too long", "below a file", "loop", "folder", "file", "address"),
     "output": ("usual", "below a file", "too long", "loop", "device", "exists"),
-    "torch": ("usual",),
+    "torch": ("usual", "float64", "float16", "meta", "no grad"),
 }  # fmt: skip
 Cell = dict[str, str]
 
