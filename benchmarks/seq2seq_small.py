@@ -4,9 +4,8 @@
     python benchmarks/seq2seq_small.py pairs --data ../shared/data/seq2seq_char_pairs/ice_g2p --seeds 5
     python benchmarks/seq2seq_small.py cmudict --data ... --out benchmarks/results --options=--dropout=0.2
 
-cmudict  letters to phonemes (the first pronunciation of a word). Each seed draws 800 words for training,
-         100 for validation and 1,000 others for the test, and is the seed of the run
-pairs    a folder with train.tsv, val.tsv (or dev.tsv) and test.tsv; the seeds differ in the run only
+`cmudict` is letters to phonemes, split anew for each seed; `pairs` is a folder with train.tsv, val.tsv (or
+dev.tsv) and test.tsv. PROTOCOLS has the details.
 
 Each run uses one thread. Rates are of the test pairs, with greedy decoding: `wer` is the rate of wrong target
 tokens (phonemes) that `striate seq2seq evaluate` prints; `wrong` is the share of words with a wrong phoneme.
@@ -38,6 +37,11 @@ from striate.device import cpu_count
 from striate.metrics.text import error_rate, exact_match
 
 SIZES = {"train": 800, "val": 100, "test": 1_000}
+PROTOCOLS = {
+    "cmudict": "Each seed draws 800 words for training, 100 for validation and 1,000 others for the test, "
+    "and is the seed of the run. Targets are the first pronunciation of a word.",
+    "pairs": "The seeds differ in the run only.",
+}
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -97,12 +101,12 @@ def main() -> None:
     parser.add_argument(
         "--options", nargs="*", default=[], help="options of the training, such as --epochs=60"
     )
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "striate-seq2seq-small")
+    parser.add_argument("--work", type=Path, help="folder for data and runs; by default a temporary one")
     parser.add_argument("--out", type=Path, help="folder for the results")
     args = parser.parse_args()
     name = args.task if args.task == "cmudict" else args.data.name
     runs, references = [], []
-    work = Path(tempfile.mkdtemp(dir=args.work.parent, prefix=args.work.name))
+    work = args.work or Path(tempfile.mkdtemp(prefix="striate-seq2seq-small-"))
     for seed in range(args.seeds):
         data = args.data
         if args.task == "cmudict":
@@ -113,7 +117,7 @@ def main() -> None:
         print(json.dumps({**runs[-1], "neighbors": references[-1]}), flush=True)
     found = {
         "task": name,
-        "protocol": " ".join((__doc__ or "").split("\n\n")[2].split()),
+        "protocol": PROTOCOLS[args.task],
         "options": args.options,
         **{key: round(statistics.mean(run[key] for run in runs), 4) for key in ("wer", "wrong")},
         "neighbors": {key: round(statistics.mean(r[key] for r in references), 4) for key in ("wer", "wrong")},
