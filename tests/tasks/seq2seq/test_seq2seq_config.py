@@ -7,35 +7,45 @@ import pytest
 
 from striate.data.text.tokens import KINDS
 from striate.errors import UsageError
-from striate.tasks.seq2seq.config import MAX_EPOCHS, PRESETS, TOKENIZERS, Seq2SeqConfig
+from striate.tasks.seq2seq.config import FEW_PAIRS, MAX_EPOCHS, PRESETS, TOKENIZERS, Seq2SeqConfig, preset_for
 from striate.training.config_file import current_config, parse_config
 
 
 def test_the_preset_depends_on_the_number_of_training_pairs():
     chosen = {pairs: Seq2SeqConfig("x").filled_in(pairs) for pairs in (500, 20_000, 500_000, 5_000_000)}
     assert [config.model for config in chosen.values()] == ["tiny", "small", "base", "large"]
-    for config in chosen.values():
-        preset = PRESETS[config.model]
+    for pairs, config in chosen.items():
+        preset = preset_for(config.model, pairs)
         names = ("width", "depth", "heads", "hidden", "dropout", "word_dropout", "batch", "lr")
         assert [getattr(config, name) for name in names] == [getattr(preset, name) for name in names]
         assert config.epochs is None  # the length of the data in tokens decides
+
+
+def test_few_pairs_have_more_regularization():
+    """Up to 1,000; from there to 3,000 pairs the values change evenly to those of the preset."""
+    assert preset_for("tiny", 10) == preset_for("tiny", 1_000)
+    assert dataclasses.asdict(preset_for("tiny", 1_000)).items() >= FEW_PAIRS.items()
+    half = preset_for("tiny", 2_000)
+    assert (half.dropout, half.word_dropout, half.batch, half.steps) == (0.25, 0.1, 650, 3_500)
+    assert preset_for("tiny", 3_000) == preset_for("tiny", 10**6) == PRESETS["tiny"]
+    assert preset_for("small", 10) == PRESETS["small"]
 
 
 @pytest.mark.parametrize(
     ("pairs", "steps_per_epoch", "epochs"),
     [
         (10, 1, MAX_EPOCHS),  # not 5,000 passes over ten pairs
-        (800, 40, 125), (3_000, 83, 61), (3_000, 84, 60), (3_000, 150, 60),
+        (800, 40, 125), (1_000, 84, 60), (2_000, 35, 100), (3_000, 20, 100), (3_000, 45, 60),
         (3_001, 15, 134), (16_000, 80, 25), (100_000, 500, 25),
         (100_001, 250, 10), (1_000_001, 600, 10),
     ],
 )  # fmt: skip
 def test_small_data_are_passed_over_more_often(pairs, steps_per_epoch, epochs):
-    """Until there are 5,000 steps (tiny) or 2,000 steps; larger data have the epochs of their preset."""
+    """Until there are 5,000 (up to 1,000 pairs) to 2,000 steps; larger data have their preset's epochs."""
     config = Seq2SeqConfig("x").filled_in(pairs)
-    assert config.with_epochs(steps_per_epoch).epochs == epochs
-    assert dataclasses.replace(config, epochs=3).with_epochs(steps_per_epoch).epochs == 3
-    assert dataclasses.replace(config, budget="5m").with_epochs(steps_per_epoch).epochs is None
+    assert config.with_epochs(pairs, steps_per_epoch).epochs == epochs
+    assert dataclasses.replace(config, epochs=3).with_epochs(pairs, steps_per_epoch).epochs == 3
+    assert dataclasses.replace(config, budget="5m").with_epochs(pairs, steps_per_epoch).epochs is None
 
 
 @pytest.mark.parametrize(

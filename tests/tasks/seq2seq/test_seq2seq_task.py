@@ -11,7 +11,7 @@ from text_runs import SMALL, Messages, config, outcome, train
 from striate import api, bundle
 from striate.errors import DataError, UsageError
 from striate.inference.translator import load_translator
-from striate.tasks.seq2seq.config import PRESETS, Seq2SeqConfig
+from striate.tasks.seq2seq.config import FEW_PAIRS, Seq2SeqConfig
 from striate.tasks.seq2seq.metrics import Seq2SeqMetrics
 from striate.tasks.seq2seq.samples import read_samples
 from striate.tasks.seq2seq.task import MAX_TRANSLATED, Seq2Seq
@@ -259,7 +259,7 @@ def test_few_pairs_get_enough_steps(reversed_words, tmp_path):
     task = task_for(reversed_words, tmp_path, **options)
     steps = len(task.order(0)) * task.setup.config.epochs
     assert (task.config.model, task.config.batch, task.config.epochs) == ("tiny", 300, 400)
-    assert steps < PRESETS["tiny"].steps  # 400 passes are enough for so few pairs
+    assert steps < FEW_PAIRS["steps"]  # 400 passes are enough for so few pairs
     assert f"400 epochs, {steps:,} steps" in "\n".join(task.introduce())
     task = task_for(reversed_words, tmp_path, **options | {"batch": 60})
     assert 5_000 <= len(task.order(0)) * task.setup.config.epochs < 5_000 + len(task.order(0))

@@ -70,10 +70,11 @@ class Seq2Seq(Task):
 
     def prepare(self, resumed: Mapping[str, Any] | None) -> Setup:
         """Train the tokenizers, tokenize the pairs, and build the network."""
-        self.config = self.config.absolute().filled_in(len(self.data.splits["train"]))
+        pairs = len(self.data.splits["train"])
+        self.config = self.config.absolute().filled_in(pairs)
         setup = prepare(self, resumed)
         self.config = setup.config
-        self.config = setup.config = self.config.with_epochs(len(self.order(0)))
+        self.config = setup.config = self.config.with_epochs(pairs, len(self.order(0)))
         if resumed is None and self.config.sanity_check:
             require_overfit(self)
         return setup
