@@ -70,8 +70,8 @@ PRESETS: dict[str, Preset] = {
     "base": Preset(1_000_000, 256, 3, 4, 1024, 0.1, 0.0, 6_000, 1e-3, 10, 0),
     "large": Preset(float("inf"), 512, 6, 8, 2048, 0.1, 0.0, 25_000, 7e-4, 10, 0),
 }
-# Of `tiny` with up to 1,000 pairs. Together they lead to fewer errors on 800 pairs (benchmarks/seq2seq_small.py),
-# but not on 3,000.
+# Of `tiny` with up to 1,000 pairs. Together they lead to fewer errors on 800 pairs, but not on 3,000:
+# benchmarks/seq2seq_small.py.
 FEW = 1_000
 FEW_PAIRS = {"dropout": 0.3, "word_dropout": 0.2, "batch": 300, "steps": 5_000}
 MAX_EPOCHS = 400  # of a preset; a few dozen pairs are memorized long before
