@@ -8,12 +8,17 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 from text_runs import reversed_words, text_lines, text_run  # noqa: F401 - fixtures of all tests
 
 from striate.progress import Progress
+
+# The same examples in each run, however long they take.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
 
