@@ -259,25 +259,12 @@ def reading(folder: Path) -> dict[str, float]:
 
 def predicting(folder: Path) -> dict[str, float]:
     """`Classifier.predict_many` with a network that takes almost no time."""
-    import torch
-    from torch import nn
+    from corner import corner_classifier
 
-    from striate.bundle import Description
     from striate.data.images.folders import find_images
-    from striate.inference.classifier import Classifier
     from striate.transforms.preprocess import Preprocess
 
-    class Corner(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(3, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.fc(x[:, :, 0, 0])  # type: ignore[no-any-return]
-
-    preprocess = Preprocess.for_size(224)
-    description = Description("classification", "corner", {}, ("a", "b", "c"), preprocess)
-    classifier = Classifier(Corner().eval(), description, torch.device("cpu"))
+    classifier = corner_classifier(Preprocess.for_size(224))
     paths = find_images(str(folder))
     before, began = time.process_time(), time.perf_counter()
     count = sum(1 for _ in classifier.predict_many(paths, workers=2))

@@ -1,4 +1,4 @@
-"""Peak memory of `predict` for one image file, each in a new process, compared with an ordinary photograph.
+"""Peak memory of `predict` for one image file, each in a process of its own, compared with an ordinary photograph.
 
     python benchmarks/bench_memory.py --out benchmarks/results
     python benchmarks/bench_memory.py FILE ...                 # other files
@@ -27,12 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from corner import corner_classifier
 from PIL import Image
-from torch import nn
 
-from striate.bundle import Description
-from striate.inference.classifier import Classifier
 from striate.transforms.preprocess import Preprocess
 
 HERE = Path(__file__).resolve()
@@ -102,22 +99,8 @@ def forked(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.apply(function, arguments)
 
 
-class Corner(nn.Module):
-    """A classifier of the first pixel."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(3, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[batch, 3, height, width]` to `[batch, 3]`."""
-        return self.fc(x[:, :, 0, 0])  # type: ignore[no-any-return]
-
-
 def predict(path: str, resize: Any) -> dict[str, Any]:
-    preprocess = Preprocess.for_size(224, resize=resize)
-    description = Description("classification", "corner", {}, ("a", "b", "c"), preprocess)
-    classifier = Classifier(Corner().eval(), description, torch.device("cpu"))
+    classifier = corner_classifier(Preprocess.for_size(224, resize=resize))
     (prediction,) = classifier.predict_many([path])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"peak_mb": round(peak, 1), "raster_mb": round(raster(path), 1), "error": prediction.error}

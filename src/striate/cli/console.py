@@ -112,13 +112,13 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
     for metric, value in evaluation.shown.items():
         number = percent(value) if metric.format.endswith("%") else f"{value:.4f}"
         text = f"{metric.label} {'undefined' if value != value else number}"
-        if metric.name == "top1":
-            interval = f"95 % interval {percent(low)} to {percent(high)}"
-            text = f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what} ({interval})"
-        out.print(text)
-        if metric.name == "top1":
-            baseline = f"majority baseline {percent(evaluation.majority_top1)}"
-            out.print(f"{baseline} (always {escape(evaluation.majority_class)})")
+        if metric.name != "top1":
+            out.print(text)
+            continue
+        interval = f"95 % interval {percent(low)} to {percent(high)}"
+        out.print(f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what} ({interval})")
+        baseline = f"majority baseline {percent(evaluation.majority_top1)}"
+        out.print(f"{baseline} (always {escape(evaluation.majority_class)})")
     scores = list(evaluation.per_class)
     if len(scores) > most:
         scores = sorted(scores, key=lambda s: s.f1)[:most]

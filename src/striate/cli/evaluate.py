@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from striate.cli.options import WORKERS, Device, Json, Model
+from striate.cli.options import LABEL_COLUMN, PATH_COLUMN, WORKERS, Device, Json, Model
 
 _DATA = "Labelled data, as for training; for an image classifier, by default the run's held-out images."
 _SPLIT = "Split: test, val, train, or all of them; auto is test if present, else val, else all."
@@ -56,13 +56,8 @@ def evaluate(
     ] = None,
     workers: Annotated[int | None, _image("--workers", "-j", **WORKERS)] = None,
     cache: Annotated[bool | None, _image("--cache/--no-cache", help=_CACHE, show_default="cache")] = None,
-    path_column: Annotated[
-        str | None,
-        _image(help="Column of a CSV or TSV file with the paths of the images.", show_default="a usual name"),
-    ] = None,
-    label_column: Annotated[
-        str | None, _image(help="Column with the class names.", show_default="a usual name")
-    ] = None,
+    path_column: Annotated[str | None, _image("--path-column", **PATH_COLUMN)] = None,
+    label_column: Annotated[str | None, _image("--label-column", **LABEL_COLUMN)] = None,
     source: Source = None,
     target: Target = None,
     source_columns: SourceColumns = None,

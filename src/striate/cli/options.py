@@ -28,16 +28,15 @@ WORKERS: dict[str, Any] = {
 }  # fmt: skip
 Workers = Annotated[int | None, typer.Option("--workers", "-j", **WORKERS)]
 
-_PATH_COLUMN = "Column of a CSV or TSV file with the paths of the images."
-PathColumn = Annotated[
-    str | None, typer.Option("--path-column", help=_PATH_COLUMN, show_default="a usual name such as path")
-]
-LabelColumn = Annotated[
-    str | None,
-    typer.Option(
-        "--label-column", help="Column with the class names.", show_default="a usual name such as label"
-    ),
-]
+PATH_COLUMN: dict[str, Any] = {
+    "help": "Column of a CSV or TSV file with the paths of the images.",
+    "show_default": "a usual name such as path",
+}
+LABEL_COLUMN: dict[str, Any] = {
+    "help": "Column with the class names.", "show_default": "a usual name such as label",
+}  # fmt: skip
+PathColumn = Annotated[str | None, typer.Option("--path-column", **PATH_COLUMN)]
+LabelColumn = Annotated[str | None, typer.Option("--label-column", **LABEL_COLUMN)]
 
 _PANELS = ("Data", "Model", "Optimization", "Run")
 
