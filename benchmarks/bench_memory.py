@@ -1,4 +1,4 @@
-"""Peak memory of `predict` for one image file, each in a process of its own, compared with an ordinary photograph.
+"""Peak memory of `predict` on one image file per process, compared with that of an ordinary photograph.
 
     python benchmarks/bench_memory.py --out benchmarks/results
     python benchmarks/bench_memory.py FILE ...                 # other files
