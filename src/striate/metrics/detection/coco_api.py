@@ -129,18 +129,20 @@ class COCO:
 
 
 def _completed(rows: list[Annotation]) -> list[Annotation]:
-    """Add ids from 1 and areas; as in pycocotools, the first result decides their type."""
+    """Add ids from 1 and areas; as in pycocotools, the first result as it was given decides their type."""
     first = rows[0] if rows else {}
+    has_boxes = len(first.get("bbox", ())) > 0
+    kind = "bbox" if has_boxes else next((key for key in ("segmentation", "keypoints") if key in first), None)
     for i, row in enumerate(rows, 1):
         row["id"] = i
-        if first.get("bbox"):
+        if kind == "bbox":
             x, y, w, h = row["bbox"]
             row.setdefault("segmentation", [[x, y, x, y + h, x + w, y + h, x + w, y]])
             row["area"], row["iscrowd"] = w * h, 0
-        elif "segmentation" in first:
+        elif kind == "segmentation":
             row["area"], row["iscrowd"] = mask_module().area(row["segmentation"]), 0
             row.setdefault("bbox", mask_module().toBbox(row["segmentation"]))
-        elif "keypoints" in first:
+        elif kind == "keypoints":
             x, y = row["keypoints"][0::3], row["keypoints"][1::3]
             left, right, top, bottom = np.min(x), np.max(x), np.min(y), np.max(y)
             row["area"] = (right - left) * (bottom - top)
