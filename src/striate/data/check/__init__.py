@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -27,7 +26,8 @@ from striate.device import cpu_count
 from striate.errors import DataError, DecodeError
 from striate.files import expanded, is_folder
 from striate.progress import SILENT, Progress
-from striate.transforms.decode import Uint8Array
+from striate.reading import read_bytes
+from striate.transforms.decode import LARGE_FILE, Uint8Array
 
 __all__ = ["KINDS", "CheckReport", "Finding", "Item", "check", "quick_check"]
 
@@ -88,7 +88,9 @@ def check(
     name = os.fspath(source) if data is None else data.source
     images = _images_of_folder(name, found) if data is None else _images_of_dataset(data, found)
     if not images:
-        raise DataError(f"cannot check {name!r}", "it contains no image", "Give a folder with images")
+        layout = [item.detail for group in found["layout"] for item in group]
+        why = "; ".join(["it contains no image", *layout])
+        raise DataError(f"cannot check {name!r}", why, "Give a folder with images")
     stats = _inspect(images, workers or cpu_count(), progress)
     _find_properties(images, stats, found)
     _find_duplicates(images, stats, found)
@@ -247,7 +249,7 @@ def _find_equal_files(images: list[_Image], found: Found, seconds: float = 1.0) 
     by_size = _group(images, lambda image: os.stat(image.name).st_size, deadline)  # noqa: PTH116 - faster
     for size, members in by_size.items():
         if size and len(members) > 1:  # empty files are reported by training
-            for equal in _group(members, lambda image: Path(image.name).read_bytes(), deadline).values():
+            for equal in _group(members, lambda image: read_bytes(image.name, LARGE_FILE), deadline).values():
                 if len(equal) > 1:
                     _add_copies(equal, True, found)
 
@@ -258,7 +260,7 @@ def _group(images: list[_Image], key: Callable[[_Image], Any], deadline: float) 
     for image in images:
         if time.monotonic() > deadline:
             break
-        with suppress(OSError):
+        with suppress(OSError, DataError):  # larger ones would take longer than the deadline
             groups[key(image)].append(image)
     return groups
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from striate.data.images.archives import DAMAGE, Archive, attach_archives
+from striate.data.images.archives import Archive, attach_archives
 from striate.data.images.contents import (
     HEAD,
     HIDDEN,
@@ -24,6 +24,7 @@ from striate.data.images.contents import (
 )
 from striate.data.images.folders import read_tree
 from striate.data.images.samples import SPLIT_NAMES, DataSet
+from striate.reading import DAMAGE
 from striate.transforms.decode import is_image_name
 
 

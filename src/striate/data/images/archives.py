@@ -10,35 +10,37 @@ are skipped with a note. A member whose stated size exceeds that of any image is
 from __future__ import annotations
 
 import bisect
+import io
 import os
 import struct
-import tarfile
 import threading
+import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar, cast
 
 import numpy as np
 
 from striate.data.images.member_names import decode_names
 from striate.data.images.samples import DataSet, Stamp
+from striate.data.images.tar_headers import Member, TarHeaders, skip_in_file, skip_in_stream
 from striate.errors import DataError, DecodeError
+from striate.reading import DAMAGE, RATIO_FREE_BYTES, Inflated, check_ratio, damage_errors, open_file, reason
 from striate.transforms.decode import MAX_PIXELS
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_MEMBER_BYTES = 3 * MAX_PIXELS  # of a member: the largest image that is read, uncompressed
+MAX_ZIP_READ_BYTES = 1 << 29  # of the list of members of a zip, which is in memory
 MAX_TAR_GZ_BYTES = 2 << 30  # of all files in a .tar.gz
 
 _UTF8_FLAG = 0x800  # of a zip member whose name is UTF-8
 _UNICODE_PATH = 0x7075  # extra field of a zip member with its name in UTF-8
 
 _Content = TypeVar("_Content")
-# What reading a damaged archive raises.
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, RuntimeError, OSError)
 
 
 class _Read(Protocol):
@@ -55,7 +57,7 @@ class Archive:
         sizes: of the members in bytes, as the archive states them.
         skipped: what was skipped, one line each.
         read: returns the bytes of the member at a position, or only so many. Thread-safe. Raises any of
-            `DAMAGE`.
+            `reading.DAMAGE`.
     """
 
     path: str
@@ -78,14 +80,10 @@ def open_archive(path: Path) -> Archive:
     """
     name = path.name.lower()
     whole = os.path.abspath(path)  # noqa: PTH100 - as stamps have it
-    try:
+    with damage_errors(f"cannot read {str(path)!r}", "It may be incomplete: download or pack it again"):
         if name.endswith(".zip"):
             return _open_zip(whole)
         return _open_tar(whole) if name.endswith(".tar") else _open_tar_gz(whole)
-    except DAMAGE as error:
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        fix = "It may be incomplete: download or pack it again"
-        raise DataError(f"cannot read {str(path)!r}", why, fix) from error
 
 
 def attach_archives(data: DataSet, archives: Sequence[Archive]) -> DataSet:
@@ -117,7 +115,7 @@ class ArchiveStore:
             else:
                 return archive.read(i)
         except DAMAGE as error:
-            why = f"its archive is damaged ({str(error) or type(error).__name__})"
+            why = f"its archive is damaged ({reason(error)})"
         raise DecodeError(f"cannot decode {f'{archive.path}/{archive.names[i]}'!r}", why)
 
     def stamp(self, key: int) -> Stamp:
@@ -135,9 +133,11 @@ class ArchiveStore:
 
 def _open_tar(path: str) -> Archive:
     """Open an uncompressed tar archive; members are read by offset and size."""
-    with open(path, "rb") as file:  # noqa: PTH123 - a str, as all here
+    with open_file(path) as buffered:
+        file = cast(BinaryIO, cast(io.BufferedReader, buffered).raw)  # headers are far apart
         opened = os.fstat(file.fileno())
-        members, skipped = _tar_members(file, "r:", lambda tar, member: (member.offset_data, member.size))
+        headers = TarHeaders(file, skip_in_file(file))
+        members, skipped = _tar_members(headers, lambda member: (member.start, member.size))
     spans = tuple(members.values())
 
     def read(i: int, limit: int | None = None) -> bytes:
@@ -161,7 +161,7 @@ def _open_tar_gz(path: str) -> Archive:
     """Open a gzipped tar archive; reads all its files into memory."""
     total = 0
 
-    def content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    def content(member: Member) -> bytes:
         nonlocal total
         total += member.size
         if total > MAX_TAR_GZ_BYTES:
@@ -171,14 +171,13 @@ def _open_tar_gz(path: str) -> Archive:
                 f"{MAX_TAR_GZ_BYTES / 1e9:.1f} GB",
                 "Convert it to a .tar (gunzip -k) or a .zip, whose images can be read in any order",
             )
-        file = tar.extractfile(member)
-        data = file.read() if file is not None else b""
-        if len(data) < member.size:
-            raise EOFError("it is truncated")
-        return data
+        return headers.read(member)
 
-    with open(path, "rb") as file:  # noqa: PTH123
-        members, skipped = _tar_members(file, "r|gz", content)
+    with open_file(path) as file:
+        limit = 2 * MAX_TAR_GZ_BYTES + RATIO_FREE_BYTES  # headers, and what is not kept, take time only
+        stream = cast(BinaryIO, io.BufferedReader(Inflated(file, limit), 1 << 17))
+        headers = TarHeaders(stream, skip_in_stream(stream))
+        members, skipped = _tar_members(headers, content)
     files = tuple(members.values())
     return Archive(
         path, tuple(members), [len(data) for data in files], skipped, lambda i, limit=None: files[i][:limit]
@@ -187,7 +186,13 @@ def _open_tar_gz(path: str) -> Archive:
 
 def _open_zip(path: str) -> Archive:
     """Open a zip archive."""
-    archive = zipfile.ZipFile(path)
+    file = _LimitedReads(cast(io.BufferedReader, open_file(path)).detach())
+    try:
+        archive = zipfile.ZipFile(file)
+    except BaseException:
+        file.close()
+        raise
+    weakref.finalize(archive, file.close)  # which zipfile leaves to those who opened it
     lock = threading.Lock()  # zipfile locks reading, but not its count of open members
     entries = [info for info in archive.infolist() if not info.is_dir()]
     named = [(*_zip_name(info), info) for info in entries]
@@ -195,10 +200,13 @@ def _open_zip(path: str) -> Archive:
     infos = tuple(members.values())
 
     def read(i: int, limit: int | None = None) -> bytes:
-        if infos[i].flag_bits & 1:
+        info = infos[i]
+        if info.flag_bits & 1:
             raise ValueError("it is encrypted")
+        if limit is None:
+            check_ratio(info.file_size, info.compress_size)
         with lock:
-            file = archive.open(infos[i])
+            file = archive.open(info)
         try:
             return file.read(-1 if limit is None else limit)
         finally:
@@ -206,6 +214,16 @@ def _open_zip(path: str) -> Archive:
                 file.close()
 
     return Archive(path, tuple(members), [info.file_size for info in infos], skipped, read)
+
+
+class _LimitedReads(io.BufferedReader):
+    """A file without very large reads: zipfile reads the list of members whole, whatever its stated size."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes; raises ValueError if they are too many."""
+        if size is not None and size > MAX_ZIP_READ_BYTES:
+            raise ValueError(f"its list of members has {size:,} bytes")
+        return super().read(size)
 
 
 def _zip_name(info: zipfile.ZipInfo) -> tuple[bytes, bool]:
@@ -222,39 +240,38 @@ def _zip_name(info: zipfile.ZipInfo) -> tuple[bytes, bool]:
 
 
 def _tar_members(
-    file: IO[bytes], mode: str, content: Callable[[tarfile.TarFile, tarfile.TarInfo], _Content]
+    headers: TarHeaders, content: Callable[[Member], _Content]
 ) -> tuple[dict[str, _Content], tuple[str, ...]]:
     """List the regular files of a tar archive with their content, and what was skipped.
 
     Args:
-        file: the archive.
-        mode: of tarfile.
+        headers: of the archive.
         content: returns what to keep of a file: its bytes, or where they are.
     """
     found: list[tuple[bytes, bool, _Content]] = []
     by_name: dict[str | None, _Content] = {}  # for hard links
     outside = links = 0
-    # The encoding of the locale would depend on the user.
-    how: dict[str, Any] = {"mode": mode, "encoding": "utf-8", "errors": "surrogateescape"}
-    with tarfile.open(fileobj=file, **how) as tar:
-        while (member := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep a record of each member
-            if _normalized(member.name) is None:
-                outside += 1
-                continue
-            if member.islnk() and _normalized(member.linkname) in by_name:
-                kept = by_name[_normalized(member.linkname)]
-            elif member.isreg() and not member.issparse():
-                kept = content(tar, member)
-            else:
-                links += not member.isdir()
-                continue
-            by_name[_normalized(member.name)] = kept
-            name = member.name.encode("utf-8", "surrogateescape")
-            found.append((name, "path" in member.pax_headers, kept))
+    for member in headers:
+        name = _normalized(member.name)
+        if name is None:
+            outside += 1
+            continue
+        if member.kind == "link" and _normalized(member.target) in by_name:
+            kept = by_name[_normalized(member.target)]
+        elif member.kind == "file":
+            kept = content(member)
+        else:
+            links += member.kind != "folder"
+            continue
+        by_name[name] = kept
+        found.append((member.name.encode("utf-8", "surrogateescape"), member.is_utf8, kept))
     members, skipped = _with_names(found, "utf-8", outside)
-    what = "that are not regular files (links, devices)"
-    return members, (*skipped, *([f"skipped {links:,} members {what}"] if links else ()))
+    notes = [f"skipped {links:,} members that are not regular files (links, devices)"] if links else []
+    if not headers.has_end:
+        notes.append(
+            "the archive has no end-of-archive marker, so it may be incomplete: pack or download it again"
+        )
+    return members, (*skipped, *notes)
 
 
 def _with_names(

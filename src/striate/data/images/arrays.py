@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
+import io
 import math
-import zlib
+import os
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from striate.data.images.contents import is_hidden_folder, listed
 from striate.data.images.samples import UNSPLIT, DataSet, Samples
 from striate.errors import DataError
+from striate.reading import DEFLATE_RATIO, GZIP, Inflated, damage_errors, open_file
 
 _SPLITS = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
 
@@ -43,6 +44,8 @@ def idx(folder: Path) -> DataSet:
     read = {}
     for prefix, (images, labels) in _pairs(folder).items():
         pixels, numbers = _array(images), _array(labels)
+        if 0 in pixels.shape[1:]:
+            raise DataError(f"cannot use {str(images)!r}", f"its images have no pixels: {list(pixels.shape)}")
         if pixels.ndim not in (3, 4) or numbers.ndim != 1 or len(pixels) != len(numbers):
             why = f"its shape is {pixels.shape}, but the shape of {labels.name!r} is {numbers.shape}"
             raise DataError(f"cannot use {str(images)!r}", why, "Provide one label per image")
@@ -85,18 +88,25 @@ def _notes(folder: Path) -> list[str]:
 
 def _array(path: Path) -> npt.NDArray[np.uint8]:
     """Read one idx file: two zero bytes, type, number of axes, sizes (big-endian), values."""
-    try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {str(path)!r}", str(error), "Download the file again") from error
-    axes = data[3] if len(data) >= 4 else 0
-    if data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * axes:
-        raise DataError(f"cannot read {str(path)!r}", "it does not start like an idx file of unsigned bytes")
-    shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
-    body = data[4 + 4 * axes :]
-    if len(body) != math.prod(shape):
-        why = f"it has {len(body):,} values, but its header says {math.prod(shape):,}"
-        raise DataError(f"cannot read {str(path)!r}", why, "Download the file again")
+    what, again = f"cannot read {str(path)!r}", "Download the file again"
+    with damage_errors(what, again), open_file(path) as raw:
+        size = os.fstat(raw.fileno()).st_size
+        packed = raw.read(len(GZIP)) == GZIP
+        raw.seek(0)
+        # The first limit is what DEFLATE can reach, so the header decides.
+        file = io.BufferedReader(Inflated(raw, DEFLATE_RATIO * size)) if packed else raw
+        start = file.read(4)
+        axes = start[3] if len(start) == 4 else 0
+        sizes = file.read(4 * axes)
+        if start[:3] != b"\0\0\x08" or axes not in (1, 3, 4) or len(sizes) < 4 * axes:
+            raise DataError(what, "it does not start like an idx file of unsigned bytes")
+        shape = tuple(int.from_bytes(sizes[4 * i : 4 * i + 4], "big") for i in range(axes))
+        count, most = math.prod(shape), DEFLATE_RATIO * size if packed else size - len(start) - len(sizes)
+        if count > most or (not packed and count < most):
+            has = f"{'at most ' if packed else ''}{most:,} values"
+            raise DataError(what, f"it has {has}, but its header says {count:,}", again)
+        body = file.read(count)
+        if len(body) < count or file.read(1):
+            has = f"{len(body):,} values" if len(body) < count else "more values"
+            raise DataError(what, f"it has {has}, but its header says {count:,}", again)
     return np.frombuffer(body, np.uint8).reshape(shape)

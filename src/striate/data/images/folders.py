@@ -30,6 +30,7 @@ from striate.data.images.contents import (
 from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, is_text
 from striate.errors import DataError, UsageError
 from striate.files import expanded, is_folder, probe
+from striate.reading import open_file
 from striate.transforms.decode import is_image_name
 
 _LAYOUT = "Put the images into one folder per class: root/<class>/ or root/{train,val,test}/<class>/"
@@ -184,7 +185,7 @@ def is_output_folder(folder: str, names: Collection[str]) -> bool:
     """Return whether Striate wrote a folder; `names` are those of the files and folders in it."""
 
     def page() -> bytes:
-        with contextlib.suppress(OSError), Path(folder, "report.html").open("rb") as file:
+        with contextlib.suppress(OSError, DataError), open_file(Path(folder, "report.html")) as file:
             return file.read(PAGE_START)
         return b""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from striate.data.images.npz import read_arrays
 from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, Samples, Stamp
 from striate.errors import DataError, DecodeError, UsageError
 from striate.transforms.decode import Uint8Array, to_array
@@ -63,11 +62,7 @@ def npz(path: Path) -> DataSet:
     Raises:
         DataError: the file is damaged, contains Python objects, or lacks these arrays.
     """
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            held = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, TypeError) as error:
-        raise DataError(f"cannot read {str(path)!r}", str(error), "Write it with numpy.savez") from error
+    held = read_arrays(path)
     classes = held.pop("classes", held.pop("class_names", None))
     found: dict[str, dict[str, Any]] = {}
     unused = []
@@ -102,7 +97,7 @@ def arrays(images: Any, labels: Any, classes: Iterable[Any] | None = None, prefi
         classes: class names; None for the labels themselves.
         prefix: of the image names.
     """
-    pixels, numbers = _pixels(_array(images)), _array(labels)
+    pixels, numbers = pixels_of(_array(images)), _array(labels)
     if numbers.ndim == 2 and numbers.shape[1] == 1:
         numbers = numbers[:, 0]
     if numbers.ndim != 1 or len(numbers) != len(pixels):
@@ -216,7 +211,7 @@ class _TorchDataset:
         if not hasattr(kept, "shape") or len(kept) != n:
             return None
         try:
-            pixels = _pixels(_array(kept))
+            pixels = pixels_of(_array(kept))
         except DataError:
             return None
         probes = np.linspace(0, n - 1, _PROBES).astype(int).tolist()
@@ -292,8 +287,12 @@ def _array(values: Any) -> npt.NDArray[Any]:
     return np.asarray(values)
 
 
-def _pixels(images: npt.NDArray[Any]) -> Uint8Array:
-    """Convert images to the layout of `Samples.pixels`; raises DataError."""
+def pixels_of(images: npt.NDArray[Any]) -> Uint8Array:
+    """Convert uint8 images to the layout of `Samples.pixels`; raises DataError if they are none."""
+    if images.ndim in (3, 4) and 0 in images.shape[1:]:
+        raise DataError(
+            "cannot use these images", f"they have no pixels: their shape is {list(images.shape)}"
+        )
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         why = f"they are {images.dtype} {list(images.shape)}, not uint8 in 0-255 [n, height, width(, 3)]"
         fix = "Remove ToTensor(), or scale them back: (images * 255).round().astype('uint8')"
@@ -308,9 +307,9 @@ def _pixels(images: npt.NDArray[Any]) -> Uint8Array:
 
 
 def _one_image(image: Any) -> Uint8Array:
-    """Convert one image as `_pixels` does; raises UsageError."""
+    """Convert one image as `pixels_of` does; raises UsageError."""
     try:
-        pixels: Uint8Array = _pixels(_array(image)[None])[0]
+        pixels: Uint8Array = pixels_of(_array(image)[None])[0]
         return pixels
     except DataError as error:
         raise UsageError(error.what, error.why, error.fix) from error

@@ -21,6 +21,7 @@ from striate.data.images.archives import Archive, attach_archives, is_archive, o
 from striate.data.images.contents import listed
 from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, is_text
 from striate.errors import DataError
+from striate.reading import MAX_LIST_BYTES, damage_errors, read_bytes, reason
 from striate.transforms.decode import SUFFIXES, is_image_name
 
 _LABELS = ("cls", "json", "txt")
@@ -28,15 +29,18 @@ _LABELS = ("cls", "json", "txt")
 _NAME_KEYS = ("class_name", "label_name", "classname", "class", "label", "cls")
 _CLASS_FILES = ("classes.json", "classes.txt", "classnames.txt", "class_names.txt")
 _GROUP = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_RANGE = re.compile(r"([0-9]{1,18})\.\.([0-9]{1,18})")
 _MOST = 100_000  # shards in one pattern
+_MOST_LETTERS = 100_000_000  # in all their paths
+_MAX_LABEL_BYTES = 1 << 20  # of a label file
+_MAX_CLASS = 1 << 31  # of a class number
 
 
 def expand_braces(pattern: str) -> list[str]:
     """Expand braces as a shell does: `shard-{000..009}.tar`, `{train,val}-{0..3}.tar`.
 
     Raises:
-        DataError: the pattern has more than 100,000 paths.
+        DataError: the pattern has more than 100,000 paths, or too long ones.
     """
     parts = _GROUP.split(pattern)
     choices = [_choices(part) if i % 2 else [part] for i, part in enumerate(parts)]
@@ -44,6 +48,8 @@ def expand_braces(pattern: str) -> list[str]:
     if count > _MOST:
         why = f"it expands to {count:,} files; the maximum is {_MOST:,}"
         raise DataError(f"cannot open {pattern!r}", why)
+    if count * len(pattern) > _MOST_LETTERS:
+        raise DataError(f"cannot open {pattern[:80]!r}...", f"it expands to {count:,} very long paths")
     return ["".join(chosen) for chosen in product(*choices)]
 
 
@@ -203,19 +209,34 @@ def _label(archive: Archive, members: dict[str, int], classes: dict[int, str], k
 def _values(archive: Archive, i: int, kind: str) -> list[int | str]:
     """Parse a label file: class numbers and class names."""
     where = f"{archive.path}/{archive.names[i]}"
-    if archive.sizes[i] > 1 << 20:
+    if archive.sizes[i] > _MAX_LABEL_BYTES:
         raise DataError(where, f"the label file has {archive.sizes[i]:,} bytes; the maximum is 1 MiB")
-    text = archive.read(i).decode("utf-8", "replace").strip()
+    with damage_errors(f"cannot read {where!r}"):
+        text = archive.read(i).decode("utf-8", "replace").strip()
     if kind != "json":
         if not text or not is_text(text):
             raise DataError(where, "the label is empty")
-        return [int(text) if kind == "cls" and re.fullmatch(r"\d+", text) else text]
+        return [_class_number(text, where) if kind == "cls" and re.fullmatch(r"[0-9]+", text) else text]
     try:
         value: Any = json.loads(text)
-    except ValueError as error:
-        raise DataError(where, f"it is not valid JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(where, f"it is not valid JSON ({reason(error)})") from error
     found = [value[name] for name in _NAME_KEYS if name in value] if isinstance(value, dict) else [value]
-    return [v for v in found if type(v) is int or (isinstance(v, str) and v)]
+    labels = [v for v in found if type(v) is int or (isinstance(v, str) and v)]
+    if odd := [v for v in labels if isinstance(v, str) and not is_text(v)]:
+        raise DataError(where, f"the label {odd[0]!r} is not valid text")
+    for number in labels:
+        if isinstance(number, int) and abs(number) >= _MAX_CLASS:
+            raise DataError(where, f"the class number is not below {_MAX_CLASS:,}")
+    return labels
+
+
+def _class_number(text: str, where: str) -> int:
+    """Parse digits; raises DataError if they are too many for the number of a class."""
+    digits = text.lstrip("0") or "0"
+    if len(digits) > len(str(_MAX_CLASS)) or int(digits) >= _MAX_CLASS:
+        raise DataError(where, f"the class number {text[:40]} is not below {_MAX_CLASS:,}")
+    return int(digits)
 
 
 def _class_names(folder: Path) -> dict[int, str]:
@@ -223,15 +244,16 @@ def _class_names(folder: Path) -> dict[int, str]:
     path = next((folder / name for name in _CLASS_FILES if (folder / name).is_file()), None)
     if path is None:
         return {}
-    try:
-        text = path.read_text("utf-8-sig")
+    with damage_errors(
+        f"cannot read {str(path)!r}", "Provide a list of names, or an object that maps numbers to names"
+    ):
+        text = read_bytes(path, MAX_LIST_BYTES).decode("utf-8-sig")
         if path.suffix == ".txt":
             return dict(enumerate(line.strip() for line in text.splitlines() if line.strip()))
         value: Any = json.loads(text)
         names = dict(enumerate(value)) if isinstance(value, list) else value
+        if not isinstance(names, dict):
+            raise TypeError("it is neither a list nor an object")
         if all(isinstance(number, int) for number in names.values()):  # name -> number
             names = {number: name for name, number in names.items()}
         return {int(number): str(name) for number, name in names.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        fix = "Provide a list of names, or an object that maps numbers to names"
-        raise DataError(f"cannot read {str(path)!r}", str(error), fix) from error
