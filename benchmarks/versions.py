@@ -5,7 +5,8 @@
 
 Each clone holds the last commit, as a user would get it, and installs into its own `.venv` from the package
 index: about 5 GB and 3 minutes with the default build of torch, which contains CUDA on Linux. The folder is
-deleted afterwards. A clone passes if `make demo` and `make test` both exit with 0.
+deleted afterwards. Three clones take the versions of constraints.txt, the last one the oldest version of each
+dependency that pyproject.toml allows. A clone passes if `make demo` and `make test` both exit with 0.
 
 The interpreters are looked for as `python3.X` on the PATH, then under `~/.pyenv/versions`.
 """
@@ -28,12 +29,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PINNED = "as pinned"
-OLDEST = re.search(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
-# Python, torch: the oldest supported Python, the newest ones, and the oldest supported torch.
-VERSIONS = [
-    ("3.10", PINNED), ("3.12", PINNED), ("3.13", PINNED), ("3.10", f"{OLDEST[1]}.0" if OLDEST else ""),
-]  # fmt: skip
+PINNED, OLDEST = "as pinned", "oldest"
+# The oldest supported Python and the newest ones; then the oldest of everything.
+VERSIONS = [("3.10", PINNED), ("3.12", PINNED), ("3.13", PINNED), ("3.10", OLDEST)]
 
 
 def main() -> None:
@@ -44,9 +42,9 @@ def main() -> None:
     args = parser.parse_args()
     if dirty := run(["git", "status", "--porcelain", "--untracked-files=no"], ROOT).stdout:
         print(f"not committed, so not tested:\n{dirty}", file=sys.stderr)
-    chosen = [(python, torch) for python, torch in VERSIONS if args.only in (None, python)]
+    chosen = [(python, pins) for python, pins in VERSIONS if args.only in (None, python)]
     interpreters = {python: interpreter(python) for python, _ in chosen}
-    rows = [trial(interpreters[python], torch, keep=args.keep) for python, torch in chosen]
+    rows = [trial(interpreters[python], pins, keep=args.keep) for python, pins in chosen]
     commit = run(["git", "rev-parse", "HEAD"], ROOT).stdout.strip()
     record = {"commit": commit, "system": platform.platform(), "cpus": os.cpu_count(), "versions": rows}
     print(json.dumps(record, indent=2))
@@ -67,12 +65,12 @@ def interpreter(version: str) -> str:
     sys.exit(f"Python {version} is not installed. Install it, for example with `pyenv install {version}`")
 
 
-def trial(python: str, torch: str, *, keep: bool) -> dict[str, Any]:
+def trial(python: str, pins: str, *, keep: bool) -> dict[str, Any]:
     """Clone the last commit, run `make demo` and `make test` in it.
 
     Args:
         python: path of the interpreter.
-        torch: version that replaces the one in constraints.txt, or PINNED.
+        pins: PINNED, or OLDEST for the lower bounds of pyproject.toml.
         keep: leave the clone where it is and print its path.
 
     Returns:
@@ -82,9 +80,8 @@ def trial(python: str, torch: str, *, keep: bool) -> dict[str, Any]:
     clone = folder / "striate"
     try:
         run(["git", "clone", "--quiet", str(ROOT), str(clone)]).check_returncode()
-        if torch != PINNED:
-            pins = clone / "constraints.txt"
-            pins.write_text(re.sub(r"(?m)^torch==.*$", f"torch=={torch}", pins.read_text()))
+        if pins == OLDEST:
+            pin_lower_bounds(clone)
         demo = command(["make", "demo", f"PYTHON={python}"], clone, folder / "demo.log")
         test = command(["make", "test", f"PYTHON={python}"], clone, folder / "test.log")
         asked = "import json, platform, torch\n" + (
@@ -93,7 +90,7 @@ def trial(python: str, torch: str, *, keep: bool) -> dict[str, Any]:
         versions = run([str(clone / ".venv/bin/python"), "-c", asked]).stdout or "[null, null, null]"
         size = run(["du", "-sm", str(clone / ".venv")]).stdout.split()
         row = dict(zip(("python", "torch", "cuda"), json.loads(versions), strict=True))
-        row |= {"venv_mb": int(size[0]) if size else None, "demo": demo, "test": test}
+        row |= {"dependencies": pins, "venv_mb": int(size[0]) if size else None, "demo": demo, "test": test}
         print(json.dumps(row), file=sys.stderr, flush=True)
         return row
     finally:
@@ -101,6 +98,17 @@ def trial(python: str, torch: str, *, keep: bool) -> dict[str, Any]:
             print(f"kept: {folder}", file=sys.stderr)
         else:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def pin_lower_bounds(clone: Path) -> None:
+    """Replace the pins of Striate's own dependencies by the oldest versions that pyproject.toml allows."""
+    declared = (clone / "pyproject.toml").read_text().split("dependencies = [")[1].split("\n]")[0]
+    path = clone / "constraints.txt"
+    lines = path.read_text().splitlines()
+    for name, version in re.findall(r'"([\w-]+)>=([\d.]+)"', declared):
+        lines = [line for line in lines if not line.lower().startswith(f"{name.lower()}==")]
+        lines.append(f"{name}=={version}")
+    path.write_text("\n".join(lines) + "\n")
 
 
 def command(arguments: list[str], folder: Path, log: Path) -> dict[str, Any]:

@@ -234,7 +234,13 @@ CONVOLUTIONAL = sorted(
 )
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONAL)
+DEEP = ("resnet44", "resnet56", "resnet110", "resnet101", "resnet152")  # as others, with more blocks
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in CONVOLUTIONAL],
+)
 def test_two_ways_of_counting_macs_agree(name):
     network = build_meta(name, {})
     images = torch.empty(1, 3, MODELS[name].input_size, MODELS[name].input_size, device="meta")

@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def warm_up(material: Material) -> None:
 
 
 def child(order: dict) -> None:
-    signal.alarm(120)  # ends a child that hangs
+    signal.alarm(60)  # ends a child that hangs
     code, errors = 99, None
     try:
         material, errors = prepare(order)
@@ -182,8 +183,18 @@ def redirect(level: str, folder: Path) -> int | None:
     return RESULT - 1 if level != "stderr full" else None
 
 
+class Started(threading.Event):
+    """Ends `Thread.start`, which waits forever if its thread has no memory to run (CPython issue 140746)."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if timeout is not None or super().wait(10):
+            return super().wait(timeout)
+        raise RuntimeError("can't start new thread")  # as when the system refuses the thread
+
+
 def set_limit(level: str) -> None:
     if level in ("memory", "more memory"):
+        threading.Event = Started
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
         lower(resource.RLIMIT_AS, used + (8 * MiB if level == "memory" else 64 * MiB))
     elif level == "descriptors":

@@ -175,7 +175,7 @@ def test_a_copy_is_prepared_and_separate(name):
     assert not {id(p) for p in network.parameters()} & {id(p) for p in twin.parameters()}
 
 
-@pytest.mark.parametrize("name", ["text", "columns", "vit"])
+@pytest.mark.parametrize("name", ["text", pytest.param("columns", marks=pytest.mark.slow), "vit"])
 def test_it_compiles_whole_and_exports(name):
     """The compiler's own back end takes minutes; what it is given shows without. No part stays in Python."""
     network = prepare(built(name), CPU, training=False).eval()

@@ -15,7 +15,10 @@ from striate.models import MODELS, build
 SMALL = ("lenet", "lenet5", "resnet20", "googlenet_2014", "mobilenet_v3_small", "vit_ti_16")
 # These differ from others of their files in how often or how wide a block comes: for `make test-slow`.
 DEEP = ("resnet101", "resnet152", "resnet32", "resnet44", "resnet56", "resnet110", "resnet1202")
-WIDE = ("vgg13", "vgg19", "vgg13_bn", "vgg16_bn", "vgg19_bn", "resnet34", "vit_s_16", "vit_b_16", "vit_l_16")
+WIDE = (
+    "vgg13", "vgg19", "vgg13_bn", "vgg16_bn", "vgg19_bn", "resnet34", "mobilenet_v3_large",
+    "vit_s_16", "vit_b_16", "vit_b_32", "vit_l_16",
+)  # fmt: skip
 
 
 def with_slow(names, slow):
