@@ -65,13 +65,31 @@ class Worker {
     void category(int64_t k) {
         const int32_t *gt = truths_.rows.data() + truths_.start[static_cast<size_t>(k)];
         const size_t gts = static_cast<size_t>(truths_.start[static_cast<size_t>(k) + 1] - truths_.start[static_cast<size_t>(k)]);
-        if (gts == 0 && !p_.dt_match) return;  // all stay -1
+        if (gts == 0 && !p_.dt_match) {  // all stay -1
+            count_cut(k);
+            return;
+        }
         match_category(k, gt, gts);
         if (gts == 0) return;
         accumulate(k, gt, gts);
     }
 
+    int64_t cut() const { return cut_; }
+
   private:
+    // How many detections of a category lie beyond the last limit, if nobody matches them.
+    void count_cut(int64_t k) {
+        const int64_t most = p_.limits ? p_.max_detections[p_.limits - 1] : 0;
+        const int32_t *dt = detections_.rows.data();
+        int64_t d = detections_.start[static_cast<size_t>(k)];
+        const int64_t end = detections_.start[static_cast<size_t>(k) + 1];
+        while (d < end) {
+            const int64_t first = d;
+            while (d < end && p_.dt_image[dt[d]] == p_.dt_image[dt[first]]) ++d;
+            cut_ += std::max<int64_t>(0, d - first - most);
+        }
+    }
+
     // ---- matching
 
     uint32_t outside(double area) const {  // one bit for each area range that does not hold `area`
@@ -103,7 +121,10 @@ class Worker {
                 kept_.push_back({descending(p_.dt_score[dt[d]]), dt[d], 0});
             }
             sort_small(&kept_[first], kept_.size() - first);
-            if (static_cast<int64_t>(kept_.size() - first) > most) kept_.resize(first + static_cast<size_t>(most));
+            if (static_cast<int64_t>(kept_.size() - first) > most) {
+                cut_ += static_cast<int64_t>(kept_.size() - first) - most;
+                kept_.resize(first + static_cast<size_t>(most));
+            }
             for (size_t i = first; i < kept_.size(); ++i) kept_[i].rank = static_cast<int32_t>(i - first);
             while (g < gts && p_.gt_image[gt[g]] < image) ++g;
             size_t after = g;
@@ -117,6 +138,11 @@ class Worker {
 
     double det_area(int32_t row) const {
         return p_.dt_area ? p_.dt_area[row] : p_.dt_box[4 * static_cast<int64_t>(row) + 2] * p_.dt_box[4 * static_cast<int64_t>(row) + 3];
+    }
+
+    // One bit for each area range in which the detection counts for nothing if it matches nothing.
+    uint32_t ignored_unmatched(int32_t row) const {
+        return p_.dt_excused && p_.dt_excused[row] ? ~uint32_t{0} : outside(det_area(row));
     }
 
     // The detections kept_[first..] and the ground truths of one image and one class.
@@ -184,7 +210,7 @@ class Worker {
     }
 
     void settle_unmatched(int32_t row) {
-        const uint32_t out = outside(det_area(row));
+        const uint32_t out = ignored_unmatched(row);
         for (int a = 0; a < p_.areas; ++a) {
             masks_.push_back({0, (out >> a & 1) ? 0 : all_});
             if (p_.dt_match && (out >> a & 1))
@@ -201,7 +227,7 @@ class Worker {
             std::sort(candidates_.begin(), candidates_.end(), [](const Candidate &a, const Candidate &b) {
                 return a.iou > b.iou || (a.iou == b.iou && a.truth > b.truth);
             });
-        const uint32_t out = outside(det_area(row));
+        const uint32_t out = ignored_unmatched(row);
         const bool takes = !(p_.dt_meek && p_.dt_meek[row]);
         for (int a = 0; a < p_.areas; ++a) {
             uint32_t left = all_, matched = 0, ignored = 0;
@@ -294,7 +320,7 @@ class Worker {
                     if (ignored_[j] >> a & 1) ignored |= uint32_t{1} << t;
                     if (p_.dt_match) note(a, uint32_t{1} << t, row, gt[j]);
                 }
-                const uint32_t out = outside(det_area(row));
+                const uint32_t out = ignored_unmatched(row);
                 if (out >> a & 1) ignored |= all_ & ~matched;
                 masks_[begin + i * static_cast<size_t>(p_.areas) + static_cast<size_t>(a)] = {matched & ~ignored, all_ & ~matched & ~ignored};
                 if (p_.dt_match)
@@ -410,6 +436,7 @@ class Worker {
     const uint32_t all_;
     std::vector<double> bar_;
     double lowest_ = 1;
+    int64_t cut_ = 0;
     const double *overlaps_ = nullptr;
     std::vector<Keyed> kept_, ranked_, spare_;
     std::vector<Masks> masks_;  // [kept, A]
@@ -442,17 +469,18 @@ bool lay_out_overlaps(const Problem &p, const Grouped &truths, const Grouped &de
 
 }  // namespace
 
-bool evaluate(const Problem &p, int threads) {
+int64_t evaluate(const Problem &p, int threads) {
     const Grouped truths = group(p.gt_image, p.gt_category, p.truths, p.images, p.categories);
     const Grouped detections = group(p.dt_image, p.dt_category, p.detections, p.images, p.categories);
     std::vector<int64_t> overlap_start;
-    if (p.overlaps && !lay_out_overlaps(p, truths, detections, overlap_start)) return false;
-    std::atomic<int64_t> next{0};
+    if (p.overlaps && !lay_out_overlaps(p, truths, detections, overlap_start)) return -1;
+    std::atomic<int64_t> next{0}, cut{0};
     std::atomic<bool> failed{false};
     auto work = [&] {
         try {
             Worker worker(p, truths, detections, overlap_start);
             for (int64_t k; (k = next.fetch_add(1)) < p.categories;) worker.category(k);
+            cut += worker.cut();
         } catch (...) {  // no memory
             failed = true;
         }
@@ -465,7 +493,7 @@ bool evaluate(const Problem &p, int threads) {
     work();
     for (std::thread &thread : others) thread.join();
     if (failed) throw std::bad_alloc();
-    return true;
+    return cut;
 }
 
 }  // namespace striate

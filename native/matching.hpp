@@ -30,6 +30,7 @@ struct Problem {
     const double *dt_score;           // [D]
     const double *dt_area;            // [D], or null: width times height
     const std::uint8_t *dt_meek;      // [D], or null: does not take what it matches (ids below 1)
+    const std::uint8_t *dt_excused;   // [D], or null: counts for nothing if it matches nothing
 
     const double *overlaps;  // null: IoU of boxes; else for each (category, image) with both, [kept, truths]
     std::int64_t overlap_count;
@@ -54,8 +55,8 @@ struct Problem {
     std::int32_t *dt_rank;     // [D] place by score in its image and class, -1 beyond the last limit
 };
 
-// Fills the outputs, categories shared out among `threads`. Returns false where `overlaps` has not as
-// many values as the groups need.
-bool evaluate(const Problem &problem, int threads);
+// Fills the outputs, categories shared out among `threads`. Returns how many detections lie beyond the last
+// limit, or -1 where `overlaps` has not as many values as the groups need.
+std::int64_t evaluate(const Problem &problem, int threads);
 
 }  // namespace striate

@@ -190,10 +190,10 @@ bool in_range(const std::int32_t *values, std::int64_t n, std::int64_t limit, co
 PyObject *evaluate(PyObject *, PyObject *args) {
     striate::Problem p{};
     long long images, categories;
-    PyObject *gi, *gc, *gb, *ga, *gk, *gn, *gv, *di, *dc, *db, *ds, *da, *dm, *ov, *iou, *rec, *ar, *md, *pr, *sc, *re, *m1, *m2, *m3, *m4;
+    PyObject *gi, *gc, *gb, *ga, *gk, *gn, *gv, *di, *dc, *db, *ds, *da, *dm, *de, *ov, *iou, *rec, *ar, *md, *pr, *sc, *re, *m1, *m2, *m3, *m4;
     int threads;
-    if (!PyArg_ParseTuple(args, "LL(OOOOOOO)(OOOOOO)O(OOOO)(OOO)(OOOO)i", &images, &categories, &gi, &gc, &gb, &ga, &gk, &gn,
-                          &gv, &di, &dc, &db, &ds, &da, &dm, &ov, &iou, &rec, &ar, &md, &pr, &sc, &re, &m1, &m2, &m3, &m4, &threads))
+    if (!PyArg_ParseTuple(args, "LL(OOOOOOO)(OOOOOOO)O(OOOO)(OOO)(OOOO)i", &images, &categories, &gi, &gc, &gb, &ga, &gk, &gn,
+                          &gv, &di, &dc, &db, &ds, &da, &dm, &de, &ov, &iou, &rec, &ar, &md, &pr, &sc, &re, &m1, &m2, &m3, &m4, &threads))
         return nullptr;
     Buffers b;
     p.images = images;
@@ -221,6 +221,7 @@ PyObject *evaluate(PyObject *, PyObject *args) {
                     (p.dt_category = b.get<std::int32_t>(dc, "detections.category", D)) &&
                     (p.dt_box = b.get<double>(db, "detections.box", 4 * D)) && (p.dt_score = b.get<double>(ds, "detections.score", D)) &&
                     maybe(b, da, "detections.area", D, p.dt_area) && maybe(b, dm, "detections.meek", D, p.dt_meek) &&
+                    maybe(b, de, "detections.excused", D, p.dt_excused) &&
                     maybe(b, ov, "overlaps", -1, p.overlaps);
     if (!ok) return nullptr;
     p.overlap_count = p.overlaps ? b.length : 0;
@@ -238,26 +239,27 @@ PyObject *evaluate(PyObject *, PyObject *args) {
     p.levels = static_cast<int>(R);
     p.areas = static_cast<int>(A);
     p.limits = static_cast<int>(M);
-    bool fits = false, no_memory = false;
+    std::int64_t cut = 0;
+    bool no_memory = false;
     Py_BEGIN_ALLOW_THREADS
     try {
-        fits = striate::evaluate(p, threads);
+        cut = striate::evaluate(p, threads);
     } catch (const std::exception &) {
         no_memory = true;
     }
     Py_END_ALLOW_THREADS
     if (no_memory) return PyErr_NoMemory();
-    if (!fits) {
+    if (cut < 0) {
         PyErr_SetString(PyExc_ValueError, "overlaps: not as many values as the groups need");
         return nullptr;
     }
-    Py_RETURN_NONE;
+    return PyLong_FromLongLong(cut);
 }
 
 PyMethodDef methods[] = {
     {"read_json", read_json, METH_VARARGS, "read_json(text, results, threads): columns as a dict, or (offset, why, general)."},
     {"places", places, METH_VARARGS, "places(ids, known, out): for each id its place among the known ones, or -1."},
-    {"evaluate", evaluate, METH_VARARGS, "Matches detections and fills precision, scores and recall; see native/matching.hpp."},
+    {"evaluate", evaluate, METH_VARARGS, "Matches detections and fills precision, scores and recall; returns how many lie beyond the last limit."},
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -265,11 +267,12 @@ PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", "The detection kernels."
 
 }  // namespace
 
+// VERSION is that of the functions' arguments; striate/metrics/detection/kernel.py expects the same.
 PyMODINIT_FUNC PyInit__native(void) {
     PyObject *m = PyModule_Create(&module);
     if (!m) return nullptr;
     column_type = PyType_FromSpec(&column_spec);
-    if (!column_type || PyModule_AddObjectRef(m, "Column", column_type) < 0) {
+    if (PyModule_AddIntConstant(m, "VERSION", 2) < 0 || !column_type || PyModule_AddObjectRef(m, "Column", column_type) < 0) {
         Py_DECREF(m);
         return nullptr;
     }

@@ -14,7 +14,6 @@ from striate.csv_file import csv_bytes
 from striate.files import write_atomic
 from striate.metrics.detection import CocoResult, Detections, GroundTruth, VocResult
 from striate.metrics.detection.breakdown import KINDS, Breakdown, breakdown
-from striate.metrics.detection.coco import STAT_NAMES
 from striate.metrics.detection.explain import (
     Counts,
     Curve,
@@ -254,7 +253,7 @@ def as_json(e: Explanation) -> dict[str, Any]:
 def _headline(result: CocoResult | VocResult) -> list[tuple[str, float | None]]:
     if isinstance(result, CocoResult):
         values = result.stats.tolist()
-        return [(n, None if v == -1 else v) for n, v in zip(STAT_NAMES, values, strict=True)]
+        return [(n, None if v == -1 else v) for n, v in zip(result.stat_names, values, strict=True)]
     return [(f"mAP at IoU {result.settings.iou:g}", result.map)]
 
 

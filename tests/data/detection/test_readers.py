@@ -1,7 +1,10 @@
 """The readers: the same boxes from every format, and mistakes told by file and line."""
 
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from striate.data.detection import TextLayout, load_detections, load_ground_truth
 from striate.errors import DataError, UsageError
@@ -132,3 +135,113 @@ def test_layouts_are_checked(tmp_path):
         TextLayout(relative=True)
     with pytest.raises(DataError, match="does not exist"):
         load_ground_truth(tmp_path / "none")
+
+
+def written(folder, lines_by_image):
+    folder.mkdir()
+    for image, lines in lines_by_image.items():
+        (folder / f"{image}.txt").write_text("".join(f"{line}\n" for line in lines))
+    return folder
+
+
+def random_boxes(seed, n, side=400):
+    """Corners of boxes in images of `side` pixels, in whole pixels."""
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.integers(0, side, (n, 2, 2)), axis=1)
+    corners[:, 1] += 1
+    return corners.reshape(n, 4).astype(float)
+
+
+def as_written(corners, coordinates):
+    left, top, right, bottom = corners.T
+    w, h = right - left, bottom - top
+    columns = {
+        "xyxy": (left, top, right, bottom),
+        "xywh": (left, top, w, h),
+        "cxcywh": (left + w / 2, top + h / 2, w, h),
+    }
+    return np.stack(columns[coordinates], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "sizes"),
+    [("xyxy", True), ("xywh", True), ("cxcywh", True), ("xyxy", False), ("xywh", False)],
+)
+def test_the_boxes_tell_their_coordinates(coordinates, sizes, tmp_path):
+    """With the image sizes from COCO's JSON any layout; without them only corners and corner with size."""
+    corners = random_boxes(3, 60)
+    lines = [f"cat 0.5 {' '.join(map(str, row))}" for row in as_written(corners, coordinates).tolist()]
+    images = [{"id": "a"} | ({"width": 401, "height": 401} if sizes else {})]
+    gt = {"images": images, "annotations": [], "categories": [{"id": "cat"}]}
+    (tmp_path / "gt.json").write_text(json.dumps(gt))
+    found = load_detections(written(tmp_path / "dt", {"a": lines}), load_ground_truth(tmp_path / "gt.json"))
+    np.testing.assert_allclose(found.box, as_written(corners, "xywh"))
+    assert f"as {coordinates} (" in found.notes[0]
+
+
+def test_real_corners_are_no_longer_read_as_sizes(shared):
+    """Most of these boxes would leave their image if they were read as corner and size."""
+    folder = shared / "data/detection/voc_100/data/database"
+    truth = load_ground_truth(folder / "gts/pascalvoc_format")
+    names = shared / "data/detection/padilla_toy/voc.names"
+    inferred, stated = (
+        load_detections(folder / "dets/abs_xyx2y2", truth, TextLayout(coordinates, names=names))
+        for coordinates in ("auto", "xyxy")
+    )
+    np.testing.assert_array_equal(inferred.box, stated.box)
+    assert "as xyxy (left, top, right, bottom): not xywh: 322 of 452 boxes would leave" in inferred.notes[0]
+    assert stated.notes == ()
+
+
+@pytest.mark.parametrize("coordinates", ["xywh", "xyxy", "cxcywh"])
+def test_relative_boxes_tell_their_coordinates(coordinates, tmp_path):
+    Image.new("RGB", (400, 200)).save(tmp_path / "a.png")
+    corners = random_boxes(4, 40, side=399)
+    relative = as_written(corners, coordinates) / 400
+    lines = [f"cat {' '.join(map(repr, row))}" for row in relative.tolist()]
+    layout = TextLayout(relative=True, images=tmp_path)
+    truth = load_ground_truth(written(tmp_path / "gt", {"a": lines}), layout)
+    np.testing.assert_allclose(truth.box, as_written(corners, "xywh") * [1, 0.5, 1, 0.5])
+
+
+def test_boxes_that_contradict_every_layout_are_refused(tmp_path):
+    """Half of the boxes are corners, the other half corner and size."""
+    corners = random_boxes(5, 40)
+    rows = [*as_written(corners[:20], "xyxy").tolist(), *as_written(corners[20:], "xywh").tolist()]
+    Image.new("RGB", (401, 401)).save(tmp_path / "a.png")
+    gt = written(tmp_path / "gt", {"a": [f"cat {' '.join(map(str, row))}" for row in rows]})
+    with pytest.raises(
+        DataError, match=r"not xywh: .* leave.*a\.txt, line \d+.*not xyxy: .* inverted"
+    ) as error:
+        load_ground_truth(gt, TextLayout(images=tmp_path))
+    assert "--coordinates" in str(error.value)
+    assert len(load_ground_truth(gt, TextLayout("xywh", images=tmp_path))) == 40
+
+
+def test_few_boxes_that_fit_everything_stay_corner_and_size(tmp_path):
+    truth = load_ground_truth(written(tmp_path / "gt", {"a": ["cat 100 100 150 160"]}))
+    assert truth.box.tolist() == [[100, 100, 150, 160]]
+    assert "could also be xyxy or cxcywh; --coordinates decides" in truth.notes[0]
+
+
+def test_centred_objects_in_images_of_known_size_stay_corner_and_size(tmp_path):
+    """Large objects in the middle: width > left for all of them, so that they look like corners."""
+    rng = np.random.default_rng(0)
+    sides = rng.integers(120, 200, 50)
+    lines = {f"{i}": [f"cat {(224 - s) // 2} {(224 - s) // 2} {s} {s}"] for i, s in enumerate(sides)}
+    for image in lines:
+        Image.new("L", (224, 224)).save(tmp_path / f"{image}.png")
+    truth = load_ground_truth(written(tmp_path / "gt", lines), TextLayout(images=tmp_path))
+    assert sorted(truth.box[:, 2].tolist()) == sorted(sides.tolist())
+
+
+def test_difficult_as_the_sixth_field(tmp_path):
+    gt = written(tmp_path / "gt", {"a": ["cat 1 2 30 40 1", "cat 60 2 30 40 0", "cat 100 2 30 40"]})
+    truth = load_ground_truth(gt)
+    assert truth.difficult.tolist() == [True, False, False]
+    found = written(tmp_path / "dt", {"a": ["cat 0.9 1 2 30 40", "cat 0.8 60 2 30 40"]})
+    result = evaluate(truth, load_detections(found, truth), "voc12")
+    assert (result.map, result.classes[0].positives) == (0.5, 2)
+    (gt / "a.txt").write_text("cat 0.9 1 2 30 40\n")
+    with pytest.raises(DataError, match=r"line 1: the sixth field is '40', not 0 or 1"):
+        load_ground_truth(gt)

@@ -57,12 +57,24 @@ def load_detections(
         return read_detections(path, truth)
     if file_format == "xml":
         raise DataError(f"{path}", "XML files hold ground truth, not detections")
-    return _read_rows(path, file_format, layout, scored=True).detections(path, truth)
+    return _read_rows(path, file_format, layout, scored=True, truth=truth).detections(path, truth)
 
 
-def _read_rows(path: Path, file_format: str, layout: TextLayout | None, scored: bool) -> Rows:
-    read = read_csv if file_format == "csv" else read_text
-    return read(path, layout or TextLayout(), scored=scored)
+def _read_rows(
+    path: Path, file_format: str, layout: TextLayout | None, scored: bool, truth: GroundTruth | None = None
+) -> Rows:
+    layout = layout or TextLayout()
+    if file_format == "csv":
+        return read_csv(path, layout, scored=scored)
+    sizes = {}
+    if truth is not None and truth.image_size is not None:
+        names = [str(i) for i in truth.image_ids.tolist()]
+        sizes = {
+            name: (width, height)
+            for name, (width, height) in zip(names, truth.image_size.tolist(), strict=True)
+            if width == width
+        }
+    return read_text(path, layout, scored=scored, sizes=sizes)
 
 
 def _format(path: Path) -> str:

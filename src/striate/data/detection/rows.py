@@ -11,6 +11,7 @@ from striate.metrics.detection import Detections, GroundTruth, detections, groun
 
 Box = tuple[float, float, float, float]
 COORDINATES = ("xywh", "xyxy", "cxcywh")
+UNKNOWN = (float("nan"), float("nan"))  # the size of an image
 
 
 @dataclass
@@ -24,6 +25,8 @@ class Rows:
     difficult: list[bool] = field(default_factory=list)
     images: set[str] = field(default_factory=set)
     labels: tuple[str, ...] = ()  # all classes, if known in advance
+    sizes: dict[str, tuple[float, float]] = field(default_factory=dict)  # width and height, where known
+    notes: tuple[str, ...] = ()
 
     def add(self, image: str, label: str, box: Box) -> None:
         """Add one box."""
@@ -36,12 +39,14 @@ class Rows:
         labels = self.labels or tuple(sorted(set(self.label)))
         return ground_truth(
             self.image, self.label, self.box, difficult=self.difficult or None, source=str(source),
-            image_ids=sorted(self.images), categories={name: name for name in labels},
+            image_ids=(images := sorted(self.images)), categories={name: name for name in labels},
+            image_sizes=[self.sizes.get(image, UNKNOWN) for image in images], notes=self.notes,
         )  # fmt: skip
 
     def detections(self, source: Path, truth: GroundTruth) -> Detections:
         """Convert the rows to detections in the images of `truth`."""
-        return detections(self.image, self.label, self.box, self.score, truth=truth, source=str(source))
+        columns = self.image, self.label, self.box, self.score
+        return detections(*columns, truth=truth, source=str(source), notes=self.notes)
 
 
 def to_pixels(values: Sequence[float], coordinates: str, size: tuple[int, int] | None, where: str) -> Box:

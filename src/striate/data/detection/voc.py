@@ -32,7 +32,10 @@ def read_voc(folder: str | os.PathLike[str]) -> GroundTruth:
     rows = Rows()
     for path in paths:
         rows.images.add(path.stem)
-        for item in _parse(path).iter("object"):
+        root = _parse(path)
+        if (size := _stated_size(root)) is not None:
+            rows.sizes[path.stem] = size
+        for item in root.iter("object"):
             label = (item.findtext("name") or "").strip()
             corners = item.find("bndbox")
             if not label or corners is None:
@@ -59,6 +62,15 @@ def image_size(folder: str | os.PathLike[str], image: str, where: str) -> tuple[
     if min(width, height) < 1:
         raise DataError(f"{path}", f"it states a size of {width:g} x {height:g}", "Give the folder of images")
     return int(width), int(height)
+
+
+def _stated_size(root: ElementTree.Element) -> tuple[float, float] | None:
+    """Width and height in an annotation; None if it does not state them as positive numbers."""
+    try:
+        width, height = (float(root.findtext(f"size/{side}") or "nan") for side in ("width", "height"))
+    except ValueError:
+        return None
+    return (width, height) if width >= 1 and height >= 1 else None
 
 
 def _parse(path: Path) -> ElementTree.Element:

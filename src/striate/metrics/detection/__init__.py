@@ -13,23 +13,29 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from striate.errors import unknown_name
+from striate.errors import UsageError, unknown_name
 from striate.metrics.detection.coco import CocoResult, CocoSettings, evaluate_coco
 from striate.metrics.detection.coco_api import COCO
 from striate.metrics.detection.coco_eval import COCOeval
 from striate.metrics.detection.coco_json import read_detections, read_ground_truth
+from striate.metrics.detection.coco_shapes import read_detections_with, read_ground_truth_with
+from striate.metrics.detection.columns import detections, ground_truth
+from striate.metrics.detection.lvis import LvisResult, evaluate_lvis, federate, lvis_settings
 from striate.metrics.detection.meter import MeanAveragePrecision
-from striate.metrics.detection.records import Detections, GroundTruth, detections, ground_truth
+from striate.metrics.detection.records import Detections, Federated, GroundTruth
 from striate.metrics.detection.reference import MatchRecord
 from striate.metrics.detection.voc import EVALUATORS, VocResult, VocSettings, evaluate_voc
 
 __all__ = [
-    "COCO", "EVALUATORS", "COCOeval", "CocoResult", "CocoSettings", "Detections", "GroundTruth",
-    "MatchRecord", "MeanAveragePrecision", "VocResult", "VocSettings", "detections", "evaluate",
-    "evaluate_coco", "evaluate_voc", "ground_truth", "read_detections", "read_ground_truth",
+    "COCO", "EVALUATORS", "STYLES", "COCOeval", "CocoResult", "CocoSettings", "Detections", "Federated",
+    "GroundTruth", "LvisResult", "MatchRecord", "MeanAveragePrecision", "VocResult", "VocSettings",
+    "detections", "evaluate", "evaluate_coco", "evaluate_lvis", "evaluate_voc", "federate", "ground_truth",
+    "lvis_settings", "read_detections", "read_detections_with", "read_ground_truth", "read_ground_truth_with",
+    "settings_for",
 ]  # fmt: skip
 
 Path = str | os.PathLike[str]
+STYLES = ("coco", "lvis", *EVALUATORS)
 
 
 def evaluate(
@@ -43,25 +49,47 @@ def evaluate(
     """Evaluate detections against ground truth.
 
     Args:
-        truth: a COCO JSON file, or a `GroundTruth`.
+        truth: a COCO or LVIS JSON file, or a `GroundTruth`.
         detections: a COCO results file, or `Detections`.
-        style: "coco", or one of `EVALUATORS`: "voc07", "voc12" and popular ports of these.
+        style: "coco", "lvis", or one of `EVALUATORS`: "voc07", "voc12" and popular ports of these.
         threads: number of threads; None for all cores, at most 8.
-        options: fields of `CocoSettings` or `VocSettings`.
+        options: fields of `CocoSettings` or `VocSettings`, such as `iou_type="segm"` for masks.
 
     Returns:
-        A `CocoResult`, or a `VocResult`.
+        A `CocoResult`, an `LvisResult`, or a `VocResult`.
 
     Raises:
         DataError: a file cannot be read, or the detections are of other images.
-        UsageError: the style is unknown.
+        UsageError: the style is unknown, or an option has no such value.
     """
-    if style != "coco" and style not in EVALUATORS:
-        raise unknown_name("style", style, ["coco", *EVALUATORS])
+    settings = settings_for(style, **options)
+    iou_type = settings.iou_type if isinstance(settings, CocoSettings) else "bbox"
+    boxes_alone = iou_type == "bbox" and style != "lvis"
     if not isinstance(truth, GroundTruth):
-        truth = read_ground_truth(truth, threads)
+        truth = read_ground_truth(truth, threads) if boxes_alone else read_ground_truth_with(truth, iou_type)
     if not isinstance(detections, Detections):
-        detections = read_detections(detections, truth, threads)
-    if style == "coco":
-        return evaluate_coco(truth, detections, CocoSettings(**options), threads=threads)
-    return evaluate_voc(truth, detections, replace(EVALUATORS[style], **options))
+        if boxes_alone:
+            detections = read_detections(detections, truth, threads)
+        else:
+            detections = read_detections_with(detections, truth, iou_type)
+    if isinstance(settings, VocSettings):
+        return evaluate_voc(truth, detections, settings)
+    run = evaluate_lvis if style == "lvis" else evaluate_coco
+    return run(truth, detections, settings, threads=threads)
+
+
+def settings_for(style: str, **options: Any) -> CocoSettings | VocSettings:
+    """The settings of a style, changed by options.
+
+    Raises:
+        UsageError: the style is unknown, or does not have an option.
+    """
+    if style not in STYLES:
+        raise unknown_name("style", style, STYLES)
+    if style in EVALUATORS and options.pop("iou_type", "bbox") != "bbox":
+        raise UsageError(
+            f"style {style} of masks or key points", "Pascal VOC compares boxes", "Use style coco"
+        )
+    if style in EVALUATORS:
+        return replace(EVALUATORS[style], **options)
+    return lvis_settings(**options) if style == "lvis" else CocoSettings(**options)

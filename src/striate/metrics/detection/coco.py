@@ -5,8 +5,8 @@ Source: Lin et al., "Microsoft COCO: Common Objects in Context", 2014, and `coco
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,7 +19,9 @@ from striate.metrics.detection.records import (
     Detections,
     Floats,
     GroundTruth,
+    outside_notes,
     require_scores,
+    take_rows,
     without_repeated_ids,
 )
 from striate.metrics.detection.reference import (
@@ -30,16 +32,32 @@ from striate.metrics.detection.reference import (
     Settings,
     TruthColumns,
 )
+from striate.metrics.detection.similarity import IouType, check_iou_type, group_overlaps, overlap_of
+from striate.metrics.detection.summary import (
+    Row,
+    filled_rows,
+    keypoint_rows,
+    mean_or_none,
+    mean_stat,
+    stat_lines,
+    stat_names,
+)
 
 Mode = Literal["strict", "corrected"]
-STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 AREAS = {
     "all": (0.0, 1e5**2), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e5**2),
 }  # fmt: skip
+LIMITS = (1, 10, 100)
+# Standard deviation of annotators for each of COCO's 17 key points, from nose to ankles, in units of the
+# square root of an object's area.
+_PERCENT = (26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89)
+SIGMAS = tuple(percent / 100 / 10 for percent in _PERCENT)  # rounded twice, as pycocotools' are
+CLOSE = 1e-9  # 0.3, 0.35, ... in steps may miss the IoU threshold 0.5 by a rounding
 AT_ONCE = 32  # IoU thresholds per call of the kernel, which stores them as bits of a mask
 
 
-def _steps(first: float, last: float, step: float) -> tuple[float, ...]:
+def steps(first: float, last: float, step: float) -> tuple[float, ...]:
+    """The numbers from the first to the last, both inclusive, as pycocotools spaces them."""
     return tuple(np.linspace(first, last, round((last - first) / step) + 1).tolist())
 
 
@@ -50,29 +68,44 @@ class CocoSettings:
     Args:
         thresholds: IoU thresholds, T of them.
         recalls: recall levels at which precision is sampled, R of them.
-        areas: name -> smallest and largest area in square pixels, both inclusive, A of them.
-        limits: maximum detections per class and image (`maxDets`), M of them, ascending.
+        areas: name -> smallest and largest area in square pixels, both inclusive, A of them; empty for
+            COCO's: all, small, medium and large, without small for key points.
+        limits: maximum detections per class and image (`maxDets`), M of them, ascending; empty for COCO's:
+            1, 10 and 100; 20 for key points.
         use_categories: False merges all classes into one, as for region proposals.
         mode: "strict" gives the same bits as pycocotools. "corrected" fixes its surprises: a ground truth
             with id 0 can be matched, annotations that share an id are all kept, and NaN scores raise a
             `DataError`.
+        iou_type: what to compare: "bbox", "segm" (masks) or "keypoints".
+        sigmas: standard deviation of annotators for each key point, in units of the square root of the area.
     """
 
-    thresholds: tuple[float, ...] = _steps(0.5, 0.95, 0.05)
-    recalls: tuple[float, ...] = _steps(0.0, 1.0, 0.01)
-    areas: dict[str, tuple[float, float]] = field(default_factory=AREAS.copy)
-    limits: tuple[int, ...] = (1, 10, 100)
+    thresholds: tuple[float, ...] = steps(0.5, 0.95, 0.05)
+    recalls: tuple[float, ...] = steps(0.0, 1.0, 0.01)
+    areas: dict[str, tuple[float, float]] = field(default_factory=dict)
+    limits: tuple[int, ...] = ()
     use_categories: bool = True
     mode: Mode = "strict"
+    iou_type: IouType = "bbox"
+    sigmas: tuple[float, ...] = SIGMAS
 
     def __post_init__(self) -> None:
+        check_iou_type(self.iou_type)
+        points = self.iou_type == "keypoints"
+        if not self.areas:
+            areas = {k: v for k, v in AREAS.items() if k != "small" or not points}
+            object.__setattr__(self, "areas", areas)
+        if not self.limits:
+            object.__setattr__(self, "limits", (20,) if points else LIMITS)
+        if not all(0 < sigma < np.inf for sigma in self.sigmas):
+            raise UsageError(f"sigmas {self.sigmas}", "they should be above 0")
         if any(t != t for t in self.thresholds) or not self.thresholds:
             raise UsageError(f"IoU thresholds {self.thresholds}", "they should be numbers, one at least")
-        if not self.limits or list(self.limits) != sorted(self.limits) or self.limits[0] < 0:
+        if list(self.limits) != sorted(self.limits) or self.limits[0] < 0:
             raise UsageError(f"limits {self.limits}", "they should ascend from 0 or more")
         if self.mode not in ("strict", "corrected"):
             raise UsageError(f"mode {self.mode!r}", "it is strict or corrected")
-        if not 0 < len(self.areas) <= 32:
+        if len(self.areas) > 32:
             raise UsageError(f"{len(self.areas)} area ranges", "there should be 1 to 32")
 
 
@@ -101,14 +134,45 @@ class CocoResult:
     notes: tuple[str, ...] = ()
 
     @cached_property
+    def rows(self) -> list[Row]:
+        """Definitions of `stats`: COCO's twelve metrics; its ten for key points."""
+        limits = self.settings.limits
+        return keypoint_rows(limits[-1]) if self.settings.iou_type == "keypoints" else filled_rows(limits)
+
+    @property
+    def stat_names(self) -> list[str]:
+        """A name for each of `stats`: AP, AP50, ..."""
+        return stat_names(self.rows)
+
+    @cached_property
     def stats(self) -> Floats:
-        """COCO's twelve metrics, in the order of `STAT_NAMES`."""
+        """The numbers that `stat_names` names; -1 where there is nothing to average."""
+        return self._values(self.rows)
+
+    def _values(self, rows: list[Row]) -> Floats:
         return np.array(
             [
                 (self.mean_precision if precise else self.mean_recall)(threshold, area, limit)
-                for precise, threshold, area, limit in twelve_rows(self.settings.limits)
+                for precise, threshold, area, limit in rows
             ]
         )
+
+    @property
+    def last_limit(self) -> int:
+        """The limit of AP50 and the metrics of sizes."""
+        return self.rows[1][3]
+
+    def by_area(self) -> list[dict[str, Any]]:
+        """AP and AR of each area range at `last_limit`; None if it has no ground truth."""
+        rows = []
+        for name, (least, most) in self.settings.areas.items():
+            means = (
+                self.mean_precision(None, name, self.last_limit),
+                self.mean_recall(None, name, self.last_limit),
+            )
+            ap, ar = (None if mean == -1 else mean for mean in means)
+            rows.append({"area": name, "min": float(least), "max": float(most), "ap": ap, "ar": ar})
+        return rows
 
     def mean_precision(self, threshold: float | None = None, area: str = "all", limit: int = 100) -> float:
         """AP, averaged over classes, recall levels and thresholds (or at one threshold); -1 if undefined."""
@@ -119,47 +183,32 @@ class CocoResult:
         return self._mean(self.recall, threshold, area, limit)
 
     def lines(self) -> list[str]:
-        """The twelve metrics as pycocotools prints them."""
-        return stat_lines(twelve_rows(self.settings.limits), self.stats, self.settings.thresholds)
+        """The metrics as pycocotools prints them, and AP and AR of area ranges that are not COCO's."""
+        shown = {area for _, _, area, _ in self.rows}
+        other = [name for name in self.settings.areas if name not in shown]
+        rows: list[Row] = [
+            (precise, None, name, self.last_limit) for name in other for precise in (True, False)
+        ]
+        stats = np.concatenate([self.stats, self._values(rows)])
+        return stat_lines([*self.rows, *rows], stats, self.settings.thresholds)
 
     def _mean(self, values: Floats, threshold: float | None, area: str, limit: int) -> float:
         s = self.settings
+        threshold = next(
+            (t for t in s.thresholds if threshold is not None and abs(t - threshold) < CLOSE), threshold
+        )
         return mean_stat(values, threshold, area, limit, s.thresholds, s.areas, s.limits)
 
     def per_class(self) -> list[dict[str, Any]]:
         """Id, name, AP, AP50 and AR at the last limit of each class; None if it has no ground truth."""
-        at50 = np.flatnonzero(np.array(self.settings.thresholds) == 0.5)
+        at50 = np.flatnonzero(np.abs(np.array(self.settings.thresholds) - 0.5) < CLOSE)
         rows = []
         for k, name in enumerate(self.category_names):
             precision, recall = self.precision[:, :, k, 0, -1], self.recall[:, k, 0, -1]
             values = {"ap": precision, "ap50": precision[at50], "ar": recall}
-            means = {key: _mean_or_none(value) for key, value in values.items()}
-            rows.append({"id": self.category_ids[k].item(), "class": name} | means)
+            means = {key: mean_or_none(value) for key, value in values.items()}
+            rows.append({"id": self.category_ids[k : k + 1].tolist()[0], "class": name} | means)
         return rows
-
-
-def mean_stat(
-    values: Floats,
-    threshold: float | None,
-    area: str,
-    limit: int,
-    thresholds: Sequence[float] | Floats,
-    areas: Iterable[str],
-    limits: Iterable[int],
-) -> float:
-    """Mean of precision or recall [T, ..., A, M] at one area and limit; -1 if there is nothing to average."""
-    a = [i for i, name in enumerate(areas) if name == area]
-    m = [i for i, most in enumerate(limits) if most == limit]
-    if threshold is not None:
-        values = values[np.flatnonzero(np.asarray(thresholds) == threshold)]
-    # In the order [T, R, K], on which the rounding of the sum depends; a limit given twice counts twice.
-    mean = _mean_or_none(values[..., a, m]) if a and m else None
-    return -1.0 if mean is None else mean
-
-
-def _mean_or_none(values: Floats) -> float | None:
-    kept = values[values > -1]
-    return float(np.mean(kept)) if kept.size else None
 
 
 def evaluate_coco(
@@ -170,7 +219,7 @@ def evaluate_coco(
     matches: bool = False,
     threads: int | None = None,
 ) -> CocoResult:
-    """Evaluate bounding boxes as COCO does; objects that VOC marks as difficult are ignored.
+    """Evaluate boxes, masks or key points as COCO does; difficult objects are ignored.
 
     Args:
         truth: G ground truths.
@@ -180,7 +229,7 @@ def evaluate_coco(
         threads: number of threads; None for all cores, at most 8. The results do not depend on it.
 
     Raises:
-        DataError: a score is NaN, in mode "corrected".
+        DataError: a score is NaN, in mode "corrected"; or there are no masks or key points to compare.
     """
     settings = settings or CocoSettings()
     strict = settings.mode == "strict"
@@ -195,20 +244,44 @@ def evaluate_coco(
     truths = TruthColumns(truth.image, truth.category, truth.box, truth.area, truth.crowd, ignore, void)
     meek = None if detections.id is None else detections.id <= 0
     columns = DetectionColumns(
-        detections.image, detections.category, detections.box, detections.score, detections.area, meek
-    )
+        detections.image, detections.category, detections.box, detections.score, detections.area, meek,
+        detections.excused,
+    )  # fmt: skip
+    overlaps = None
+    if settings.iou_type != "bbox":
+        overlap = overlap_of(truth, detections, settings.iou_type, settings.sigmas)
+        overlaps = group_overlaps(truths, columns, settings.limits[-1], overlap)
     names = truth.category_names if settings.use_categories else ("all",)
     ids = truth.category_ids if settings.use_categories else np.array([-1])
-    curves, record = run_kernel(
-        truths, columns, None, settings, truth.image_ids.size, len(names), matches=matches, threads=threads
+    curves, record, cut = run_kernel(
+        truths,
+        columns,
+        overlaps,
+        settings,
+        truth.image_ids.size,
+        len(names),
+        matches=matches,
+        threads=threads,
     )
-    notes = (*truth.notes, *detections.notes)
-    if void.any():
-        notes += (
-            f"{int(void.sum())} ground truths have id 0, which pycocotools reads as no match: they count as "
-            "missed here, but not in the explanation; mode corrected matches them",
-        )
+    notes = (*truth.notes, *detections.notes, *outside_notes(truth, detections))
+    notes += _count_notes(cut, len(detections), settings.limits[-1], int(void.sum()))
     return CocoResult(curves.precision, curves.recall, curves.scores, settings, ids, names, record, notes)
+
+
+def _count_notes(cut: int, detections: int, limit: int, void: int) -> tuple[str, ...]:
+    """Notes about detections beyond the last limit, and about ground truths with id 0."""
+    notes = []
+    if cut:
+        notes.append(
+            f"{cut:,} of {detections:,} detections do not count: they are beyond the {limit} with the "
+            "highest scores of their class and image"
+        )
+    if void:
+        notes.append(
+            f"{void} ground truths have id 0, which pycocotools reads as no match: they count as missed "
+            "here, but not in the explanation; mode corrected matches them"
+        )
+    return tuple(notes)
 
 
 def run_kernel(
@@ -221,17 +294,19 @@ def run_kernel(
     *,
     matches: bool,
     threads: int | None = None,
-) -> tuple[Curves, MatchRecord | None]:
+) -> tuple[Curves, MatchRecord | None, int]:
     """Call the kernel, at most `AT_ONCE` thresholds at a time.
 
     Returns:
-        Precision and scores [T, R, K, A, M], and recall [T, K, A, M]; and the matches, if asked for.
+        Precision and scores [T, R, K, A, M], and recall [T, K, A, M]; the matches, if asked for; and how many
+        detections lie beyond the last limit.
     """
     G, D, A = truths.image.size, detections.image.size, len(settings.areas)
     areas = np.array([list(r) for r in settings.areas.values()], np.float64)
     recalls, limits = np.array(settings.recalls, np.float64), np.array(settings.limits, np.int64)
     parts: list[Curves] = []
     records: list[MatchRecord] = []
+    cut = 0
     for start in range(0, len(settings.thresholds), AT_ONCE):
         thresholds = np.array(settings.thresholds[start : start + AT_ONCE], np.float64)
         T = thresholds.size
@@ -243,14 +318,14 @@ def run_kernel(
             records.append(MatchRecord(*both, np.zeros((A, T, D), np.bool_), np.full(D, -1, np.int32)))
         one = Settings(thresholds, recalls, areas, limits)
         record = records[-1] if matches else NO_MATCHES
-        functions().evaluate(
+        cut = functions().evaluate(
             images, classes, truths, detections, overlaps, one, curves, record, thread_count(threads)
         )
     precision, scores, recall = _joined(parts, axis=3)
     joined = Curves(
         precision.transpose(3, 4, 0, 1, 2), scores.transpose(3, 4, 0, 1, 2), recall.transpose(3, 0, 1, 2)
     )
-    return joined, MatchRecord(*_joined(records, axis=1)) if matches else None
+    return joined, MatchRecord(*_joined(records, axis=1)) if matches else None, cut
 
 
 def _joined(parts: Sequence[tuple[NDArray[Any], ...]], axis: int) -> tuple[NDArray[Any], ...]:
@@ -263,48 +338,12 @@ def _joined(parts: Sequence[tuple[NDArray[Any], ...]], axis: int) -> tuple[NDArr
     )
 
 
-# One of COCO's numbers: whether it is a precision, IoU threshold (None: mean over all), area range, limit.
-Row = tuple[bool, float | None, str, int]
-
-
-def twelve_rows(limits: Sequence[int]) -> list[Row]:
-    """Definitions of COCO's twelve metrics, in the order of `STAT_NAMES`.
-
-    As in pycocotools, the first uses a limit of exactly 100 detections, and the others the three limits.
-    """
-    one, ten, last = (*limits, -1, -1, -1)[:3]
-    sizes = ("small", "medium", "large")
-    return [
-        (True, None, "all", 100),
-        (True, 0.5, "all", last),
-        (True, 0.75, "all", last),
-        *((True, None, size, last) for size in sizes),
-        *((False, None, "all", most) for most in (one, ten, last)),
-        *((False, None, size, last) for size in sizes),
-    ]
-
-
-def stat_lines(rows: Sequence[Row], stats: Floats, thresholds: Sequence[float] | Floats) -> list[str]:
-    """The numbers as pycocotools prints them."""
-    lines = []
-    for (precise, threshold, area, limit), value in zip(rows, stats, strict=True):
-        name = ("Average Precision", "(AP)") if precise else ("Average Recall", "(AR)")
-        at = f"{thresholds[0]:0.2f}:{thresholds[-1]:0.2f}" if threshold is None else f"{threshold:0.2f}"
-        where = f"IoU={at:<9} | area={area:>6s} | maxDets={limit:>3d}"
-        lines.append(f" {name[0]:<18} {name[1]} @[ {where} ] = {value:0.3f}")
-    return lines
-
-
 def _one_class(truth: GroundTruth, detections: Detections) -> tuple[GroundTruth, Detections]:
     """Merge all classes into one; rows are ordered by class, because ties depend on the order."""
 
-    def merged(side: Any, columns: tuple[str, ...]) -> Any:
+    def merged(side: Any) -> Any:
         order = np.argsort(side.category, kind="stable")
         order = order[side.category[order] >= 0]
-        values = {c: getattr(side, c)[order] for c in columns if getattr(side, c) is not None}
-        return replace(side, **values, category=np.zeros(order.size, np.int32))
+        return take_rows(side, order, category=np.zeros(order.size, np.int32))
 
-    return (
-        merged(truth, ("image", "box", "area", "crowd", "id", "difficult")),
-        merged(detections, ("image", "box", "score", "area", "id")),
-    )
+    return merged(truth), merged(detections)

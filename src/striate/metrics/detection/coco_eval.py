@@ -12,16 +12,14 @@ from typing import Any
 import numpy as np
 
 from striate.errors import UsageError
-from striate.metrics.detection.coco import CocoSettings, Row, mean_stat, run_kernel, stat_lines, twelve_rows
+from striate.metrics.detection.coco import SIGMAS, CocoSettings, run_kernel
 from striate.metrics.detection.coco_api import COCO
 from striate.metrics.detection.overlaps import keypoint_overlaps, mask_overlaps
 from striate.metrics.detection.records import Floats
 from striate.metrics.detection.reference import Curves, DetectionColumns, MatchRecord, TruthColumns, groups
+from striate.metrics.detection.summary import Row, keypoint_rows, mean_stat, stat_lines, twelve_rows
 
 KINDS = ("bbox", "segm", "keypoints")
-SIGMAS = (
-    0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72, 0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89,
-)  # fmt: skip
 
 
 class Params:
@@ -41,7 +39,7 @@ class Params:
         self.areaRng = list(areas.values())
         self.areaRngLbl = list(areas)
         self.useCats = 1
-        self.kpt_oks_sigmas = np.array(SIGMAS) / 10.0
+        self.kpt_oks_sigmas = np.array(SIGMAS)
 
 
 class COCOeval:
@@ -139,9 +137,10 @@ class COCOeval:
         )
         classes = len(p.catIds) if p.useCats else 1
         images = len(p.imgIds)
-        return run_kernel(
+        curves, record, _ = run_kernel(
             self._truths, self._detections, self._overlaps, settings, images, classes, matches=matches
         )
+        return curves, record
 
     def accumulate(self) -> None:
         """Fill `eval` with precision and scores [T, R, K, A, M] and recall [T, K, A, M].
@@ -168,9 +167,7 @@ class COCOeval:
 
     def _rows(self) -> list[Row]:
         if self.params.iouType == "keypoints":
-            some: list[tuple[float | None, str]] = [(None, "all"), (0.5, "all"), (0.75, "all")]
-            some += [(None, "medium"), (None, "large")]
-            return [(ap, t, area, 20) for ap in (True, False) for t, area in some]
+            return keypoint_rows(20)
         return twelve_rows(self.params.maxDets)
 
     def _stat(self, precise: bool, threshold: float | None, area: str, limit: int) -> float:

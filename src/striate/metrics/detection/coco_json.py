@@ -18,7 +18,8 @@ import numpy as np
 
 from striate.errors import DataError
 from striate.metrics.detection import kernel
-from striate.metrics.detection.records import Detections, GroundTruth, detections, ground_truth
+from striate.metrics.detection.columns import detections, ground_truth
+from striate.metrics.detection.records import Detections, GroundTruth
 
 Columns = dict[str, Any]
 DTYPES: dict[str, Any] = {
@@ -47,7 +48,8 @@ def read_ground_truth(path: str | os.PathLike[str], threads: int | None = None) 
     _check_ids(path, np.array(list(categories), object))
     return ground_truth(
         columns["image"], columns["category"], columns["box"], area=columns["area"], crowd=columns["crowd"],
-        id=columns["id"], image_ids=images, categories=categories, source=str(path), notes=notes,
+        id=columns["id"], image_ids=images, image_sizes=columns["sizes"], categories=categories,
+        source=str(path), notes=notes,
     )  # fmt: skip
 
 
@@ -119,6 +121,8 @@ def _native_columns(path: Path, text: Any, read: Columns, results: bool) -> Colu
     if not results:
         _require(path, "images", read["images_at"][1])
         _require(path, "categories", read["categories_at"][1])
+        begin, end = read["images_at"]
+        columns["sizes"] = [image_size(image) for image in json.loads(bytes(text[begin:end]))]
         begin, end = read["categories_at"]
         columns["categories"] = _category_names(path, json.loads(bytes(text[begin:end])))
     return columns
@@ -155,7 +159,7 @@ def _general_columns(path: Path, text: bytes, results: bool) -> Columns:
     if results:
         columns["score"] = take("score", _number).astype(np.float64)
         return columns
-    columns["id"] = take("id", _integer).astype(np.int64)
+    columns["id"] = take("id", _integer)
     columns["areas_missing"] = sum("area" not in row for row in rows)
     for row in rows:
         row.setdefault("iscrowd", 0)
@@ -169,7 +173,16 @@ def _general_columns(path: Path, text: bytes, results: bool) -> Columns:
     if not isinstance(images, list):
         raise DataError(f"{path}", "images should be an array", LAYOUT)
     columns["images"] = _taker(path, images, "image")("id", _id)
+    columns["sizes"] = [image_size(image) for image in images]
     return columns
+
+
+def image_size(image: dict[str, Any]) -> tuple[float, float]:
+    """Width and height that the row of an image states; NaN if it does not."""
+    width, height = (image.get(side) for side in ("width", "height"))
+    if isinstance(width, (int, float)) and isinstance(height, (int, float)):
+        return float(width), float(height)
+    return np.nan, np.nan
 
 
 def _taker(path: Path, rows: list[Any], kind: str = "annotation") -> Callable[..., Any]:
@@ -184,7 +197,7 @@ def _taker(path: Path, rows: list[Any], kind: str = "annotation") -> Callable[..
                 raise DataError(f"{path}, {kind} {i}", f"its {key} is {str(row[key])[:60]}", LAYOUT) from None
         if check is _box:
             return np.array(out, np.float64)
-        if check is _id and len({type(v) for v in out}) > 1:
+        if check in (_id, _integer) and not _fits(out):
             return np.array(out, object)  # text never equals a number
         return np.array(out) if out else np.zeros(0, np.int64)
 
@@ -196,9 +209,15 @@ def _id(value: Any) -> int | str:
 
 
 def _integer(value: Any) -> int:
-    if isinstance(value, (int, float)) and int(value) == value and abs(value) < 2**63:
+    if isinstance(value, (int, float)) and int(value) == value:
         return int(value)
     raise ValueError
+
+
+def _fits(ids: list[Any]) -> bool:
+    """Whether NumPy keeps ids as they are: all text, or all integers of 64 bits."""
+    kinds = {type(i) for i in ids}
+    return kinds <= {str} or (kinds == {int} and all(-(2**63) <= i < 2**63 for i in ids))
 
 
 def _number(value: Any) -> float:

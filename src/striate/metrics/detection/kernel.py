@@ -10,16 +10,25 @@ from types import ModuleType
 
 from striate.metrics.detection import reference
 
-try:
-    _native: ModuleType | None = importlib.import_module("striate.metrics.detection._native")
-except ImportError:
-    _native = None
+VERSION = 2  # of the functions' arguments, as in native/module.cpp
+
+
+def _load() -> ModuleType | None:
+    """The native module; None if it was not built, or from older sources."""
+    try:
+        module = importlib.import_module("striate.metrics.detection._native")
+    except ImportError:
+        return None
+    return module if getattr(module, "VERSION", 1) == VERSION else None
+
+
+_native = _load()
 
 
 @functools.cache
 def _warn_once() -> None:
     logging.getLogger("striate").warning(
-        "the native detection kernel was not built, so the slower NumPy version is used; "
+        "the native detection kernel was not built from these sources, so the slower NumPy version is used; "
         "install a C++17 compiler and reinstall striate to build it"
     )
 

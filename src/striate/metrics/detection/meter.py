@@ -9,7 +9,8 @@ import numpy as np
 
 from striate.errors import DataError, LayoutError, UsageError
 from striate.metrics.detection.coco import CocoResult, CocoSettings, evaluate_coco
-from striate.metrics.detection.records import Floats, as_boxes, detections, ground_truth
+from striate.metrics.detection.columns import as_boxes, detections, ground_truth
+from striate.metrics.detection.records import Floats
 
 FORMATS = ("xyxy", "xywh", "cxcywh")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from striate.errors import DataError, UsageError
-from striate.metrics.detection.records import Floats
+from striate.metrics.detection.reference import Floats
 
 
 def mask_module() -> Any:

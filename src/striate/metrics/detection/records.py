@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from striate.errors import DataError, LayoutError
-from striate.metrics.detection.kernel import functions
+from striate.errors import DataError
 from striate.metrics.detection.reference import Bools as Bools
 from striate.metrics.detection.reference import Floats as Floats
 from striate.metrics.detection.reference import Places as Places
+from striate.metrics.detection.shapes import Masks
 
 Ids = NDArray[Any]  # int64, or text
+
+
+@dataclass(frozen=True, eq=False)
+class Federated:
+    """Which classes were looked for in which images, where not every class was (LVIS).
+
+    Args:
+        negative: int32 [N, 2], image and class: the class is known to be absent.
+        not_exhaustive: int32 [N, 2], image and class: some objects of the class are not annotated.
+        frequency: K letters, how many training images have the class: "r" (rare, below 10), "c" (common,
+            below 100) or "f" (frequent); empty if unknown.
+    """
+
+    negative: Places
+    not_exhaustive: Places
+    frequency: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +47,14 @@ class GroundTruth:
         area: float64 [G] in square pixels, for the size ranges.
         crowd: bool [G], regions with many objects: any number of detections may match one, and none counts.
         id: int64 [G].
-        difficult: bool [G], objects that Pascal VOC ignores.
+        difficult: bool [G], objects that count neither for nor against: Pascal VOC's difficult ones, and
+            those without a labelled key point.
         source: its file or folder.
         notes: warnings of the reader, for the user.
+        image_size: float64 [I, 2], width and height of the images in pixels, NaN where unknown; or None.
+        masks: [G] run lengths (`shapes.as_masks`), or None.
+        keypoints: float64 [G, P, 3]: x, y, visibility; or None.
+        federated: which classes were looked for; None for all of them in all images.
     """
 
     image_ids: Ids
@@ -48,6 +69,10 @@ class GroundTruth:
     difficult: Bools
     source: str = ""
     notes: tuple[str, ...] = ()
+    image_size: Floats | None = None
+    masks: Masks | None = None
+    keypoints: Floats | None = None
+    federated: Federated | None = None
 
     def __len__(self) -> int:
         return self.image.size
@@ -66,6 +91,9 @@ class Detections:
         id: int64 [D], or None for 1, 2, 3, ...
         source: their file or folder.
         notes: warnings of the reader, for the user.
+        masks: [D] run lengths (`shapes.as_masks`), or None.
+        keypoints: float64 [D, P, 3]: x, y and anything; or None.
+        excused: bool [D], detections that do not count if they match nothing; or None.
     """
 
     image: Places
@@ -76,9 +104,24 @@ class Detections:
     id: NDArray[np.int64] | None = None
     source: str = ""
     notes: tuple[str, ...] = field(default=())
+    masks: Masks | None = None
+    keypoints: Floats | None = None
+    excused: Bools | None = None
 
     def __len__(self) -> int:
         return self.image.size
+
+
+Side = TypeVar("Side", GroundTruth, Detections)
+_TRUTH_COLUMNS = ("image", "category", "box", "area", "crowd", "id", "difficult", "masks", "keypoints")
+_DETECTION_COLUMNS = ("image", "category", "box", "score", "area", "id", "masks", "keypoints", "excused")
+
+
+def take_rows(side: Side, rows: NDArray[Any], **changes: Any) -> Side:
+    """Some rows of the ground truth or of detections, with other `changes`."""
+    names = _TRUTH_COLUMNS if isinstance(side, GroundTruth) else _DETECTION_COLUMNS
+    columns = {name: getattr(side, name) for name in names}
+    return replace(side, **{k: v[rows] for k, v in columns.items() if v is not None} | changes)
 
 
 def require_scores(detections: Detections) -> None:
@@ -88,130 +131,38 @@ def require_scores(detections: Detections) -> None:
         raise DataError(f"detection {first}", "its score is not a number")
 
 
-def ground_truth(
-    image: ArrayLike,
-    category: ArrayLike,
-    box: ArrayLike,
-    *,
-    area: ArrayLike | None = None,
-    crowd: ArrayLike | None = None,
-    difficult: ArrayLike | None = None,
-    id: ArrayLike | None = None,
-    image_ids: ArrayLike | None = None,
-    categories: dict[Any, str] | None = None,
-    source: str = "",
-    notes: tuple[str, ...] = (),
-) -> GroundTruth:
-    """Make ground truth from raw columns.
+def outside_notes(truth: GroundTruth, detections: Detections) -> tuple[str, ...]:
+    """Notes about boxes that leave their image by more than a pixel, where its size is known."""
+    notes: tuple[str, ...] = ()
+    if truth.image_size is None:
+        return notes
+    for side, name in ((truth, "ground truth"), (detections, "detections")):
+        if count := _outside(side.box, side.image, truth.image_size):
+            notes += (f"{count:,} of {len(side):,} boxes in the {name} leave their image",)
+    return notes
+
+
+def _outside(box: Floats, image: Places, sizes: Floats) -> int:
+    if not len(box) or not len(sizes):
+        return 0
+    with np.errstate(all="ignore"):
+        right, bottom = box[:, 0] + box[:, 2], box[:, 1] + box[:, 3]
+    left, top = box[:, 0], box[:, 1]
+    width, height = sizes.min(axis=0)
+    if left.min() >= -1 and top.min() >= -1 and right.max() <= width + 1 and bottom.max() <= height + 1:
+        return 0  # most data; without a look at the size of each box's image
+    width, height = sizes[image].T
+    out = (left < -1) | (top < -1) | (right > width + 1) | (bottom > height + 1)
+    return int((out & (image >= 0)).sum())
+
+
+def without_repeated_ids(truth: GroundTruth, counts: Bools | None = None) -> GroundTruth:
+    """The ground truth as pycocotools reads it: the last of several annotations with one id replaces all.
 
     Args:
-        image: [G] ids, integers or text.
-        category: [G] ids, integers or text.
-        box: [G, 4] x, y, width, height.
-        area: [G]; default: width times height.
-        crowd: [G] booleans; default: none.
-        difficult: [G] booleans; default: none.
-        id: [G] integers; default: 1, 2, 3, ...
-        image_ids: ids of all images; default: those in `image`.
-        categories: id -> name of all classes; default: those in `category`.
-        source: its file or folder.
-        notes: warnings, for the user.
-
-    Raises:
-        LayoutError: the lengths of the columns differ, or the boxes are not [G, 4].
+        truth: the ground truth.
+        counts: [G], rows that are read; None for all.
     """
-    boxes = as_boxes(box)
-    n = len(boxes)
-    images, classes = _ids(image, n, "image"), _ids(category, n, "category")
-    known_images = np.unique(images if image_ids is None else _ids(image_ids, None, "image_ids"))
-    if categories is None:
-        categories = {c: str(c) for c in classes.tolist()}
-    known = np.unique(_ids(list(categories), None, "categories"))
-    if area is None:
-        with np.errstate(all="ignore"):
-            area = boxes[:, 2] * boxes[:, 3]
-    return GroundTruth(
-        image_ids=known_images,
-        category_ids=known,
-        category_names=tuple(str(categories[c]) for c in known.tolist()),
-        image=find(images, known_images),
-        category=find(classes, known),
-        box=boxes,
-        area=_column(area, n, np.float64, "area"),
-        crowd=_column(np.zeros(n, np.bool_) if crowd is None else crowd, n, np.bool_, "crowd"),
-        id=_column(np.arange(1, n + 1) if id is None else id, n, np.int64, "id"),
-        difficult=_column(
-            np.zeros(n, np.bool_) if difficult is None else difficult, n, np.bool_, "difficult"
-        ),
-        source=source,
-        notes=notes,
-    )
-
-
-def detections(
-    image: ArrayLike,
-    category: ArrayLike,
-    box: ArrayLike,
-    score: ArrayLike,
-    *,
-    truth: GroundTruth,
-    area: ArrayLike | None = None,
-    id: ArrayLike | None = None,
-    source: str = "",
-    notes: tuple[str, ...] = (),
-) -> Detections:
-    """Make detections from raw columns; those of classes that `truth` does not have are dropped.
-
-    Args:
-        image: [D] ids of images of `truth`.
-        category: [D] ids.
-        box: [D, 4] x, y, width, height.
-        score: [D].
-        truth: the ground truth of the same images.
-        area: [D]; default: width times height.
-        id: [D] integers; default: 1, 2, 3, ...
-        source: their file or folder.
-        notes: warnings, for the user.
-
-    Raises:
-        DataError: `truth` lacks an image.
-        LayoutError: the lengths of the columns differ, or the boxes are not [D, 4].
-    """
-    boxes = as_boxes(box)
-    n = len(boxes)
-    images, classes = _ids(image, n, "image"), _ids(category, n, "category")
-    at, kind = find(images, truth.image_ids), find(classes, truth.category_ids)
-    if (at < 0).any():
-        raise DataError(
-            f"image {images[at < 0].tolist()[0]!r} of {source or 'the detections'}",
-            f"{truth.source or 'the ground truth'} has no image of that id",
-            "Use the ground truth of the same images",
-        )
-    if unknown := classes[kind < 0].tolist():
-        names = ", ".join(map(repr, sorted(set(unknown), key=str)[:5]))
-        note = f"detections of classes that the ground truth does not have ({names}) were dropped"
-        notes = (*notes, f"{len(unknown)} {note}")
-    scores = _column(score, n, np.float64, "score")
-    if nonfinite := int((~np.isfinite(scores)).sum()):
-        notes = (*notes, f"{nonfinite:,} of {n:,} detections have a score that is NaN or infinite")
-    areas = None if area is None else _column(area, n, np.float64, "area")
-    numbers = None if id is None else _column(id, n, np.int64, "id")
-    return Detections(at, kind, boxes, scores, areas, numbers, source, notes)
-
-
-def find(ids: Ids, known: Ids) -> Places:
-    """Index of each id in the ascending `known`, or -1. Text never equals a number."""
-    out = np.full(ids.size, -1, np.int32)
-    if ids.dtype == np.int64 and known.dtype == np.int64:
-        functions().places(np.ascontiguousarray(ids), np.ascontiguousarray(known), out)
-    else:
-        place = {value: i for i, value in enumerate(known.tolist())}
-        out[:] = [place.get(value, -1) for value in ids.tolist()]
-    return out
-
-
-def without_repeated_ids(truth: GroundTruth) -> GroundTruth:
-    """The ground truth as pycocotools reads it: the last of several annotations with one id replaces all."""
     if len(truth) == 0 or (np.diff(truth.id) > 0).all():
         return truth
     unique, inverse = np.unique(truth.id, return_inverse=True)
@@ -219,44 +170,8 @@ def without_repeated_ids(truth: GroundTruth) -> GroundTruth:
         return truth
     last = np.zeros(unique.size, np.int64)
     np.maximum.at(last, inverse, np.arange(len(truth)))
-    seen = np.flatnonzero((truth.image >= 0) & (truth.category >= 0))
+    known = (truth.image >= 0) & (truth.category >= 0)
+    seen = np.flatnonzero(known if counts is None else known & counts)
     rows = last[inverse[seen[np.argsort(truth.image[seen], kind="stable")]]]
-    columns = ("image", "category", "box", "area", "crowd", "id", "difficult")
     note = f"{len(truth) - unique.size} annotations share an id with a later one, which replaces them"
-    return replace(truth, **{c: getattr(truth, c)[rows] for c in columns}, notes=(*truth.notes, note))
-
-
-def as_boxes(box: ArrayLike, columns: str = "x, y, width, height") -> Floats:
-    """Boxes as float64 [N, 4]; no values become [0, 4].
-
-    Raises:
-        LayoutError: another shape; the message names the `columns`.
-    """
-    boxes = np.ascontiguousarray(box, np.float64)
-    if boxes.size == 0:
-        boxes = boxes.reshape(0, 4)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise LayoutError(f"boxes of shape {boxes.shape}", f"they should be [N, 4]: {columns}")
-    return boxes
-
-
-def _ids(values: ArrayLike, n: int | None, name: str) -> Ids:
-    ids = np.asarray(values)
-    if ids.size == 0:
-        ids = ids.astype(np.int64)
-    if ids.dtype.kind in "fbu" and np.array_equal(ids, ids.astype(np.int64)):
-        ids = ids.astype(np.int64)
-    if ids.dtype.kind not in "iUO":
-        raise LayoutError(f"{name} of type {ids.dtype}", "ids are integers or text")
-    if ids.dtype.kind == "i":
-        ids = ids.astype(np.int64, copy=False)
-    return ids if n is None and ids.ndim == 1 else _column(ids, n, ids.dtype, name)
-
-
-def _column(values: ArrayLike, n: int | None, dtype: Any, name: str) -> NDArray[Any]:
-    column = np.ascontiguousarray(values, dtype)
-    if column.shape != (n,):
-        raise LayoutError(
-            f"{name} of shape {column.shape}", f"there are {n} boxes", "Give one value for each box"
-        )
-    return column
+    return take_rows(truth, rows, notes=(*truth.notes, note))

@@ -40,6 +40,7 @@ class DetectionColumns(NamedTuple):
     score: Floats
     area: Floats | None  # None: width times height
     meek: Bools | None  # leaves its match free for other detections: ids below 1 in pycocotools
+    excused: Bools | None = None  # counts for nothing if it matches nothing
 
 
 class Settings(NamedTuple):
@@ -183,17 +184,24 @@ def evaluate(
     curves: Curves,
     matches: MatchRecord | tuple[None, ...],
     threads: int,
-) -> None:
-    """Match the detections and fill `curves` and the `MatchRecord`, if there is one."""
+) -> int:
+    """Match the detections and fill `curves` and the `MatchRecord`, if there is one.
+
+    Returns:
+        How many detections of known images and classes lie beyond the last limit.
+    """
     areas = settings.areas.reshape(-1, 2)
     most = int(settings.limits[-1]) if settings.limits.size else 0
     bar = np.minimum(settings.thresholds, 1 - 1e-10)
     with np.errstate(all="ignore"):
         own_area = detections.box[:, 2] * detections.box[:, 3] if detections.area is None else detections.area
-    takes = np.ones(detections.score.size, np.bool_) if detections.meek is None else ~detections.meek
+    D = detections.score.size
+    excused = np.zeros(D, np.bool_) if detections.excused is None else detections.excused
+    takes = np.ones(D, np.bool_) if detections.meek is None else ~detections.meek
     collected: dict[int, list[tuple[Any, ...]]] = {}
-    used = 0
+    used = kept = 0
     for category, g, d in groups(truths, detections, most):
+        kept += d.size
         ignored = _outside(truths.area[g], areas) | truths.ignore[g]
         if overlaps is None:
             iou = box_overlaps(detections.box[d], truths.box[g], truths.crowd[g])
@@ -205,7 +213,7 @@ def evaluate(
         row = np.where(hit, g[choice] if g.size else -1, -1)
         matched = hit & ~truths.void[row] if g.size else hit
         skip = hit & np.take_along_axis(ignored[:, None, :], choice, 2) if g.size else hit
-        skip = skip | (~matched & _outside(own_area[d], areas)[:, None, :])
+        skip = skip | (~matched & (_outside(own_area[d], areas) | excused[d])[:, None, :])
         collected.setdefault(category, []).append((d, matched & ~skip, ~matched & ~skip, ~ignored))
         if isinstance(matches, MatchRecord):
             matches.truth_of[:, :, d], matches.ignored[:, :, d] = row, skip
@@ -217,6 +225,7 @@ def evaluate(
         raise ValueError("overlaps: not as many values as the groups need")
     for category, parts in collected.items():
         _accumulate(category, parts, detections.score, settings, curves)
+    return int(((detections.image >= 0) & (detections.category >= 0)).sum()) - kept
 
 
 def _accumulate(

@@ -14,7 +14,14 @@ from typing import Any, Literal, get_args, get_type_hints
 import numpy as np
 
 from striate.errors import DataError, UsageError
-from striate.metrics.detection.records import Bools, Detections, Floats, GroundTruth, require_scores
+from striate.metrics.detection.records import (
+    Bools,
+    Detections,
+    Floats,
+    GroundTruth,
+    outside_notes,
+    require_scores,
+)
 from striate.metrics.detection.reference import groups
 
 
@@ -143,7 +150,8 @@ def evaluate_voc(
     )
     measured = [c.ap for c in classes if c.ap is not None]
     mean = float(np.mean(measured)) if measured else None
-    return VocResult(mean, classes, settings, (*truth.notes, *detections.notes))
+    notes = (*truth.notes, *detections.notes, *outside_notes(truth, detections))
+    return VocResult(mean, classes, settings, notes)
 
 
 def _best_overlaps(

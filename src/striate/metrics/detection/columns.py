@@ -1,0 +1,264 @@
+"""Make ground truth and detections from columns of raw values: ids of any kind, boxes, masks, key points."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from striate.errors import DataError, LayoutError
+from striate.metrics.detection.kernel import functions
+from striate.metrics.detection.records import Detections, GroundTruth, Ids
+from striate.metrics.detection.reference import Bools, Floats, Places
+from striate.metrics.detection.shapes import (
+    Masks,
+    as_keypoints,
+    as_masks,
+    keypoint_boxes,
+    mask_areas,
+    mask_boxes,
+)
+
+_LARGEST = 2**63 - 1
+
+
+def ground_truth(
+    image: ArrayLike,
+    category: ArrayLike,
+    box: ArrayLike | None = None,
+    *,
+    masks: Any = None,
+    keypoints: ArrayLike | None = None,
+    area: ArrayLike | None = None,
+    crowd: ArrayLike | None = None,
+    difficult: ArrayLike | None = None,
+    id: ArrayLike | None = None,
+    image_ids: ArrayLike | None = None,
+    image_sizes: ArrayLike | None = None,
+    categories: dict[Any, str] | None = None,
+    source: str = "",
+    notes: tuple[str, ...] = (),
+) -> GroundTruth:
+    """Make ground truth from raw columns.
+
+    Args:
+        image: [G] ids, integers or text.
+        category: [G] ids, integers or text.
+        box: [G, 4] x, y, width, height; default: the boxes around the masks or the key points.
+        masks: [G] masks, as `shapes.as_masks` accepts them.
+        keypoints: [G, P, 3] x, y, visibility.
+        area: [G]; default: pixels of the masks, or width times height.
+        crowd: [G] booleans; default: none.
+        difficult: [G] booleans; default: objects with key points, but without a labelled one.
+        id: [G] integers; default: 1, 2, 3, ...
+        image_ids: ids of all images; default: those in `image`.
+        image_sizes: [I, 2] width and height of the images in `image_ids`; NaN if unknown.
+        categories: id -> name of all classes; default: those in `category`.
+        source: its file or folder.
+        notes: warnings, for the user.
+
+    Raises:
+        LayoutError: the lengths of the columns differ, or the boxes are not [G, 4].
+    """
+    shapes = _shapes(box, masks, keypoints)
+    n = len(shapes.box)
+    images, classes = _ids(image, n, "image"), _ids(category, n, "category")
+    listed = images if image_ids is None else _ids(image_ids, None, "image_ids")
+    known_images, first = np.unique(listed, return_index=True)
+    categories = {c: str(c) for c in classes.tolist()} if categories is None else categories
+    known = np.unique(_ids(list(categories), None, "categories"))
+    at, kind = find(images, known_images), find(classes, known)
+    number, wide = _row_ids(np.arange(1, n + 1) if id is None else id, n)
+    names = tuple(str(categories[c]) for c in known.tolist())
+    return GroundTruth(
+        known_images, known, names, at, kind, shapes.box,
+        shapes.area if area is None else _column(area, n, np.float64, "area"),
+        _column(np.zeros(n) if crowd is None else crowd, n, np.bool_, "crowd"), number,
+        _column(shapes.unlabelled() if difficult is None else difficult, n, np.bool_, "difficult"), source,
+        (*notes, *_truth_notes(images[at < 0], classes[kind < 0], wide, n)),
+        _sizes(image_sizes, first, listed.size), shapes.masks, shapes.keypoints,
+    )  # fmt: skip
+
+
+def _truth_notes(images: Ids, classes: Ids, wide: int, n: int) -> tuple[str, ...]:
+    """Notes about ground truths of unknown images and classes, and about ids beyond int64."""
+    notes = []
+    for ids, what in ((images, "images"), (classes, "classes")):
+        if ids.size:
+            names = ", ".join(map(repr, sorted(set(ids.tolist()), key=str)[:5]))
+            of = f"of {what} that it does not list ({names})"
+            notes.append(f"{ids.size:,} of {n:,} objects in the ground truth are {of} and were skipped")
+    if wide:
+        notes.append(f"{wide:,} of {n:,} annotations have an id beyond 64 bits; they count like the others")
+    return tuple(notes)
+
+
+def detections(
+    image: ArrayLike,
+    category: ArrayLike,
+    box: ArrayLike | None,
+    score: ArrayLike,
+    *,
+    truth: GroundTruth,
+    masks: Any = None,
+    keypoints: ArrayLike | None = None,
+    area: ArrayLike | None = None,
+    id: ArrayLike | None = None,
+    source: str = "",
+    notes: tuple[str, ...] = (),
+) -> Detections:
+    """Make detections from raw columns; those of classes that `truth` does not have are dropped.
+
+    Args:
+        image: [D] ids of images of `truth`.
+        category: [D] ids.
+        box: [D, 4] x, y, width, height; None for the boxes around the masks or the key points.
+        score: [D].
+        truth: the ground truth of the same images.
+        masks: [D] masks, as `shapes.as_masks` accepts them.
+        keypoints: [D, P, 3] x, y and anything.
+        area: [D]; default: pixels of the masks, or width times height.
+        id: [D] integers; default: 1, 2, 3, ...
+        source: their file or folder.
+        notes: warnings, for the user.
+
+    Raises:
+        DataError: `truth` lacks an image.
+        LayoutError: the lengths of the columns differ, or the boxes are not [D, 4].
+    """
+    shapes = _shapes(box, masks, keypoints)
+    n = len(shapes.box)
+    images, classes = _ids(image, n, "image"), _ids(category, n, "category")
+    at, kind = find(images, truth.image_ids), find(classes, truth.category_ids)
+    if (at < 0).any():
+        raise DataError(
+            f"image {images[at < 0].tolist()[0]!r} of {source or 'the detections'}",
+            f"{truth.source or 'the ground truth'} has no image of that id",
+            "Use the ground truth of the same images",
+        )
+    if unknown := classes[kind < 0].tolist():
+        names = ", ".join(map(repr, sorted(set(unknown), key=str)[:5]))
+        note = f"detections of classes that the ground truth does not have ({names}) were dropped"
+        notes = (*notes, f"{len(unknown)} {note}")
+    scores = _column(score, n, np.float64, "score")
+    if nonfinite := int((~np.isfinite(scores)).sum()):
+        notes = (*notes, f"{nonfinite:,} of {n:,} detections have a score that is NaN or infinite")
+    areas = None if masks is None else shapes.area
+    if area is not None:
+        areas = _column(area, n, np.float64, "area")
+    numbers = None if id is None else _row_ids(id, n)[0]
+    return Detections(
+        at, kind, shapes.box, scores, areas, numbers, source, notes, shapes.masks, shapes.keypoints
+    )
+
+
+class _Shapes(NamedTuple):
+    """Columns of N shapes; area is that of the masks, or width times height."""
+
+    box: Floats
+    area: Floats
+    masks: Masks | None
+    keypoints: Floats | None
+
+    def unlabelled(self) -> Bools:
+        """Objects without a labelled key point."""
+        if self.keypoints is None:
+            return np.zeros(len(self.box), np.bool_)
+        return np.asarray((self.keypoints[:, :, 2] <= 0).all(axis=1))
+
+
+def _shapes(box: ArrayLike | None, masks: Any, keypoints: ArrayLike | None) -> _Shapes:
+    columns = None if masks is None else as_masks(masks)
+    points = None if keypoints is None else as_keypoints(keypoints)
+    if box is not None:
+        boxes = as_boxes(box)
+    elif columns is not None:
+        boxes = mask_boxes(columns)
+    elif points is not None:
+        boxes = keypoint_boxes(points)
+    else:
+        raise LayoutError("no boxes, masks or key points", "one of them is needed")
+    for values, name in ((columns, "masks"), (points, "key points")):
+        if values is not None and len(values) != len(boxes):
+            raise LayoutError(f"{len(values)} {name}", f"there are {len(boxes)} boxes", "Give one for each")
+    with np.errstate(all="ignore"):
+        area = boxes[:, 2] * boxes[:, 3] if columns is None else mask_areas(columns)
+    return _Shapes(boxes, area, columns, points)
+
+
+def find(ids: Ids, known: Ids) -> Places:
+    """Index of each id in the ascending `known`, or -1. Text never equals a number."""
+    out = np.full(ids.size, -1, np.int32)
+    if ids.dtype == np.int64 and known.dtype == np.int64:
+        functions().places(np.ascontiguousarray(ids), np.ascontiguousarray(known), out)
+    else:
+        place = {value: i for i, value in enumerate(known.tolist())}
+        out[:] = [place.get(value, -1) for value in ids.tolist()]
+    return out
+
+
+def as_boxes(box: ArrayLike, columns: str = "x, y, width, height") -> Floats:
+    """Boxes as float64 [N, 4]; no values become [0, 4].
+
+    Raises:
+        LayoutError: another shape; the message names the `columns`.
+    """
+    boxes = np.ascontiguousarray(box, np.float64)
+    if boxes.size == 0:
+        boxes = boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise LayoutError(f"boxes of shape {boxes.shape}", f"they should be [N, 4]: {columns}")
+    return boxes
+
+
+def _ids(values: ArrayLike, n: int | None, name: str) -> Ids:
+    ids = np.asarray(values)
+    if ids.size == 0:
+        ids = ids.astype(np.int64)
+    if ids.dtype.kind in "fbu":
+        with np.errstate(invalid="ignore"):
+            whole = ids.astype(np.int64)
+        # NumPy makes other types of a list with integers beyond int64.
+        ids = whole if np.array_equal(ids, whole) else np.asarray(values, object)
+        if not all(isinstance(i, (int, np.unsignedinteger)) for i in ids.ravel().tolist()):
+            raise LayoutError(f"{name} of type {np.asarray(values).dtype}", "ids are integers or text")
+    if ids.dtype.kind not in "iUO":
+        raise LayoutError(f"{name} of type {ids.dtype}", "ids are integers or text")
+    if ids.dtype.kind == "i":
+        ids = ids.astype(np.int64, copy=False)
+    return ids if n is None and ids.ndim == 1 else _column(ids, n, ids.dtype, name)
+
+
+def _row_ids(values: ArrayLike, n: int) -> tuple[NDArray[np.int64], int]:
+    """Ids of rows as int64, and how many do not fit: these get free numbers, equal ones the same."""
+    given = np.asarray(values)
+    if given.dtype.kind in "iu" and (given.dtype != np.uint64 or not (given > _LARGEST).any()):
+        return _column(given, n, np.int64, "id"), 0
+    exact = [int(v) for v in np.asarray(values, object).ravel().tolist()]
+    wide = [v for v in exact if not -_LARGEST - 1 <= v <= _LARGEST]
+    if not wide:
+        return _column(exact, n, np.int64, "id"), 0
+    taken = set(exact)
+    free = (v for v in range(_LARGEST, 0, -1) if v not in taken)
+    # A negative id stays one: pycocotools lets such a detection leave its match free.
+    number = {v: next(free) if v > 0 else -next(free) for v in sorted(set(wide))}
+    return _column([number.get(v, v) for v in exact], n, np.int64, "id"), len(wide)
+
+
+def _sizes(values: ArrayLike | None, rows: NDArray[np.intp], images: int) -> Floats | None:
+    if values is None:
+        return None
+    sizes = np.ascontiguousarray(values, np.float64).reshape(-1, 2)
+    if len(sizes) != images:
+        raise LayoutError(f"{len(sizes)} image sizes", f"there are {images} images")
+    return sizes[rows]
+
+
+def _column(values: ArrayLike, n: int | None, dtype: Any, name: str) -> NDArray[Any]:
+    column = np.ascontiguousarray(values, dtype)
+    if column.shape != (n,):
+        raise LayoutError(
+            f"{name} of shape {column.shape}", f"there are {n} boxes", "Give one value for each box"
+        )
+    return column
