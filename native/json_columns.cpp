@@ -228,6 +228,10 @@ void read_object(Reader &in, const char *text, const char *end, int threads, Dat
             out.categories_begin = in.offset();
             in.skip_value();
             out.categories_end = in.offset();
+        } else if (STRIATE_IS("info")) {
+            out.info_begin = in.offset();
+            in.skip_value();
+            out.info_end = in.offset();
         } else {
             in.skip_value();
         }

@@ -6,6 +6,7 @@ import io
 import json
 
 import numpy as np
+from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -101,3 +102,87 @@ def awkward(seed):
         "categories": [{"id": int(c), "name": f"class {c}"} for c in classes],
     }
     return gt, rows
+
+
+def with_shapes(seed, kind):
+    """An awkward case with a mask (a polygon or run lengths) or key points for each row."""
+    rng = np.random.default_rng(seed)
+    gt, rows = awkward(seed)
+    known = {image["id"] for image in gt["images"]}
+    for image in gt["images"]:
+        image.update(height=40, width=40)
+    gt["annotations"] = [a for a in gt["annotations"] if a["image_id"] in known]
+    for row in (*gt["annotations"], *rows):
+        if kind == "segm":
+            x, y, w, h = (int(v) for v in (*rng.integers(0, 25, 2), *rng.integers(0, 15, 2)))
+            row["bbox"] = [x, y, w, h]
+            polygon = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            row["segmentation"] = mask.merge(mask.frPyObjects(polygon, 40, 40))
+            if rng.random() < 0.2:
+                row["segmentation"]["counts"] = row["segmentation"]["counts"].decode()
+            if "score" not in row and rng.random() < 0.5:
+                n = int(rng.integers(0, 800))
+                row["segmentation"] = {"counts": [n, 400, 1200 - n], "size": [40, 40]}
+                if rng.random() < 0.5:
+                    row["segmentation"] = polygon * 2
+        else:
+            points = np.c_[rng.random((17, 2)) * 60, rng.integers(0, 3, 17) * (rng.random() < 0.8)]
+            row["keypoints"] = points.ravel().tolist()
+            row["num_keypoints"] = int((points[:, 2] > 0).sum())
+            row["bbox"] = [float(v) for v in rng.random(4) * 60]
+    for row in rows:
+        same = [a for a in gt["annotations"] if a["image_id"] == row["image_id"]]
+        if same and rng.random() < 0.6:
+            near = same[rng.integers(len(same))]
+            if kind == "keypoints":
+                row["keypoints"] = (np.array(near["keypoints"]) + rng.normal(0, 2, 51)).tolist()
+            elif not isinstance(near["segmentation"], list):
+                rle = near["segmentation"]
+                row["segmentation"] = (
+                    mask.frPyObjects(rle, 40, 40) if isinstance(rle["counts"], list) else dict(rle)
+                )
+    return gt, rows
+
+
+def adversarial(seed):
+    """A data set, detections, the kind of their evaluation, and some unusual parameters."""
+    rng = np.random.default_rng(seed + 10**6)
+    kind = ("bbox", "segm", "keypoints")[seed % 3]
+    gt, rows = awkward(seed) if kind == "bbox" else with_shapes(seed, kind)
+    if kind != "bbox" and rng.random() < 0.3:
+        for row in rows:  # as the servers take them
+            row.pop("bbox")
+    params = {}
+    if rng.random() < 0.3:
+        params["useCats"] = 0
+    if rng.random() < 0.3:
+        params["maxDets"] = sorted(rng.integers(0, 8, 3).tolist())
+    if rng.random() < 0.2:
+        params["iouThrs"] = np.sort(rng.random(rng.choice([1, 3, 40]))) * 1.2 - 0.1
+    if rng.random() < 0.2:
+        params["recThrs"] = rng.random(5) * 1.2 - 0.1
+    if rng.random() < 0.2:
+        params["areaRng"] = [[0.0, 1e10], [3.0, 1024.0]]
+    for name, rows_ in (("imgIds", gt["images"]), ("catIds", gt["categories"])):
+        if rng.random() < 0.15:
+            ids = [row["id"] for row in rows_]
+            params[name] = rng.permutation([*ids, 98])[: rng.integers(1, len(ids) + 2)].tolist()
+    if kind == "keypoints" and rng.random() < 0.3:
+        params["kpt_oks_sigmas"] = rng.random(17) / 10 + 1e-3
+    return gt, rows, kind, params
+
+
+def assert_same_evaluation(mine, other):
+    """Every array of `eval`, every record of `evalImgs` and every entry of `ious`."""
+    for name in ("precision", "recall", "scores"):
+        np.testing.assert_array_equal(mine.eval[name], other.eval[name], err_msg=name)
+    assert mine.eval["counts"] == other.eval["counts"]
+    assert list(mine.ious) == list(other.ious)
+    for key, overlaps in other.ious.items():
+        np.testing.assert_array_equal(mine.ious[key], overlaps, err_msg=str(key))
+    assert len(mine.evalImgs) == len(other.evalImgs)
+    for a, b in zip(mine.evalImgs, other.evalImgs, strict=True):
+        assert (a is None) == (b is None)
+        assert (a or {}).keys() == (b or {}).keys()
+        for key in b or ():
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)

@@ -5,9 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from coco_oracle import awkward, reference
+from coco_oracle import assert_same_evaluation, awkward, reference, with_shapes
 from pycocotools import coco as theirs
-from pycocotools import mask
 
 from striate.errors import DataError, UsageError
 from striate.metrics.detection import COCO, COCOeval, kernel
@@ -36,15 +35,9 @@ def ours(gt, rows, kind, **params):
 
 def assert_same(gt, rows, kind, **params):
     mine, other = ours(gt, rows, kind, **params), reference(gt, rows, kind, **params)
-    for name in ("precision", "recall", "scores"):
-        np.testing.assert_array_equal(mine.eval[name], other.eval[name])
+    assert_same_evaluation(mine, other)
     assert mine.stats.tolist() == list(other.stats)
     assert len(str(mine).splitlines()) == len(mine.stats)
-    assert len(mine.evalImgs) == len(other.evalImgs)
-    for a, b in zip(mine.evalImgs, other.evalImgs, strict=True):
-        assert (a is None) == (b is None)
-        for key in b or ():
-            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
 @pytest.mark.parametrize("seed", range(5000, 5040))
@@ -120,11 +113,10 @@ def test_the_index_answers_as_pycocotools_does(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ["segm", "keypoints"])
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_results_without_boxes_as_the_servers_take_them(kind, seed):
     """Official results of masks and key points have no bbox; the area and the box come from their shape."""
-    rng = np.random.default_rng(seed)
-    gt, rows = with_shapes(seed, rng, kind)
+    gt, rows = with_shapes(seed, kind)
     for row in rows:
         row.pop("bbox")
     truth = COCO()
@@ -136,35 +128,6 @@ def test_results_without_boxes_as_the_servers_take_them(kind, seed):
         assert a["area"] == b["area"]
         np.testing.assert_array_equal(a["bbox"], b["bbox"])
     assert_same(gt, rows, kind)
-
-
-def with_shapes(seed, rng, kind):
-    """An awkward case with a mask (detections: run lengths) or key points for each row."""
-    gt, rows = awkward(seed)
-    known = {image["id"] for image in gt["images"]}
-    for image in gt["images"]:
-        image.update(height=40, width=40)
-    gt["annotations"] = [a for a in gt["annotations"] if a["image_id"] in known]
-    for row in (*gt["annotations"], *rows):
-        if kind == "segm":
-            x, y, w, h = (int(v) for v in (*rng.integers(0, 25, 2), *rng.integers(2, 15, 2)))
-            polygon = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-            row["segmentation"] = mask.merge(mask.frPyObjects(polygon, 40, 40))
-            row["bbox"] = [x, y, w, h]
-        else:
-            points = np.c_[rng.random((17, 2)) * 60, rng.integers(0, 3, 17) * (rng.random() < 0.8)]
-            row["keypoints"] = points.ravel().tolist()
-            row["num_keypoints"] = int((points[:, 2] > 0).sum())
-            row["bbox"] = [float(v) for v in rng.random(4) * 60]
-    for row in rows:
-        same = [a for a in gt["annotations"] if a["image_id"] == row["image_id"]]
-        if same and rng.random() < 0.6:
-            near = same[rng.integers(len(same))]
-            if kind == "segm":
-                row["segmentation"] = near["segmentation"]
-            else:
-                row["keypoints"] = (np.array(near["keypoints"]) + rng.normal(0, 2, 51)).tolist()
-    return gt, rows
 
 
 def test_mistakes():

@@ -18,6 +18,7 @@ from striate.metrics.detection.coco import CocoResult, CocoSettings, evaluate_co
 from striate.metrics.detection.coco_api import COCO
 from striate.metrics.detection.coco_eval import COCOeval
 from striate.metrics.detection.coco_json import read_detections, read_ground_truth
+from striate.metrics.detection.coco_modules import init_as_pycocotools
 from striate.metrics.detection.coco_shapes import read_detections_with, read_ground_truth_with
 from striate.metrics.detection.columns import detections, ground_truth
 from striate.metrics.detection.lvis import LvisResult, evaluate_lvis, federate, lvis_settings
@@ -30,8 +31,8 @@ __all__ = [
     "COCO", "EVALUATORS", "STYLES", "COCOeval", "CocoResult", "CocoSettings", "Detections", "Federated",
     "GroundTruth", "LvisResult", "MatchRecord", "MeanAveragePrecision", "VocResult", "VocSettings",
     "detections", "evaluate", "evaluate_coco", "evaluate_lvis", "evaluate_voc", "federate", "ground_truth",
-    "lvis_settings", "read_detections", "read_detections_with", "read_ground_truth", "read_ground_truth_with",
-    "settings_for",
+    "init_as_pycocotools", "lvis_settings", "read_detections", "read_detections_with", "read_ground_truth",
+    "read_ground_truth_with", "settings_for",
 ]  # fmt: skip
 
 Path = str | os.PathLike[str]

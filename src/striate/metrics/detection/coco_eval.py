@@ -1,25 +1,26 @@
-"""`COCOeval`, a replacement for pycocotools' class with the same bits: boxes, masks and key points.
-
-`summarize` prints nothing: the table is `str(evaluator)`, and is logged.
-"""
+"""`COCOeval`, a replacement for pycocotools' class with the same bits: boxes, masks and key points."""
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections import defaultdict
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from striate.errors import UsageError
-from striate.metrics.detection.coco import SIGMAS, CocoSettings, run_kernel
-from striate.metrics.detection.coco_api import COCO
-from striate.metrics.detection.overlaps import keypoint_overlaps, mask_overlaps
-from striate.metrics.detection.records import Floats
-from striate.metrics.detection.reference import Curves, DetectionColumns, MatchRecord, TruthColumns, groups
+from striate.metrics.detection import coco_steps
+from striate.metrics.detection.coco import SIGMAS, CocoSettings
+from striate.metrics.detection.coco_file import many_objects
+from striate.metrics.detection.coco_matching import Evaluation, prepare
 from striate.metrics.detection.summary import Row, keypoint_rows, mean_stat, stat_lines, twelve_rows
 
 KINDS = ("bbox", "segm", "keypoints")
+STEPS = ("_prepare", "computeIoU", "computeOks", "evaluateImg")
+COMPARED = ("imgIds", "catIds", "maxDets", "areaRng", "useCats")
 
 
 class Params:
@@ -28,131 +29,177 @@ class Params:
     def __init__(self, iouType: str = "segm") -> None:
         if iouType not in KINDS:
             raise UsageError(f"iouType {iouType!r}", f"it is {', '.join(KINDS)}")
-        defaults = CocoSettings()
-        areas = {k: list(v) for k, v in defaults.areas.items() if iouType != "keypoints" or k != "small"}
         self.iouType = iouType
+        self.useSegm: int | None = None  # deprecated, for iouType
+        if iouType == "keypoints":
+            self.setKpParams()
+        else:
+            self.setDetParams()
+
+    def setDetParams(self) -> None:
+        """Set the defaults of boxes and masks."""
+        self._set_defaults(("all", "small", "medium", "large"), list(CocoSettings().limits))
+
+    def setKpParams(self) -> None:
+        """Set the defaults of key points: at most 20 detections, no small objects."""
+        self._set_defaults(("all", "medium", "large"), [20])
+        self.kpt_oks_sigmas: Any = np.array(SIGMAS)
+
+    def _set_defaults(self, areas: tuple[str, ...], most: list[int]) -> None:
+        defaults = CocoSettings()
         self.imgIds: Any = []
         self.catIds: Any = []
-        self.iouThrs = np.array(defaults.thresholds)
-        self.recThrs = np.array(defaults.recalls)
-        self.maxDets = [20] if iouType == "keypoints" else list(defaults.limits)
-        self.areaRng = list(areas.values())
-        self.areaRngLbl = list(areas)
-        self.useCats = 1
-        self.kpt_oks_sigmas = np.array(SIGMAS)
+        self.iouThrs: Any = np.array(defaults.thresholds)
+        self.recThrs: Any = np.array(defaults.recalls)
+        self.maxDets: Any = most
+        self.areaRng: Any = [list(defaults.areas[name]) for name in areas]
+        self.areaRngLbl: Any = list(areas)
+        self.useCats: Any = 1
+
+
+def _log(text: str) -> None:
+    logging.getLogger("striate").info("%s", text)
 
 
 class COCOeval:
-    """pycocotools' evaluator: `evaluate`, `accumulate`, `summarize`, then `stats`, `eval` and `evalImgs`.
+    """pycocotools' evaluator: `evaluate`, `accumulate`, `summarize`; `stats`, `eval`, `evalImgs`, `ious`.
+
+    The kernel evaluates everything at once, and `evalImgs` and `ious` are built when someone asks for them.
+    Where a subclass overrides a step, or a program sets `evalImgs`, the evaluation goes through these steps
+    and these records instead, as in pycocotools.
 
     Args:
         cocoGt: the ground truth.
         cocoDt: the detections, from `cocoGt.loadRes`.
         iouType: "bbox", "segm" or "keypoints".
+        print_function: what `summarize` does with the table; the default logs it.
     """
 
-    def __init__(self, cocoGt: COCO, cocoDt: COCO, iouType: str = "segm") -> None:
+    evalImgs: Any
+    ious: Any
+    _gts: Any
+    _dts: Any
+
+    def __init__(
+        self,
+        cocoGt: Any = None,
+        cocoDt: Any = None,
+        iouType: str = "segm",
+        print_function: Callable[[str], Any] = _log,
+    ) -> None:
         self.cocoGt, self.cocoDt = cocoGt, cocoDt
+        self.print_function = print_function
         self.params = Params(iouType)
-        self.params.imgIds = sorted(cocoGt.getImgIds())
-        self.params.catIds = sorted(cocoGt.getCatIds())
+        self.evalImgs, self.ious = defaultdict(list), {}
+        self._gts, self._dts = defaultdict(list), defaultdict(list)
+        self._paramsEval: Any = {}
+        self._evaluation: Evaluation | None = None
         self.eval: dict[str, Any] = {}
-        self.stats: Floats = np.zeros(0)
-        self._images: list[dict[str, Any] | None] | None = None
+        self.stats: Any = []
+        if cocoGt is not None:
+            self.params.imgIds = sorted(cocoGt.getImgIds())
+            self.params.catIds = sorted(cocoGt.getCatIds())
+
+    def __getattr__(self, name: str) -> Any:
+        """Build what the kernel's evaluation leaves out until someone asks for it."""
+        evaluation = self.__dict__.get("_evaluation")
+        if evaluation is None or name not in ("evalImgs", "ious", "_gts", "_dts"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        with many_objects():
+            if name == "evalImgs":
+                self.evalImgs = evaluation.records()
+            elif name == "ious":
+                self.ious = evaluation.ious()
+            else:
+                groups = coco_steps.grouped(self.cocoGt, self.cocoDt, evaluation.params)
+                for key, value in zip(("_gts", "_dts"), groups, strict=True):
+                    self.__dict__.setdefault(key, value)
+        return self.__dict__[name]
 
     def evaluate(self) -> None:
-        """Select the annotations that `params` names, and compute their overlaps."""
+        """Compare the annotations that `params` names.
+
+        Raises:
+            DataError: an annotation lacks a value.
+        """
         p = self.params
+        if p.useSegm is not None:
+            p.iouType = "segm" if p.useSegm == 1 else "bbox"
         p.imgIds, p.maxDets = np.unique(p.imgIds).tolist(), sorted(p.maxDets)
         if p.useCats:
             p.catIds = np.unique(p.catIds).tolist()
-        self._gts, self._dts = self._annotations(self.cocoGt), self._annotations(self.cocoDt)
-        image = {id_: i for i, id_ in enumerate(p.imgIds)}
-        kind = {id_: i if p.useCats else 0 for i, id_ in enumerate(p.catIds)}
+        if self._at_once():
+            self._evaluation = prepare(self.cocoGt, self.cocoDt, copy.deepcopy(p))
+            for name in ("evalImgs", "ious", "_gts", "_dts"):
+                self.__dict__.pop(name, None)
+            self.eval = {}
+        else:
+            self._evaluate_in_steps()
+        self._paramsEval = copy.deepcopy(p)
 
-        def columns(rows: list[Any]) -> tuple[Any, Any, Floats]:
-            return (
-                np.array([image.get(r["image_id"], -1) for r in rows], np.int32),
-                np.array([kind.get(r["category_id"], -1) for r in rows], np.int32),
-                np.array([r.get("bbox", [0] * 4) for r in rows], np.float64).reshape(-1, 4),
-            )
-
-        def flags(rows: list[Any], flag: Callable[[Any], Any]) -> Any:
-            return np.array([bool(flag(r)) for r in rows], np.bool_)
-
-        gts, dts, points = self._gts, self._dts, p.iouType == "keypoints"
-        self._truths = TruthColumns(
-            *columns(gts),
-            np.array([g["area"] for g in gts], np.float64),
-            flags(gts, lambda g: g.get("iscrowd", 0)),
-            flags(gts, lambda g: g.get("iscrowd", 0) or (points and g["num_keypoints"] == 0)),
-            flags(gts, lambda g: g["id"] == 0),
-        )
-        self._detections = DetectionColumns(
-            *columns(dts),
-            np.array([d["score"] for d in dts], np.float64),
-            np.array([d["area"] for d in dts], np.float64),
-            flags(dts, lambda d: d["id"] <= 0),
-        )
-        self._overlaps = self._measure_overlaps()
-        self._images = None
-
-    def _annotations(self, data: COCO) -> list[Any]:
+    def _at_once(self) -> bool:
+        """Whether the kernel can evaluate everything: no step is overridden, no parameter is unusual."""
+        if any(getattr(type(self), s) is not getattr(COCOeval, s) or s in self.__dict__ for s in STEPS):
+            return False
         p = self.params
-        rows = data.loadAnns(data.getAnnIds(p.imgIds, p.catIds if p.useCats else ()))
-        if p.useCats:
-            return rows
-        place = {id_: i for i, id_ in enumerate(p.catIds)}
-        return sorted((r for r in rows if r["category_id"] in place), key=lambda r: place[r["category_id"]])
+        thresholds = np.asarray(p.iouThrs, np.float64)
+        usual = thresholds.size > 0 and not np.isnan(thresholds).any() and 0 < len(p.areaRng) <= 32
+        merged = p.useCats or (p.iouType != "keypoints" and len(set(p.catIds)) == len(p.catIds))
+        return bool(usual and merged and len(p.maxDets) and p.maxDets[0] >= 0)
 
-    def _measure_overlaps(self) -> Floats | None:
+    def _evaluate_in_steps(self) -> None:
         p = self.params
-        if p.iouType == "bbox":
-            return None
-        parts = [np.zeros(0)]
-        if p.iouType == "segm":
-            truth_masks = [self.cocoGt.annToRLE(g) for g in self._gts]
-            found_masks = [self.cocoDt.annToRLE(d) for d in self._dts]
-        for _, g, d in groups(self._truths, self._detections, p.maxDets[-1]):
-            if not g.size or not d.size:
-                continue
-            if p.iouType == "segm":
-                crowd = [int(self._gts[i].get("iscrowd", 0)) for i in g]
-                part = mask_overlaps([found_masks[i] for i in d], [truth_masks[i] for i in g], crowd)
-            else:
-                part = keypoint_overlaps(
-                    [self._dts[i] for i in d], [self._gts[i] for i in g], np.asarray(p.kpt_oks_sigmas)
-                )
-            parts.append(part.ravel())
-        return np.concatenate(parts)
+        self._evaluation = None
+        self._prepare()
+        classes = p.catIds if p.useCats else [-1]
+        overlaps = self.computeOks if p.iouType == "keypoints" else self.computeIoU
+        self.ious = {
+            (image, category): overlaps(image, category) for image in p.imgIds for category in classes
+        }
+        self.evalImgs = [
+            self.evaluateImg(image, category, area, p.maxDets[-1])
+            for category in classes
+            for area in p.areaRng
+            for image in p.imgIds
+        ]
 
-    def _run(self, matches: bool) -> tuple[Curves, MatchRecord | None]:
-        p = self.params
-        settings = CocoSettings(
-            thresholds=tuple(p.iouThrs),
-            recalls=tuple(p.recThrs),
-            areas={f"{i}": (float(low), float(high)) for i, (low, high) in enumerate(p.areaRng)},
-            limits=tuple(p.maxDets),
-            use_categories=bool(p.useCats),
-        )
-        classes = len(p.catIds) if p.useCats else 1
-        images = len(p.imgIds)
-        curves, record, _ = run_kernel(
-            self._truths, self._detections, self._overlaps, settings, images, classes, matches=matches
-        )
-        return curves, record
+    def _prepare(self) -> None:
+        """Group the annotations that `params` names by image and class."""
+        self._gts, self._dts = coco_steps.grouped(self.cocoGt, self.cocoDt, self.params)
+        self.evalImgs, self.eval = defaultdict(list), {}
 
-    def accumulate(self) -> None:
+    def computeIoU(self, imgId: Any, catId: Any) -> Any:
+        """IoU [D, G] of an image and class, detections by falling score; an empty list without any pair."""
+        return coco_steps.compute_iou(self, imgId, catId)
+
+    def computeOks(self, imgId: Any, catId: Any) -> Any:
+        """Similarity of key points, as `computeIoU`."""
+        return coco_steps.compute_oks(self, imgId, catId)
+
+    def evaluateImg(self, imgId: Any, catId: Any, aRng: Any, maxDet: int) -> dict[str, Any] | None:
+        """Match an image and class in an area range, with the overlaps in `ious`; None if it has no rows."""
+        return coco_steps.evaluate_image(self, imgId, catId, aRng, maxDet)
+
+    def accumulate(self, p: Any = None) -> None:
         """Fill `eval` with precision and scores [T, R, K, A, M] and recall [T, K, A, M].
+
+        Args:
+            p: parameters to accumulate for, such as fewer classes; None for `params`.
 
         Raises:
             UsageError: `evaluate` was not called.
         """
-        if not hasattr(self, "_truths"):
+        if not self._paramsEval:
             raise UsageError("cannot accumulate", "nothing has been evaluated", "Call evaluate first")
-        curves, _ = self._run(matches=False)
-        arrays = {key: np.ascontiguousarray(values) for key, values in curves._asdict().items()}
-        self.eval = {"params": self.params, "counts": list(curves.precision.shape)} | arrays
+        p = self.params if p is None else p
+        evaluation = self._evaluation
+        if evaluation is not None and "evalImgs" not in self.__dict__ and _same(p, self._paramsEval):
+            curves, _ = evaluation.run(p.recThrs)
+            arrays = {key: np.ascontiguousarray(values) for key, values in curves._asdict().items()}
+        else:
+            arrays = coco_steps.accumulate(self.evalImgs, p, self._paramsEval)
+        now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+        self.eval = {"params": p, "counts": list(arrays["precision"].shape), "date": now} | arrays
 
     def summarize(self) -> None:
         """Fill `stats` with twelve numbers; ten for key points.
@@ -163,7 +210,7 @@ class COCOeval:
         if not self.eval:
             raise UsageError("cannot summarize", "nothing has been accumulated", "Call accumulate first")
         self.stats = np.array([self._stat(*row) for row in self._rows()])
-        logging.getLogger("striate").info("%s", self)
+        self.print_function(str(self))
 
     def _rows(self) -> list[Row]:
         if self.params.iouType == "keypoints":
@@ -180,47 +227,9 @@ class COCOeval:
             return ""
         return "\n".join(stat_lines(self._rows(), self.stats, self.params.iouThrs))
 
-    @property
-    def evalImgs(self) -> list[dict[str, Any] | None]:
-        """Pycocotools' record for each class, area range and image, in that order; None if it has no rows."""
-        if self._images is None:
-            p = self.params
-            _, record = self._run(matches=True)
-            assert record is not None
-            rows = {}
-            for category, g, d in groups(self._truths, self._detections, p.maxDets[-1]):
-                image = self._truths.image[g[0]] if g.size else self._detections.image[d[0]]
-                rows[category, int(image)] = g, d
-            self._images = [
-                self._record(record, a, *rows[k, i], p.imgIds[i], category) if (k, i) in rows else None
-                for k, category in enumerate(p.catIds if p.useCats else [-1])
-                for a in range(len(p.areaRng))
-                for i in range(len(p.imgIds))
-            ]
-        return self._images
 
-    def _record(
-        self, record: MatchRecord, a: int, g: Any, d: Any, image: Any, category: Any
-    ) -> dict[str, Any]:
-        p = self.params
-        low, high = p.areaRng[a]
-        area = self._truths.area[g]
-        ignored = (self._truths.ignore[g] | (area < low) | (area > high)).astype(int)
-        order = np.argsort(ignored, kind="stable")
-        g, ignored = g[order], ignored[order]
-        gt_ids = np.array([x["id"] for x in self._gts], np.float64)
-        dt_ids = np.array([x["id"] for x in self._dts], np.float64)
-        took, taken = record.truth_of[a][:, d], record.detection_of[a][:, g]
-        return {
-            "image_id": image,
-            "category_id": category,
-            "aRng": p.areaRng[a],
-            "maxDet": p.maxDets[-1],
-            "dtIds": [self._dts[i]["id"] for i in d],
-            "gtIds": [self._gts[i]["id"] for i in g],
-            "dtMatches": np.where(took >= 0, gt_ids[took], 0.0) if gt_ids.size else np.zeros(took.shape),
-            "gtMatches": np.where(taken >= 0, dt_ids[taken], 0.0) if dt_ids.size else np.zeros(taken.shape),
-            "dtScores": [self._dts[i]["score"] for i in d],
-            "gtIgnore": ignored,
-            "dtIgnore": record.ignored[a][:, d],
-        }
+def _same(p: Any, evaluated: Any) -> bool:
+    """Whether parameters ask for just what was evaluated."""
+    if len(p.iouThrs) != len(evaluated.iouThrs):
+        return False
+    return all(np.array_equal(getattr(p, name), getattr(evaluated, name)) for name in COMPARED)

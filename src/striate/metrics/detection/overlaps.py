@@ -24,9 +24,12 @@ def mask_module() -> Any:
     try:
         return importlib.import_module("pycocotools.mask")
     except ImportError:
-        raise UsageError(
-            "masks", "pycocotools is not installed", "Run pip install 'striate[masks]'"
-        ) from None
+        raise missing_mask_module() from None
+
+
+def missing_mask_module() -> UsageError:
+    """The error for masks without pycocotools."""
+    return UsageError("masks", "pycocotools is not installed", "Run pip install 'striate[masks]'")
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> Any:

@@ -86,16 +86,36 @@ def places(ids: NDArray[np.int64], known: NDArray[np.int64], out: Places) -> Non
     out[hit] = order[at[hit]]
 
 
-def groups(truths: Any, detections: Any, most: int) -> Iterator[tuple[int, Rows, Rows]]:
-    """All (category, image) groups with a ground truth or a detection, by category, then image.
+class Groups(NamedTuple):
+    """The N (category, image) groups that have a ground truth or a detection, by category, then image."""
 
-    Each has the category, the rows of the ground truths, and the rows of the `most` detections with the
-    highest scores, in that order.
+    category: Rows  # [N]
+    image: Rows  # [N]
+    truths: Rows  # rows of the ground truths, group by group
+    g_cut: Rows  # [N + 1], where each group begins in `truths`
+    detections: Rows  # rows of the detections within the limit, group by group, by falling score
+    d_cut: Rows  # [N + 1], where each group begins in `detections`
+
+    def pair_counts(self) -> Rows:
+        """Number of pairs of a detection and a ground truth in each group, [N]."""
+        return np.diff(self.d_cut) * np.diff(self.g_cut)
+
+    def pairs(self) -> tuple[Rows, Rows]:
+        """Positions in `detections` and in `truths` of all pairs, group by group, detection by detection."""
+        counts = self.pair_counts()
+        group = np.repeat(np.arange(counts.size), counts)
+        nth = np.arange(group.size) - np.repeat(np.cumsum(counts) - counts, counts)
+        width = np.diff(self.g_cut)[group]
+        return self.d_cut[group] + nth // width, self.g_cut[group] + nth % width
+
+
+def group_rows(truths: Any, detections: Any, most: int) -> Groups:
+    """Group the rows of ground truths and detections by category and image.
 
     Args:
         truths: anything with the columns `image` and `category`.
         detections: anything with the columns `image`, `category` and `score`.
-        most: number of detections to keep in a group.
+        most: number of detections to keep in a group, those with the highest scores.
     """
     g = np.flatnonzero((truths.image >= 0) & (truths.category >= 0))
     g = g[np.lexsort((g, truths.image[g], truths.category[g]))]
@@ -105,21 +125,33 @@ def groups(truths: Any, detections: Any, most: int) -> Iterator[tuple[int, Rows,
     g_key = truths.category[g].astype(np.int64) * images + truths.image[g]
     d_key = detections.category[d].astype(np.int64) * images + detections.image[d]
     keys = np.union1d(g_key, d_key)
-    g_cut = np.searchsorted(g_key, keys), np.searchsorted(g_key, keys, side="right")
-    d_cut = np.searchsorted(d_key, keys), np.searchsorted(d_key, keys, side="right")
-    for key, g0, g1, d0, d1 in zip(keys.tolist(), *g_cut, *d_cut, strict=True):
-        yield key // images, g[g0:g1], d[d0 : min(d1, d0 + most)]
+    rank = np.arange(d.size) - np.searchsorted(d_key, d_key)
+    d, d_key = d[rank < most], d_key[rank < most]
+    g_cut, d_cut = (np.append(np.searchsorted(key, keys), key.size) for key in (g_key, d_key))
+    return Groups(keys // images, keys % images, g, g_cut, d, d_cut)
+
+
+def groups(truths: Any, detections: Any, most: int) -> Iterator[tuple[int, Rows, Rows]]:
+    """For each group of `group_rows`: its category, the rows of its ground truths and of its detections."""
+    all_ = group_rows(truths, detections, most)
+    g, d = all_.g_cut.tolist(), all_.d_cut.tolist()
+    for i, category in enumerate(all_.category.tolist()):
+        yield category, all_.truths[g[i] : g[i + 1]], all_.detections[d[i] : d[i + 1]]
 
 
 def box_overlaps(detections: Floats, truths: Floats, crowd: Bools) -> Floats:
     """IoU [D, G] of boxes (x, y, width, height); for a crowd, the fraction of the detection inside it."""
-    d, g = detections[:, None, :], truths[None, :, :]
+    return box_overlaps_of_pairs(detections[:, None, :], truths[None, :, :], crowd[None, :])
+
+
+def box_overlaps_of_pairs(d: Floats, g: Floats, crowd: Bools) -> Floats:
+    """IoU [...] of pairs of a detection [..., 4] and a ground truth [..., 4]."""
     with np.errstate(all="ignore"):
         w = np.fmin(d[..., 2] + d[..., 0], g[..., 2] + g[..., 0]) - np.fmax(d[..., 0], g[..., 0])
         h = np.fmin(d[..., 3] + d[..., 1], g[..., 3] + g[..., 1]) - np.fmax(d[..., 1], g[..., 1])
         inter = w * h
         own = d[..., 2] * d[..., 3]
-        union = np.where(crowd[None, :], own, own + g[..., 2] * g[..., 3] - inter)
+        union = np.where(crowd, own, own + g[..., 2] * g[..., 3] - inter)
         return np.where((w <= 0) | (h <= 0), 0.0, inter / union)
 
 
@@ -128,11 +160,18 @@ def _outside(area: Floats, ranges: Floats) -> Bools:
     return np.asarray((area[None, :] < ranges[:, :1]) | (area[None, :] > ranges[:, 1:]))
 
 
-def _match(iou: Floats, bar: Floats, ignored: Bools, crowd: Bools, takes: Bools) -> Places:
-    """Match detections to ground truths, [A, T, D], -1 for none; `ignored` is [A, G].
+def match(iou: Floats, bar: Floats, ignored: Bools, crowd: Bools, takes: Bools) -> Places:
+    """Match the detections of an image and class to its ground truths, [A, T, D], -1 for none.
 
     A detection matches the free ground truth that it overlaps most: first among those that count, then among
     ignored ones; the later one if two overlap equally. A crowd stays free.
+
+    Args:
+        iou: [D, G], detections by falling score.
+        bar: [T] IoU thresholds, below 1.
+        ignored: bool [A, G], ground truths that count neither for nor against.
+        crowd: bool [G].
+        takes: bool [D], False for detections that leave their match free.
     """
     D, G = iou.shape
     A, T = ignored.shape[0], bar.size
@@ -157,10 +196,18 @@ def _match(iou: Floats, bar: Floats, ignored: Bools, crowd: Bools, takes: Bools)
     return out
 
 
-def _curve(
+def curve(
     tp: Bools, fp: Bools, scores: Floats, positives: int, recalls: Floats
 ) -> tuple[Floats, Floats, float]:
-    """Precision and score at the recall levels, and the final recall, of detections by falling score."""
+    """Precision and score at the recall levels, and the final recall, of detections by falling score.
+
+    Args:
+        tp: bool [N], whether each detection is a true positive.
+        fp: bool [N], whether it is a false positive.
+        scores: float64 [N], falling.
+        positives: number of ground truths that count.
+        recalls: [R] recall levels.
+    """
     precision, score = np.zeros(recalls.size), np.zeros(recalls.size)
     if not tp.size:
         return precision, score, 0.0
@@ -208,7 +255,7 @@ def evaluate(
         else:
             iou = overlaps[used : used + d.size * g.size].reshape(d.size, g.size)
             used += d.size * g.size
-        choice = _match(iou, bar, ignored, truths.crowd[g], takes[d])
+        choice = match(iou, bar, ignored, truths.crowd[g], takes[d])
         hit = choice >= 0
         row = np.where(hit, g[choice] if g.size else -1, -1)
         matched = hit & ~truths.void[row] if g.size else hit
@@ -242,6 +289,6 @@ def _accumulate(
         for a in np.flatnonzero(positives):
             for t in range(settings.thresholds.size):
                 cell = category, a, m, t
-                curves.precision[cell], curves.scores[cell], curves.recall[cell] = _curve(
+                curves.precision[cell], curves.scores[cell], curves.recall[cell] = curve(
                     tp[a, t, kept], fp[a, t, kept], scores[kept], int(positives[a]), settings.recalls
                 )
