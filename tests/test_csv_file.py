@@ -82,3 +82,26 @@ def test_broken_quotes_are_named_by_line(text, reason):
     with pytest.raises(DataError) as error:
         list(parse_csv(text, "x.csv"))
     assert reason in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("path,label\na\0.png,cat", 2), ("a\r\n\r\nb\rc,cat\0\n", 4), ('"a\nb",c\0', 2), ("\0", 1)],
+)
+def test_a_zero_byte_is_an_error_with_its_line(text, line):
+    with pytest.raises(DataError, match=rf"^t:{line}: it contains a zero byte"):
+        list(parse_csv(text, "t"))
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_fields_have_a_limit(quote):
+    longest = "x" * (1 << 17)
+    assert list(parse_csv(f"a,b\n{quote}{longest}{quote},{longest}", "t"))[1][1] == [longest, longest]
+    with pytest.raises(DataError, match=r"^t:2: a field has 131,073 characters; the limit is 131,072"):
+        list(parse_csv(f"a,b\n1,{quote}{longest}x{quote}\n", "t"))
+
+
+def test_a_pipe_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "split.csv")
+    with pytest.raises(DataError, match="it is a named pipe, not a regular file"):
+        read_csv(tmp_path / "split.csv")

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from striate.errors import DataError
-from striate.files import write_atomic
+from striate.files import probe, write_atomic
+from striate.reading import MAX_TABLE_BYTES, read_bytes
 
 _BREAK = re.compile(r"\r\n|\r|\n")
+_LONGEST = 1 << 17  # characters of a field, as in Python's csv; more are usually those of a lost quote
 
 Row = tuple[int, list[str]]  # line number, fields
 
@@ -30,9 +32,11 @@ def read_csv(path: Path) -> list[list[str]]:
         DataError: a quote is not closed.
     """
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-    except FileNotFoundError:
-        return []
+        text = read_bytes(path, MAX_TABLE_BYTES).decode("utf-8", "surrogateescape")
+    except DataError:
+        if probe(path) is None:
+            return []
+        raise
     # Earlier versions did not quote blanks at the ends of a field.
     return [fields for _, fields in parse_csv(text, str(path), strip=False)]
 
@@ -67,8 +71,12 @@ def parse_csv(text: str, name: str, delimiter: str = ",", *, strip: bool = True)
         strip: remove blanks around fields. Those inside of quotes always stay.
 
     Raises:
-        DataError: a quote is not closed, or text follows a closing quote; the message names the line.
+        DataError: a quote is not closed, text follows a closing quote, a field has more than 131,072
+            characters, or there is a zero byte; the message names the line.
     """
+    if (at := text.find("\0")) >= 0:
+        why = "it contains a zero byte, so it is UTF-16 or not text"
+        raise DataError(f"{name}:{_count_breaks(text, at) + 1}", why, "Save the table as UTF-8 text")
     at, number = 0, 1
     while at < len(text):
         found = _BREAK.search(text, at)
@@ -80,6 +88,9 @@ def parse_csv(text: str, name: str, delimiter: str = ",", *, strip: bool = True)
             fields = line.split(delimiter)
             if strip:
                 fields = [field.strip() for field in fields]
+        if after - at > _LONGEST and max(map(len, fields)) > _LONGEST:
+            why = f"a field has {max(map(len, fields)):,} characters; the limit is {_LONGEST:,}"
+            raise DataError(f"{name}:{first}", why, "Check the quotes")
         at, number = after, number + 1
         if fields != [""] or '"' in line:
             yield first, fields
@@ -125,6 +136,10 @@ def _unquoted(text: str, at: int, where: str) -> tuple[str, int]:
         if not text.startswith('"', end + 1):
             return '"'.join(parts), end + 1
         at = end + 2
+
+
+def _count_breaks(text: str, end: int) -> int:
+    return sum(1 for _ in _BREAK.finditer(text, 0, end))
 
 
 def _quoted(cell: str) -> str:

@@ -21,10 +21,12 @@ from typing import BinaryIO, cast
 from striate.errors import DataError, StriateError, access_error
 
 MAX_TABLE_BYTES = 1 << 30  # of a table or list that is read as a whole, such as a CSV file
+MAX_JSON_BYTES = 1 << 32  # of a COCO file
 MAX_LIST_BYTES = 1 << 24  # of a short text, such as a list of class names
 
 GZIP = b"\x1f\x8b"  # first bytes of gzipped data
 RATIO_FREE_BYTES = 1 << 26  # of a file's content that may be compressed to any size
+_PART = 1 << 16
 MAX_RATIO = 100  # of decompressed to compressed bytes beyond that; DEFLATE itself reaches 1,032
 DEFLATE_RATIO = 1032  # RFC 1951: at best, one bit stands for 258 bytes twice
 
@@ -87,7 +89,9 @@ def read_bytes(path: str | os.PathLike[str], limit: int, kind: type[DataError] =
         if size > limit:
             raise kind(what, f"it has {size:,} bytes; the limit for such a file is {limit:,}")
         with damage_errors(what, kind=kind):
-            content = file.read(limit + 1)  # the file may grow, and those of /proc state no size
+            content = file.read(size)
+            while len(content) <= limit and (more := file.read(_PART)):  # files of /proc state no size
+                content += more
         if len(content) > limit:
             raise kind(what, f"it has more than {limit:,} bytes, the limit for such a file")
     return content

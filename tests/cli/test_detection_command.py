@@ -74,7 +74,7 @@ def test_a_users_mistakes(pair, capsys, tmp_path):
     assert run(["detection", *pair, "--style", "coca"]) == 2
     assert "did you mean coco" in capsys.readouterr().err
     assert run(["detection", pair[0], str(tmp_path / "none.json")]) == 3
-    assert "No such file" in capsys.readouterr().err
+    assert "no such file" in capsys.readouterr().err
 
 
 def test_neither_torch_nor_anything_heavy_is_loaded(pair):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from striate.errors import DecodeError, LayoutError
 from striate.transforms import decode as module
+from striate.transforms import image_file
 from striate.transforms.decode import decode, is_image_name
 from striate.transforms.preprocess import Preprocess
 
@@ -269,8 +270,8 @@ def test_a_large_file_is_decoded_from_the_disk(data, tmp_path, monkeypatch):
     expected = decode(data)
     (tmp_path / "x").write_bytes(data)
     (tmp_path / "text").write_text("x" * 99)
-    monkeypatch.setattr(module, "LARGE_FILE", 10)
-    monkeypatch.setattr(module, "read_file", None)
+    monkeypatch.setattr(image_file, "LARGE_FILE", 10)
+    monkeypatch.setattr(module, "_bytes_of", None)
     assert np.array_equal(decode(tmp_path / "x"), expected)
     with pytest.raises(DecodeError, match="it is text, not an image"):
         decode(tmp_path / "text")

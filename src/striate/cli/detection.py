@@ -13,6 +13,7 @@ import typer
 from striate.cli.console import print_json, watching
 from striate.cli.options import Json
 from striate.errors import DataError, UsageError
+from striate.reading import MAX_TABLE_BYTES, read_bytes
 
 _STYLES = (
     "coco, voc07, voc12, or the behaviour of another implementation: padilla, padilla-11, py-faster-rcnn or "
@@ -176,7 +177,7 @@ def _image_index(gt: Path, picture: Path, truth: Any) -> int:
     """Find an image in the ground truth by its file name."""
     ids = {str(i): place for place, i in enumerate(truth.image_ids.tolist())}
     if gt.suffix.lower() == ".json":
-        rows = json.loads(gt.read_text("utf-8-sig"))["images"]
+        rows = json.loads(read_bytes(gt, MAX_TABLE_BYTES).decode("utf-8-sig"))["images"]
         by_name = {Path(str(row.get("file_name", ""))).name: str(row["id"]) for row in rows}
         index = ids.get(by_name.get(picture.name, ""))
     else:

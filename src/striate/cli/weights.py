@@ -165,18 +165,14 @@ def _names(text: str | None) -> list[str] | None:
     """Class names from a text file, or separated by commas."""
     from pathlib import Path
 
-    from striate.errors import UsageError
+    from striate.reading import MAX_LIST_BYTES, damage_errors, read_bytes
 
     if text is None:
         return None
     if not Path(text).is_file():
         return [name.strip() for name in text.split(",")]
-    try:
-        lines = Path(text).read_text("utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"cannot read --classes {text!r}", str(error), "Give a text file in UTF-8"
-        ) from error
+    with damage_errors(f"cannot read --classes {text!r}", "Give a text file in UTF-8"):
+        lines = read_bytes(text, MAX_LIST_BYTES).decode("utf-8").splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 

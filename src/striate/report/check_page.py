@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,8 @@ from striate.device import cpu_count
 from striate.errors import DecodeError
 from striate.report import templates
 from striate.sections import Column, Table
-from striate.transforms.decode import Uint8Array, open_bytes, read_file, to_array
+from striate.transforms.decode import Uint8Array, open_bytes, to_array
+from striate.transforms.image_file import open_content
 
 THUMBNAIL = 128  # pixels of the longer side
 MAX_GROUPS, MAX_IN_GROUP = 24, 6  # shown of each finding; the JSON output lists all
@@ -78,7 +80,8 @@ def _thumbnail(path: str, in_memory: dict[str, tuple[Samples, int]]) -> str | No
         if isinstance(source, np.ndarray):
             pixels: Uint8Array = np.ascontiguousarray(source)
         else:
-            with open_bytes(read_file(source) if isinstance(source, str) else source, path) as file:
+            opened = open_content(source) if isinstance(source, str) else nullcontext(source)
+            with opened as content, open_bytes(content, path) as file:
                 file.draft(None, (THUMBNAIL, THUMBNAIL))
                 pixels = to_array(file)
     except DecodeError:

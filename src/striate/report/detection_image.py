@@ -6,11 +6,11 @@ import os
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
-from striate.errors import DataError
 from striate.metrics.detection.explain import Matched
 from striate.sections import Array
+from striate.transforms.decode import open_image
 
 COLOURS = {"right": (30, 160, 60), "wrong": (210, 40, 40), "missed": (240, 160, 20)}
 
@@ -30,11 +30,7 @@ def draw_matches(path: str | os.PathLike[str], m: Matched, image: int, score: fl
     Raises:
         DataError: the file cannot be read as an image.
     """
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}", str(error)) from None
+    picture = open_image(path)
     draw = ImageDraw.Draw(picture)
     names = m.truth.category_names
     sure = (m.detections.image == image) & (m.detections.score >= score)

@@ -14,7 +14,6 @@ import contextlib
 import functools
 import io
 import os
-import stat
 import struct
 import threading
 import warnings
@@ -27,6 +26,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from striate.errors import DecodeError, LayoutError
+from striate.transforms.image_file import LargeFile, open_content
 from striate.transforms.pixel_formats import Array, Box, UnsupportedPixelsError
 from striate.transforms.pixel_formats import Uint8Array as Uint8Array
 from striate.transforms.pixels import ArrayPixels, ImagePixels, Pixels, orientation
@@ -49,8 +49,6 @@ SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp", ".dib",
     ".tif", ".tiff", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".tga", ".heic", ".heif",
 })  # fmt: skip
-
-LARGE_FILE = 1 << 25  # bytes of a file above which it is decoded from the disk
 
 TRUNCATED = "the image is truncated"  # start of the reason for each truncated file
 
@@ -171,15 +169,24 @@ def open_bytes(data: bytes | BinaryIO, name: str = "image bytes") -> Iterator[Im
     """
     if not data:
         raise _error(name, "the file is empty (0 bytes)")
-    start, file = (data, io.BytesIO(data)) if isinstance(data, bytes) else (data.read(512), data)
+    start, file = (data, io.BytesIO(data)) if isinstance(data, bytes) else (_start_of(data), data)
     with decode_errors(name, start):
+        if isinstance(data, LargeFile):
+            data.allow_pixels(0)
         try:
             found = Image.open(file, formats=COMMON_FORMATS)
         except UnidentifiedImageError:
             found = Image.open(file, formats=_all_formats())
         with found as image:
             _check_size(image.size)
+            if isinstance(data, LargeFile):
+                data.allow_pixels(image.width * image.height)
             yield image
+
+
+def _start_of(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read(512)
 
 
 def to_array(image: Image.Image, channels: Literal[1, 3] = 3) -> Uint8Array:
@@ -211,46 +218,22 @@ def name_of(source: ImageSource) -> str:
     raise LayoutError(f"a {type(source).__name__} is no image", why, "For many, use predict_many")
 
 
-def read_file(source: str | os.PathLike[str]) -> bytes:
-    """Read the bytes of a regular file; raises DecodeError."""
-    path = Path(source)
-    try:
-        # Opening a named pipe or a terminal would block forever.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise _error(str(path), "it is not a regular file")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise _error(str(path), "no such file") from error
-    except (OSError, ValueError) as error:
-        raise _error(str(path), getattr(error, "strerror", None) or str(error)) from error
-    except MemoryError as error:
-        raise _error(str(path), _out_of_memory(f"its {path.stat().st_size:,} bytes")) from error
-
-
 @contextlib.contextmanager
 def _content_of(source: FileSource | bytearray | memoryview | BinaryIO) -> Iterator[bytes | BinaryIO]:
     """Yield the bytes of a file; or the open file if it is too large to be in memory besides its pixels."""
-    file = None
     if isinstance(source, (str, os.PathLike)):
-        with contextlib.suppress(OSError, ValueError):  # `read_file` reports it
-            status = Path(source).stat()
-            if stat.S_ISREG(status.st_mode) and status.st_size > LARGE_FILE:
-                file = Path(source).open("rb")  # noqa: SIM115 - closed below
-    if file is None:
-        yield _bytes_of(source)
+        with open_content(source) as content:
+            yield content
     else:
-        with file:
-            yield file
+        yield _bytes_of(source)
 
 
-def _bytes_of(source: FileSource | bytearray | memoryview | BinaryIO) -> bytes:
-    """Return the bytes of a file."""
+def _bytes_of(source: bytes | bytearray | memoryview | BinaryIO) -> bytes:
+    """Return the bytes of an image in memory or in a file object."""
     if isinstance(source, bytes):
         return source
     if isinstance(source, (bytearray, memoryview)):
         return bytes(source)
-    if isinstance(source, (str, os.PathLike)):
-        return read_file(source)
     name = name_of(source)
     with decode_errors(name), _lock_of(source):
         with contextlib.suppress(AttributeError, OSError):  # a pipe or an HTTP response cannot be rewound
@@ -303,16 +286,12 @@ def _all_formats() -> tuple[str, ...]:
     return tuple(name for name in (*COMMON_FORMATS, *OTHER_FORMATS) if name in Image.OPEN)
 
 
-def _out_of_memory(what: str) -> str:
-    return f"out of memory for {what}"
-
-
 def _reason(data: bytes, error: Exception) -> str:
     """Return the reason why bytes could not be decoded, in the words of users."""
     text = " ".join(str(error).split())
     # Pillow has an OSError of its own, and torch a RuntimeError, for memory that runs out.
     if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
-        return _out_of_memory("its pixels")
+        return "out of memory for its pixels"
     if isinstance(error, UnidentifiedImageError):
         return _unknown_format(data)
     if "truncated" in text.lower() or isinstance(error, (EOFError, struct.error)):

@@ -1,6 +1,8 @@
 """The readers: the same boxes from every format, and mistakes told by file and line."""
 
 import json
+import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from PIL import Image
 
 from striate.data.detection import TextLayout, load_detections, load_ground_truth
 from striate.errors import DataError, UsageError
-from striate.metrics.detection import evaluate
+from striate.metrics.detection import evaluate, read_ground_truth
 
 
 def sorted_boxes(side, truth):
@@ -245,3 +247,57 @@ def test_difficult_as_the_sixth_field(tmp_path):
     (gt / "a.txt").write_text("cat 0.9 1 2 30 40\n")
     with pytest.raises(DataError, match=r"line 1: the sixth field is '40', not 0 or 1"):
         load_ground_truth(gt)
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"1.txt": b"cat 1 2 3 4\ncat\0 1 2 3 4"}, r"1\.txt, line 2: it contains a zero byte"),
+        ({"1.xml": b"<?xml version='1.0' encoding='evil'?><a/>"}, "unknown encoding: evil"),
+        ({"1.xml": "<!DOCTYPE a><a/>".encode("utf-16")}, "it has a document type"),
+        ({"1.xml": b"<a>" * 2_000_000}, "the limit for such a file is"),
+        ({"1.xml": b"<a>\0</a>"}, r"1\.xml, line 1"),
+        ({"gt.csv": b"image,class,x,y,w,h\n1,cat\0,1,2,3,4"}, r"gt\.csv:2: it contains a zero byte"),
+        ({"gt.json": b'{"images":[{"id":1}],"categories":[{"id":[1]}],"annotations":[]}'}, "with an id"),
+        ({"gt.json": b'{"images":[{"id":"a\\u0000"}],"categories":[],"annotations":[]}'}, "a zero byte"),
+        ({"gt.json": b"[" * 100_000}, "recursion|array|nest|object|line 1"),
+        ({"gt.json": b'{"annotations":' + b"9" * 5000 + b"}"}, "."),
+    ],
+)
+def test_hostile_files_are_refused(files, why, tmp_path):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    path = tmp_path if name.endswith(("txt", "xml")) else tmp_path / name
+    with pytest.raises(DataError, match=why):
+        load_ground_truth(path)
+
+
+def test_pipes_are_refused(tmp_path):
+    for name in ("gt.json", "1.txt", "1.xml"):
+        folder = tmp_path / name[-3:]
+        folder.mkdir()
+        os.mkfifo(folder / name)
+        with pytest.raises(DataError, match=r"named pipe|neither a \.json"):
+            load_ground_truth(folder / name if name == "gt.json" else folder)
+    with pytest.raises(DataError, match="named pipe"):
+        read_ground_truth(tmp_path / "son" / "gt.json")
+
+
+def test_one_long_name_does_not_multiply_memory(tmp_path):
+    """NumPy's text arrays would take 4 x 100,000 x 20,000 bytes."""
+    rows = "".join(f"{i},c,1,2,3,4\n" for i in range(20_000)) + f"0,{'c' * 100_000},1,2,3,4\n"
+    (tmp_path / "gt.csv").write_text(f"image,class,x,y,w,h\n{rows}")
+    tracemalloc.start()
+    truth = load_ground_truth(tmp_path / "gt.csv")
+    assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    tracemalloc.stop()
+    assert [len(name) for name in truth.category_names] == [1, 100_000]
+    assert (truth.category == np.r_[np.zeros(20_000), 1]).all()
+
+
+@pytest.mark.parametrize("size", ["nan", "inf", "1e308", "-1", "0"])
+def test_sizes_that_no_image_has(size, tmp_path):
+    text = f"<a><size><width>{size}</width><height>5</height></size></a>"
+    (tmp_path / "a.xml").write_text(text)
+    with pytest.raises(DataError, match="it states a size of"):
+        TextLayout("cxcywh", relative=True, annotations=tmp_path).size("a", "a.txt, line 1")

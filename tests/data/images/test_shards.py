@@ -143,3 +143,32 @@ def test_missing_shards_and_wild_patterns(tmp_path):
 def test_class_folders_in_a_tar_are_no_shard(tmp_path):
     write(tmp_path / "x.tar", [("a/1.png", png(1)), ("a/1.json", b"{}"), ("b/2.png", png(2))])
     assert open_data(tmp_path / "x.tar").classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.cls", b"9" * 5000, "the class number 9{40} is not below 2,147,483,648"),
+        ("a.cls", b"2147483648", "is not below"), ("a.json", b"[" * 100_000, "it is not valid JSON"),
+        ("a.json", b"9" * 5000, "it is not valid JSON"), ("a.json", b"2147483648", "is not below"),
+        ("a.json", b'"\\ud800"', "is not valid text"),
+    ],
+)  # fmt: skip
+def test_labels_without_bounds_are_refused(name, content, why, tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for member, data in (("a.png", b""), (name, content)):
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    with pytest.raises(DataError, match=why):
+        open_data(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("pattern", ["{0..9}{0..9999999}", "{1..9}" * 6, "{0..99999}" + "x" * 2000])
+def test_patterns_have_a_limit(pattern):
+    with pytest.raises(DataError, match=r"maximum is 100,000|very long paths"):
+        shards.expand_braces(pattern)
+
+
+def test_numbers_of_thousands_of_digits_are_no_range():
+    assert shards.expand_braces("a{" + "1" * 5000 + "..2}") == ["a{" + "1" * 5000 + "..2}"]

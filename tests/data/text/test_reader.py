@@ -2,9 +2,12 @@
 
 import gzip
 import io
+import os
 
 import pytest
 
+from striate import reading
+from striate.data.text import reader
 from striate.data.text.reader import clean_text, lines_of, read_lines
 from striate.errors import DataError
 
@@ -49,3 +52,28 @@ def test_lines_come_as_they_arrive():
 
 def test_the_ends_of_a_text_are_blank():
     assert clean_text("\u3000 \ufeff e\u0301t\u00a0e \r") == "\u00e9t\u00a0e"
+
+
+def test_a_pipe_and_a_device_are_no_text(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((tmp_path / "pipe", "named pipe"), ("/dev/zero", "device")):
+        with pytest.raises(DataError, match=f"it is a {kind}"):
+            next(read_lines(path))
+
+
+def test_lines_have_a_limit(tmp_path, monkeypatch):
+    """An endless line, gzipped or not, would fill the memory."""
+    monkeypatch.setattr(reader, "_LONGEST", 1000)
+    for data in (b"x" * 1001, gzip.compress(b"x" * 1001)):
+        (tmp_path / "x").write_bytes(data)
+        with pytest.raises(DataError, match=r"cannot read .*: a line has more than 1,000 bytes"):
+            list(read_lines(tmp_path / "x"))
+    (tmp_path / "x").write_bytes(b"x" * 999 + b"\n" + b"y" * 1000)
+    assert list(map(len, read_lines(tmp_path / "x"))) == [999, 1000]
+
+
+def test_a_bomb_of_gzipped_text_ends_at_the_ratio(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "RATIO_FREE_BYTES", 1000)
+    (tmp_path / "x").write_bytes(gzip.compress(b"word\n" * 100_000))
+    with pytest.raises(DataError, match=r"decompress to .* at most 100 times as many"):
+        list(read_lines(tmp_path / "x"))

@@ -208,7 +208,7 @@ def test_mistakes_are_told_with_their_place(tmp_path):
     dt.write_text("[" + ROW.replace('"score"', '"sure"') + "]")
     with pytest.raises(DataError, match=r"without score|not an object with score"):
         read_detections(dt, truth)
-    with pytest.raises(DataError, match=r"cannot read .*nowhere\.json: No such file"):
+    with pytest.raises(DataError, match=r"cannot read .*nowhere\.json.: no such file"):
         read_ground_truth(tmp_path / "nowhere.json")
     dt.write_text("[]")
     with pytest.raises(DataError, match=r"ground truth should be an object|annotations should be an array"):

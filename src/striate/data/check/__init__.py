@@ -27,7 +27,8 @@ from striate.errors import DataError, DecodeError
 from striate.files import expanded, is_folder
 from striate.progress import SILENT, Progress
 from striate.reading import read_bytes
-from striate.transforms.decode import LARGE_FILE, Uint8Array
+from striate.transforms.decode import Uint8Array
+from striate.transforms.image_file import LARGE_FILE
 
 __all__ = ["KINDS", "CheckReport", "Finding", "Item", "check", "quick_check"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +16,12 @@ from striate.data.check.sharpness import blur
 from striate.errors import DecodeError
 from striate.transforms import decode
 from striate.transforms.decode import MAX_PIXELS, TRUNCATED, Uint8Array
+from striate.transforms.image_file import LargeFile, open_content
 from striate.transforms.pixels import orientation
 
 SHORTER_SIDE = 160  # pixels; larger images are resized to this before they are measured
+_START = 512  # first bytes of a file that `header` needs
+_PART = 1 << 20  # bytes of a large file that are hashed at once
 MAX_BLUR = 2.2  # pixels of the image itself: standard deviation of the Gaussian
 MIN_SIDE = 16  # of images whose blur is measured
 DARK, BRIGHT = 48, 220  # luma in 0 to 255
@@ -62,23 +66,30 @@ def inspect_image(source: str | bytes | Uint8Array, name: str) -> ImageStats:
         image = Image.fromarray(np.ascontiguousarray(source)).convert("RGB")
         luma = np.asarray(image.convert("L"))
         return _measured(image, luma, _digest(np.ascontiguousarray(source).tobytes()), image.size, [], "")
+    if isinstance(source, bytes):
+        return _inspect_content(source, name)
     try:
-        data = decode.read_file(source) if isinstance(source, str) else source
+        with open_content(source) as content:
+            return _inspect_content(content, name)
     except DecodeError as error:
         return ImageStats(kind="denied" if "ermission" in error.why else "unreadable", error=error.why)
-    if not data:
+
+
+def _inspect_content(content: bytes | LargeFile, name: str) -> ImageStats:
+    """Check the content of an image file: its bytes, or the open file."""
+    if not content:
         return ImageStats(kind="empty", error="0 bytes")
-    digest = _digest(data)
+    digest, start = _digest(content), content[:_START] if isinstance(content, bytes) else _start_of(content)
     try:
-        with decode.open_bytes(data, name) as image:
-            facts = header(image, data, name)
+        with decode.open_bytes(content, name) as image:
+            facts = header(image, start, name)
             kind = image.format or ""
             size = image.size
             image.draft(None, (SHORTER_SIDE, SHORTER_SIDE))  # reads the whole JPEG, but decodes fewer pixels
             reduced = image.size != size
             pixels = decode.to_array(image)
         small = Image.fromarray(pixels)
-        luma = _own_luma(data, name) if reduced else np.asarray(small.convert("L"))
+        luma = _own_luma(content, name) if reduced else np.asarray(small.convert("L"))
     except DecodeError as error:
         return ImageStats(digest, _kind_of_error(error.why), error.why)
     if (pixels.shape[1] > pixels.shape[0]) != (size[0] > size[1]):
@@ -86,7 +97,7 @@ def inspect_image(source: str | bytes | Uint8Array, name: str) -> ImageStats:
     return _measured(small, luma, digest, size, facts, kind)
 
 
-def _own_luma(data: bytes, name: str) -> Uint8Array:
+def _own_luma(data: bytes | LargeFile, name: str) -> Uint8Array:
     """Decode the luma of a JPEG file at its own scale, as it is stored."""
     with decode.open_bytes(data, name) as image:
         image.draft("L", image.size)  # skips the colors
@@ -94,7 +105,7 @@ def _own_luma(data: bytes, name: str) -> Uint8Array:
 
 
 def header(image: Image.Image, data: bytes, name: str) -> list[Fact]:
-    """Check the header of an opened image."""
+    """Check the header of an opened image; `data` are the first bytes of its file, or all."""
     facts = []
     suffix = Path(name).suffix.lower()
     meant = Image.registered_extensions().get(suffix)
@@ -179,5 +190,16 @@ def _kind_of_error(why: str) -> str:
     return "bomb" if f"{MAX_PIXELS:,} pixels" in why else "unreadable"
 
 
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
+def _digest(content: bytes | LargeFile) -> bytes:
+    if isinstance(content, bytes):
+        return hashlib.blake2b(content, digest_size=16).digest()
+    digest, at = hashlib.blake2b(digest_size=16), 0
+    while part := os.pread(content.fileno(), _PART, at):
+        digest.update(part)
+        at += len(part)
+    return digest.digest()
+
+
+def _start_of(file: LargeFile) -> bytes:
+    file.seek(0)
+    return file.read(_START)

@@ -86,7 +86,7 @@ def _format(path: Path) -> str:
         for suffix in ("xml", "txt"):
             if next(path.glob(f"*.{suffix}"), None):
                 return suffix
-    else:
+    elif not path.exists():
         raise DataError(f"cannot read {path}", "it does not exist")
     why = "it is neither a .json or .csv file nor a folder with .xml or .txt files"
     raise DataError(f"cannot read {path}", why)

@@ -9,6 +9,7 @@ from striate.csv_file import parse_csv
 from striate.data.detection.rows import Rows, number, to_pixels
 from striate.data.detection.text import TextLayout
 from striate.errors import DataError
+from striate.reading import MAX_TABLE_BYTES, damage_errors, read_bytes
 
 # Usual names of the columns, in lower case, without spaces, dashes and underscores.
 NAMES = {
@@ -38,10 +39,8 @@ def read_csv(path: str | os.PathLike[str], layout: TextLayout | None = None, *, 
     """
     path, layout = Path(path), layout or TextLayout()
     rows = Rows(labels=layout.labels)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}", str(error)) from None
+    with damage_errors(f"cannot read {path}"):
+        text = read_bytes(path, MAX_TABLE_BYTES).decode("utf-8-sig")
     lines = parse_csv(text, str(path))
     _, names = next(lines, (1, []))
     header = ["".join(c for c in name.lower() if c.isalnum()) for name in names]

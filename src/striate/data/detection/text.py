@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from striate.data.detection.layout import AUTO, infer_coordinates
 from striate.data.detection.rows import COORDINATES, UNKNOWN, Rows, number, to_pixels
 from striate.data.detection.voc import image_size
 from striate.errors import DataError, UsageError
+from striate.reading import MAX_LIST_BYTES, MAX_TABLE_BYTES, damage_errors, open_file, read_bytes
+from striate.transforms.decode import open_bytes
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,15 @@ class TextLayout:
         """Names of the classes, in the order of their numbers."""
         if self.names is None:
             return ()
-        try:
-            return tuple(line for line in Path(self.names).read_text("utf-8").splitlines() if line.strip())
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot read {self.names}", str(error)) from None
+        with damage_errors(f"cannot read {self.names}"):
+            text = read_bytes(self.names, MAX_LIST_BYTES).decode("utf-8")
+        return tuple(line for line in text.splitlines() if line.strip())
 
     def label(self, text: str, where: str) -> str:
         """The name of a class given by name, or by number if there is a file of names."""
         if not self.labels or text in self.labels:
             return text
-        if text.isdigit() and int(text) < len(self.labels):
+        if text.isdecimal() and len(text) < 10 and int(text) < len(self.labels):
             return self.labels[int(text)]
         raise DataError(where, f"class {text!r} is not among the {len(self.labels)} of {self.names}")
 
@@ -91,10 +91,10 @@ class TextLayout:
 
     def _opened_size(self, image: str, where: str) -> tuple[int, int]:
         try:
-            with Image.open(self._files[image]) as picture:
+            with open_file(self._files[image]) as file, open_bytes(file, str(self._files[image])) as picture:
                 return picture.size
-        except OSError as error:
-            raise DataError(where, f"its image cannot be read ({error})") from None
+        except DataError as error:
+            raise DataError(where, f"its image cannot be read ({error.why})") from None
 
 
 class Line(NamedTuple):
@@ -190,11 +190,11 @@ def _inferred(
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}", str(error)) from None
+    with damage_errors(f"cannot read {path}"):
+        text = read_bytes(path, MAX_TABLE_BYTES).decode("utf-8-sig")
     for i, line in enumerate(text.splitlines(), 1):
+        if "\0" in line:
+            raise DataError(f"{path}, line {i}", "it contains a zero byte", "Save it as UTF-8 text")
         fields = line.replace(",", " ").split()
         if fields:
             yield i, fields

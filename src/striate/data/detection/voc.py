@@ -12,9 +12,11 @@ from xml.etree import ElementTree
 from striate.data.detection.rows import Rows, number, to_pixels
 from striate.errors import DataError
 from striate.metrics.detection import GroundTruth
+from striate.reading import damage_errors, read_bytes
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-LARGEST = 16 << 20  # bytes of one annotation file
+LARGEST = 4 << 20  # bytes of one annotation file; parsed, it takes a hundred times as many
+MAX_SIDE = 1 << 31  # pixels
 
 
 def read_voc(folder: str | os.PathLike[str]) -> GroundTruth:
@@ -59,7 +61,7 @@ def image_size(folder: str | os.PathLike[str], image: str, where: str) -> tuple[
         number((_parse(path).findtext(f"size/{side}") or "").strip(), f"{path}, {side}")
         for side in ("width", "height")
     )
-    if min(width, height) < 1:
+    if not (1 <= width < MAX_SIDE and 1 <= height < MAX_SIDE):
         raise DataError(f"{path}", f"it states a size of {width:g} x {height:g}", "Give the folder of images")
     return int(width), int(height)
 
@@ -74,14 +76,17 @@ def _stated_size(root: ElementTree.Element) -> tuple[float, float] | None:
 
 
 def _parse(path: Path) -> ElementTree.Element:
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}", error.strerror or str(error)) from None
-    # Annotations need no document type, and entities in one could expand to more text than fits in memory.
-    if len(text) > LARGEST or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-        raise DataError(f"{path}", "it has a document type or more than 16 MiB, which no VOC annotation has")
-    try:
-        return ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise DataError(f"{path}, line {error.position[0]}", str(error).split(":")[0]) from None
+    text = read_bytes(path, LARGEST)
+    with damage_errors(f"cannot read {path}"):  # an unknown encoding, for example
+        try:
+            return ElementTree.fromstring(text, ElementTree.XMLParser(target=_Tree()))
+        except ElementTree.ParseError as error:
+            raise DataError(f"{path}, line {error.position[0]}", str(error).split(":")[0]) from None
+
+
+class _Tree(ElementTree.TreeBuilder):
+    """Elements of a document without a document type: entities could expand to more than fits in memory."""
+
+    def doctype(self, *_: str | None) -> None:
+        """Refuse the document type; raises ValueError."""
+        raise ValueError("it has a document type, which no VOC annotation has")

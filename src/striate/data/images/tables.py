@@ -11,6 +11,7 @@ from pathlib import Path
 from striate.csv_file import Row, parse_csv, read_csv, write_csv
 from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, is_text
 from striate.errors import DataError, UsageError
+from striate.reading import MAX_TABLE_BYTES, damage_errors, read_bytes
 
 SUFFIXES = (".csv", ".tsv")
 
@@ -57,10 +58,8 @@ def read(table: Path, columns: TableColumns | None = None) -> DataSet:
         DataError: columns or values are missing or ambiguous; the message names the line.
         UsageError: there is no such column; the message lists all of them.
     """
-    try:
-        text = _decode(table.read_bytes())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {str(table)!r}", str(error)) from error
+    with damage_errors(f"cannot read {str(table)!r}"):
+        text = _decode(read_bytes(table, MAX_TABLE_BYTES))
     text, delimiter = _separator_line(text)
     found, used = _open(table, text, delimiter, columns or TableColumns())
     rows = _by_split(found, used, SPLIT_NAMES)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from striate.data.text.tokens import normalize_text
 from striate.errors import DataError
+from striate.reading import GZIP, Inflated, open_file, reason
 
-_GZIP = b"\x1f\x8b"  # magic number; no UTF-8 text starts with it
+_LONGEST = 1 << 26  # bytes of a line
+_NO_LIMIT = 1 << 63  # of a stream: its lines are used as they arrive
 _BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -24,7 +24,7 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[str]:
         DataError: the file cannot be read, or a line is not UTF-8.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             yield from lines_of(file, os.fspath(path))
     except OSError as error:
         raise DataError(f"cannot read {os.fspath(path)!r}", error.strerror or str(error)) from error
@@ -44,7 +44,7 @@ def lines_of(stream: BinaryIO, name: str) -> Iterator[str]:
         DataError: the stream cannot be read, or a line is not UTF-8; the message has its number.
     """
     try:
-        for number, raw in enumerate(_decompressed(stream), 1):
+        for number, raw in enumerate(_bounded_lines(_decompressed(stream)), 1):
             try:
                 line = raw.decode("utf-8")
             except UnicodeDecodeError as error:
@@ -55,8 +55,8 @@ def lines_of(stream: BinaryIO, name: str) -> Iterator[str]:
                 yield from line.removesuffix("\r").split("\r")
             else:
                 yield line.removesuffix("\n").removesuffix("\r")
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {name!r}", str(error)) from error
+    except (OSError, EOFError, ValueError, MemoryError, zlib.error) as error:
+        raise DataError(f"cannot read {name!r}", reason(error)) from error
 
 
 def clean_text(text: str) -> str:
@@ -73,6 +73,14 @@ def clean_text(text: str) -> str:
 def _decompressed(stream: BinaryIO) -> BinaryIO:
     """The stream, or what it contains if it is gzipped."""
     buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast(Any, stream))
-    if buffered.peek(len(_GZIP))[: len(_GZIP)] == _GZIP:
-        return cast(BinaryIO, gzip.GzipFile(fileobj=buffered))
+    if buffered.peek(len(GZIP))[: len(GZIP)] == GZIP:
+        return cast(BinaryIO, io.BufferedReader(Inflated(cast(BinaryIO, buffered), _NO_LIMIT), 1 << 17))
     return buffered
+
+
+def _bounded_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines with their ends; raises ValueError for one that is too long."""
+    while line := stream.readline(_LONGEST + 1):
+        if len(line) > _LONGEST:
+            raise ValueError(f"a line has more than {_LONGEST:,} bytes")
+        yield line

@@ -9,15 +9,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from striate.errors import DataError
 from striate.metrics.detection import kernel
 from striate.metrics.detection.coco_json import DTYPES
 from striate.metrics.detection.overlaps import mask_module
+from striate.reading import MAX_JSON_BYTES, damage_errors, read_bytes
 
 Annotation = dict[str, Any]
 FIRST_ROWS = 64  # objects inside the first result after which its key `caption` is not looked for any more
@@ -76,19 +75,13 @@ class CocoFile:
 
 def read_text(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a file; raises DataError."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}", f"{error.strerror or error}") from None
+    return read_bytes(path, MAX_JSON_BYTES)
 
 
 def parse(path: str | os.PathLike[str], text: bytes) -> Any:
     """Parse a whole file; raises DataError."""
-    try:
-        with many_objects():
-            return json.loads(text)
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise DataError(f"cannot read {path}", " ".join(str(error).split())) from None
+    with damage_errors(f"cannot read {path}"), many_objects():
+        return json.loads(text)
 
 
 def open_dataset(text: bytes) -> CocoFile | None:

@@ -10,7 +10,7 @@ import json
 import mmap
 import os
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from striate.errors import DataError
 from striate.metrics.detection import kernel
 from striate.metrics.detection.columns import detections, ground_truth
 from striate.metrics.detection.records import Detections, GroundTruth
+from striate.reading import MAX_TABLE_BYTES, open_file, reason
 
 Columns = dict[str, Any]
 DTYPES: dict[str, Any] = {
@@ -81,7 +82,7 @@ def _check_ids(path: str | os.PathLike[str], ids: Any) -> None:
 @contextmanager
 def _bytes_of(path: Path) -> Any:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             if os.fstat(file.fileno()).st_size == 0:
                 yield b""
                 return
@@ -101,6 +102,9 @@ def _columns(path: Path, results: bool, threads: int | None) -> Columns:
                 return _native_columns(path, text, read, results)
             offset, why, general = read
             native_error = None if general else _native_error(path, text, offset, why)
+        if len(text) > MAX_TABLE_BYTES:  # of which Python's reader would need many times the memory
+            why = f"it has {len(text):,} bytes; without the native reader, the limit is {MAX_TABLE_BYTES:,}"
+            raise native_error or DataError(f"cannot read {path}", why)
         try:  # Python's reader also accepts a wrong value if its key occurs again later
             return _general_columns(path, bytes(text), results)
         except DataError as error:
@@ -134,7 +138,9 @@ def _require(path: Path, key: str, there: Any) -> None:
 
 
 def _category_names(path: Path, categories: Any) -> dict[Any, str]:
-    if not isinstance(categories, list) or not all(isinstance(c, dict) and "id" in c for c in categories):
+    if not isinstance(categories, list) or not all(
+        isinstance(c, dict) and isinstance(c.get("id"), (int, float, str)) for c in categories
+    ):
         raise DataError(f"{path}", "categories should be an array of objects with an id", LAYOUT)
     return {c["id"]: str(c.get("name", c["id"])) for c in categories}
 
@@ -144,8 +150,8 @@ def _general_columns(path: Path, text: bytes, results: bool) -> Columns:
         data = json.loads(text.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}", error.msg, LAYOUT) from None
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise DataError(f"{path}", str(error), LAYOUT) from None
+    except (RecursionError, ValueError, MemoryError) as error:
+        raise DataError(f"{path}", reason(error), LAYOUT) from None
     rows = data
     if isinstance(data, dict):
         _require(path, "annotations", "annotations" in data)
@@ -181,7 +187,8 @@ def image_size(image: dict[str, Any]) -> tuple[float, float]:
     """Width and height that the row of an image states; NaN if it does not."""
     width, height = (image.get(side) for side in ("width", "height"))
     if isinstance(width, (int, float)) and isinstance(height, (int, float)):
-        return float(width), float(height)
+        with suppress(OverflowError):  # an integer beyond any float
+            return float(width), float(height)
     return np.nan, np.nan
 
 
@@ -215,9 +222,8 @@ def _integer(value: Any) -> int:
 
 
 def _fits(ids: list[Any]) -> bool:
-    """Whether NumPy keeps ids as they are: all text, or all integers of 64 bits."""
-    kinds = {type(i) for i in ids}
-    return kinds <= {str} or (kinds == {int} and all(-(2**63) <= i < 2**63 for i in ids))
+    """Whether NumPy keeps ids as they are: integers of 64 bits. Text loses a zero byte at its end."""
+    return all(isinstance(i, int) and -(2**63) <= i < 2**63 for i in ids)
 
 
 def _number(value: Any) -> float:

@@ -21,6 +21,7 @@ from striate.metrics.detection.shapes import (
 )
 
 _LARGEST = 2**63 - 1
+_LONGEST = 256  # characters of an id in an array of text
 
 
 def ground_truth(
@@ -213,7 +214,7 @@ def as_boxes(box: ArrayLike, columns: str = "x, y, width, height") -> Floats:
 
 
 def _ids(values: ArrayLike, n: int | None, name: str) -> Ids:
-    ids = np.asarray(values)
+    ids = _array_of_ids(values, name)
     if ids.size == 0:
         ids = ids.astype(np.int64)
     if ids.dtype.kind in "fbu":
@@ -228,6 +229,20 @@ def _ids(values: ArrayLike, n: int | None, name: str) -> Ids:
     if ids.dtype.kind == "i":
         ids = ids.astype(np.int64, copy=False)
     return ids if n is None and ids.ndim == 1 else _column(ids, n, ids.dtype, name)
+
+
+def _array_of_ids(values: Any, name: str) -> Ids:
+    """An array of ids; raises DataError for a zero byte in a text, which NumPy drops at its end."""
+    is_objects = isinstance(values, np.ndarray) and values.dtype.kind == "O"
+    if not (is_objects or isinstance(values, (list, tuple))):
+        return np.asarray(values)
+    texts = [value for value in values if isinstance(value, str)]
+    if odd := next((text for text in texts if "\0" in text), None):
+        raise DataError(f"{name} {odd!r}", "it contains a zero byte", "Remove it")
+    # NumPy's text takes as much memory for each id as for the longest one.
+    if max(map(len, texts), default=0) > _LONGEST:
+        return np.array(values, object)
+    return np.array(values, np.str_) if texts and len(texts) == len(values) else np.asarray(values)
 
 
 def _row_ids(values: ArrayLike, n: int) -> tuple[NDArray[np.int64], int]:
