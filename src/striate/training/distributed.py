@@ -29,13 +29,13 @@ from striate.device import allow_forks, choose, cpu_count, random_states_kept, s
 from striate.errors import DataError, StriateError, TrainingError, UsageError
 from striate.training.batchnorm import convert_sync_batchnorm
 from striate.training.config import RunConfig
+from striate.training.launcher import Launch, read_environment
 from striate.training.schedule import Indices, split_evenly
 
 Store = Any  # torch.distributed.Store, which is not typed
 
 TIMEOUT_VARIABLE = "STRIATE_PEER_TIMEOUT"
 _TIMEOUT = 300.0  # seconds that one process waits for another
-_SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 _starts = Counter[str]()  # how often this process has trained with a configuration
 
@@ -44,8 +44,7 @@ class Distributed:
     """The processes that train together, over gloo, and over NCCL for tensors on GPUs; or one process alone.
 
     Args:
-        rank: of this process, from 0.
-        size: number of processes.
+        launch: the place of this process; None for one process alone.
         store: of torchrun's agent, which outlives a restart.
         start: a name for this start of the processes.
 
@@ -53,13 +52,13 @@ class Distributed:
         synchronized: whether BatchNorm layers communicate in each forward pass.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, store: Store = None, start: str = "") -> None:
-        self.rank, self.size = rank, size
-        self._local_rank = int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else 0
-        self._local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if size > 1 else 1
+    def __init__(self, launch: Launch | None = None, store: Store = None, start: str = "") -> None:
+        self.rank, self.size = (launch.rank, launch.size) if launch else (0, 1)
+        self._local_rank = launch.local_rank if launch and self.size > 1 else 0
+        self._local_size = launch.local_size if launch and self.size > 1 else 1
         self._store, self._start, self._run_key = store, start, ""
         self._wrapped: DistributedDataParallel | None = None
-        self._alone = size == 1
+        self._alone = self.size == 1
         self._smallest_shard, self.synchronized, self._rehearsed = 1, False, 0
 
     @property
@@ -275,9 +274,9 @@ def init_distributed(device: str) -> Iterator[Distributed]:
 
     Raises:
         TrainingError: another process has ended; the message has its reason.
-        UsageError: as `Distributed.device`.
+        UsageError: as `Distributed.device`, or the launcher's variables are impossible.
     """
-    if not all(os.environ.get(name) for name in _SET_BY_TORCHRUN):
+    if (launch := read_environment()) is None:
         yield SINGLE
         return
     if dist.is_initialized():
@@ -288,7 +287,7 @@ def init_distributed(device: str) -> Iterator[Distributed]:
         )
     group: Distributed | None = None
     try:
-        group = _join(device)
+        group = _join(launch, device)
         yield group
     except StriateError as error:
         if group is not None:
@@ -310,12 +309,11 @@ def init_distributed(device: str) -> Iterator[Distributed]:
             dist.destroy_process_group()
 
 
-def _join(device: str) -> Distributed:
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+def _join(launch: Launch, device: str) -> Distributed:
+    rank, size = launch.rank, launch.size
     timeout = timedelta(seconds=_timeout())
-    has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = dist.TCPStore(  # type: ignore[attr-defined]
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=not has_agent and rank == 0,
+        launch.address, launch.port, is_master=not launch.has_agent and rank == 0,
         timeout=timeout, wait_for_workers=False, multi_tenant=True,
     )  # fmt: skip
     start = _agree_on_start(store, rank, size, timeout)
@@ -324,7 +322,7 @@ def _join(device: str) -> Distributed:
         store=dist.PrefixStore(start, store),  # type: ignore[attr-defined]
         rank=rank, world_size=size, timeout=timeout,
     )  # fmt: skip
-    return Distributed(rank, size, store, start)
+    return Distributed(launch, store, start)
 
 
 def _agree_on_start(store: Store, rank: int, size: int, timeout: timedelta) -> str:
