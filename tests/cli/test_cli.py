@@ -87,7 +87,7 @@ MISTAKES = [
     (["seq2seq", "train", "{tmp}/file.txt", "--vocab-sise", "9"], 2, "--vocab-size"),
     (["seq2seq", "train", "{tmp}/file.txt", "--from", "en"], 2, "one is missing"),
     (["export", "{tmp}/file.txt"], 3, "no safetensors header"),
-    (["train", "{colors}", "--batch", "0"], 2, "--batch 0: it must be at least 1"),
+    (["train", "{colors}", "--batch", "0"], 2, "--batch 0: it must be from 1 to 10,000,000"),
     (["train", "{colors}", "--lr", "-1"], 2, "--lr -1.0: it must be above 0"),
     (
         ["train", "{colors}", "--label-smoothing", "2"],

@@ -1,9 +1,18 @@
 """Flags from the declarations of options: earlier names, defaults, and what is passed on."""
 
+import importlib
+import inspect
+import math
+import typing
+
 import pytest
 
 from striate import api, cli
+from striate.cli import COMMANDS, Command
 from striate.errors import UsageError
+from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.seq2seq.config import Seq2SeqConfig
+from striate.training.options import declarations, kinds_of
 
 
 @pytest.fixture
@@ -82,3 +91,48 @@ def test_the_help_has_panels_choices_and_defaults(argv, capsys, monkeypatch):
     assert "[default: ()]" not in out
     assert "--from" in out[places[0] : places[1]] or argv == ["train"]
     assert "--seed" in out[places[3] :]
+
+
+def numbers():
+    """Each numeric option of each command: what it is called, its field, and its Typer declaration."""
+    for name, entry in COMMANDS.items():
+        for sub, command in {"": entry}.items() if isinstance(entry, Command) else entry.items():
+            module, attribute = command.target.split(":")
+            function = getattr(importlib.import_module(f"striate.cli.{module}"), attribute)
+            for parameter in inspect.signature(function, eval_str=True).parameters.values():
+                annotation = parameter.annotation
+                if typing.get_origin(annotation) is not typing.Annotated:
+                    continue
+                hint, info = annotation.__args__[0], annotation.__metadata__[0]
+                if {int, float} & set(kinds_of(hint)) and parameter.name != "channels":  # 1 or 3
+                    yield f"{name} {sub} {parameter.name}", parameter.name, info
+
+
+DECLARED = {
+    name: declared
+    for kind in (ClassificationConfig, Seq2SeqConfig)
+    for field, declared, _ in declarations(kind)
+    for name in (field, *declared.old_names)
+}
+
+
+@pytest.mark.parametrize(("option", "name", "info"), [pytest.param(*row, id=row[0]) for row in numbers()])
+def test_each_number_has_a_finite_range(option, name, info):
+    if name in DECLARED and info.min is None:
+        low = next(v for v in (DECLARED[name].minimum, DECLARED[name].above) if v is not None)
+        high = next(v for v in (DECLARED[name].maximum, DECLARED[name].below) if v is not None)
+    else:
+        low, high = info.min, info.max
+    assert -math.inf < low < high < math.inf
+
+
+@pytest.mark.parametrize("config", [ClassificationConfig, Seq2SeqConfig])
+def test_each_number_of_a_configuration_is_checked(config):
+    """As keywords in Python and keys of a config.yaml, where no parser has seen them."""
+    for name, declared, hint in declarations(config):
+        if not {int, float} & set(kinds_of(hint)) or declared.known:
+            continue
+        for value in (math.nan, math.inf, -math.inf, 10**20, -(10**20), 1e308, "1", 10**5000):
+            if value != "1" or str not in kinds_of(hint):
+                with pytest.raises(UsageError):
+                    config("digits", **{name: value})

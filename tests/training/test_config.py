@@ -13,9 +13,9 @@ from striate.training.config import dataset_name
     [
         ({"opt": "adam"}, "unknown value for --opt 'adam': did you mean adamw"),
         ({"sched": "cos"}, "cosine"),
-        ({"batch": -1}, "--batch -1: it must be at least 1"),
-        ({"accumulate": 0}, "--accumulate 0: it must be at least 1"),
-        ({"micro_batches": 0}, "--micro-batches 0: it must be at least 1"),
+        ({"batch": -1}, "--batch -1: it must be from 1 to"),
+        ({"accumulate": 0}, "--accumulate 0: it must be from 1 to"),
+        ({"micro_batches": 0}, "--micro-batches 0: it must be from 1 to"),
         ({"epochs": -1}, "--epochs -1"),
         ({"epochs": "2"}, "it must be a number"),
         ({"seed": -1}, "--seed -1"),

@@ -77,6 +77,7 @@ OLD_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("seq2seq", "export"): ("export",),
 }
 _NEED_TORCH = ("demo", "train", "resume", "evaluate", "predict", "export")  # whatever their arguments
+_LONGEST_VALUE, _LONGEST_MESSAGE = 80, 400  # characters of what the parser refuses
 _COMPLETE = "_STRIATE_COMPLETE"  # the shell sets it when it asks for completions
 
 
@@ -184,8 +185,8 @@ def _parser_message(error: typer.TyperException, argv: Sequence[str]) -> str:
     text = " ".join((error.format_message() if hasattr(error, "format_message") else str(error)).split())
     for option in getattr(getattr(error, "param", None), "opts", ()):
         if option in argv[:-1]:
-            text = f"{option} {argv[argv.index(option) + 1]}: {text}"
-    return text.rstrip(".")
+            text = f"{option} {argv[argv.index(option) + 1][:_LONGEST_VALUE]}: {text}"
+    return text[:_LONGEST_MESSAGE].rstrip(".")
 
 
 def _app(argv: Sequence[str]) -> typer.Typer:

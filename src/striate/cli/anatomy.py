@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 import sys
 from dataclasses import dataclass, replace
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from striate.cli.console import print_json, watching
-from striate.cli.options import Json
+from striate.cli.options import Json, number
 from striate.errors import UsageError
+from striate.training.config import MAX_BATCH
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,11 +28,15 @@ def _option(help: str, *flags: str, **about: Any) -> Any:
     return typer.Option(*flags, help=help, **about)
 
 
-def _calculator(help: str, *flags: str) -> Any:
-    return _option(help, *flags, rich_help_panel="Calculator (striate anatomy conv)")
+def _calculator(help: str, *flags: str, low: int | None = None) -> Any:
+    panel = "Calculator (striate anatomy conv)"
+    if low is None:
+        return _option(help, *flags, rich_help_panel=panel)
+    return number(help, *flags, low=low, high=_MOST, rich_help_panel=panel)
 
 
 _NETWORKS = "Name, bundle (.safetensors model file), run folder, package.module:factory, or `conv` (below)."
+_MOST = 1_000_000  # pixels, or channels, of the calculator
 _PLOT = "Write a plot of published accuracy against parameters and MACs to this file."
 
 
@@ -38,8 +44,12 @@ def anatomy(
     models: Annotated[list[str] | None, typer.Argument(metavar="NETWORK", help=_NETWORKS)] = None,
     compare: Annotated[bool, _option("Compare several networks.", "--compare")] = False,
     imgsz: Annotated[str | None, _option("Image size: 224, or 480x640 (height x width).")] = None,
-    batch: Annotated[int, _option("Images in the batch.", "--batch", "--batch-size", "-b", min=1)] = 1,
-    depth: Annotated[int | None, _option("Module levels to show.", min=1, show_default="all")] = None,
+    batch: Annotated[
+        int, number("Images in the batch.", "--batch", "--batch-size", "-b", low=1, high=MAX_BATCH)
+    ] = 1,
+    depth: Annotated[
+        int | None, number("Module levels to show.", low=1, high=1000, show_default="all")
+    ] = None,
     as_json: Json = False,
     as_csv: Annotated[bool, _option("Print CSV, one line per layer.", "--csv")] = False,
     as_markdown: Annotated[bool, _option("Print a Markdown table.", "--markdown")] = False,
@@ -50,19 +60,21 @@ def anatomy(
     layer: Annotated[str | None, _option("Layer for --erf.", show_default="the last feature map")] = None,
     plot: Annotated[Path | None, _option(_PLOT)] = None,
     out: Annotated[Path, _option("Output file of --erf.")] = Path("erf.png"),
-    seed: Annotated[int, _option("Seed for the random weights for --erf.")] = 0,
-    size: Annotated[int, _calculator("Input size in pixels.", "--input")] = 224,
-    kernel: Annotated[int, _calculator("Kernel size.")] = 3,
-    stride: Annotated[int, _calculator("Stride.")] = 1,
-    padding: Annotated[int, _calculator("Padding on each side.")] = 0,
-    dilation: Annotated[int, _calculator("Dilation.")] = 1,
-    channels: Annotated[int, _calculator("Input channels.")] = 3,
-    filters: Annotated[int, _calculator("Output channels.")] = 64,
-    groups: Annotated[int, _calculator("Number of groups of channels.")] = 1,
+    seed: Annotated[int, number("Seed for the random weights for --erf.", low=0, high=2**64 - 1)] = 0,
+    size: Annotated[int, _calculator("Input size in pixels.", "--input", low=1)] = 224,
+    kernel: Annotated[int, _calculator("Kernel size.", low=1)] = 3,
+    stride: Annotated[int, _calculator("Stride.", low=1)] = 1,
+    padding: Annotated[int, _calculator("Padding on each side.", low=0)] = 0,
+    dilation: Annotated[int, _calculator("Dilation.", low=1)] = 1,
+    channels: Annotated[int, _calculator("Input channels.", low=1)] = 3,
+    filters: Annotated[int, _calculator("Output channels.", low=1)] = 64,
+    groups: Annotated[int, _calculator("Number of groups of channels.", low=1)] = 1,
     ceil: Annotated[bool, _calculator("Use ceil_mode (pooling).", "--ceil")] = False,
     transposed: Annotated[bool, _calculator("Transposed convolution.", "--transposed")] = False,
     stack: Annotated[list[str] | None, _calculator("Stack, such as 3x3,3x3; repeat to compare.")] = None,
-    reduce: Annotated[int | None, _calculator("Compare with a 1x1 bottleneck with N channels.")] = None,
+    reduce: Annotated[
+        int | None, _calculator("Compare with a 1x1 bottleneck with N channels.", low=1)
+    ] = None,
 ) -> None:
     """Show output size, receptive field, parameters and MACs of each layer of a network.
 
@@ -290,6 +302,8 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"image size {text!r}", "it is not a number of pixels", "Use 224, or 480x640")
+    if len(parts) > 2 or not all(re.fullmatch(r"\s*[0-9]{1,9}\s*", part) for part in parts):
+        raise UsageError(f"image size {text[:80]!r}", "it is not a number of pixels", "Use 224, or 480x640")
+    if not all(0 < int(part) <= _MOST for part in parts):
+        raise UsageError(f"image size {text!r}", f"sides are from 1 to {_MOST:,} pixels", "Use 224")
     return int(parts[0]), int(parts[-1])

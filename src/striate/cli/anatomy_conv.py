@@ -54,8 +54,8 @@ def compare_stacks(texts: list[str], as_json: bool) -> None:
     stacks = []
     for text in texts:
         kernels = [part.strip().lower().split("x") for part in text.split(",")]
-        if not all(len(set(pair)) == 1 and len(pair) <= 2 and pair[0].isdecimal() for pair in kernels):
-            raise UsageError(f"stack {text!r}", "it is not a list of square kernels", "Write 3x3,3x3")
+        if not all(len(set(pair)) == 1 and len(pair) <= 2 and _is_size(pair[0]) for pair in kernels):
+            raise UsageError(f"stack {text[:80]!r}", "it is not a list of square kernels", "Write 3x3,3x3")
         stacks.append(stack([int(pair[0]) for pair in kernels]))
     if as_json:
         rows = [{"kernels": s.kernels, "rf": s.rf, "weights_per_c2": s.weights} for s in stacks]
@@ -73,3 +73,7 @@ def compare_stacks(texts: list[str], as_json: bool) -> None:
             "same receptive field" if other.rf == first.rf else f"receptive field {first.rf} vs {other.rf}"
         )
         print(f"{first.name} vs {other.name}: {fields}, {first.weights / other.weights:.2f}x the parameters")
+
+
+def _is_size(text: str) -> bool:
+    return text.isdecimal() and len(text) < 7 and int(text) > 0

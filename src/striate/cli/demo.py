@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from striate.cli.options import Device, Json
+from striate.cli.options import Device, Json, number
 
 if TYPE_CHECKING:
     from striate.inference.evaluation import Evaluation
@@ -21,7 +21,9 @@ _SHOWN = 5
 def demo(
     out: Annotated[str, typer.Option(help="Folder in which the run folder is created.")] = "runs",
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="Random seed for weights, order, augmentation and splits.")] = 0,
+    seed: Annotated[
+        int, number("Random seed for weights, order, augmentation and splits.", low=0, high=2**64 - 1)
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Train LeNet on handwritten digits, evaluate it and classify some digits, in under a minute.

@@ -11,15 +11,19 @@ from typing import Annotated, Any
 import typer
 
 from striate.cli.console import print_json, watching
-from striate.cli.options import Json
+from striate.cli.options import Json, number
 from striate.errors import DataError, UsageError
 from striate.reading import MAX_TABLE_BYTES, read_bytes
+from striate.training.config import MAX_WORKERS
 
 _STYLES = (
     "coco, voc07, voc12, or the behaviour of another implementation: padilla, padilla-11, py-faster-rcnn or "
     "py-faster-rcnn-07."
 )
 _MODE = "COCO: strict (like pycocotools) or corrected (handles ids of 0, duplicate ids, NaN scores)."
+_IOU = "IoU threshold for VOC styles, --score and --out."
+_SCORE = "Print TP, FP and FN at this score threshold."
+_BOOTSTRAP = "Bootstrap samples for AP intervals; 0 for none."
 _RELATIVE = "Text files and CSV: coordinates are fractions of the image size."
 
 
@@ -31,11 +35,11 @@ def detection(
         Path, typer.Argument(metavar="DETECTIONS", help="COCO JSON, CSV, or a folder of text files.")
     ],
     style: Annotated[str, typer.Option(help=_STYLES)] = "coco",
-    iou: Annotated[float, typer.Option(help="IoU threshold for VOC styles, --score and --out.")] = 0.5,
-    score: Annotated[float | None, typer.Option(help="Print TP, FP and FN at this score threshold.")] = None,
+    iou: Annotated[float, number(_IOU, low=0, high=1)] = 0.5,
+    score: Annotated[float | None, number(_SCORE, low=-1e9, high=1e9)] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for an HTML report, figures and CSV.")] = None,
     picture: Annotated[Path | None, typer.Option(help="With --out: image to draw the matches on.")] = None,
-    bootstrap: Annotated[int, typer.Option(help="Bootstrap samples for AP intervals; 0 for none.")] = 0,
+    bootstrap: Annotated[int, number(_BOOTSTRAP, low=0, high=100_000)] = 0,
     compare: Annotated[Path | None, typer.Option(help="Another detector's detections to compare.")] = None,
     iou_type: Annotated[str, typer.Option(help="COCO JSON: bbox, segm or keypoints.")] = "bbox",
     mode: Annotated[str, typer.Option(help=_MODE)] = "strict",
@@ -44,7 +48,9 @@ def detection(
     score_last: Annotated[bool, typer.Option("--score-last", help="Text files: the score is last.")] = False,
     images: Annotated[Path | None, typer.Option(help="Folder of images, for relative coordinates.")] = None,
     names: Annotated[Path | None, typer.Option(help="File with a class name on each line.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Number of threads.", show_default="all cores")] = None,
+    threads: Annotated[
+        int | None, number("Number of threads.", low=1, high=MAX_WORKERS, show_default="all cores")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate an object detector: COCO's twelve metrics, or Pascal VOC's mAP.

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from striate.cli.options import LABEL_COLUMN, PATH_COLUMN, WORKERS, Device, Json, Model
+from striate.training.config import MAX_BATCH
 
+MAX_BEAM = 1024
 _DATA = "Labelled data, as for training; for an image classifier, by default the run's held-out images."
 _SPLIT = "Split: test, val, train, or all of them; auto is test if present, else val, else all."
 _DATA_FLAG = typer.Option("--data", help="The same as the argument DATA.")
@@ -22,7 +24,9 @@ Split = Annotated[str, typer.Option(help=_SPLIT)]
 Report = Annotated[str | None, typer.Option(help="Folder for an HTML report.")]
 Source = Annotated[str | None, _text("--from", help="File extension of the source, in a folder of pairs.")]
 Target = Annotated[str | None, _text("--to", help="File extension of the target.")]
-Beam = Annotated[int | None, _text(help="Beam size; 1 for greedy search.", min=1, show_default="1")]
+Beam = Annotated[
+    int | None, _text(help="Beam size; 1 for greedy search.", min=1, max=MAX_BEAM, show_default="1")
+]
 SourceColumns = Annotated[
     str | None,
     _text(
@@ -52,7 +56,8 @@ def evaluate(
     out: Report = None,
     as_json: Json = False,
     batch: Annotated[
-        int | None, _image("--batch", "--batch-size", "-b", help="Batch size.", show_default="64")
+        int | None,
+        _image("--batch", "--batch-size", "-b", help="Batch size.", show_default="64", min=1, max=MAX_BATCH),
     ] = None,
     workers: Annotated[int | None, _image("--workers", "-j", **WORKERS)] = None,
     cache: Annotated[bool | None, _image("--cache/--no-cache", help=_CACHE, show_default="cache")] = None,

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Container
 from typing import Annotated, Any
 
 import typer
 
+from striate.training.config import MAX_BATCH, MAX_WORKERS
 from striate.training.options import Option, Options, declarations, flag, kinds_of, panel
+
+
+def number(help: str, *flags: str, low: float, high: float, **about: Any) -> Any:
+    """A numeric option with a finite range; `about` are arguments of `typer.Option`."""
+    # Not all versions of Typer find that NaN is out of range.
+    return typer.Option(*flags, help=help, min=low, max=high, callback=_finite, **about)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not finite")
+    return value
+
 
 # Arguments and flags that several commands share.
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -24,8 +39,10 @@ Config = Annotated[
 ]  # fmt: skip
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1 or mps.")]
 WORKERS: dict[str, Any] = {
-    "help": "Number of threads that decode images.", "min": 1, "show_default": "one per CPU core",
+    "help": "Number of threads that decode images.", "min": 1, "max": MAX_WORKERS,
+    "show_default": "one per CPU core",
 }  # fmt: skip
+Batch = Annotated[int, number("Batch size.", "--batch", "--batch-size", "-b", low=1, high=MAX_BATCH)]
 Workers = Annotated[int | None, typer.Option("--workers", "-j", **WORKERS)]
 
 PATH_COLUMN: dict[str, Any] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from striate.cli.options import Device, Json, Model, Workers
+from striate.cli.options import Batch, Device, Json, Model, Workers, number
 from striate.csv_file import csv_line
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class _Result(NamedTuple):
 def predict(
     model: Model,
     sources: Annotated[list[str], typer.Argument(metavar="IMAGE", help=_SOURCES)],
-    top: Annotated[int, typer.Option("--top", "-k", help="Number of classes to show.", min=1)] = 5,
-    batch: Annotated[int, typer.Option("--batch", "--batch-size", "-b", help="Batch size.", min=1)] = 64,
+    top: Annotated[int, number("Number of classes to show.", "--top", "-k", low=1, high=1_000_000)] = 5,
+    batch: Batch = 64,
     device: Device = "auto",
     workers: Workers = None,
     as_json: Json = False,

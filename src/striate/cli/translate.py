@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from striate.cli.evaluate import SourceColumns
-from striate.cli.options import Device, Json, Model
+from striate.cli.evaluate import MAX_BEAM, SourceColumns
+from striate.cli.options import Device, Json, Model, number
 
 if TYPE_CHECKING:
     from striate.inference.translator import Translation, Translator
@@ -28,9 +28,9 @@ def translate(
     ] = None,
     file: Annotated[str | None, typer.Option(help=_FILE)] = None,
     source_columns: SourceColumns = None,
-    beam: Annotated[int, typer.Option(help="Beam size; 1 for greedy search.", min=1)] = 1,
-    n_best: Annotated[int, typer.Option(help="Translations per source, with scores.", min=1)] = 1,
-    alpha: Annotated[float, typer.Option(help="Exponent of the length penalty.")] = 0.6,
+    beam: Annotated[int, number("Beam size; 1 for greedy search.", low=1, high=MAX_BEAM)] = 1,
+    n_best: Annotated[int, number("Translations per source, with scores.", low=1, high=MAX_BEAM)] = 1,
+    alpha: Annotated[float, number("Exponent of the length penalty.", low=-100, high=100)] = 0.6,
     device: Device = "auto",
     as_json: Json = False,
 ) -> int:

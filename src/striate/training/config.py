@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 MAX_SIDE = 8192  # pixels of a network's input: more than this is a slip of the finger
+MAX_WORKERS = 1024  # threads
+MAX_COUNT = 1_000_000  # epochs, for example
+MAX_BATCH = 10_000_000  # images or tokens
+MAX_STEPS = 1_000_000_000
+MAX_RATE = 1e4  # of a learning rate or a weight decay: far more than any that trains
+MAX_MILESTONES = 10_000
 SCHEDULES = ("cosine", "step", "constant", "inverse-sqrt", "noam")
 DECAYS = {"adamw": 0.01, "sgd": 1e-4, "rmsprop": 1e-5}  # optimizers, and their default weight decay
 
@@ -46,8 +52,8 @@ class DataOptions(Options):
         0.1, "Fraction held out for testing, if the dataset has no splits", minimum=0, maximum=0.5
     )
     workers: int | None = option(
-        None, "Number of threads that decode images", minimum=1, flags=("--workers", "-j"),
-        unset="one per CPU core",
+        None, "Number of threads that decode images", minimum=1, maximum=MAX_WORKERS,
+        flags=("--workers", "-j"), unset="one per CPU core",
     )  # fmt: skip
     cache: bool = option(True, "Keep decoded images on disk for the next run", flags=("--cache/--no-cache",))
 
@@ -64,31 +70,40 @@ class Optimization(Options):
 
     PANEL: ClassVar[str] = "Optimization"
 
-    epochs: int | None = option(None, "Passes over the training data", minimum=1, flags=("--epochs", "-e"))
+    epochs: int | None = option(
+        None, "Passes over the training data", minimum=1, maximum=MAX_COUNT, flags=("--epochs", "-e")
+    )
     budget: str | None = option(
         None, "Time limit for training and evaluation, such as 10m; --epochs, if given, is a limit too",
         unset="no limit",
     )  # fmt: skip
-    batch: int | None = option(None, "Batch size", minimum=1, flags=("--batch", "--batch-size", "-b"))
-    accumulate: int = option(1, "Gradient accumulation: batches per optimizer step", minimum=1)
+    batch: int | None = option(
+        None, "Batch size", minimum=1, maximum=MAX_BATCH, flags=("--batch", "--batch-size", "-b")
+    )
+    accumulate: int = option(
+        1, "Gradient accumulation: batches per optimizer step", minimum=1, maximum=MAX_COUNT
+    )
     micro_batches: int = option(
         1, "Micro-batches per batch, to save memory; doubled when memory runs out",
-        minimum=1,
+        minimum=1, maximum=MAX_COUNT,
     )  # fmt: skip
     opt: str = option("adamw", "Optimizer", choices=tuple(DECAYS))
     momentum: float = option(0.9, "Momentum of sgd and rmsprop", minimum=0, below=1)
     nesterov: bool = option(False, "Nesterov momentum for sgd", flags=("--nesterov/--no-nesterov",))
-    lr: float | None = option(None, "Peak learning rate", above=0)
+    lr: float | None = option(None, "Peak learning rate", above=0, maximum=MAX_RATE)
     sched: str = option("cosine", "Learning rate schedule", choices=SCHEDULES)
     milestones: str = option(
         "0.5,0.75", "For --sched step: when the rate drops, as fractions of the run; 1/75: after each 75th"
     )
     gamma: float = option(0.1, "Factor for the learning rate at each milestone", above=0, maximum=1)
     warmup: float = option(
-        0.05, "Linear warm-up: a fraction of all steps if below 1, else a number of steps", minimum=0
+        0.05,
+        "Linear warm-up: a fraction of all steps if below 1, else a number of steps",
+        minimum=0,
+        maximum=MAX_STEPS,
     )
     weight_decay: float | None = option(
-        None, "Weight decay, not applied to biases or normalization layers", minimum=0,
+        None, "Weight decay, not applied to biases or normalization layers", minimum=0, maximum=MAX_RATE,
         unset="adamw: 0.01; sgd: 0.0001; rmsprop: 0.00001",
     )  # fmt: skip
     label_smoothing: float = option(
@@ -97,13 +112,16 @@ class Optimization(Options):
     dropout: float | None = option(
         None, "Rate of all dropout layers", minimum=0, below=1, unset="the network's own"
     )
-    grad_clip: float = option(0.0, "Clip gradients to this norm; 0 for no clipping", minimum=0)
+    grad_clip: float = option(0.0, "Clip gradients to this norm; 0 for no clipping", minimum=0, maximum=1e9)
     sync_bn: bool = option(False, "Synchronize BatchNorm statistics across processes (SyncBatchNorm)")
     ema: float = option(
         0.0, "Decay of the exponential moving average of the weights; 0 for none", minimum=0, below=1
     )
     average: int = option(
-        0, "Checkpoint averaging: average the weights of the last N epochs; 0 for none", minimum=0
+        0,
+        "Checkpoint averaging: average the weights of the last N epochs; 0 for none",
+        minimum=0,
+        maximum=MAX_COUNT,
     )
     amp: bool | None = option(
         None, "Mixed precision", flags=("--amp/--no-amp",), unset="on GPUs that support it"
@@ -111,7 +129,10 @@ class Optimization(Options):
     compile: bool = option(False, "Compile the network with torch.compile")
     monitor: str | None = option(None, "Metric on val that selects the best epoch, also for --patience")
     patience: int = option(
-        0, "Early stopping: stop after N epochs without improvement; 0 for never", minimum=0
+        0,
+        "Early stopping: stop after N epochs without improvement; 0 for never",
+        minimum=0,
+        maximum=MAX_COUNT,
     )
 
     def check_together(self) -> None:
@@ -155,13 +176,17 @@ class Optimization(Options):
             first, *others = self.milestones.split(",")
             if first.startswith("1/") and not others:
                 parts = int(first.removeprefix("1/"))
+                if not 2 <= parts <= MAX_MILESTONES:
+                    raise ValueError
                 return tuple(place / parts for place in range(1, parts))
             shares = tuple(float(share) for share in (first, *others))
         except (ValueError, AttributeError):
             shares = ()
-        if not shares or any(not 0 < share < 1 for share in shares):
+        if not 0 < len(shares) <= MAX_MILESTONES or any(not 0 < share < 1 for share in shares):
             raise UsageError(
-                f"--milestones {self.milestones}", "they must be fractions of the run", "Use 0.5,0.75 or 1/75"
+                f"--milestones {str(self.milestones)[:80]}",
+                "they must be fractions of the run",
+                "Use 0.5,0.75 or 1/75",
             )
         return shares
 
@@ -177,11 +202,11 @@ class RunOptions(Options):
     )
     device: str = option("auto", "Device: auto, cpu, cuda, cuda:1 or mps")
     save_every: int = option(
-        0, "Steps between checkpoints; 0 for once a minute and after each epoch", minimum=0
+        0, "Steps between checkpoints; 0 for once a minute and after each epoch", minimum=0, maximum=MAX_STEPS
     )
     rollbacks: int = option(
         0, "Maximum number of times to return to a checkpoint with half the learning rate when the loss is "
-        "not finite", minimum=0,
+        "not finite", minimum=0, maximum=MAX_COUNT,
     )  # fmt: skip
     profile: bool = option(False, "Profile training: time per phase")
     name: str | None = option(None, "Name of the run folder", unset="DATA-MODEL")

@@ -22,6 +22,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 from striate.errors import UsageError, unknown_name
 from striate.training.foreign_names import striate_name
 
+_MAX_SECONDS = 10 * 366 * 86_400
+
 C = TypeVar("C", bound="Options")
 
 
@@ -67,11 +69,11 @@ class Option:
     def range(self) -> str:
         """The valid range in words; empty without limits."""
         if self.minimum is not None and self.maximum is not None:
-            return f"from {self.minimum:g} to {self.maximum:{',' if self.maximum > 1e6 else 'g'}}"
-        low = f"at least {self.minimum:g}" if self.minimum is not None else ""
-        low = f"above {self.above:g}" if self.above is not None else low
-        high = f"at most {self.maximum:g}" if self.maximum is not None else ""
-        high = f"below {self.below:g}" if self.below is not None else high
+            return f"from {_number(self.minimum)} to {_number(self.maximum)}"
+        low = f"at least {_number(self.minimum)}" if self.minimum is not None else ""
+        low = f"above {_number(self.above)}" if self.above is not None else low
+        high = f"at most {_number(self.maximum)}" if self.maximum is not None else ""
+        high = f"below {_number(self.below)}" if self.below is not None else high
         return " and ".join(part for part in (low, high) if part)
 
     def allows(self, value: float) -> bool:
@@ -83,6 +85,10 @@ class Option:
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
         )
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value >= 10_000 else f"{value:g}"
 
 
 def option(default: Any, help: str, **about: Any) -> Any:
@@ -160,13 +166,16 @@ def check(name: str, value: Any, declared: Option, hint: Any) -> None:
         needed, value = "a number", repr(value)
     elif float not in kinds and not isinstance(value, int):
         needed = "a whole number"
+    elif (values := _literals(hint)) and value not in values:
+        needed = " or ".join(map(str, values))
     elif not declared.allows(value):
         needed = declared.range
         if not -math.inf < value < math.inf:
             needed = f"{needed} and finite".removeprefix(" and ")
     else:
         return
-    raise UsageError(f"{flag(name)} {value}", f"it must be {needed}", "Leave it out for the default")
+    shown = "of hundreds of digits" if isinstance(value, int) and abs(value) >= 10**99 else str(value)[:99]
+    raise UsageError(f"{flag(name)} {shown}", f"it must be {needed}", "Leave it out for the default")
 
 
 def _takes_functions(kinds: Container[Any]) -> bool:
@@ -180,6 +189,13 @@ def kinds_of(hint: Any) -> tuple[type, ...]:
     if typing.get_origin(hint) is Literal:
         return tuple({type(value) for value in typing.get_args(hint)})
     return (typing.get_origin(hint) or hint,)
+
+
+def _literals(hint: Any) -> tuple[Any, ...]:
+    """The values of a Literal in an annotation; empty if there is none."""
+    if typing.get_origin(hint) is Literal:
+        return typing.get_args(hint)
+    return tuple(value for part in typing.get_args(hint) for value in _literals(part))
 
 
 def flag(name: str) -> str:
@@ -249,8 +265,11 @@ def seconds_of(duration: str) -> float:
     parts = re.findall(r"(\d+(?:\.\d+)?)([hms]?)", duration)
     if "".join(number + unit for number, unit in parts) != duration or not parts:
         why, fix = "that is not a duration", "Use a value like 90s, 10m or 1h30m"
-        raise UsageError(f"--budget {duration!r}", why, fix)
-    return sum(float(number) * {"h": 3600, "m": 60, "s": 1, "": 1}[unit] for number, unit in parts)
+        raise UsageError(f"--budget {duration[:80]!r}", why, fix)
+    seconds = sum(float(number) * {"h": 3600, "m": 60, "s": 1, "": 1}[unit] for number, unit in parts)
+    if seconds > _MAX_SECONDS:
+        raise UsageError(f"--budget {duration[:80]}", "it is more than ten years", "Use a value like 10m")
+    return seconds
 
 
 def _plain(value: Any) -> Any:

@@ -75,7 +75,7 @@ def test_invalid_options_are_refused():
         Seq2SeqConfig("x", budget="5m", sched="noam")
     with pytest.raises(UsageError, match=r"--label-smoothing 1\.0: it must be at least 0 and below 1"):
         Seq2SeqConfig("x", label_smoothing=1.0)
-    with pytest.raises(UsageError, match="--channels 2: images are grayscale"):
+    with pytest.raises(UsageError, match="--channels 2: it must be 1 or 3"):
         Seq2SeqConfig("x", channels=2)
     with pytest.raises(UsageError, match="unknown value for --encoder 'resnet21': did you mean resnet"):
         Seq2SeqConfig("x", encoder="resnet21")

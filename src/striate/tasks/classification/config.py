@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from striate import models
 from striate.errors import DataError, UsageError
-from striate.training.config import MAX_SIDE, SCHEDULES, DataOptions, Optimization, RunConfig, dataset_name
+from striate.training.config import (
+    MAX_RATE,
+    MAX_SIDE,
+    SCHEDULES,
+    DataOptions,
+    Optimization,
+    RunConfig,
+    dataset_name,
+)
 from striate.training.options import Options, current_names, option, override
 from striate.transforms.augmentations import AUGMENTATIONS
 
@@ -58,13 +66,15 @@ class ImageOptions(DataOptions):
     )
     views: int = option(
         0, "Augmented versions of each image to cache; frozen layers run once for each. 0: new versions in "
-        "every epoch (--transfer head and append use no augmentation by default)", minimum=0,
+        "every epoch (--transfer head and append use no augmentation by default)", minimum=0, maximum=10_000,
     )  # fmt: skip
     lighting: float = option(
-        0.0, "PCA colour augmentation (AlexNet): standard deviation; 0 for none", minimum=0
+        0.0, "PCA colour augmentation (AlexNet): standard deviation; 0 for none", minimum=0, maximum=100
     )
-    mixup: float = option(0.0, "MixUp: alpha; 0 for none", minimum=0)
-    cutmix: float = option(0.0, "CutMix: alpha; 0 for none; with MixUp, one of the two per batch", minimum=0)
+    mixup: float = option(0.0, "MixUp: alpha; 0 for none", minimum=0, maximum=1000)
+    cutmix: float = option(
+        0.0, "CutMix: alpha; 0 for none; with MixUp, one of the two per batch", minimum=0, maximum=1000
+    )
 
 
 AUGMENT = ("auto", *AUGMENTATIONS)
@@ -87,7 +97,7 @@ class NetworkOptions(Options):
         "all", "Layers to train: all; last (the last stages); head (a new classifier); append (a new layer "
         "after the classifier)", choices=("all", "last", "head", "append"),
     )  # fmt: skip
-    last_layers: int = option(2, "Number of stages that --transfer last trains", minimum=1)
+    last_layers: int = option(2, "Number of stages that --transfer last trains", minimum=1, maximum=1000)
     drop_path: float = option(
         0.0, "Stochastic depth: drop rate of the last block; rising linearly with depth", minimum=0, below=1
     )
@@ -110,7 +120,7 @@ class ClassifierOptimization(Optimization):
         "published settings), ...; explicit options override the recipe", unset="none",
     )  # fmt: skip
     backbone_lr: float | None = option(
-        None, "Peak learning rate of pretrained layers", above=0, unset="a tenth of --lr"
+        None, "Peak learning rate of pretrained layers", above=0, maximum=MAX_RATE, unset="a tenth of --lr"
     )
     layer_decay: float = option(
         1.0, "Layer-wise learning rate decay towards the input; 1 for none", above=0, maximum=1
@@ -137,8 +147,6 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
     def check_together(self) -> None:
         """Refuse combinations that have no meaning."""
         row = models.describe(self.model)
-        if self.channels not in (None, 1, 3):
-            raise UsageError(f"--channels {self.channels}", "images are grayscale (1) or RGB (3)")
         if self.transfer != "all" and self.weights == "none":
             what = f"--transfer {self.transfer} without weights"
             raise UsageError(what, "the frozen layers would be random", "Give --weights")

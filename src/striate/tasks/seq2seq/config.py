@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from striate.errors import UsageError
 from striate.files import expanded
 from striate.models import MODELS
-from striate.training.config import MAX_SIDE, DataOptions, Optimization, RunConfig
+from striate.training.config import MAX_COUNT, MAX_SIDE, DataOptions, Optimization, RunConfig
 from striate.training.options import Options, option, override
 
 if TYPE_CHECKING:
@@ -74,6 +73,8 @@ PRESETS: dict[str, Preset] = {
 # benchmarks/seq2seq_small.py.
 FEW = 1_000
 FEW_PAIRS = {"dropout": 0.3, "word_dropout": 0.2, "batch": 300, "steps": 5_000}
+MAX_WIDTH = 65_536  # dimensions of a layer
+MAX_DEPTH = 1000  # layers
 MAX_EPOCHS = 400  # of a preset; a few dozen pairs are memorized long before
 
 
@@ -127,7 +128,11 @@ class PairOptions(DataOptions):
         None, "Tokenizer of the target, if different", choices=TOKENIZERS, old_names=("target_tokens",)
     )
     vocab_size: int = option(
-        8_000, "Maximum vocabulary size, for words and sentencepiece", minimum=1, old_names=("vocab",)
+        8_000,
+        "Maximum vocabulary size, for words and sentencepiece",
+        minimum=1,
+        maximum=10_000_000,
+        old_names=("vocab",),
     )
     shared_vocab: bool | None = option(
         None, "One vocabulary and embedding for both sides", flags=("--shared-vocab/--no-shared-vocab",),
@@ -136,8 +141,10 @@ class PairOptions(DataOptions):
     height: int = option(
         32, "Height of images in pixels", minimum=1, maximum=MAX_SIDE, flags=("--imgsz", "--height")
     )
-    max_width: int = option(512, "Maximum image width in pixels; wider images are shrunk to it", minimum=1)
-    channels: int = option(1, "Input channels: 1 for grayscale, 3 for RGB")
+    max_width: int = option(
+        512, "Maximum image width in pixels; wider images are shrunk to it", minimum=1, maximum=65_536
+    )
+    channels: Literal[1, 3] = option(1, "Input channels: 1 for grayscale, 3 for RGB")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,20 +156,30 @@ class TransformerOptions(Options):
     model: str | None = option(
         None, "Preset", choices=tuple(PRESETS), flags=("--model", "-m"), unset=_BY_PRESET
     )
-    width: int | None = option(None, "Embedding dimension (d_model)", minimum=1, unset="the preset's")
-    depth: int | None = option(None, "Encoder layers", minimum=1, unset="the preset's")
-    decoder_depth: int | None = option(None, "Decoder layers", minimum=1, unset="as many as encoder layers")
-    heads: int | None = option(
-        None, "Attention heads; their number must divide --width", minimum=1, unset="the preset's"
+    width: int | None = option(
+        None, "Embedding dimension (d_model)", minimum=1, maximum=MAX_WIDTH, unset="the preset's"
     )
-    hidden: int | None = option(None, "Feed-forward dimension (d_ff)", minimum=1, unset="the preset's")
+    depth: int | None = option(None, "Encoder layers", minimum=1, maximum=MAX_DEPTH, unset="the preset's")
+    decoder_depth: int | None = option(
+        None, "Decoder layers", minimum=1, maximum=MAX_DEPTH, unset="as many as encoder layers"
+    )
+    heads: int | None = option(
+        None,
+        "Attention heads; their number must divide --width",
+        minimum=1,
+        maximum=MAX_WIDTH,
+        unset="the preset's",
+    )
+    hidden: int | None = option(
+        None, "Feed-forward dimension (d_ff)", minimum=1, maximum=16 * MAX_WIDTH, unset="the preset's"
+    )
     positions: str = option("sinusoidal", "Positional encoding", choices=POSITIONS)
     encoder: str = option(
         "columns", "Image encoder: columns (convolutions, one position per four columns), patches (ViT), "
         "or the name of a classification network", choices="striate.tasks.seq2seq.config:ENCODERS",
     )  # fmt: skip
     encoder_channels: int | None = option(
-        None, "Channels of the encoder's first convolution", minimum=1,
+        None, "Channels of the encoder's first convolution", minimum=1, maximum=MAX_WIDTH,
         unset="columns: width/8; patches: width",
     )  # fmt: skip
     encoder_from: str | None = option(None, "Initialize the image encoder from this classifier's bundle")
@@ -207,7 +224,7 @@ class Seq2SeqConfig(PairOptions, TransformerOptions, Seq2SeqOptimization, RunCon
 
     PANEL: ClassVar[str] = "Run"
     data: Any = dataclasses.field(kw_only=False)
-    samples: int = option(3, "Number of translations to print after each epoch", minimum=0)
+    samples: int = option(3, "Number of translations to print after each epoch", minimum=0, maximum=MAX_COUNT)
     task: Literal["seq2seq"] = option("seq2seq", "Task", in_cli=False)
 
     def __post_init__(self) -> None:
@@ -218,8 +235,6 @@ class Seq2SeqConfig(PairOptions, TransformerOptions, Seq2SeqOptimization, RunCon
 
     def check_together(self) -> None:
         """Refuse combinations that have no meaning."""
-        if self.channels not in (1, 3):
-            raise UsageError(f"--channels {self.channels}", "images are grayscale (1) or RGB (3)")
         super().check_together()
 
     @contextlib.contextmanager
