@@ -3,12 +3,15 @@
 import csv
 import io
 import os
+import re
+import shutil
+import subprocess
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from striate.csv_file import csv_bytes, csv_line, parse_csv, read_csv, write_csv
+from striate.csv_file import csv_bytes, csv_line, parse_csv, read_csv, unescaped, write_csv
 from striate.errors import DataError
 
 # File names may be any bytes but NUL and the slash; Python shows what is not UTF-8 as surrogates.
@@ -24,7 +27,10 @@ CELLS = NAMES | st.lists(ODD | st.sampled_from("ab"), max_size=5).map("".join)
 def test_any_text_survives(rows):
     text = csv_bytes(rows[0], rows[1:]).decode("utf-8", "surrogateescape")
     for strip in (False, True):  # blanks that matter are quoted
-        assert [fields for _, fields in parse_csv(text, "x.csv", strip=strip)] == rows
+        found = [fields for _, fields in parse_csv(text, "x.csv", strip=strip)]
+        assert [list(map(unescaped, fields)) for fields in found] == rows
+    assert text.count("\n") == len(rows)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028]", text)
 
 
 @settings(max_examples=40)
@@ -35,7 +41,8 @@ def test_any_text_survives(rows):
 )
 def test_other_programs_read_it(rows):
     text = csv_bytes(rows[0], rows[1:]).decode()
-    assert list(csv.reader(io.StringIO(text, newline=""))) == rows
+    found = list(csv.reader(io.StringIO(text, newline="")))
+    assert [list(map(unescaped, fields)) for fields in found] == rows
 
 
 def test_a_file_that_is_not_there_has_no_rows(tmp_path):
@@ -105,3 +112,15 @@ def test_a_pipe_is_no_table(tmp_path):
     os.mkfifo(tmp_path / "split.csv")
     with pytest.raises(DataError, match="it is a named pipe, not a regular file"):
         read_csv(tmp_path / "split.csv")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_a_shell_reads_control_characters_back():
+    for name in ("a\nb.png", "\x1b[31mred", "tab\t'quoted' \\ $x", "\x01\x7f", "$'x'", "cr\r"):
+        cell = csv_line([name])
+        assert cell.startswith("$'")
+        done = subprocess.run(["bash", "-c", f"printf %s {cell}"], capture_output=True, check=True)
+        assert done.stdout.decode() == name
+        assert unescaped(cell) == name
+    for name in ("a'b", "back\\slash", "$5", "$'", "a$'b'"):
+        assert csv_line([name]) == name

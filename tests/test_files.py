@@ -1,6 +1,8 @@
 """Paths that users give: why they do not lead to a file. Atomic writes."""
 
 import os
+import socket
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +76,40 @@ def test_pipes_are_written_to_and_stay(tmp_path):
     assert os.read(reader, 100) == b"content"
     os.close(reader)
     assert pipe.is_fifo()
+    with pytest.raises(WriteError, match=r"no program reads this pipe\. Start its reader first"):
+        write_atomic(pipe, b"content")
+
+
+def test_devices_are_refused_but_for_the_null_device(tmp_path):
+    for name in ("null", "full", "zero", "random"):
+        (tmp_path / name).symlink_to(f"/dev/{name}")
+    before = Path("/dev/null").stat().st_rdev
+    write_atomic(tmp_path / "null", b"content")
+    assert Path("/dev/null").stat().st_rdev == before
+    for name in ("full", "zero", "random"):
+        with pytest.raises(WriteError, match="it is a device, not a file"):
+            write_atomic(tmp_path / name, b"content")
+        assert (tmp_path / name).is_symlink()
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(tmp_path / "socket"))
+        with pytest.raises(WriteError, match="it is a device or a socket"):
+            write_atomic(tmp_path / "socket", b"content")
+
+
+def test_a_terminal_is_written_to(tmp_path):
+    reader, terminal = os.openpty()
+    write_atomic(Path(os.ttyname(terminal)), b"content")
+    assert os.read(reader, 100) == b"content"
+    os.close(reader)
+    os.close(terminal)
+
+
+def test_a_link_in_place_of_the_temporary_file_is_not_followed(tmp_path):
+    (tmp_path / "other").write_bytes(b"mine")
+    (tmp_path / f".x.{os.getpid()}.part").symlink_to("other")
+    write_atomic(tmp_path / "x", b"content")
+    assert (tmp_path / "other").read_bytes() == b"mine"
+    assert (tmp_path / "x").read_bytes() == b"content"
 
 
 def test_a_symbolic_link_stays_and_its_file_is_replaced(tmp_path):

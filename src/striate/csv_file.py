@@ -1,4 +1,7 @@
-"""CSV files (RFC 4180) that are read as they were written, whatever file names they hold.
+r"""CSV files (RFC 4180) that are read as they were written, whatever file names they hold.
+
+Control characters, line breaks too, are written as a shell quotes them: `$'a\nb.png'`. Each row is then one
+line, and a name cannot act on a terminal that shows the file.
 
 Python's `csv` loses a carriage return at the end of a field, does not say whether a field was quoted, and
 accepts text after a closing quote.
@@ -14,10 +17,15 @@ from typing import Any
 
 from striate.errors import DataError
 from striate.files import probe, write_atomic
+from striate.printable import UNSAFE, escape
 from striate.reading import MAX_TABLE_BYTES, read_bytes
 
 _BREAK = re.compile(r"\r\n|\r|\n")
 _LONGEST = 1 << 17  # characters of a field, as in Python's csv; more are usually those of a lost quote
+
+_ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|[nrt'\\])")
+_SHELL_QUOTED = re.compile(rf"\$'(?:[^'\\]|{_ESCAPE.pattern})*'", re.DOTALL)
+_TO_ESCAPE = re.compile(rf"['\\]|{UNSAFE.pattern}")
 
 Row = tuple[int, list[str]]  # line number, fields
 
@@ -38,7 +46,8 @@ def read_csv(path: Path) -> list[list[str]]:
             return []
         raise
     # Earlier versions did not quote blanks at the ends of a field.
-    return [fields for _, fields in parse_csv(text, str(path), strip=False)]
+    rows = parse_csv(text, str(path), strip=False)
+    return [[unescaped(field) for field in fields] for _, fields in rows]
 
 
 def write_csv(path: Path, records: Sequence[Any], columns: Iterable[str] | None = None) -> None:
@@ -142,7 +151,32 @@ def _count_breaks(text: str, end: int) -> int:
     return sum(1 for _ in _BREAK.finditer(text, 0, end))
 
 
+def unescaped(cell: str) -> str:
+    r"""Return the name in a cell that `csv_line` wrote: `$'a\nb'` is a name with a line break."""
+    if not _SHELL_QUOTED.fullmatch(cell):
+        return cell
+    return _ESCAPE.sub(lambda found: _character(found[0]), cell[2:-1])
+
+
+def _character(escape: str) -> str:
+    if escape[1] in "xu":
+        return chr(int(escape[2:], 16))
+    return {"n": "\n", "r": "\r", "t": "\t"}.get(escape[1], escape[1])
+
+
+def _escaped(cell: str) -> str:
+    """Escape a field with control characters, or one that would be read back as such a field."""
+    if not UNSAFE.search(cell) and not _SHELL_QUOTED.fullmatch(cell):
+        return cell
+    return f"$'{_TO_ESCAPE.sub(lambda found: _escape(found[0]), cell)}'"
+
+
+def _escape(char: str) -> str:
+    return f"\\{char}" if char in "\\'" else escape(char)
+
+
 def _quoted(cell: str) -> str:
     """Quote a field that would be read back as another one otherwise."""
+    cell = _escaped(cell)
     plain = cell.strip() == cell and not cell.startswith("\ufeff") and not any(c in cell for c in ',"\r\n')
     return cell if plain else '"' + cell.replace('"', '""') + '"'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from typing import BinaryIO
 
 from striate.errors import WriteError, access_error, environment_error
 
@@ -74,27 +76,29 @@ def why_missing(path: str | os.PathLike[str], fix: str, names: Iterable[str] = (
 def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
     """Write a file atomically: write a temporary file in the same folder, flush it to disk, rename it.
 
-    A symbolic link stays, and the file that it leads to is replaced. A device or a pipe, such as
-    `/dev/stdout`, stays too, and is written to directly.
+    A symbolic link stays, and the file that it leads to is replaced. A pipe, a terminal and `/dev/null`
+    stay too, and are written to directly.
 
     Args:
         path: of the file; its folder is created.
         content: bytes, or an iterable of chunks.
 
     Raises:
-        WriteError: no space or no permission; an existing file is unchanged.
+        WriteError: no space or no permission, or the path is that of a folder, a socket or another device;
+            an existing file is unchanged.
     """
     chunks = [content] if isinstance(content, bytes) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not _is_replaceable(path):
-            with path.open("wb") as device:
-                device.writelines(chunks)
+            with _open_stream(path) as stream:
+                stream.writelines(chunks)
             return
         path = path.resolve() if path.is_symlink() else path
         temporary = path.with_name(f".{path.name[:_LONGEST]}.{os.getpid()}.part")
         try:
-            with temporary.open("wb") as file:
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:  # never through a link that someone else has put there
                 file.writelines(chunks)
                 file.flush()
                 os.fsync(file.fileno())
@@ -113,6 +117,29 @@ def _is_replaceable(path: Path) -> bool:
         return stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
         return True
+
+
+def _open_stream(path: Path) -> BinaryIO:
+    """Open a pipe with a reader, a terminal or the null device; raises WriteError for anything else."""
+    what, mode = f"cannot write {str(path)!r}", path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+        raise WriteError(what, "it is a device or a socket, not a file", "Choose another --out")
+    try:
+        # Without a reader, opening a pipe would wait for one.
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise WriteError(what, "no program reads this pipe", "Start its reader first") from error
+    stream = os.fdopen(descriptor, "wb")
+    is_null = stat.S_ISCHR(mode) and os.fstat(descriptor).st_rdev == os.stat(os.devnull).st_rdev  # noqa: PTH116
+    if stat.S_ISCHR(mode) and not (is_null or os.isatty(descriptor)):
+        stream.close()
+        raise WriteError(what, "it is a device, not a file", "Choose another --out")
+    os.set_blocking(descriptor, True)
+    return stream
 
 
 def remove_partial_files(folder: Path) -> None:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
+
+_LEFT_UNESCAPED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def dumps(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
@@ -26,7 +29,8 @@ def dumps(value: Any, *, indent: int | None = None, ascii_only: bool = False) ->
         text = json.dumps(value, ensure_ascii=ascii_only, indent=indent, allow_nan=False)
     if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
         return json.dumps(value, indent=indent, allow_nan=False)  # UTF-8 has no lone surrogates
-    return text
+    # Only texts hold those that JSON need not escape, and a terminal would act on them.
+    return _LEFT_UNESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _finite(value: Any) -> Any:

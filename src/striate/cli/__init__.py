@@ -30,6 +30,7 @@ from striate.errors import (
     unknown_name,
 )
 from striate.kernels import preload
+from striate.printable import escaped
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def run(argv: Sequence[str]) -> int:
 def _show_warning(show: Callable[..., None], message: Warning, kind: type[Warning], *where: Any) -> None:
     """Print a warning of Striate in one line, without the place in the code."""
     if issubclass(kind, StriateWarning):
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {escaped(message)}", file=sys.stderr)
     else:
         show(message, kind, *where)
 
@@ -170,7 +171,7 @@ def _print_error(
 ) -> int:
     """Print an error on standard error, and with `--json` on standard output too; returns its exit code."""
     with suppress(OSError, MemoryError):  # the reader may be gone
-        print(f"striate: {message}", file=sys.stderr)
+        print(f"striate: {escaped(message)}", file=sys.stderr)
     if "--json" in argv and os.environ.get("RANK", "0") == "0":  # of several processes one prints
         error = {"message": message, "what": what or message, "why": why, "fix": fix, "exit_code": code}
         with suppress(OSError, MemoryError):

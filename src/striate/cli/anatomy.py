@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from striate.cli.console import print_json, watching
+from striate.cli.console import print_json, say, watching
 from striate.cli.options import Json, number
 from striate.errors import UsageError
+from striate.printable import escaped
 from striate.training.config import MAX_BATCH
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _trace(name: str, imgsz: str | None, batch: int) -> Anatomy:
     from striate.anatomy import trace
 
     subject = _subject(name, imgsz)
-    return replace(trace(subject.network, size=subject.size, batch=batch), model=name)
+    return replace(trace(subject.network, size=subject.size, batch=batch), model=escaped(name))
 
 
 def _print(found: list[Anatomy], compare: bool, depth: int | None, form: str) -> None:
@@ -162,7 +163,7 @@ def _page(result: Anatomy, path: Path, image: Path | None) -> None:
         preprocess = Preprocess(result.image, shorter_side=max(result.image))
         pixels = preprocess.fit(preprocess.decode(image))
     write_atomic(path, render(result, pixels).encode())
-    print(f"wrote {path}")
+    say(f"wrote {path}")
 
 
 def _check(name: str, imgsz: str | None, as_json: bool) -> None:
@@ -223,7 +224,7 @@ def _effective_field(
     title = f"{Path(name).name}, {chosen.name}, unit {unit[0]}, {unit[1]}; {weights}"
     anatomy_figures.save(anatomy_figures.effective_field(pixels, heat, (rows, columns), title), out)
     share = anatomy_figures.concentration(heat)
-    print(f"{chosen.name}: {share:.1%} of the pixels hold 95 % of the gradient; wrote {out}")
+    say(f"{chosen.name}: {share:.1%} of the pixels hold 95 % of the gradient; wrote {out}")
 
 
 def _plot(names: list[str], path: Path) -> None:
@@ -241,7 +242,7 @@ def _plot(names: list[str], path: Path) -> None:
         found = trace(name)
         points.append((name, facts.TORCHVISION[name][2][facts.V1][0], found.params, found.macs))
     anatomy_figures.save(anatomy_figures.accuracy_against_cost(points), path)
-    print(f"wrote {path}")
+    say(f"wrote {path}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from striate.printable import escaped
 from striate.progress import Progress
 
 
@@ -34,7 +35,7 @@ class Bars(Progress):
     def begin(self, stage: str, total: int, unit: str = "images") -> None:
         """Show a new bar."""
         self.end()
-        self._task = self._bars.add_task(escape(stage), total=total, figures="", unit=unit)
+        self._task = self._bars.add_task(escape(escaped(stage)), total=total, figures="", unit=unit)
 
     def advance(self, done: int, **figures: float) -> None:
         """Move the bar."""
@@ -52,11 +53,11 @@ class Bars(Progress):
 
     def info(self, message: str) -> None:
         """Print a message above the bar."""
-        self._console.print(escape(message))
+        self._console.print(escape(escaped(message)))
 
     def warn(self, message: str) -> None:
         """Print a warning above the bar."""
-        self._console.print(f"[yellow]warning:[/yellow] {escape(message)}")
+        self._console.print(f"[yellow]warning:[/yellow] {escape(escaped(message))}")
 
 
 class _Rate(progress.ProgressColumn):

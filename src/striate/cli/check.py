@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from striate.cli.options import Json, LabelColumn, PathColumn, Workers
+from striate.printable import escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,7 +88,7 @@ def _print(result: CheckReport, report: Path | None, csv: Path | None) -> None:
     out.print()
     for name, path in (("report", report), ("csv", csv)):
         if path is not None:
-            out.print(f"{name:6}  {path}", markup=False)
+            out.print(f"{name:6}  {escaped(path)}", markup=False)
 
 
 _COLORS = {"serious": "bold red", "warning": "yellow", "note": "dim"}
@@ -106,9 +107,9 @@ def _print_finding(finding: Finding, out: Console) -> None:
         for item in group[:4]:
             where = f" [{item.label}]" if finding.kind == "conflicting-labels" else ""
             detail = f"  ({item.detail})" if item.detail else ""
-            out.print(f"          {item.path}{where}{detail}", markup=False)
+            out.print(f"          {escaped(f'{item.path}{where}{detail}')}", markup=False)
         if len(group) > 4:
             out.print(f"          ... and {len(group) - 4} more in this group")
     if n > shown:
         out.print(f"          ... and {n - shown:,} more")
-    out.print(f"          -> {finding.advice}", markup=False)
+    out.print(f"          -> {escaped(finding.advice)}", markup=False)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from striate import strict_json
+from striate.printable import escaped
 from striate.progress import Progress
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Lines(Progress):
 
     def info(self, message: str) -> None:
         """Print the message on standard error."""
-        print(message, file=sys.stderr, flush=True)
+        print(escaped(message), file=sys.stderr, flush=True)
 
     def warn(self, message: str) -> None:
         """Print the message as a warning."""
@@ -56,6 +57,11 @@ def watching() -> Iterator[Progress]:
 
     with Bars() as bars:
         yield bars
+
+
+def say(text: object) -> None:
+    """Print one line on standard output; control characters in names are escaped."""
+    print(escaped(text))
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -97,9 +103,9 @@ def _print_text_scores(evaluation: TextEvaluation) -> None:
             print(f"{label} {100 * value:.2f}  ({scores.signatures[name]})")
     print(f"{evaluation.tokens_per_second:,.0f} tokens/s")
     if evaluation.columns:
-        print(f"columns: {', '.join(map(str, evaluation.columns))}")
+        say(f"columns: {', '.join(map(str, evaluation.columns))}")
     for note in evaluation.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
 
 
 def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
@@ -118,7 +124,7 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
         interval = f"95 % interval {percent(low)} to {percent(high)}"
         out.print(f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what} ({interval})")
         baseline = f"majority baseline {percent(evaluation.majority_top1)}"
-        out.print(f"{baseline} (always {escape(evaluation.majority_class)})")
+        out.print(f"{baseline} (always {escape(escaped(evaluation.majority_class))})")
     scores = list(evaluation.per_class)
     if len(scores) > most:
         scores = sorted(scores, key=lambda s: s.f1)[:most]
@@ -126,7 +132,7 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
     rows = []
     for s in scores:
         precision = percent(s.precision) if predictions[s.name] else "–"  # undefined without predictions
-        rows.append((escape(s.name), f"{s.support:,}", precision, percent(s.recall), percent(s.f1)))
+        rows.append((escape(escaped(s.name)), f"{s.support:,}", precision, percent(s.recall), percent(s.f1)))
     _print_table(("class", "images", "precision", "recall", "F1"), rows)
     lines = []
     if len(scores) < len(evaluation.per_class):
@@ -140,7 +146,7 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
         lines.append(f"... and {len(evaluation.problems) - 10} more unreadable images")
     lines += [f"note: {note}" for note in evaluation.notes]
     for line in lines:
-        out.print(line, markup=False)
+        out.print(escaped(line), markup=False)
 
 
 def print_profile(profile: dict[str, float]) -> None:

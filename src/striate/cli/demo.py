@@ -35,7 +35,7 @@ def demo(
     import torch
 
     import striate
-    from striate.cli.console import print_evaluation, print_json, watching
+    from striate.cli.console import print_evaluation, print_json, say, watching
 
     # A network this small gains little from more threads, and on a busy machine it waits for them.
     torch.set_num_threads(1)
@@ -56,10 +56,10 @@ def demo(
     labels = [f"{p.label} ({p.top(1)[0].probability:.0%})" for p in predictions]
     print("".join(f"{text:^16}" for text in labels))
     print("\nThe digits are saved as image files. To classify them again:")
-    print(f"  striate predict {quote(str(run.best))} {quote(str(samples[0].parent))}")
+    say(f"  striate predict {quote(str(run.best))} {quote(str(samples[0].parent))}")
     print(f"\naccuracy  {100 * run.evaluation.top1:.1f} % of {run.evaluation.n} held-out images")
-    print(f"report    {run.report}")
-    print(f"model     {run.best}")
+    say(f"report    {run.report}")
+    say(f"model     {run.best}")
     print("\nTo train on your own images, in a folder with one folder per class:")
     print("  striate train FOLDER")
 

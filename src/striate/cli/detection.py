@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from striate.cli.console import print_json, watching
+from striate.cli.console import print_json, say, watching
 from striate.cli.options import Json, number
 from striate.errors import DataError, UsageError
+from striate.printable import escaped
 from striate.reading import MAX_TABLE_BYTES, read_bytes
 from striate.training.config import MAX_WORKERS
 
@@ -71,7 +72,7 @@ def detection(
     options: dict[str, Any] = {"mode": mode} if style == "coco" else {"iou": iou}
     result = evaluate(truth, predictions, style, threads=threads, **options)
     for note in result.notes:
-        print(f"striate: {note}", file=sys.stderr)
+        print(f"striate: {escaped(note)}", file=sys.stderr)
     answer, lines = _metrics(result)
     other = None if compare is None else _read(ground_truth, compare, layout, threads)[1]
     resampled = _resample(truth, predictions, other, bootstrap, None if style == "coco" else iou)
@@ -86,7 +87,8 @@ def detection(
     if as_json:
         print_json(answer)
     else:
-        print("\n".join(lines))
+        for line in lines:
+            say(line)
 
 
 def _evaluate_other(truth: Path, predictions: Path, iou_type: str, only_numbers: bool, as_json: bool) -> None:

@@ -19,7 +19,7 @@ def doctor(
 
     Python: striate.data.images.cache.clear()
     """
-    from striate.cli.console import print_json
+    from striate.cli.console import print_json, say
 
     if clear_cache:
         from striate.data.images.cache import cache_folder, clear
@@ -28,7 +28,7 @@ def doctor(
         if as_json:
             print_json({"cleared_bytes": freed})
         else:
-            print(f"{_size(freed)} of decoded images deleted from {cache_folder()}")
+            say(f"{_size(freed)} of decoded images deleted from {cache_folder()}")
         return
     found = _examine()
     if as_json:
@@ -44,7 +44,7 @@ def doctor(
         "cache": f"{cache['folder']}: {_size(cache['bytes'])} of at most {_size(cache['limit_bytes'])}",
     }
     for name, value in lines.items():
-        print(f"{name:14} {value}")
+        say(f"{name:14} {value}")
 
 
 def _examine() -> dict[str, Any]:

@@ -104,7 +104,7 @@ def evaluate_and_print(model: str, data: list[str], out: str | None, as_json: bo
         writable(out)
 
     import striate
-    from striate.cli.console import print_evaluation, print_json, watching
+    from striate.cli.console import print_evaluation, print_json, say, watching
 
     source = data[0] if len(data) == 1 else tuple(data) or None
     with watching() as progress:
@@ -119,7 +119,7 @@ def evaluate_and_print(model: str, data: list[str], out: str | None, as_json: bo
         return
     print_evaluation(evaluation)
     if report is not None:
-        print(f"report  {report}")
+        say(f"report  {report}")
 
 
 _FLAGS = {"beams": "beam", "languages": "from"}  # of options that have another name in Python

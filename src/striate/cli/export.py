@@ -38,7 +38,7 @@ def export(
     import dataclasses
 
     from striate import api, bundle
-    from striate.cli.console import print_json
+    from striate.cli.console import print_json, say
     from striate.exporters import formats_for
 
     task = bundle.describe(bundle.path_of(model)).task  # a wrong file is reported before torch is imported
@@ -47,5 +47,5 @@ def export(
     if as_json:
         print_json({"out": out, "format": format_, **dataclasses.asdict(parity)})
         return
-    print(f"{out}: {parity.equal} of {parity.n} {parity.outputs} equal")
+    say(f"{out}: {parity.equal} of {parity.n} {parity.outputs} equal")
     print(f"largest difference: {parity.max_difference:.1e} {parity.unit}".rstrip())

@@ -11,6 +11,7 @@ import typer
 
 from striate.cli.options import Batch, Device, Json, Model, Workers, number
 from striate.csv_file import csv_line
+from striate.printable import escaped
 
 if TYPE_CHECKING:
     from striate.progress import Progress
@@ -76,7 +77,7 @@ def predict(
     error = DataError(f"none of {len(paths)} images could be read")
     if not as_json:
         raise error
-    print(f"striate: {error}", file=sys.stderr)  # the results are the one JSON object
+    print(f"striate: {escaped(error)}", file=sys.stderr)  # the results are the one JSON object
     return error.exit_code
 
 
@@ -96,7 +97,7 @@ def _listed() -> list[str]:
 
 def _print(results: Iterable[_Result], header: list[str] | None, width: int) -> bool:
     """Print a line per image, or CSV if there is a header; returns whether any image could be read."""
-    from striate.cli.console import no_answer
+    from striate.cli.console import no_answer, say
 
     readable = False
     if header is not None:
@@ -107,7 +108,8 @@ def _print(results: Iterable[_Result], header: list[str] | None, width: int) -> 
             missing = [""] * (len(header) - len(result.cells))
             print(csv_line([result.path, result.error, *result.cells, *missing]))
         else:
-            print(f"{result.path:{width}}  {no_answer(result.error) if result.error else result.text}")
+            text = no_answer(result.error) if result.error else result.text
+            say(f"{escaped(result.path):{width}}  {text}")
     return readable
 
 

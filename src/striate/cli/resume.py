@@ -35,7 +35,7 @@ def resume(
 def resume_run(run: str, options: dict[str, Any], as_json: bool) -> int:
     """Resume a run with the options that the user gave, and print the result."""
     from striate import api
-    from striate.cli.console import print_json
+    from striate.cli.console import print_json, say
     from striate.cli.running import run_and_print
     from striate.files import expanded, probe
     from striate.training import checkpoint
@@ -52,7 +52,7 @@ def resume_run(run: str, options: dict[str, Any], as_json: bool) -> int:
             print_json({"run": run, "finished": True, "epochs": len(values["rows"]), **metrics})
         else:
             figures = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
-            print(
+            say(
                 f"{run} is finished: {len(values['rows'])} epochs; best epoch {values['best_epoch']} "
                 f"({figures}). There is nothing to resume; --epochs N trains it for longer. "
                 f"Report: {folder / 'report.html'}"

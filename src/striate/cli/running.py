@@ -43,17 +43,17 @@ def run_and_print(training: Callable[[Progress], TrainingRun], as_json: bool) ->
 
 
 def _print(run: Any, *, interrupted: bool) -> None:
-    from striate.cli.console import print_evaluation, print_profile
+    from striate.cli.console import print_evaluation, print_profile, say
 
     print_evaluation(run.evaluation)
     if run.training.profile:
         print_profile(run.training.profile)
-    print(f"model   {run.best}")
-    print(f"report  {run.report}")
+    say(f"model   {run.best}")
+    say(f"report  {run.report}")
     best = shlex.quote(str(run.best))
     if interrupted:
-        print(f"next    striate resume {shlex.quote(str(run.training.folder))}")
+        say(f"next    striate resume {shlex.quote(str(run.training.folder))}")
     elif run.training.description.preprocess is not None:
-        print(f"next    striate predict {best} IMAGE.jpg")
+        say(f"next    striate predict {best} IMAGE.jpg")
     else:
-        print(f"next    striate seq2seq translate {best} {shlex.quote(run.evaluation.sources[0])}")
+        say(f"next    striate seq2seq translate {best} {shlex.quote(run.evaluation.sources[0])}")

@@ -11,6 +11,7 @@ import typer
 
 from striate.cli.evaluate import MAX_BEAM, SourceColumns
 from striate.cli.options import Device, Json, Model, number
+from striate.printable import escaped
 
 if TYPE_CHECKING:
     from striate.inference.translator import Translation, Translator
@@ -86,14 +87,16 @@ def translate(
 def _print_answers(result: Translation, n_best: int, *, named: bool) -> None:
     from striate.cli.console import no_answer
 
-    name = f"{result.source}  " if named else ""
+    name = f"{escaped(result.source)}  " if named else ""
     if result.error is not None:
-        print(f"{name}{no_answer(result.error)}")
+        print(f"{name}{escaped(no_answer(result.error))}")
     elif n_best == 1:
-        print(f"{name}{result.text}{_CUT if result.cut else ''}", flush=True)
+        print(f"{name}{escaped(result.text)}{_CUT if result.cut else ''}", flush=True)
     else:
         for answer in result.answers:
-            print(f"{name}{answer.score:9.4f}  {answer.text}{'' if answer.ended else _CUT}", flush=True)
+            print(
+                f"{name}{answer.score:9.4f}  {escaped(answer.text)}{'' if answer.ended else _CUT}", flush=True
+            )
 
 
 def _result(result: Translation) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def _sources(file: str | None, columns: str | None, translator: Translator) -> I
 
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {escaped(warning)}", file=sys.stderr)
 
 
 def _interactive(translator: Translator, options: dict[str, Any]) -> int:

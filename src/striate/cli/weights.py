@@ -45,7 +45,7 @@ def get(name: Annotated[str, _NAME]) -> None:
 
     Python: from striate.weights import download, find; download.get(find("resnet50"))
     """
-    from striate.cli.console import watching
+    from striate.cli.console import say, watching
     from striate.weights.catalog import find
 
     weights = find(name)  # before torch is loaded
@@ -53,7 +53,7 @@ def get(name: Annotated[str, _NAME]) -> None:
 
     with watching() as progress:
         path = download(weights, progress)
-    print(path)
+    say(path)
 
 
 def import_(
@@ -74,7 +74,7 @@ def import_(
     Python: from striate.weights import import_weights; import_weights("resnet20.pth", model="resnet20")
     """
     from striate import models
-    from striate.cli.console import print_json
+    from striate.cli.console import print_json, say
 
     if model is not None:
         models.describe(model)
@@ -87,10 +87,10 @@ def import_(
     if as_json:
         print_json({"bundle": str(path), **description.to_json()})
         return
-    print(f"{description.architecture} {description.arguments}")
+    say(f"{description.architecture} {description.arguments}")
     for note in description.provenance["notes"]:
-        print(f"note: {note}")
-    print(f"bundle: {path}")
+        say(f"note: {note}")
+    say(f"bundle: {path}")
 
 
 def inspect(
@@ -103,7 +103,7 @@ def inspect(
     Python: from striate import bundle; bundle.inspect("best.safetensors")
     """
     from striate import bundle
-    from striate.cli.console import print_json
+    from striate.cli.console import print_json, say
 
     path = bundle.path_of(file)
     found = bundle.inspect(path)
@@ -130,10 +130,10 @@ def inspect(
         "made": _flat(description.provenance),
     }
     for name, text in facts.items():
-        print(f"{name:9} {text}")
+        say(f"{name:9} {text}")
     if tensors:
         for name, (dtype, shape) in found.tensors.items():
-            print(f"  {name:40} {dtype:5} {list(shape)}")
+            say(f"  {name:40} {dtype:5} {list(shape)}")
 
 
 def _image_facts(pre: Preprocess) -> dict[str, str]:

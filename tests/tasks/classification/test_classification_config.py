@@ -25,7 +25,7 @@ from striate.tasks.classification.config import ClassificationConfig
         ({"lighting": -1.0}, "--lighting -1.0"),
         ({"backbone_lr": 0.0}, "--backbone-lr 0.0: it must be above 0"),
         ({"views": 4}, "--views 4 with --transfer all: no layers are frozen"),
-        ({"views": -1, "transfer": "head", "weights": "x"}, "--views -1: it must be at least 0"),
+        ({"views": -1, "transfer": "head", "weights": "x"}, "--views -1: it must be from 0 to 10,000"),
         ({"transfer": "head"}, "without weights"),
         ({"transfer": "haed", "weights": "x"}, "did you mean head"),
         ({"transfer": "last", "last_layers": 0, "weights": "x"}, "--last-layers 0"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from striate.csv_file import Row, parse_csv, read_csv, write_csv
+from striate.csv_file import Row, parse_csv, read_csv, unescaped, write_csv
 from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, is_text
 from striate.errors import DataError, UsageError
 from striate.reading import MAX_TABLE_BYTES, damage_errors, read_bytes
@@ -274,4 +274,4 @@ def _pair(row: dict[str, str], table: Path, line: int) -> tuple[str, str]:
     if not is_text(row["label"]):
         why = f"the label {row['label']!r} is not valid UTF-8"
         raise DataError(f"{table}:{line}", why, "Save the table as UTF-8 text")
-    return str(table.parent / row["path"]), row["label"]
+    return str(table.parent / unescaped(row["path"])), unescaped(row["label"])
