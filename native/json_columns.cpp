@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <system_error>
 #include <thread>
 
@@ -10,12 +11,50 @@
 namespace striate {
 namespace {
 
-enum Field : unsigned { kId = 1, kImage = 2, kCategory = 4, kBox = 8, kScore = 16, kArea = 32 };
+enum Field : unsigned { kOther = 0, kId = 1, kImage = 2, kCategory = 4, kBox = 8, kScore = 16, kArea = 32, kCrowd = 64 };
 
 inline bool is(const char *key, size_t length, const char *name, size_t n) {
     return length == n && std::memcmp(key, name, n) == 0;
 }
 #define STRIATE_IS(name) is(key, length, name, sizeof(name) - 1)
+
+template <bool results>
+Field field_of(const char *key, size_t length) {
+    if (STRIATE_IS("image_id")) return kImage;
+    if (STRIATE_IS("category_id")) return kCategory;
+    if (STRIATE_IS("bbox")) return kBox;
+    if (results) return STRIATE_IS("score") ? kScore : kOther;
+    return STRIATE_IS("id") ? kId : STRIATE_IS("area") ? kArea : STRIATE_IS("iscrowd") ? kCrowd : kOther;
+}
+
+// The keys of the row before, each with its quotes and the colon, as they stand in the text: the rows of a file
+// mostly have the same keys in the same order, and then they are only compared.
+class Keys {
+  public:
+    template <bool results>
+    Field next(Reader &in, size_t n) {
+        if (n < count_ && in.take_again(known_[n].begin, known_[n].length)) return known_[n].field;
+        const char *begin = in.at(), *key;
+        size_t length;
+        in.key(key, length);
+        const Field field = field_of<results>(key, length);
+        if (n < kMost) {
+            known_[n] = {begin, static_cast<size_t>(in.at() - begin), field};
+            count_ = std::max(count_, n + 1);
+        }
+        return field;
+    }
+
+  private:
+    static constexpr size_t kMost = 16;
+    struct Known {
+        const char *begin;
+        size_t length;
+        Field field;
+    };
+    Known known_[kMost];
+    size_t count_ = 0;
+};
 
 void read_box(Reader &in, double *box) {
     if (!in.open('[', ']', "bbox should be an array")) in.refuse("bbox should have four numbers");
@@ -26,25 +65,27 @@ void read_box(Reader &in, double *box) {
 }
 
 template <bool results>
-void read_row(Reader &in, Columns &out) {
+void read_row(Reader &in, Keys &keys, Columns &out) {
     const size_t begin = in.offset();
     unsigned seen = 0;
     int64_t id = 0, image = 0, category = 0;
     double box[4] = {0, 0, 0, 0}, score = 0, area = 0;
     bool crowd = false;
     if (in.open('{', '}', "an annotation should be an object")) {
+        size_t n = 0;
         do {
-            const char *key;
-            size_t length;
-            in.key(key, length);
-            if (STRIATE_IS("image_id")) image = in.integer("image_id is no integer"), seen |= kImage;
-            else if (STRIATE_IS("category_id")) category = in.integer("category_id is no integer"), seen |= kCategory;
-            else if (STRIATE_IS("bbox")) read_box(in, box), seen |= kBox;
-            else if (results && STRIATE_IS("score")) score = in.number(), seen |= kScore;
-            else if (!results && STRIATE_IS("id")) id = in.integer("id is no integer"), seen |= kId;
-            else if (!results && STRIATE_IS("area")) area = in.number(), seen |= kArea;
-            else if (!results && STRIATE_IS("iscrowd")) crowd = in.truth();
-            else in.skip_value();
+            const Field field = keys.next<results>(in, n++);
+            seen |= field;
+            switch (field) {
+                case kImage: image = in.integer("image_id is no integer"); break;
+                case kCategory: category = in.integer("category_id is no integer"); break;
+                case kBox: read_box(in, box); break;
+                case kScore: score = in.number(); break;
+                case kId: id = in.integer("id is no integer"); break;
+                case kArea: area = in.number(); break;
+                case kCrowd: crowd = in.truth(); break;
+                case kOther: in.skip_value(); break;
+            }
         } while (in.another('}', "a comma or } was expected"));
     }
     constexpr unsigned needed = kImage | kCategory | kBox | (results ? kScore : kId);
@@ -77,10 +118,11 @@ void read_row(Reader &in, Columns &out) {
 // Rows up to the first that starts at or after `stop`, or to the closing bracket. True where it was closed.
 template <bool results>
 bool read_rows(Reader &in, const char *stop, Columns &out) {
+    Keys keys;
     do {
         in.blanks();
         if (in.at() >= stop) return false;
-        read_row<results>(in, out);
+        read_row<results>(in, keys, out);
     } while (in.another(']', "a comma or ] was expected"));
     return true;
 }
@@ -189,25 +231,43 @@ void read_annotations(Reader &in, const char *text, const char *end, int threads
     read_array<results>(in, text, end, threads, out.annotations);
 }
 
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+// A width or height; NaN where it is no number.
+double read_size(Reader &in) {
+    const char c = in.peek();
+    if (c == '"' || c == '[' || c == '{' || c == 't' || c == 'f' || c == 'n') {
+        in.skip_value();
+        return kNone;
+    }
+    return in.number();
+}
+
 void read_images(Reader &in, Dataset &out) {
     out.images.clear();
+    out.sizes.clear();
     if (!in.open('[', ']', "images should be an array")) return;
     do {
         in.blanks();
         const size_t begin = in.offset();
         bool seen = false;
         int64_t id = 0;
+        double width = kNone, height = kNone;
         if (in.open('{', '}', "an image should be an object")) {
             do {
                 const char *key;
                 size_t length;
                 in.key(key, length);
                 if (STRIATE_IS("id")) id = in.integer("an image's id is no integer"), seen = true;
+                else if (STRIATE_IS("width")) width = read_size(in);
+                else if (STRIATE_IS("height")) height = read_size(in);
                 else in.skip_value();
             } while (in.another('}', "a comma or } was expected"));
         }
         if (!seen) throw Refusal{begin, "an image without id", false};
         out.images.push_back(id);
+        out.sizes.push_back(width == width && height == height ? width : kNone);
+        out.sizes.push_back(width == width && height == height ? height : kNone);
     } while (in.another(']', "a comma or ] was expected"));
 }
 

@@ -18,6 +18,7 @@ struct Columns {
 struct Dataset {
     Columns annotations;
     std::vector<std::int64_t> images;
+    std::vector<double> sizes;  // [images, 2] width and height; NaN where an image has none
     // Byte ranges of the values of "info", "images" and "categories"; empty where there is none.
     std::size_t info_begin = 0, info_end = 0, images_begin = 0, images_end = 0, categories_begin = 0, categories_end = 0;
     bool has_annotations = false;

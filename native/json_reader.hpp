@@ -141,6 +141,18 @@ class Reader {
         }
     }
 
+    // Takes the same bytes as at `begin`, if they come next.
+    bool take_again(const char *begin, size_t length) {
+        if (static_cast<size_t>(end_ - p_) < length + 8) return false;
+        if (length >= 8 && length <= 16) {
+            if (load8(p_) != load8(begin) || load8(p_ + length - 8) != load8(begin + length - 8)) return false;
+        } else if (std::memcmp(p_, begin, length) != 0) {
+            return false;
+        }
+        p_ += length;
+        return true;
+    }
+
     // The key of a member, and the colon after it. `key` points into the text, or into `decoded_`.
     void key(const char *&begin, size_t &length) {
         blanks();
@@ -193,6 +205,15 @@ class Reader {
     }
 
     int64_t integer(const char *why) {
+        if (kWide && end_ - p_ >= 9) {
+            const uint64_t v = load8(p_), stops = non_digits(v);
+            const int whole = stops ? trailing_zeros(stops) / 8 : 8;
+            const char next = p_[whole];
+            if (whole > 0 && !(*p_ == '0' && whole > 1) && next != '.' && next != 'e' && next != 'E' && !digit(next)) {
+                p_ += whole;
+                return static_cast<int64_t>(eight_digits((v ^ 0x3030303030303030u) << (8 * (8 - whole))));
+            }
+        }
         const char *first = p_;
         const bool negative = take('-');
         const char *digits = p_;
@@ -236,6 +257,7 @@ class Reader {
             } else if (c == 't' || c == 'f' || c == 'n') {
                 if (!literal("true") && !literal("false") && !literal("null")) refuse("a value was expected");
             } else {
+                if (kWide && !open.empty() && open.back() == '[') skip_plain_numbers();
                 skip_number();
             }
             while (true) {  // after a value: the next one, or the ends of what holds it
@@ -263,6 +285,24 @@ class Reader {
         blanks();
         skip_string();
         expect(':', "a colon was expected");
+    }
+
+    // Numbers such as 12 and 12.5 and the commas after them, up to one that is something else or the last.
+    void skip_plain_numbers() {
+        while (end_ - p_ >= 16) {
+            const uint64_t v = load8(p_), stops = non_digits(v), rest = stops & (stops - 1);
+            const int whole = stops ? trailing_zeros(stops) / 8 : 0;
+            if (whole == 0 || !rest || (*p_ == '0' && whole > 1)) return;
+            int length = whole;
+            if (p_[whole] == '.') {
+                length = trailing_zeros(rest) / 8;
+                if (length == whole + 1) return;
+            }
+            if (p_[length] != ',') return;
+            length += p_[length + 1] == ' ' ? 2 : 1;
+            if (!digit(p_[length])) return;
+            p_ += length;
+        }
     }
 
     void skip_number() {

@@ -43,21 +43,25 @@ struct Masks {
     uint32_t tp, fp;  // one bit for each IoU threshold; neither where the detection is ignored
 };
 
-struct Entry {
-    Masks masks;
-    int32_t rank;
-    double score;
+// A detection in the order of scores over all images.
+struct Ranked {
+    int32_t row;
+    int32_t level;    // the first limit that its rank is within
+    int32_t matched;  // where its masks are; -1: it matches nothing anywhere
+    uint32_t out;     // the area ranges in which it counts for nothing if it matches nothing
 };
 
 // What one thread works with; kept from category to category so that memory is asked for once.
 class Worker {
   public:
     Worker(const Problem &problem, const Grouped &truths, const Grouped &detections,
-           const std::vector<int64_t> &overlap_start)
-        : p_(problem), truths_(truths), detections_(detections), overlap_start_(overlap_start),
+           const std::vector<int64_t> &overlap_start, const std::vector<uint32_t> &out)
+        : p_(problem), truths_(truths), detections_(detections), overlap_start_(overlap_start), out_(out),
           all_(problem.thresholds == 32 ? ~uint32_t{0} : (uint32_t{1} << problem.thresholds) - 1),
           bar_(static_cast<size_t>(problem.thresholds)), needed_(static_cast<size_t>(problem.levels)),
-          reached_(static_cast<size_t>(problem.thresholds)), missed_(static_cast<size_t>(problem.thresholds)) {
+          reached_(static_cast<size_t>(problem.thresholds) * static_cast<size_t>(problem.limits)),
+          missed_(static_cast<size_t>(problem.thresholds) * static_cast<size_t>(problem.limits)),
+          missed_by_all_(static_cast<size_t>(problem.limits)) {
         for (size_t t = 0; t < bar_.size(); ++t) bar_[t] = std::min(p_.iou[t], 1 - 1e-10);
         lowest_ = bar_.empty() ? 1 : *std::min_element(bar_.begin(), bar_.end());
     }
@@ -107,7 +111,7 @@ class Worker {
         overlaps_ = p_.overlaps ? p_.overlaps + overlap_start_[static_cast<size_t>(k)] : nullptr;
         kept_.clear();
         masks_.clear();
-        masks_.reserve(dts * static_cast<size_t>(p_.areas));
+        matched_.clear();
         size_t g = 0;
         for (size_t d = 0; d < dts;) {
             const int32_t image = p_.dt_image[dt[d]];
@@ -126,6 +130,7 @@ class Worker {
                 kept_.resize(first + static_cast<size_t>(most));
             }
             for (size_t i = first; i < kept_.size(); ++i) kept_[i].rank = static_cast<int32_t>(i - first);
+            matched_.resize(kept_.size(), -1);
             while (g < gts && p_.gt_image[gt[g]] < image) ++g;
             size_t after = g;
             while (after < gts && p_.gt_image[gt[after]] == image) ++after;
@@ -136,20 +141,12 @@ class Worker {
             for (const Keyed &item : kept_) p_.dt_rank[item.row] = item.rank;
     }
 
-    double det_area(int32_t row) const {
-        return p_.dt_area ? p_.dt_area[row] : p_.dt_box[4 * static_cast<int64_t>(row) + 2] * p_.dt_box[4 * static_cast<int64_t>(row) + 3];
-    }
-
-    // One bit for each area range in which the detection counts for nothing if it matches nothing.
-    uint32_t ignored_unmatched(int32_t row) const {
-        return p_.dt_excused && p_.dt_excused[row] ? ~uint32_t{0} : outside(det_area(row));
-    }
-
     // The detections kept_[first..] and the ground truths of one image and one class.
     void match_group(size_t first, const int32_t *gt, size_t gts) {
         const size_t begin = masks_.size();
         if (gts == 0) {
-            for (size_t i = first; i < kept_.size(); ++i) settle_unmatched(kept_[i].row);
+            if (p_.dt_match)
+                for (size_t i = first; i < kept_.size(); ++i) note_unmatched(kept_[i].row);
             return;
         }
         ignored_.resize(gts);
@@ -162,8 +159,12 @@ class Worker {
             const int32_t row = kept_[first + i].row;
             plain = overlaps_ ? candidates_given(overlaps_ + i * gts, gts) : candidates_of_boxes(row, gt, gts);
             if (!plain) break;
-            if (candidates_.empty()) settle_unmatched(row);
-            else settle(row, gt);
+            if (!candidates_.empty()) {
+                matched_[first + i] = static_cast<int32_t>(masks_.size());
+                settle(row, gt);
+            } else if (p_.dt_match) {
+                note_unmatched(row);
+            }
         }
         if (!plain) {
             masks_.resize(begin);
@@ -209,13 +210,11 @@ class Worker {
         return true;
     }
 
-    void settle_unmatched(int32_t row) {
-        const uint32_t out = ignored_unmatched(row);
-        for (int a = 0; a < p_.areas; ++a) {
-            masks_.push_back({0, (out >> a & 1) ? 0 : all_});
-            if (p_.dt_match && (out >> a & 1))
+    void note_unmatched(int32_t row) {
+        const uint32_t out = out_[static_cast<size_t>(row)];
+        for (int a = 0; a < p_.areas; ++a)
+            if (out >> a & 1)
                 for (int t = 0; t < p_.thresholds; ++t) p_.dt_ignored[cell(a, t, p_.detections, row)] = 1;
-        }
     }
 
     int64_t cell(int a, int t, int64_t n, int64_t row) const { return (static_cast<int64_t>(a) * p_.thresholds + t) * n + row; }
@@ -227,7 +226,7 @@ class Worker {
             std::sort(candidates_.begin(), candidates_.end(), [](const Candidate &a, const Candidate &b) {
                 return a.iou > b.iou || (a.iou == b.iou && a.truth > b.truth);
             });
-        const uint32_t out = ignored_unmatched(row);
+        const uint32_t out = out_[static_cast<size_t>(row)];
         const bool takes = !(p_.dt_meek && p_.dt_meek[row]);
         for (int a = 0; a < p_.areas; ++a) {
             uint32_t left = all_, matched = 0, ignored = 0;
@@ -289,6 +288,7 @@ class Worker {
         const size_t dts = kept_.size() - first;
         const size_t begin = masks_.size();
         masks_.resize(begin + dts * static_cast<size_t>(p_.areas));
+        for (size_t i = 0; i < dts; ++i) matched_[first + i] = static_cast<int32_t>(begin + i * static_cast<size_t>(p_.areas));
         std::vector<size_t> order(gts);
         std::vector<double> iou(dts * gts);
         if (p_.dt_match) forget(first, gt, gts);
@@ -320,7 +320,7 @@ class Worker {
                     if (ignored_[j] >> a & 1) ignored |= uint32_t{1} << t;
                     if (p_.dt_match) note(a, uint32_t{1} << t, row, gt[j]);
                 }
-                const uint32_t out = ignored_unmatched(row);
+                const uint32_t out = out_[static_cast<size_t>(row)];
                 if (out >> a & 1) ignored |= all_ & ~matched;
                 masks_[begin + i * static_cast<size_t>(p_.areas) + static_cast<size_t>(a)] = {matched & ~ignored, all_ & ~matched & ~ignored};
                 if (p_.dt_match)
@@ -333,9 +333,10 @@ class Worker {
     // ---- accumulating
 
     void accumulate(int64_t k, const int32_t *gt, size_t gts) {
-        ranked_.resize(kept_.size());
-        for (size_t i = 0; i < kept_.size(); ++i) ranked_[i] = {kept_[i].key, kept_[i].row, static_cast<int32_t>(i)};
-        sort_large(ranked_, spare_);
+        keyed_.resize(kept_.size());
+        for (size_t i = 0; i < kept_.size(); ++i) keyed_[i] = {kept_[i].key, kept_[i].row, static_cast<int32_t>(i)};
+        sort_large(keyed_, spare_);
+        rank();
         for (int a = 0; a < p_.areas; ++a) {
             int64_t positives = 0;
             for (size_t j = 0; j < gts; ++j) {
@@ -344,20 +345,54 @@ class Worker {
             }
             if (positives == 0) continue;
             find_needed(positives);
-            entries_.clear();
-            for (size_t i = 0; i < ranked_.size(); ++i) {
-                const Keyed &item = ranked_[i];
-                const size_t areas = static_cast<size_t>(p_.areas);
-                if (i + kAhead < ranked_.size()) {
-                    fetch(&masks_[static_cast<size_t>(ranked_[i + kAhead].rank) * areas]);
-                    fetch(&kept_[static_cast<size_t>(ranked_[i + kAhead].rank)]);
-                    fetch(p_.dt_score + ranked_[i + kAhead].row);
-                }
-                const Masks masks = masks_[static_cast<size_t>(item.rank) * areas + static_cast<size_t>(a)];
-                if (masks.tp | masks.fp)
-                    entries_.push_back({masks, kept_[static_cast<size_t>(item.rank)].rank, p_.dt_score[item.row]});
-            }
+            count(a);
             for (int m = 0; m < p_.limits; ++m) curve(((k * p_.areas + a) * p_.limits + m), m, positives);
+        }
+    }
+
+    // What all area ranges and limits need to know of each detection, in the order of scores.
+    void rank() {
+        ranked_.resize(keyed_.size());
+        for (size_t i = 0; i < keyed_.size(); ++i) {
+            if (i + kAhead < keyed_.size()) {
+                const size_t ahead = static_cast<size_t>(keyed_[i + kAhead].rank);
+                fetch(&kept_[ahead]);
+                fetch(&matched_[ahead]);
+                fetch(&out_[static_cast<size_t>(keyed_[i + kAhead].row)]);
+            }
+            const size_t at = static_cast<size_t>(keyed_[i].rank);
+            int32_t level = 0;
+            while (kept_[at].rank >= p_.max_detections[level]) ++level;  // the last limit is above all ranks
+            ranked_[i] = {keyed_[i].row, level, matched_[at], out_[static_cast<size_t>(keyed_[i].row)]};
+        }
+    }
+
+    // One walk over the detections for all limits and thresholds: where the true positives are, and their precision.
+    // Precision peaks at true positives, so it is computed only there.
+    void count(int a) {
+        const size_t T = bar_.size(), M = missed_by_all_.size();
+        for (std::vector<Point> &points : reached_) points.clear();
+        std::fill(missed_.begin(), missed_.end(), 0);
+        std::fill(missed_by_all_.begin(), missed_by_all_.end(), 0);
+        for (const Ranked &item : ranked_) {
+            const size_t level = static_cast<size_t>(item.level);
+            if (item.matched < 0) {
+                missed_by_all_[level] += !(item.out >> a & 1);
+                continue;
+            }
+            const Masks masks = masks_[static_cast<size_t>(item.matched) + static_cast<size_t>(a)];
+            for (uint32_t bits = masks.fp; bits; bits &= bits - 1) ++missed_[level * T + static_cast<size_t>(lowest_bit(bits))];
+            for (uint32_t bits = masks.tp; bits; bits &= bits - 1) {
+                const size_t t = static_cast<size_t>(lowest_bit(bits));
+                int64_t missed = 0;  // by detections of all lower levels: those within the limit
+                for (size_t m = 0; m < M; ++m) {
+                    missed += missed_by_all_[m] + missed_[m * T + t];
+                    if (m < level) continue;
+                    std::vector<Point> &points = reached_[m * T + t];
+                    const double tp = static_cast<double>(points.size() + 1), fp = static_cast<double>(missed);
+                    points.push_back({tp / (fp + tp + std::numeric_limits<double>::epsilon()), p_.dt_score[item.row]});
+                }
+            }
         }
     }
 
@@ -376,35 +411,14 @@ class Worker {
         }
     }
 
-    // One precision-recall curve for each threshold. Precision peaks at true positives, so only there is
-    // it computed, and only there the envelope is walked.
+    // One precision-recall curve for each threshold.
     void curve(int64_t at, int m, int64_t positives) {
-        const int64_t limit = p_.max_detections[m];
         const size_t T = bar_.size();
-        for (size_t t = 0; t < T; ++t) {
-            reached_[t].clear();
-            missed_[t] = 0;
-        }
-        int64_t missed_by_all = 0;
-        for (const Entry &e : entries_) {
-            if (e.rank >= limit) continue;
-            if (e.masks.fp == all_) {
-                ++missed_by_all;
-                continue;
-            }
-            for (uint32_t bits = e.masks.fp; bits; bits &= bits - 1) ++missed_[static_cast<size_t>(lowest_bit(bits))];
-            for (uint32_t bits = e.masks.tp; bits; bits &= bits - 1) {
-                const size_t t = static_cast<size_t>(lowest_bit(bits));
-                const double tp = static_cast<double>(reached_[t].size() + 1);
-                const double fp = static_cast<double>(missed_by_all + missed_[t]);
-                reached_[t].push_back({tp / (fp + tp + std::numeric_limits<double>::epsilon()), e.score});
-            }
-        }
-        const Keyed *top = nullptr;  // the first of all detections within the limit, ignored ones too
+        const Ranked *top = nullptr;  // the first of all detections within the limit, ignored ones too
         for (size_t i = 0; i < ranked_.size() && !top; ++i)
-            if (kept_[static_cast<size_t>(ranked_[i].rank)].rank < limit) top = &ranked_[i];
+            if (ranked_[i].level <= m) top = &ranked_[i];
         for (size_t t = 0; t < T; ++t) {
-            std::vector<Point> &points = reached_[t];
+            std::vector<Point> &points = reached_[static_cast<size_t>(m) * T + t];
             p_.recall[at * p_.thresholds + static_cast<int64_t>(t)] = static_cast<double>(points.size()) / static_cast<double>(positives);
             for (size_t i = points.size(); i > 1; --i)
                 if (points[i - 1].precision > points[i - 2].precision) points[i - 2].precision = points[i - 1].precision;
@@ -433,20 +447,35 @@ class Worker {
     const Problem &p_;
     const Grouped &truths_, &detections_;
     const std::vector<int64_t> &overlap_start_;
+    const std::vector<uint32_t> &out_;  // [D]
     const uint32_t all_;
     std::vector<double> bar_;
     double lowest_ = 1;
     int64_t cut_ = 0;
     const double *overlaps_ = nullptr;
-    std::vector<Keyed> kept_, ranked_, spare_;
-    std::vector<Masks> masks_;  // [kept, A]
-    std::vector<Entry> entries_;
+    std::vector<Keyed> kept_, keyed_, spare_;
+    std::vector<int32_t> matched_;  // of each kept one, where its masks begin, or -1
+    std::vector<Masks> masks_;      // A for each detection that has a candidate
+    std::vector<Ranked> ranked_;
     std::vector<uint32_t> ignored_, taken_;
     std::vector<Candidate> candidates_;
     std::vector<int64_t> needed_;
-    std::vector<std::vector<Point>> reached_;
-    std::vector<int64_t> missed_;
+    std::vector<std::vector<Point>> reached_;      // [M, T]
+    std::vector<int64_t> missed_, missed_by_all_;  // [M, T] and [M], by the level of the detections
 };
+
+// For each detection, one bit for each area range in which it counts for nothing if it matches nothing.
+std::vector<uint32_t> ignored_unmatched(const Problem &p) {
+    std::vector<uint32_t> out(static_cast<size_t>(p.detections), 0);
+    for (int64_t i = 0; i < p.detections; ++i) {
+        const double area = p.dt_area ? p.dt_area[i] : p.dt_box[4 * i + 2] * p.dt_box[4 * i + 3];
+        uint32_t bits = 0;
+        for (int a = 0; a < p.areas; ++a)
+            bits |= static_cast<uint32_t>((area < p.area_range[2 * a]) | (area > p.area_range[2 * a + 1])) << a;
+        out[static_cast<size_t>(i)] = p.dt_excused && p.dt_excused[i] ? ~uint32_t{0} : bits;
+    }
+    return out;
+}
 
 // Where each category's overlaps start, if there are as many as the groups need.
 bool lay_out_overlaps(const Problem &p, const Grouped &truths, const Grouped &detections, std::vector<int64_t> &start) {
@@ -474,11 +503,12 @@ int64_t evaluate(const Problem &p, int threads) {
     const Grouped detections = group(p.dt_image, p.dt_category, p.detections, p.images, p.categories);
     std::vector<int64_t> overlap_start;
     if (p.overlaps && !lay_out_overlaps(p, truths, detections, overlap_start)) return -1;
+    const std::vector<uint32_t> out = ignored_unmatched(p);
     std::atomic<int64_t> next{0}, cut{0};
     std::atomic<bool> failed{false};
     auto work = [&] {
         try {
-            Worker worker(p, truths, detections, overlap_start);
+            Worker worker(p, truths, detections, overlap_start, out);
             for (int64_t k; (k = next.fetch_add(1)) < p.categories;) worker.category(k);
             cut += worker.cut();
         } catch (...) {  // no memory

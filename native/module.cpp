@@ -129,10 +129,10 @@ PyObject *read_json(PyObject *, PyObject *args) {
     if (no_memory) return PyErr_NoMemory();
     if (refused.why) return refusal(refused);
     striate::Columns &c = data.annotations;
-    return Py_BuildValue("{sNsNsNsNsNsNsNsNsLsOs(nn)s(nn)s(nn)}", "id", column(std::move(c.id)), "image",
+    return Py_BuildValue("{sNsNsNsNsNsNsNsNsNsLsOs(nn)s(nn)s(nn)}", "id", column(std::move(c.id)), "image",
                          column(std::move(c.image)), "category", column(std::move(c.category)), "box",
                          column(std::move(c.box)), "score", column(std::move(c.score)), "area", column(std::move(c.area)),
-                         "crowd", column(std::move(c.crowd)), "images", column(std::move(data.images)), "areas_missing",
+                         "crowd", column(std::move(c.crowd)), "images", column(std::move(data.images)), "sizes", column(std::move(data.sizes)), "areas_missing",
                          static_cast<long long>(c.areas_missing), "has_annotations", data.has_annotations ? Py_True : Py_False,
                          "info_at", static_cast<Py_ssize_t>(data.info_begin), static_cast<Py_ssize_t>(data.info_end), "images_at",
                          static_cast<Py_ssize_t>(data.images_begin), static_cast<Py_ssize_t>(data.images_end),
@@ -273,7 +273,7 @@ PyMODINIT_FUNC PyInit__native(void) {
     PyObject *m = PyModule_Create(&module);
     if (!m) return nullptr;
     column_type = PyType_FromSpec(&column_spec);
-    if (PyModule_AddIntConstant(m, "VERSION", 3) < 0 || !column_type || PyModule_AddObjectRef(m, "Column", column_type) < 0) {
+    if (PyModule_AddIntConstant(m, "VERSION", 4) < 0 || !column_type || PyModule_AddObjectRef(m, "Column", column_type) < 0) {
         Py_DECREF(m);
         return nullptr;
     }

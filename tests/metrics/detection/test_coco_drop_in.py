@@ -69,6 +69,11 @@ def test_adversarial_cases(block, tmp_path):
         assert_all_ways(seed, tmp_path)
 
 
+def test_after_an_overlap_that_is_no_number_any_other_passes(tmp_path):
+    assert_all_ways(2934, tmp_path)
+    assert_all_ways(3195, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(100))
 def test_ten_thousand_adversarial_cases(block, tmp_path):

@@ -41,6 +41,7 @@ def assert_same_columns(ours, theirs, results):
     for name in names:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
     if not results:
+        np.testing.assert_array_equal(ours["sizes"], np.reshape(theirs["sizes"], (-1, 2)))
         assert ours["categories"] == theirs["categories"]
         assert ours["areas_missing"] == theirs["areas_missing"]
 
@@ -171,6 +172,70 @@ def test_damaged_texts(block, results, tmp_path):
 def test_hopeless_texts(text, tmp_path):
     assert read_both(tmp_path, text, True) == [None, None]
     assert read_both(tmp_path, text, False) == [None, None]
+
+
+ORDERS = [
+    ["image_id", "category_id", "bbox", "score"],
+    ["score", "bbox", "category_id", "image_id"],
+    ["extra", "image_id", "score", "another one", "category_id", "bbox"],
+]
+
+
+@needs_native
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n", " :\t")])
+def test_rows_with_their_keys_in_changing_orders(separators, tmp_path):
+    """The keys of the row before are only a guess: they may change in number, order, length and spelling."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for i in range(300):
+        values = {"image_id": i, "category_id": 10**i % 97, "bbox": [i, 0.5, -1, 1e3], "score": i / 7}
+        values |= {"extra": [1, 20, 3.25, -4], "another one": {"bbox": [], "score": "no"}}
+        order = ORDERS[int(rng.integers(3)) if i > 100 else 0]
+        rows.append({key: values[key] for key in order})
+    text = json.dumps(rows, separators=separators).replace('"score"', '"sc\\u006fre"', 3).encode()
+    ours, theirs = read_both(tmp_path, text, True)
+    assert_same_columns(ours, theirs, True)
+    assert ours["image"].tolist() == list(range(300))
+
+
+NUMBERS = [
+    "0",
+    "0.5",
+    "12",
+    "12.5",
+    "123456",
+    "1234567",
+    "12345678",
+    "123.4567",
+    "0.25",
+    "-3",
+    "1e5",
+    "7.125E-2",
+]
+WRONG = ["01", "00.5", "1.", ".5", "1..5", "1.5.2", "", "1 2", "+1", "1,", "0x1", "1.e5", "-"]
+
+
+@needs_native
+@pytest.mark.parametrize("comma", [",", ", ", "\n,"])
+def test_numbers_of_a_polygon_are_held_to_the_grammar(comma, tmp_path):
+    rng = np.random.default_rng(0)
+    for wrong in [None] * 40 + WRONG * 4:
+        numbers = rng.choice(NUMBERS, rng.integers(1, 30)).tolist()
+        if wrong is not None:
+            numbers.insert(int(rng.integers(len(numbers) + 1)), wrong)
+        text = b'[{"segmentation":[[' + comma.join(numbers).encode() + b"]]," + ROW[1:].encode() + b"]"
+        ours, theirs = read_both(tmp_path, text, True)
+        accepted = wrong is None or (wrong == "" and not numbers)
+        assert ((ours is not None), (theirs is not None)) == (accepted, accepted), text
+
+
+@needs_native
+@pytest.mark.parametrize("size", ["640", "640.5", "-1", "null", '"640"', "true", "[1]", "1e2", "NaN", None])
+def test_sizes_of_images(size, tmp_path):
+    image = '{"id":1' + (f',"width":{size}' if size else "") + ',"height":480}'
+    text = '{"images":[' + image + '],"annotations":[],"categories":[]}'
+    ours, theirs = read_both(tmp_path, text.encode(), False)
+    assert_same_columns(ours, theirs, False)
 
 
 @needs_native

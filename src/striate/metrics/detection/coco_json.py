@@ -25,7 +25,7 @@ from striate.reading import MAX_TABLE_BYTES, open_file, reason
 Columns = dict[str, Any]
 DTYPES: dict[str, Any] = {
     "id": np.int64, "image": np.int64, "category": np.int64, "images": np.int64, "box": np.float64,
-    "score": np.float64, "area": np.float64, "crowd": np.bool_,
+    "score": np.float64, "area": np.float64, "crowd": np.bool_, "sizes": np.float64,
 }  # fmt: skip
 LAYOUT = "https://cocodataset.org/#format-data describes the layout"
 
@@ -125,8 +125,7 @@ def _native_columns(path: Path, text: Any, read: Columns, results: bool) -> Colu
     if not results:
         _require(path, "images", read["images_at"][1])
         _require(path, "categories", read["categories_at"][1])
-        begin, end = read["images_at"]
-        columns["sizes"] = [image_size(image) for image in json.loads(bytes(text[begin:end]))]
+        columns["sizes"] = columns["sizes"].reshape(-1, 2)
         begin, end = read["categories_at"]
         columns["categories"] = _category_names(path, json.loads(bytes(text[begin:end])))
     return columns
@@ -185,10 +184,10 @@ def _general_columns(path: Path, text: bytes, results: bool) -> Columns:
 
 def image_size(image: dict[str, Any]) -> tuple[float, float]:
     """Width and height that the row of an image states; NaN if it does not."""
-    width, height = (image.get(side) for side in ("width", "height"))
-    if isinstance(width, (int, float)) and isinstance(height, (int, float)):
+    sides: list[Any] = [image.get(side) for side in ("width", "height")]
+    if all(isinstance(side, (int, float)) and not isinstance(side, bool) and side == side for side in sides):
         with suppress(OverflowError):  # an integer beyond any float
-            return float(width), float(height)
+            return float(sides[0]), float(sides[1])
     return np.nan, np.nan
 
 

@@ -178,6 +178,7 @@ def match(iou: Floats, bar: Floats, ignored: Bools, crowd: Bools, takes: Bools) 
     out = np.full((A, T, D), -1, np.int32)
     taken = np.zeros((A, T, G), np.bool_)
     near = ~(iou < bar.min(initial=np.inf))
+    near |= np.isnan(iou).any(axis=1, keepdims=True)  # after NaN, any overlap passes for a better one
     for d in np.flatnonzero(near.any(axis=1)):
         best = np.broadcast_to(bar, (A, T)).copy()
         choice = np.full((A, T), -1, np.int32)
