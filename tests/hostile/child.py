@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import signal
+import stat
 import sys
 import tempfile
 import threading
@@ -38,6 +39,7 @@ import striate.training.run
 import striate.weights.foreign
 from striate.errors import StriateError
 
+HERE = Path(__file__).resolve().parent
 RESULT = 200  # the descriptor through which a child answers, above any limit
 NOBODY = 65534
 MiB = 1 << 20
@@ -201,9 +203,14 @@ def set_limit(level: str) -> None:
         lower(resource.RLIMIT_NOFILE, len(list(Path("/proc/self/fd").iterdir())) - 1)
     elif level in ("no files", "small files"):
         lower(resource.RLIMIT_FSIZE, 0 if level == "no files" else 4096)
-    elif level == "no permission" and os.geteuid() == 0:
+    elif level == "no permission" and os.geteuid() == 0 and open_to_others(HERE):
         os.setegid(NOBODY)
         os.seteuid(NOBODY)
+
+
+def open_to_others(folder: Path) -> bool:
+    """Whether another user can read a folder: Python itself needs the source files of Striate."""
+    return all(parent.stat().st_mode & stat.S_IXOTH for parent in (folder, *folder.parents))
 
 
 def lower(kind: int, value: int) -> None:
