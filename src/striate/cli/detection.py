@@ -6,11 +6,12 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from striate.cli.console import print_json, say, watching
+from striate.cli.detection_lines import metrics, point_line, resampled_lines, settings_of
 from striate.cli.options import Json, number
 from striate.errors import DataError, UsageError
 from striate.printable import escaped
@@ -18,14 +19,19 @@ from striate.reading import MAX_TABLE_BYTES, read_bytes
 from striate.training.config import MAX_WORKERS
 
 _STYLES = (
-    "coco, voc07, voc12, or the behaviour of another implementation: padilla, padilla-11, py-faster-rcnn or "
-    "py-faster-rcnn-07."
+    "coco, lvis, voc07, voc12, or the behaviour of another implementation: padilla, padilla-11, "
+    "py-faster-rcnn or py-faster-rcnn-07."
 )
 _MODE = "COCO: strict (like pycocotools) or corrected (handles ids of 0, duplicate ids, NaN scores)."
-_IOU = "IoU threshold for VOC styles, --score and --out."
 _SCORE = "Print TP, FP and FN at this score threshold."
 _BOOTSTRAP = "Bootstrap samples for AP intervals; 0 for none."
 _RELATIVE = "Text files and CSV: coordinates are fractions of the image size."
+_COORDINATES = "Text files: box as xywh, xyxy or cxcywh; auto infers it from the boxes."
+_IOU = "IoU threshold (OKS for key points) for VOC styles, --score and --out."
+_LIMITS = "COCO: maximum detections per class and image, such as 1,10,100. LVIS: per image, such as 300."
+_AREAS = "COCO: area ranges in square pixels, such as tiny:0:256,small:256:1024; all is always there."
+_THRESHOLDS = "COCO: IoU thresholds, such as 0.5,0.75 or 0.5:0.95:0.05."
+_SIGMAS = "Key points: standard deviation of annotators for each point, such as 0.026,0.025,..."
 
 
 def detection(
@@ -44,7 +50,13 @@ def detection(
     compare: Annotated[Path | None, typer.Option(help="Another detector's detections to compare.")] = None,
     iou_type: Annotated[str, typer.Option(help="COCO JSON: bbox, segm or keypoints.")] = "bbox",
     mode: Annotated[str, typer.Option(help=_MODE)] = "strict",
-    coordinates: Annotated[str, typer.Option(help="Text files: box as xywh, xyxy or cxcywh.")] = "xywh",
+    max_detections: Annotated[str | None, typer.Option(help=_LIMITS, show_default="1,10,100")] = None,
+    area_ranges: Annotated[str | None, typer.Option(help=_AREAS, show_default="small,medium,large")] = None,
+    iou_thresholds: Annotated[
+        str | None, typer.Option(help=_THRESHOLDS, show_default="0.5:0.95:0.05")
+    ] = None,
+    sigmas: Annotated[str | None, typer.Option(help=_SIGMAS, show_default="COCO's 17")] = None,
+    coordinates: Annotated[str, typer.Option(help=_COORDINATES)] = "auto",
     relative: Annotated[bool, typer.Option("--relative", help=_RELATIVE)] = False,
     score_last: Annotated[bool, typer.Option("--score-last", help="Text files: the score is last.")] = False,
     images: Annotated[Path | None, typer.Option(help="Folder of images, for relative coordinates.")] = None,
@@ -54,36 +66,17 @@ def detection(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate an object detector: COCO's twelve metrics, or Pascal VOC's mAP.
+    """Evaluate an object detector: COCO's twelve metrics, LVIS's thirteen, or Pascal VOC's mAP.
 
     Python: striate.metrics.detection.evaluate("gt.json", "detections.json", style="coco")
     """
-    from striate.metrics.detection import evaluate
-
     if picture is not None and out is None:
         raise UsageError("--picture without --out", "the picture is part of the report", "Add --out FOLDER")
-    if iou_type != "bbox":
-        only_numbers = style == "coco" and not (out or score or bootstrap or compare)
-        _evaluate_other(ground_truth, detections, iou_type, only_numbers, as_json)
-        return
+    chosen = settings_of(iou_type, max_detections, area_ranges, iou_thresholds, sigmas)
     has_xml = ground_truth.is_dir() and any(ground_truth.glob("*.xml"))  # they contain the image sizes
     layout = (coordinates, relative, score_last, images, names, ground_truth if has_xml else None)
-    truth, predictions = _read(ground_truth, detections, layout, threads)
-    options: dict[str, Any] = {"mode": mode} if style == "coco" else {"iou": iou}
-    result = evaluate(truth, predictions, style, threads=threads, **options)
-    for note in result.notes:
-        print(f"striate: {escaped(note)}", file=sys.stderr)
-    answer, lines = _metrics(result)
-    other = None if compare is None else _read(ground_truth, compare, layout, threads)[1]
-    resampled = _resample(truth, predictions, other, bootstrap, None if style == "coco" else iou)
-    answer |= {name: asdict(value) for name, value in resampled.items()}
-    lines += _resampled_lines(**resampled)
-    if score is not None or out is not None:
-        threshold = 0.5 if score is None else score
-        image = None if picture is None else (picture, _image_index(ground_truth, picture, truth))
-        explained, files = _explain(result, (truth, predictions), (iou, threshold), out, image, **resampled)
-        answer |= explained
-        lines += [_point_line(answer["operating_point"]), *(f"wrote {path}" for path in files)]
+    reader = Reader(ground_truth, layout, _settings(style, mode, iou, chosen), style, threads)
+    answer, lines = _evaluate(reader, detections, compare, bootstrap, Point(iou, score, out, picture))
     if as_json:
         print_json(answer)
     else:
@@ -91,94 +84,155 @@ def detection(
             say(line)
 
 
-def _evaluate_other(truth: Path, predictions: Path, iou_type: str, only_numbers: bool, as_json: bool) -> None:
-    """Print COCO's metrics for masks (twelve) or key points (ten)."""
-    from striate.metrics.detection import COCO, COCOeval
+class Point(NamedTuple):
+    """An operating point, the folder of the report and the image to draw on."""
 
-    if not only_numbers:
-        fix = "Leave out --style, --out, --score, --bootstrap and --compare"
-        raise UsageError(f"--iou-type {iou_type} with other options", "it has only COCO's metrics", fix)
-    gt = COCO(truth)
-    evaluator = COCOeval(gt, gt.loadRes(predictions), iou_type)
-    evaluator.evaluate()
-    evaluator.accumulate()
-    evaluator.summarize()
-    if as_json:
-        print_json({"stats": evaluator.stats.tolist()})
-    else:
-        print(evaluator)
+    iou: float
+    score: float | None
+    out: Path | None
+    picture: Path | None
 
 
-def _metrics(result: Any) -> tuple[dict[str, Any], list[str]]:
-    """The metrics as JSON values and as lines."""
-    from striate.metrics.detection import CocoResult
+def _settings(style: str, mode: str, iou: float, chosen: dict[str, Any]) -> Any:
+    """The settings of the style, of which Pascal VOC's has other ones than COCO's."""
+    from striate.metrics.detection import EVALUATORS, settings_for
 
-    classes = result.per_class()
-    if isinstance(result, CocoResult):
-        return {"stats": result.stats.tolist(), "per_class": classes}, result.lines()
-    widest = max([len(row["class"]) for row in classes] + [5])
-    lines = [f"{'class':<{widest}}      AP  objects     TP     FP"]
-    for row in classes:
-        ap = "     -" if row["ap"] is None else f"{row['ap']:6.4f}"
-        lines.append(f"{row['class']:<{widest}}  {ap} {row['positives']:8d} {row['tp']:6d} {row['fp']:6d}")
-    mean = "-" if result.map is None else f"{result.map:.4f}"
-    lines.append(f"mAP at IoU {result.settings.iou:g}: {mean}")
-    return {"map": result.map, "per_class": classes}, lines
+    if style not in EVALUATORS:
+        return settings_for(style, mode=mode, **chosen)
+    flags = {"limits": "max-detections", "areas": "area-ranges", "thresholds": "iou-thresholds"}
+    for name, flag in flags.items():
+        if name in chosen:
+            raise UsageError(f"--{flag} with style {style}", "Pascal VOC has no such option", "Leave it out")
+    return settings_for(style, iou=iou, **chosen)
 
 
-def _resample(truth: Any, predictions: Any, other: Any, draws: int, iou: float | None) -> dict[str, Any]:
+class Reader(NamedTuple):
+    """Reads ground truth and detections in the formats and for the style that the user chose."""
+
+    path: Path
+    layout: tuple[Any, ...]
+    settings: Any
+    style: str
+    threads: int | None
+
+    @property
+    def iou_type(self) -> Any:
+        """What is compared."""
+        return getattr(self.settings, "iou_type", "bbox")
+
+    def ground_truth(self) -> Any:
+        """The ground truth."""
+        from striate.metrics.detection import read_ground_truth, read_ground_truth_with
+
+        if self._needs_all(self.path):
+            return read_ground_truth_with(self.path, self.iou_type)
+        if self.path.suffix.lower() == ".json":  # imports no image library
+            return read_ground_truth(self.path, self.threads)
+        from striate.data.detection import TextLayout, load_ground_truth
+
+        return load_ground_truth(self.path, TextLayout(*self.layout))
+
+    def detections(self, path: Path, truth: Any) -> Any:
+        """Detections in the images of the ground truth."""
+        from striate.metrics.detection import read_detections, read_detections_with
+
+        if self._needs_all(path):
+            return read_detections_with(path, truth, self.iou_type)
+        if path.suffix.lower() == ".json":
+            return read_detections(path, truth, self.threads)
+        from striate.data.detection import TextLayout, load_detections
+
+        return load_detections(path, truth, TextLayout(*self.layout))
+
+    def _needs_all(self, path: Path) -> bool:
+        """Whether more than the boxes are needed, which only COCO's JSON has."""
+        if self.iou_type == "bbox" and self.style != "lvis":
+            return False
+        if path.suffix.lower() != ".json":
+            what = f"style {self.style}" if self.iou_type == "bbox" else f"--iou-type {self.iou_type}"
+            raise UsageError(f"{what} with {path}", "it needs COCO's JSON", "Give a .json file")
+        return True
+
+
+def _evaluate(
+    reader: Reader, predictions: Path, compare: Path | None, draws: int, point: Point
+) -> tuple[dict[str, Any], list[str]]:
+    """The results as JSON values and as lines; writes the report."""
+    from striate.metrics.detection import evaluate_as
+
+    truth = reader.ground_truth()
+    found = reader.detections(predictions, truth)
+    result = evaluate_as(reader.style, truth, found, reader.settings, reader.threads)
+    for note in result.notes:
+        print(f"striate: {escaped(note)}", file=sys.stderr)
+    answer, lines = metrics(result)
+    other = None if compare is None else reader.detections(compare, truth)
+    pairs = [_counted(reader, truth, one) for one in (found, other) if one is not None]
+    resampled = _resample(reader, pairs, draws)
+    answer |= {name: asdict(value) for name, value in resampled.items()}
+    lines += resampled_lines(**resampled)
+    if point.score is not None or point.out is not None:
+        explained, files, overlap = _explain(reader, result, pairs[0], point, resampled)
+        answer |= explained
+        lines += [point_line(answer["operating_point"], overlap), *(f"wrote {path}" for path in files)]
+    return answer, lines
+
+
+def _counted(reader: Reader, truth: Any, found: Any) -> tuple[Any, Any]:
+    """The rows that count: for LVIS those of the classes that were looked for, otherwise all."""
+    if reader.style != "lvis":
+        return truth, found
+    from striate.metrics.detection import federate
+
+    pair: tuple[Any, Any] = federate(truth, found, reader.settings.limits[-1])
+    return pair
+
+
+def _resample(reader: Reader, pairs: list[tuple[Any, Any]], draws: int) -> dict[str, Any]:
     """Bootstrap the AP (`interval`), and compare it with another detector's (`comparison`)."""
-    if not draws and other is None:
+    if not draws and len(pairs) == 1:
         return {}
     from striate.metrics.detection import CocoSettings
-    from striate.metrics.detection.resampling import bootstrap, compare
+    from striate.metrics.detection.resampling import DRAWS, bootstrap, compare
 
-    settings = None if iou is None else CocoSettings(thresholds=(iou,))
+    settings = reader.settings
+    if not isinstance(settings, CocoSettings):
+        settings = CocoSettings(thresholds=(settings.iou,))
     out: dict[str, Any] = {}
+    (truth, found), *others = pairs
     with watching() as progress:
         if draws:
-            out["interval"] = bootstrap(truth, predictions, draws, settings=settings, progress=progress)
-        if other is not None:
+            out["interval"] = bootstrap(truth, found, draws, settings=settings, progress=progress)
+        if others:
             out["comparison"] = compare(
-                truth, predictions, other, draws or 200, settings=settings, progress=progress
+                truth, found, others[0][1], draws or DRAWS, settings=settings, progress=progress
             )
     return out
 
 
-def _resampled_lines(interval: Any = None, comparison: Any = None) -> list[str]:
-    lines = [] if interval is None else [_interval_line("AP", interval)]
-    if comparison is not None:
-        difference = _interval_line("difference    ", comparison.difference)
-        lines += [
-            _interval_line("this one    AP", comparison.first),
-            _interval_line("the other   AP", comparison.second),
-            f"{difference}, p = {comparison.p:.3f}",
-        ]
-    return lines
-
-
-def _interval_line(name: str, interval: Any) -> str:
-    return f"{name} {interval.value:.4f} (95 % of the draws: {interval.low:.4f} to {interval.high:.4f})"
-
-
 def _explain(
-    result: Any, boxes: Any, at: Any, out: Path | None, image: tuple[Path, int] | None, **resampled: Any
-) -> tuple[dict[str, Any], list[Path]]:
-    """TP, FP and FN `at` an IoU and a score as JSON values; with `out`, also the report and its files."""
+    reader: Reader, result: Any, pair: tuple[Any, Any], at: Point, resampled: dict[str, Any]
+) -> tuple[dict[str, Any], list[Path], str]:
+    """TP, FP and FN at an operating point as JSON values, the files of the report, and the overlap's name."""
     from striate.metrics.detection.explain import match, operating_point
+    from striate.metrics.detection.similarity import OVERLAP_NAMES
 
-    (truth, predictions), (iou, score) = boxes, at
-    if out is None:
-        return operating_point(match(truth, predictions, iou), score).to_json(), []
+    options = {"iou_type": reader.iou_type}
+    if reader.iou_type == "keypoints":
+        options["sigmas"] = reader.settings.sigmas
+    name, score = OVERLAP_NAMES[reader.iou_type], 0.5 if at.score is None else at.score
+    if at.out is None:
+        return operating_point(match(*pair, at.iou, **options), score).to_json(), [], name
     from striate.report.detection import as_json, explain, write_report
 
-    e = explain(truth, predictions, iou, score)
+    index = None if at.picture is None else _image_index(reader.path, at.picture, pair[0])
+    e = explain(*pair, at.iou, score, **options)
     drawn = None
-    if image is not None:
+    if at.picture is not None and index is not None:
         from striate.report.detection_image import draw_matches
 
-        drawn = draw_matches(image[0], e.matched, image[1], score)
-    return as_json(e), write_report(out, result, e, **resampled, image=drawn)
+        drawn = draw_matches(at.picture, e.matched, index, score)
+    return as_json(e), write_report(at.out, result, e, **resampled, image=drawn), name
 
 
 def _image_index(gt: Path, picture: Path, truth: Any) -> int:
@@ -193,24 +247,3 @@ def _image_index(gt: Path, picture: Path, truth: Any) -> int:
     if index is None:
         raise DataError(f"{picture}", f"{gt} has no image with that file name")
     return index
-
-
-def _point_line(point: dict[str, Any]) -> str:
-    rates = ", ".join(
-        f"{k} {'-' if point[k] is None else format(point[k], '.4f')}" for k in ("precision", "recall", "f1")
-    )
-    counts = ", ".join(f"{k.upper()} {point[k]}" for k in ("tp", "fp", "fn"))
-    return f"at IoU {point['iou']:g} and score {point['score']:g}: {counts}, {rates}"
-
-
-def _read(gt: Path, predictions: Path, options: tuple[Any, ...], threads: int | None) -> tuple[Any, Any]:
-    if gt.suffix.lower() == predictions.suffix.lower() == ".json":  # the fast path: imports no image library
-        from striate.metrics.detection import read_detections, read_ground_truth
-
-        truth = read_ground_truth(gt, threads)
-        return truth, read_detections(predictions, truth, threads)
-    from striate.data.detection import TextLayout, load_detections, load_ground_truth
-
-    layout = TextLayout(*options)
-    truth = load_ground_truth(gt, layout)
-    return truth, load_detections(predictions, truth, layout)

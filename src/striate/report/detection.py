@@ -12,7 +12,7 @@ import numpy as np
 
 from striate.csv_file import csv_bytes
 from striate.files import write_atomic
-from striate.metrics.detection import CocoResult, Detections, GroundTruth, VocResult
+from striate.metrics.detection import CocoResult, Detections, GroundTruth, LvisResult, VocResult
 from striate.metrics.detection.breakdown import KINDS, Breakdown, breakdown
 from striate.metrics.detection.explain import (
     Counts,
@@ -27,6 +27,7 @@ from striate.metrics.detection.explain import (
     operating_point,
 )
 from striate.metrics.detection.resampling import Comparison, Interval
+from striate.metrics.detection.similarity import OVERLAP_NAMES
 from striate.report.page import render
 from striate.sections import (
     Array,
@@ -63,9 +64,11 @@ class Explanation:
     sizes: list[dict[str, Any]]
 
 
-def explain(truth: GroundTruth, detections: Detections, iou: float, score: float) -> Explanation:
-    """Compute everything that the report shows about a detector."""
-    m = match(truth, detections, iou)
+def explain(
+    truth: GroundTruth, detections: Detections, iou: float, score: float, **options: Any
+) -> Explanation:
+    """Compute everything that the report shows about a detector; `options` are those of `match`."""
+    m = match(truth, detections, iou, **options)
     point, sizes = operating_point(m, score), by_size(m, score)
     return Explanation(m, point, curves(m), confusion(m, score), breakdown(m), calibration(m), sizes)
 
@@ -139,7 +142,7 @@ def _report(
         Section("Confusion matrix and calibration", (_confusion_matrix(e), _reliability(e.calibration))),
     ]
     total = e.point.total()
-    threshold = f"at IoU {e.point.iou:g} and score {e.point.score:g}"
+    threshold = f"at {_overlap(e)} {e.point.iou:g} and score {e.point.score:g}"
     name, value = _headline(result)[0]
     cards = [Card(value, name, ".3f")]
     cards += [Card(total[key], f"{key} {threshold}", ".3f") for key in ("precision", "recall")]
@@ -178,16 +181,22 @@ def _interval_table(named: dict[str, Interval]) -> Table:
 
 def _operating_point_section(e: Explanation) -> Section:
     note = (
-        "A detection is a true positive if it has the class of an object, overlaps it by at least the IoU "
-        "threshold, reaches the score threshold, and no detection with a higher score matches that object."
+        f"A detection is a true positive if it has the class of an object, overlaps it by at least the "
+        f"{_overlap(e)} threshold, reaches the score threshold, and no detection with a higher score matches "
+        "that object."
     )
+    shape = "mask" if e.matched.iou_type == "segm" else "box"
     sizes = Text(
         "Small: below 32² square pixels; large: 96² and more. Objects are sized by their annotated area, "
-        "false positives by the area of their box.",
+        f"false positives by the area of their {shape}.",
         secondary=True,
     )
     blocks = (_table([e.point.total()]), _table(e.sizes), sizes)
-    return Section(f"Results at IoU {e.point.iou:g} and score {e.point.score:g}", blocks, note)
+    return Section(f"Results at {_overlap(e)} {e.point.iou:g} and score {e.point.score:g}", blocks, note)
+
+
+def _overlap(e: Explanation) -> str:
+    return OVERLAP_NAMES[e.matched.iou_type]
 
 
 def _mistakes_section(breakdown: Breakdown, iou: float) -> Section:
@@ -261,9 +270,11 @@ def _rules(result: CocoResult | VocResult) -> str:
     """Name the rules that the metrics follow; everything else in a report follows COCO's, corrected."""
     if isinstance(result, VocResult):
         return "Pascal VOC's rules: pixels are inclusive, and a second detection of an object is wrong"
+    name, package = ("LVIS", "lvis") if isinstance(result, LvisResult) else ("COCO", "pycocotools")
+    of = {"bbox": "boxes", "segm": "masks", "keypoints": "key points"}[result.settings.iou_type]
     if result.settings.mode == "strict":
-        return "pycocotools' rules, to the bit (strict mode)"
-    return "COCO's rules (corrected mode)"
+        return f"the rules of {package} for {of}, to the bit (strict mode)"
+    return f"{name}'s rules for {of} (corrected mode)"
 
 
 def _curve_rows(curves: Sequence[Curve]) -> Iterable[tuple[Any, ...]]:

@@ -4,12 +4,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from striate.errors import UsageError
+from striate.errors import DataError, UsageError
 from striate.metrics.detection import CocoSettings, detections, evaluate_coco, ground_truth
 from striate.metrics.detection.breakdown import KINDS, breakdown
 from striate.metrics.detection.explain import by_size, calibration, confusion, curves, match, operating_point
-from striate.metrics.detection.resampling import bootstrap, compare, weighted_ap
+from striate.metrics.detection.resampling import (
+    OneClass,
+    Resampled,
+    bca_interval,
+    bootstrap,
+    compare,
+    draw_images,
+    influence,
+    resample,
+    weighted_ap,
+)
 
 AT = np.array([[0, 0, 10, 10], [100, 0, 10, 10], [200, 0, 10, 10], [300, 0, 10, 10]], float)
 CATS = {1: "cat", 2: "dog"}
@@ -222,6 +233,8 @@ def test_mistakes_of_the_caller():
         match(truth, found, 0)
     with pytest.raises(UsageError, match="at least 20"):
         bootstrap(truth, found, draws=3)
+    with pytest.raises(DataError, match="an interval from 1 image: the draws would all be alike"):
+        bootstrap(truth, found)
 
 
 def test_difficult_objects_count_neither_way():
@@ -234,7 +247,85 @@ def test_difficult_objects_count_neither_way():
 
 def test_the_interval_is_of_the_corrected_ap():
     truth, found = one_of_each()
-    truth = replace(truth, id=np.array([0, 5, 5, 7]))
+    truth = replace(truth, id=np.array([0, 5, 5, 7]), image_ids=np.array([1, 2]))
     expected = evaluate_coco(truth, found, CocoSettings(mode="corrected")).stats[0]
     assert bootstrap(truth, found, draws=20).value == pytest.approx(expected)
     assert evaluate_coco(truth, found).stats[0] < expected
+
+
+def area_under_envelope(one, weights):
+    """AP of a class as the area under the envelope, with fractional weights of the images, by definition."""
+    areas = []
+    for right, wrong in zip(one.right, one.wrong, strict=True):
+        each = weights[one.image]
+        hits, misses = np.cumsum(each * right), np.cumsum(each * wrong)
+        precision = hits / np.maximum(hits + misses, 1e-300)
+        rows = np.flatnonzero(right)
+        areas.append(sum(each[j] * precision[j:].max() for j in rows) / weights[one.objects].sum())
+    return np.mean(areas)
+
+
+def one_class(seed, n=60, images=12, thresholds=3):
+    rng = np.random.default_rng(seed)
+    right = rng.random((thresholds, n)) < np.linspace(0.9, 0.2, n)
+    wrong = ~right & (rng.random((thresholds, n)) < 0.9)
+    return OneClass(right, wrong, rng.integers(0, images, n), rng.integers(0, images, n))
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_influence_is_the_derivative_by_the_weight_of_an_image(seed):
+    one, images, step = one_class(seed), 12, 1e-6
+    expected = []
+    for i in range(images):
+        up, down = np.ones(images), np.ones(images)
+        up[i] += step
+        down[i] -= step
+        expected.append((area_under_envelope(one, up) - area_under_envelope(one, down)) / (2 * step))
+    # Two places of a curve may have the same precision, where the derivative from above and below differ.
+    np.testing.assert_allclose(influence(one, images), expected, atol=2e-3)
+    assert np.median(np.abs(influence(one, images) - expected)) < 1e-6
+    assert influence(one, images).sum() == pytest.approx(0, abs=1e-12)
+
+
+def test_influence_is_what_leaving_out_an_image_does():
+    """The jackknife: AP without an image is lower by about its influence."""
+    truth, found = random_case(5, images=60, objects=400, found=900)
+    settings = CocoSettings(limits=(1000,), mode="corrected")
+    everything = resample(truth, found, draw_images(truth, 20, 0), settings)
+    without = np.ones((60, 60), np.int64) - np.eye(60, dtype=np.int64)
+    each = resample(truth, found, np.concatenate([np.ones((1, 60), np.int64), without]), settings).samples
+    jackknife = everything.value - each
+    assert np.corrcoef(jackknife, everything.influence)[0, 1] > 0.98
+    assert np.sqrt(np.sum(jackknife**2)) == pytest.approx(np.sqrt(np.sum(everything.influence**2)), rel=0.1)
+
+
+def test_an_interval_of_a_mean_is_that_of_scipy():
+    """BCa by another implementation: the values, draws and influences of a mean of skewed numbers."""
+    rng = np.random.default_rng(0)
+    values = rng.exponential(size=30)
+    drawn = rng.multinomial(30, np.full(30, 1 / 30), size=20_000)
+    ours = bca_interval(Resampled(values.mean(), drawn @ values / 30, values - values.mean()))
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.015)
+    assert ours.high - values.mean() > 1.1 * (values.mean() - ours.low)  # as skewed as the numbers
+
+
+def test_draws_that_are_all_alike_or_all_above():
+    same = bca_interval(Resampled(0.5, np.full(100, 0.5), np.zeros(10)))
+    assert (same.low, same.high) == (0.5, 0.5)
+    above = bca_interval(Resampled(0.5, np.linspace(0.6, 0.7, 100), np.ones(10)))
+    assert above.low == pytest.approx(0.6)
+    assert above.low <= above.high < 0.7
+
+
+def test_the_interval_corrects_the_bias_of_the_draws():
+    """Most draws have a larger AP than the data; the interval reaches further down than their percentiles."""
+    truth, found = random_case(1, images=30, objects=200, found=500)
+    r = resample(truth, found, draw_images(truth, 400, 0))
+    assert (r.samples > r.value).mean() > 0.55
+    interval = bca_interval(r)
+    low, high = np.percentile(r.samples, [2.5, 97.5])
+    assert interval.low < low
+    assert interval.high < high

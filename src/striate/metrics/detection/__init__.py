@@ -30,9 +30,9 @@ from striate.metrics.detection.voc import EVALUATORS, VocResult, VocSettings, ev
 __all__ = [
     "COCO", "EVALUATORS", "STYLES", "COCOeval", "CocoResult", "CocoSettings", "Detections", "Federated",
     "GroundTruth", "LvisResult", "MatchRecord", "MeanAveragePrecision", "VocResult", "VocSettings",
-    "detections", "evaluate", "evaluate_coco", "evaluate_lvis", "evaluate_voc", "federate", "ground_truth",
-    "init_as_pycocotools", "lvis_settings", "read_detections", "read_detections_with", "read_ground_truth",
-    "read_ground_truth_with", "settings_for",
+    "detections", "evaluate", "evaluate_as", "evaluate_coco", "evaluate_lvis", "evaluate_voc", "federate",
+    "ground_truth", "init_as_pycocotools", "lvis_settings", "read_detections", "read_detections_with",
+    "read_ground_truth", "read_ground_truth_with", "settings_for",
 ]  # fmt: skip
 
 Path = str | os.PathLike[str]
@@ -73,6 +73,17 @@ def evaluate(
             detections = read_detections(detections, truth, threads)
         else:
             detections = read_detections_with(detections, truth, iou_type)
+    return evaluate_as(style, truth, detections, settings, threads)
+
+
+def evaluate_as(
+    style: str,
+    truth: GroundTruth,
+    detections: Detections,
+    settings: CocoSettings | VocSettings,
+    threads: int | None = None,
+) -> Any:
+    """Evaluate in a style, with settings from `settings_for`: as `evaluate`, without reading files."""
     if isinstance(settings, VocSettings):
         return evaluate_voc(truth, detections, settings)
     run = evaluate_lvis if style == "lvis" else evaluate_coco

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from striate.metrics.detection.explain import Matched, by_score, rows_by_image
 from striate.metrics.detection.records import Bools, Floats
-from striate.metrics.detection.reference import box_overlaps
 from striate.metrics.detection.resampling import weighted_ap
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
@@ -62,7 +61,7 @@ def breakdown(m: Matched, near: float = 0.1) -> Breakdown:
     used[m.taken[m.right]] = True
     for d, g in rows_by_image(m, m.wrong, m.counts):
         if g.size:
-            iou = box_overlaps(m.detections.box[d], m.truth.box[g], np.zeros(g.size, np.bool_))
+            iou = m.overlaps(d, g)
             same = m.detections.category[d][:, None] == m.truth.category[g][None, :]
             kind[d], at = _kinds(iou, same, used[g], m.iou, near)
             about[d] = g[at]

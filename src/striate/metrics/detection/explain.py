@@ -7,6 +7,7 @@ matching at a score threshold is the same one without the detections below that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.errors import UsageError
-from striate.metrics.detection.coco import AREAS, CocoSettings, evaluate_coco
+from striate.metrics.detection.coco import AREAS, SIGMAS, CocoSettings, evaluate_coco
 from striate.metrics.detection.records import Bools, Detections, Floats, GroundTruth
-from striate.metrics.detection.reference import box_overlaps
+from striate.metrics.detection.reference import Rows
+from striate.metrics.detection.similarity import IouType, Overlap, overlap_of
 
 Counts = NDArray[np.int64]
 
@@ -33,6 +35,8 @@ class Matched:
         right: bool [D], true positives.
         wrong: bool [D], false positives; ignored detections are neither right nor wrong.
         counts: bool [G], ground truths that count: known image and class, no crowd, not difficult.
+        overlap: measures the overlaps of rows of detections and rows of ground truths.
+        iou_type: what overlaps: "bbox", "segm" or "keypoints".
     """
 
     truth: GroundTruth
@@ -42,15 +46,35 @@ class Matched:
     right: Bools
     wrong: Bools
     counts: Bools
+    overlap: Overlap
+    iou_type: IouType = "bbox"
+
+    def overlaps(self, d: Rows, g: Rows) -> Floats:
+        """Overlaps [D, G] of some detections and some ground truths without crowds."""
+        return self.overlap(d, g, np.zeros(g.size, np.bool_))
 
 
 def match(
-    truth: GroundTruth, detections: Detections, iou: float = 0.5, *, threads: int | None = None
+    truth: GroundTruth,
+    detections: Detections,
+    iou: float = 0.5,
+    *,
+    iou_type: IouType = "bbox",
+    sigmas: Sequence[float] = SIGMAS,
+    threads: int | None = None,
 ) -> Matched:
     """Match detections to ground truth at one IoU threshold.
 
+    Args:
+        truth: the ground truth.
+        detections: the detections.
+        iou: the threshold; of the OKS for key points.
+        iou_type: what to compare: "bbox", "segm" or "keypoints".
+        sigmas: of the key points, as in `CocoSettings`.
+        threads: number of threads; None for all cores, at most 8.
+
     Raises:
-        DataError: a score is NaN.
+        DataError: a score is NaN, or there are no masks or key points.
         UsageError: the threshold is not above 0 and at most 1.
     """
     if not 0 < iou <= 1:
@@ -60,15 +84,17 @@ def match(
         areas={"all": (-np.inf, np.inf)},
         limits=(max(len(detections), 1),),
         mode="corrected",
+        iou_type=iou_type,
+        sigmas=tuple(sigmas),
     )
     record = evaluate_coco(truth, detections, settings, matches=True, threads=threads).matches
     assert record is not None
     taken, ignored = record.truth_of[0, 0], record.ignored[0, 0]
     seen = record.rank >= 0
     counts = (truth.image >= 0) & (truth.category >= 0) & ~truth.crowd & ~truth.difficult
-    return Matched(
-        truth, detections, iou, taken, seen & (taken >= 0) & ~ignored, seen & (taken < 0) & ~ignored, counts
-    )
+    right, wrong = seen & (taken >= 0) & ~ignored, seen & (taken < 0) & ~ignored
+    overlap = overlap_of(truth, detections, iou_type, sigmas)
+    return Matched(truth, detections, iou, taken, right, wrong, counts, overlap, iou_type)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,14 +158,15 @@ def by_size(m: Matched, score: float) -> list[dict[str, Any]]:
     """The operating point for COCO's small, medium and large objects.
 
     The size of an object, and of the detection that matches it, is the annotated area; the size of a false
-    positive is the area of its box.
+    positive is the area of its box or mask.
 
     Returns:
         `size`, `objects`, TP, FP, FN, precision, recall and F1 for each size.
     """
     sure = m.detections.score >= score
     found_area = m.truth.area[m.taken[m.right & sure]]
-    wrong_area = m.detections.box[m.wrong & sure, 2:].prod(axis=1)
+    area = m.detections.area
+    wrong_area = (m.detections.box[:, 2:].prod(axis=1) if area is None else area)[m.wrong & sure]
     rows = []
     for name, (least, most) in AREAS.items():
         if name != "all":
@@ -219,7 +246,7 @@ def confusion(m: Matched, score: float) -> Counts:
     free[m.taken[right]] = False
     for d, g in rows_by_image(m, wrong, m.counts):
         d = d[np.argsort(-m.detections.score[d], kind="stable")]
-        iou = box_overlaps(m.detections.box[d], m.truth.box[g], np.zeros(g.size, np.bool_))
+        iou = m.overlaps(d, g)
         for i, row in enumerate(d):
             near = np.where(free[g] & (iou[i] >= m.iou), iou[i], -1.0)
             j = int(np.argmax(near)) if g.size else -1

@@ -11,8 +11,16 @@ from striate.errors import DataError, LayoutError, UsageError
 from striate.metrics.detection.coco import CocoResult, CocoSettings, evaluate_coco
 from striate.metrics.detection.columns import as_boxes, detections, ground_truth
 from striate.metrics.detection.records import Floats
+from striate.metrics.detection.shapes import (
+    as_keypoints,
+    as_masks,
+    keypoint_boxes,
+    mask_areas,
+    mask_boxes,
+)
 
 FORMATS = ("xyxy", "xywh", "cxcywh")
+SHAPES = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 
 
 class MeanAveragePrecision:
@@ -27,7 +35,8 @@ class MeanAveragePrecision:
 
     Args:
         box_format: "xyxy" (two corners), "xywh" or "cxcywh" (centre), in pixels.
-        settings: what to measure; COCO's defaults if None.
+        settings: what to measure; COCO's defaults if None. Their `iou_type` is "segm" for masks and
+            "keypoints" for key points.
     """
 
     def __init__(self, box_format: str = "xyxy", settings: CocoSettings | None = None) -> None:
@@ -42,9 +51,11 @@ class MeanAveragePrecision:
         """Add the detections and the ground truth of some images.
 
         Args:
-            predictions: for each image `boxes` [D, 4], `scores` [D] and `labels` [D]; arrays or tensors.
-            targets: for each image `boxes` [G, 4] and `labels` [G], and if known `iscrowd` [G] and
-                `area` [G] (0 for width times height).
+            predictions: for each image `boxes` [D, 4], `scores` [D] and `labels` [D]; arrays or tensors. For
+                masks, `masks` instead of or besides `boxes`: [D, height, width], or D run lengths. For key
+                points, `keypoints` [D, P, 3].
+            targets: for each image `boxes` [G, 4], `masks` or `keypoints`, and `labels` [G]; and if known
+                `iscrowd` [G] and `area` [G] (0 for width times height, or the pixels of the mask).
 
         Raises:
             LayoutError: sequences or columns of different lengths, or a missing key.
@@ -75,28 +86,51 @@ class MeanAveragePrecision:
         if not self._truth:
             raise DataError("nothing to measure", "no images were added", "Call update first")
         t, f = _joined(self._truth), _joined(self._detections)
-        area = np.where(t["area"] > 0, t["area"], t["boxes"][:, 2] * t["boxes"][:, 3])
+        masks = self.settings.iou_type == "segm"
+        area = mask_areas(t["masks"]) if masks else t["boxes"][:, 2] * t["boxes"][:, 3]
+        area = np.where(t["area"] > 0, t["area"], area)
         labels = np.unique(np.concatenate([t["labels"], f["labels"]])).tolist()
         truth = ground_truth(
             t["image"], t["labels"], t["boxes"], area=area, crowd=t["iscrowd"] != 0,
             image_ids=np.arange(len(self._truth)), categories={label: str(label) for label in labels},
+            masks=t.get("masks"), keypoints=t.get("keypoints"),
         )  # fmt: skip
-        found = detections(f["image"], f["labels"], f["boxes"], f["scores"], truth=truth)
+        found = detections(
+            f["image"], f["labels"], f["boxes"], f["scores"], truth=truth, masks=f.get("masks"),
+            keypoints=f.get("keypoints"),
+        )  # fmt: skip
         return evaluate_coco(truth, found, self.settings, threads=threads)
 
     def _columns(
         self, image: Mapping[str, Any], needed: tuple[str, ...], known: tuple[str, ...]
     ) -> dict[str, Any]:
-        missing = [key for key in ("boxes", *needed) if key not in image]
+        missing = [key for key in (SHAPES[self.settings.iou_type], *needed) if key not in image]
         if missing:
             raise LayoutError(f"an image with {', '.join(image) or 'nothing'}", f"it has no {missing[0]}")
-        boxes = as_boxes(as_array(image["boxes"]), self.box_format)
-        columns = {"boxes": _to_xywh(boxes, self.box_format)}
+        columns = self._shapes(image)
+        n = len(columns["boxes"])
         for key in (*needed, *known):
-            values = as_array(image[key]).reshape(-1) if key in image else np.zeros(len(boxes))
-            if values.size != len(boxes):
-                raise LayoutError(f"{values.size} {key}", f"there are {len(boxes)} boxes")
+            values = as_array(image[key]).reshape(-1) if key in image else np.zeros(n)
+            if values.size != n:
+                raise LayoutError(f"{values.size} {key}", f"there are {n} {SHAPES[self.settings.iou_type]}")
             columns[key] = values.astype(np.int64) if key == "labels" else values
+        return columns
+
+    def _shapes(self, image: Mapping[str, Any]) -> dict[str, Any]:
+        """The boxes, and the masks or key points if they are compared."""
+        columns: dict[str, Any] = {}
+        if self.settings.iou_type == "segm":
+            columns["masks"] = as_masks(image["masks"])
+            columns["boxes"] = mask_boxes(columns["masks"])
+        elif self.settings.iou_type == "keypoints":
+            columns["keypoints"] = as_keypoints(as_array(image["keypoints"]))
+            columns["boxes"] = keypoint_boxes(columns["keypoints"])
+        if "boxes" in image:
+            boxes = as_boxes(as_array(image["boxes"]), self.box_format)
+            if "boxes" in columns and len(boxes) != len(columns["boxes"]):
+                shapes = SHAPES[self.settings.iou_type]
+                raise LayoutError(f"{len(boxes)} boxes", f"there are {len(columns['boxes'])} {shapes}")
+            columns["boxes"] = _to_xywh(boxes, self.box_format)
         return columns
 
 
@@ -117,6 +151,10 @@ def _to_xywh(boxes: Floats, box_format: str) -> Floats:
 
 
 def _joined(images: list[dict[str, Any]]) -> dict[str, Any]:
-    columns = {key: np.concatenate([image[key] for image in images]) for key in images[0]}
+    columns = {}
+    for key in images[0]:
+        parts = [image[key] for image in images]
+        # Without an object, the number of key points is unknown.
+        columns[key] = np.concatenate([part for part in parts if part.size] or parts[:1])
     columns["image"] = np.repeat(np.arange(len(images)), [len(image["boxes"]) for image in images])
     return columns
