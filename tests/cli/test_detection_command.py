@@ -7,8 +7,11 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
+from pycocotools import mask
 
 from striate.cli import run
+from striate.errors import DataError
 
 ROW = {"image_id": 1, "category_id": 3, "bbox": [10, 10, 40, 40]}
 
@@ -118,8 +121,6 @@ def test_comparison(pair, capsys):
 
 
 def test_report(pair, capsys, tmp_path):
-    from PIL import Image
-
     gt = json.loads((tmp_path / "gt.json").read_text())
     gt["images"][0]["file_name"] = "train/<a>.png"
     gt["categories"][0]["name"] = "<b>cat"
@@ -167,3 +168,153 @@ def test_masks(pair, capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["stats"][0] == pytest.approx(51 / 101)
     assert run(["detection", *pair, "--iou-type", "segm", "--style", "voc07"]) == 2
     assert run(["detection", *pair, "--iou-type", "mask"]) == 2
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    """Ground truth and detections with masks and key points in two images, as COCO's and LVIS's files."""
+    square = [[10, 10, 50, 10, 50, 50, 10, 50]]
+    points = [[x, y, 2] for x, y in ((10, 10), (50, 10), (30, 30), (50, 50), (10, 50))]
+    shape = {"segmentation": square, "keypoints": [v for point in points for v in point]}
+    federated = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    truth = {
+        "images": [{"id": i, "height": 60, "width": 60, "file_name": "a.png"} | federated for i in (1, 2)],
+        "annotations": [
+            {**ROW, **shape, "image_id": i, "id": i, "area": 1600, "iscrowd": 0, "num_keypoints": 5}
+            for i in (1, 2)
+        ],
+        "categories": [{"id": 3, "name": "cat", "frequency": "c"}],
+    }
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    rows = [{"image_id": 1, "category_id": 3, "score": 0.9}, {"image_id": 2, "category_id": 3, "score": 0.3}]
+    found = {}
+    for kind, key in (("segm", "segmentation"), ("keypoints", "keypoints")):
+        found[kind] = str(tmp_path / f"{kind}.json")
+        value = {"size": [60, 60], "counts": SQUARE} if kind == "segm" else shape["keypoints"]
+        (tmp_path / f"{kind}.json").write_text(json.dumps([row | {key: value} for row in rows]))
+    Image.new("RGB", (60, 60), "white").save(tmp_path / "a.png")
+    return str(tmp_path / "gt.json"), found
+
+
+# The square above as pycocotools' compressed run lengths.
+SQUARE = mask.merge(mask.frPyObjects([[10, 10, 50, 10, 50, 50, 10, 50]], 60, 60))["counts"].decode()
+FIVE = ("--sigmas", "0.05,0.05,0.05,0.05,0.05")
+
+
+@pytest.mark.filterwarnings("ignore:__array__")  # of pycocotools
+@pytest.mark.parametrize("kind", ["segm", "keypoints"])
+@pytest.mark.parametrize("style", ["coco", "lvis"])
+def test_masks_and_key_points_are_explained_like_boxes(kind, style, shapes, capsys, tmp_path):
+    gt, found = shapes
+    if (kind, style) == ("keypoints", "lvis"):
+        assert run(["detection", gt, found[kind], "--iou-type", kind, "--style", style, *FIVE]) == 2
+        return
+    out = tmp_path / "report"
+    flags = ["--iou-type", kind, "--style", style, *(FIVE if kind == "keypoints" else ())]
+    flags += ["--out", str(out), "--bootstrap", "20", "--compare", found[kind]]
+    flags += ["--picture", str(tmp_path / "a.png"), "--score", "0.5", "--json"]
+    assert run(["detection", gt, found[kind], *flags]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["stats"][0] == pytest.approx(1)
+    assert (len(answer["stats"]), answer["stat_names"][0]) == (len(answer["stat_names"]), "AP")
+    point = answer["operating_point"]
+    assert (point["tp"], point["fp"], point["fn"]) == (1, 0, 1)
+    assert answer["interval"] == {
+        "value": pytest.approx(1),
+        "low": pytest.approx(1),
+        "high": pytest.approx(1),
+    }
+    assert answer["comparison"]["p"] == 1
+    page = (out / "report.html").read_text()
+    assert {"segm": "mask IoU 0.5", "keypoints": "OKS 0.5"}[kind] in page
+    assert {"segm": "for masks", "keypoints": "for key points"}[kind] in page
+    assert (out / "per_class.csv").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:__array__")
+@pytest.mark.parametrize(("kind", "inside"), [("segm", (30, 45)), ("keypoints", (30, 30))])
+def test_the_picture_shows_masks_and_key_points(kind, inside, shapes, tmp_path):
+    from striate.metrics.detection import read_detections_with, read_ground_truth_with
+    from striate.metrics.detection.explain import match
+    from striate.report.detection_image import draw_matches
+
+    gt, found = shapes
+    truth = read_ground_truth_with(gt, kind)
+    m = match(truth, read_detections_with(found[kind], truth, kind), iou_type=kind, sigmas=(0.05,) * 5)
+    picture = draw_matches(tmp_path / "a.png", m, 0, 0.5)
+    red, green, blue = picture[inside[1], inside[0]].tolist()
+    assert green > red  # a true positive
+    assert green > blue
+    assert picture[5, 58].tolist() == [255, 255, 255]
+    if kind == "segm":
+        Image.new("RGB", (50, 60)).save(tmp_path / "b.png")
+        with pytest.raises(DataError, match="50 x 60 pixels, but its masks 60 x 60"):
+            draw_matches(tmp_path / "b.png", m, 0, 0.5)
+
+
+def test_options_of_the_evaluation(pair, capsys):
+    flags = [
+        "--max-detections",
+        "300,1",
+        "--area-ranges",
+        "tiny:0:2000,small",
+        "--iou-thresholds",
+        "0.5:0.7:0.1",
+    ]
+    assert run(["detection", *pair, *flags, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["stat_names"][6:9] == ["AR1", "AR10", "AR300"]
+    assert answer["stats"][0] == answer["stats"][1] == pytest.approx(51 / 101)
+    assert answer["stats"][2] == -1  # no threshold of 0.75
+    assert answer["stats"][6:9] == [0.5, -1, 0.5]
+    areas = {row["area"]: (row["min"], row["max"], row["ap"]) for row in answer["areas"]}
+    assert list(areas) == ["all", "tiny", "small"]
+    assert areas["tiny"] == (0, 2000, pytest.approx(51 / 101))
+    assert areas["small"] == (0, 1024, None)
+    assert "1 detections of classes" in answer["notes"][0]
+    assert run(["detection", *pair, *flags]) == 0
+    assert "area=  tiny | maxDets=300 ] = 0.505" in capsys.readouterr().out.splitlines()[12]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max-detections", "1,ten"], "--max-detections '1,ten': it should be whole numbers"),
+        (["--area-ranges", "tiny:9"], "--area-ranges 'tiny:9': it should be NAME:LEAST:MOST"),
+        (["--area-ranges", "tiny:9:1"], "--area-ranges 'tiny:9:1': it should be NAME:LEAST:MOST"),
+        (["--iou-thresholds", "0.5:0.9"], "--iou-thresholds '0.5:0.9': a range is FIRST:LAST:STEP"),
+        (["--iou-thresholds", "high"], "--iou-thresholds 'high': it should be numbers"),
+        (["--sigmas", "0.1"], "--sigmas with --iou-type bbox: only key points have them"),
+        (["--iou-type", "keypoints", "--sigmas", "0.1,-1"], "sigmas (0.1, -1.0): they should be above 0"),
+        (
+            ["--max-detections", "5", "--style", "voc12"],
+            "--max-detections with style voc12: Pascal VOC has no",
+        ),
+        (["--iou-type", "segm", "--style", "voc12"], "style voc12 of masks or key points"),
+    ],
+)
+def test_mistakes_in_the_options_of_the_evaluation(flags, message, pair, capsys):
+    assert run(["detection", *pair, *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_lvis_needs_its_json(pair, capsys, tmp_path):
+    assert run(["detection", *pair, "--style", "lvis"]) == 3
+    assert "its images have no neg_category_ids" in capsys.readouterr().err
+    (tmp_path / "dt.csv").write_text("image,class,score,x,y,w,h\n")
+    assert run(["detection", pair[0], str(tmp_path / "dt.csv"), "--style", "lvis"]) == 2
+    assert "style lvis with" in capsys.readouterr().err
+
+
+def test_the_choice_of_coordinates_is_printed(capsys, tmp_path):
+    for name, score in (("gt", ""), ("dt", " 0.9")):
+        (tmp_path / name).mkdir()
+        lines = [f"cat{score} {10 * i} {5 * i} {10 * i + 3} {5 * i + 4}" for i in range(1, 31)]
+        (tmp_path / name / "a.txt").write_text("\n".join(lines))
+    paths = [str(tmp_path / "gt"), str(tmp_path / "dt")]
+    assert run(["detection", *paths, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["stats"][0] == pytest.approx(1)
+    assert err.count("as xyxy (left, top, right, bottom): ") == 2
+    assert run(["detection", *paths, "--coordinates", "xywh"]) == 0
+    assert "read the boxes" not in capsys.readouterr().err

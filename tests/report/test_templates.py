@@ -31,7 +31,7 @@ def seq2seq_page(run, tmp_path):
 
 def detection_page(run, tmp_path):
     truth = {
-        "images": [{"id": 1}],
+        "images": [{"id": 1}, {"id": 2}],
         "annotations": [
             {"id": i, "image_id": 1, "category_id": i, "bbox": [9 * i, 9, 8, 8], "area": 64, "iscrowd": 0}
             for i in range(1, 13)

@@ -261,8 +261,6 @@ def weighted_ap(
     misses = np.cumsum(weights * wrong, axis=1)[:, right]
     precision = hits / np.maximum(hits + misses, 1)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    envelope = np.concatenate([envelope, np.zeros((len(weights), 1))], axis=1)
-    recall = hits / positives[:, None]
-    return np.array(
-        [np.mean(e[np.searchsorted(r, recalls, side="left")]) for e, r in zip(envelope, recall, strict=True)]
-    )
+    # How many recall levels each true positive is the first to reach.
+    levels = np.searchsorted(np.sort(recalls), hits / positives[:, None], side="right")
+    return np.asarray((envelope * np.diff(levels, axis=1, prepend=0)).sum(axis=1) / recalls.size)
