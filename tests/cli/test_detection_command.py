@@ -285,7 +285,7 @@ def test_options_of_the_evaluation(pair, capsys):
         (["--iou-thresholds", "0.5:0.9"], "--iou-thresholds '0.5:0.9': a range is FIRST:LAST:STEP"),
         (["--iou-thresholds", "high"], "--iou-thresholds 'high': it should be numbers"),
         (["--sigmas", "0.1"], "--sigmas with --iou-type bbox: only key points have them"),
-        (["--iou-type", "keypoints", "--sigmas", "0.1,-1"], "sigmas (0.1, -1.0): they should be above 0"),
+        (["--iou-type", "keypoints", "--sigmas", "0.1,-1"], "--sigmas '0.1,-1': it should be numbers from 0"),
         (
             ["--max-detections", "5", "--style", "voc12"],
             "--max-detections with style voc12: Pascal VOC has no",
