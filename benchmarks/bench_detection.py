@@ -4,7 +4,9 @@
 
 A SET is a folder with gt.json and dt.json. Peers that are not installed are skipped. CPU seconds include all
 threads, from the files to the twelve numbers; a warm-up on a set of one image comes first, so they include no
-imports. `striate-arrays` starts from arrays. Memory is the peak of the process.
+imports. `striate-arrays` starts from arrays. `striate-drop-in` makes pycocotools' five calls (COCO, loadRes,
+evaluate, accumulate, summarize), and `records` is the time of its evalImgs after that. Memory is the peak of
+the process before evalImgs.
 """
 
 from __future__ import annotations
@@ -52,14 +54,21 @@ def striate_arrays(gt: str, dt: str, threads: int) -> list[float]:
 
 
 def _like_pycocotools(module: Any, gt: str, dt: str) -> list[float]:
+    global JUDGE
     with contextlib.redirect_stdout(io.StringIO()):
         truth = module.COCO(gt)
         found = (truth.load_res if hasattr(truth, "load_res") else truth.loadRes)(dt)
-        judge = module.COCOeval(truth, found, "bbox")
+        judge = JUDGE = module.COCOeval(truth, found, "bbox")
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
     return [float(value) for value in judge.stats[:12]]
+
+
+def striate_drop_in(gt: str, dt: str, threads: int) -> list[float]:
+    import striate.metrics.detection
+
+    return _like_pycocotools(striate.metrics.detection, gt, dt)
 
 
 def hotcoco(gt: str, dt: str, threads: int) -> list[float]:
@@ -77,10 +86,12 @@ def ultrafast(gt: str, dt: str, threads: int) -> list[float]:
 PEERS = {
     "striate": striate,
     "striate-arrays": striate_arrays,
+    "striate-drop-in": striate_drop_in,
     "hotcoco": hotcoco,
     "ultrafast": ultrafast,
 }
 START = (0.0, 0.0)
+JUDGE: Any = None  # the evaluator of the last run, for peers with pycocotools' classes
 
 
 def child(peer: str, folder: str, threads: int) -> None:
@@ -101,6 +112,10 @@ def child(peer: str, folder: str, threads: int) -> None:
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "stats": stats,
     }
+    if peer == "striate-drop-in":
+        start = time.process_time()
+        records = JUDGE.evalImgs
+        figures |= {"records": time.process_time() - start, "records_count": len(records)}
     print(json.dumps(figures))
 
 
@@ -142,7 +157,8 @@ def main() -> None:
             for peer, done in runs.items():
                 if not done:
                     continue
-                median = {k: statistics.median(r[k] for r in done) for k in ("cpu", "wall", "peak_mib")}
+                keys = ("cpu", "wall", "peak_mib", *(["records"] if "records" in done[0] else []))
+                median = {k: statistics.median(r[k] for r in done) for k in keys}
                 print(f"{peer:16} " + "  ".join(f"{k} {v:9.3f}" for k, v in median.items()))
                 row = {"set": Path(folder).name, "threads": threads, "peer": peer, "repeats": len(done)}
                 table.append(row | median | {"stats": done[0]["stats"]})

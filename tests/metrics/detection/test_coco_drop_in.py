@@ -23,6 +23,10 @@ def theirs():
     return contextlib.redirect_stdout(io.StringIO())
 
 
+class Ours:
+    COCO, COCOeval = COCO, COCOeval
+
+
 def from_dictionaries(gt, rows, module=None):
     truth = module.COCO() if module else COCO()
     truth.dataset = copy.deepcopy(gt)
@@ -79,6 +83,87 @@ def test_after_an_overlap_that_is_no_number_any_other_passes(tmp_path):
 def test_ten_thousand_adversarial_cases(block, tmp_path):
     for seed in range(1000 + 100 * block, 1100 + 100 * block):
         assert_all_ways(seed, tmp_path)
+
+
+FIXTURES = [
+    ("bbox", "fce_small/gt_dataset.json", "fce_small/dt_dataset.json"),
+    ("segm", "fce_small/gt_dataset.json", "fce_small/dt_dataset.json"),
+    ("bbox", "fce_small/gt_ignore_test.json", "fce_small/dt_ignore_test.json"),
+    ("keypoints", "fce_small/example_crowdpose_val.json", "fce_small/example_crowdpose_preds.json"),
+    ("bbox", "hotcoco_fixtures/gt.json", "hotcoco_fixtures/dt.json"),
+    ("bbox", "hotcoco_fixtures/edge_gt.json", "hotcoco_fixtures/edge_dt.json"),
+    ("bbox", "hotcoco_fixtures/zero_gt.json", "hotcoco_fixtures/zero_dt.json"),
+    ("bbox", "hotcoco_fixtures/healthcheck_bad.json", None),
+    ("bbox", "hotcoco_fixtures/healthcheck_quality.json", None),
+    ("bbox", "keypoints/fce_gt.json", "keypoints/fce_dt.json"),
+    ("keypoints", "keypoints/fce_gt.json", "keypoints/fce_dt.json"),
+    ("keypoints", None, "keypoints/person_keypoints_val2014_fakekeypoints100_results.json"),
+    (
+        "bbox",
+        "padilla_toy/gts_coco_format/toy_example_coco.JSON",
+        "padilla_toy/dets_coco_format/coco_dets.json",
+    ),
+    *(
+        ("bbox", f"{folder}/{truth}", f"{folder}/dets/coco_format/coco_dets.json")
+        for folder, truth in (
+            ("padilla_formats", "coco_format_v1/instances_default.json"),
+            ("padilla_formats", "coco_format_v2/instances_v2.json"),
+            ("voc_100/data/database", "gts/coco_format_v1/instances_default.json"),
+        )
+    ),
+]
+
+
+def paired(truth, found):
+    """A pair of fixtures; what a fixture does not have is made from the other one."""
+    if found is None:  # the ground truth, moved a little
+        known = {image["id"] for image in truth["images"]}
+        found = [
+            {
+                "image_id": a["image_id"],
+                "category_id": a["category_id"],
+                "bbox": [v + i for v in a["bbox"]],
+                "score": i,
+            }
+            for i, a in enumerate(truth["annotations"])
+            if a["image_id"] in known
+        ]
+    if truth is None:  # every third detection, moved a little
+        anns = []
+        for i, row in enumerate(found[::3], 1):
+            points = [v + (j % 3 < 2) * (i % 5) for j, v in enumerate(row["keypoints"])]
+            box = [min(points[0::3]), min(points[1::3]), 90, 120]
+            ann = {"id": i, "keypoints": points, "num_keypoints": 17, "bbox": box, "area": 9000, "iscrowd": 0}
+            anns.append({"image_id": row["image_id"], "category_id": 1} | ann)
+        images = [{"id": i} for i in sorted({row["image_id"] for row in found})]
+        truth = {"images": images, "annotations": anns, "categories": [{"id": 1, "name": "person"}]}
+    if isinstance(found, list):  # some are of more images
+        known = {image["id"] for image in truth["images"]}
+        found = [row for row in found if row["image_id"] in known]
+    for ann in truth["annotations"]:
+        ann.setdefault("area", ann["bbox"][2] * ann["bbox"][3])  # CrowdPose has none
+    return truth, found
+
+
+@pytest.mark.parametrize(("kind", "truth", "found"), FIXTURES)
+def test_fixtures_of_other_projects(kind, truth, found, shared, tmp_path):
+    folder = shared / "data/detection"
+    gt, rows = paired(*(name and json.loads((folder / name).read_text()) for name in (truth, found)))
+    paths = write(tmp_path, gt, rows)
+    params = {"kpt_oks_sigmas": np.full(14, 0.07)} if "crowdpose" in str(truth) else {}
+    judges = []
+    for module, evaluators in ((their_coco, (their_cocoeval.COCOeval,)), (Ours, (COCOeval, InSteps))):
+        for evaluator in evaluators:
+            with theirs():
+                data = module.COCO(str(paths[0]))
+                # Padilla's detections are a whole data set, with ids and areas of their own.
+                results = (
+                    data.loadRes(str(paths[1])) if isinstance(rows, list) else module.COCO(str(paths[1]))
+                )
+                judges.append(finished(evaluator(data, results, kind), params))
+    for judge in judges[1:]:
+        assert_same_evaluation(judge, judges[0])
+        assert list(judge.stats) == list(judges[0].stats)
 
 
 # ---- files, and the dictionaries that are built later
@@ -330,10 +415,6 @@ def overriding(module):
             return record
 
     return Judge
-
-
-class Ours:
-    COCO, COCOeval = COCO, COCOeval
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])

@@ -130,7 +130,8 @@ def _open(text: bytes, results: bool) -> CocoFile | None:
     read = native.read_json(text, results, kernel.thread_count(None))
     if not isinstance(read, dict) or not read["has_annotations"]:
         return None
-    columns: dict[str, Any] = {name: np.frombuffer(read[name], dtype) for name, dtype in DTYPES.items()}
+    names = ("image", "category", "box", *(("score",) if results else ("id", "area", "crowd", "images")))
+    columns: dict[str, Any] = {name: np.frombuffer(read[name], DTYPES[name]) for name in names}
     columns["box"] = columns["box"].reshape(-1, 4)
     columns["areas_missing"] = read["areas_missing"]
     return CocoFile(text, columns, {key: read[f"{key}_at"] for key in ("info", "images", "categories")})
