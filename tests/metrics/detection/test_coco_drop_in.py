@@ -137,9 +137,9 @@ def paired(truth, found):
             anns.append({"image_id": row["image_id"], "category_id": 1} | ann)
         images = [{"id": i} for i in sorted({row["image_id"] for row in found})]
         truth = {"images": images, "annotations": anns, "categories": [{"id": 1, "name": "person"}]}
-    if isinstance(found, list):  # some are of more images
-        known = {image["id"] for image in truth["images"]}
-        found = [row for row in found if row["image_id"] in known]
+    if isinstance(found, list):  # some are of images that the ground truth does not list
+        missing = {row["image_id"] for row in found} - {image["id"] for image in truth["images"]}
+        truth["images"] += [{"id": i} for i in sorted(missing)]
     for ann in truth["annotations"]:
         ann.setdefault("area", ann["bbox"][2] * ann["bbox"][3])  # CrowdPose has none
     return truth, found
