@@ -137,9 +137,8 @@ def paired(truth, found):
             anns.append({"image_id": row["image_id"], "category_id": 1} | ann)
         images = [{"id": i} for i in sorted({row["image_id"] for row in found})]
         truth = {"images": images, "annotations": anns, "categories": [{"id": 1, "name": "person"}]}
-    if isinstance(found, list):  # some are of images that the ground truth does not list
-        missing = {row["image_id"] for row in found} - {image["id"] for image in truth["images"]}
-        truth["images"] += [{"id": i} for i in sorted(missing)]
+    if isinstance(truth["images"][0]["id"], str):  # and the results have the number
+        found = [row | {"image_id": str(row["image_id"])} for row in found]
     for ann in truth["annotations"]:
         ann.setdefault("area", ann["bbox"][2] * ann["bbox"][3])  # CrowdPose has none
     return truth, found
