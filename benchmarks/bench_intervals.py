@@ -1,6 +1,6 @@
 """How often the 95 % intervals of `--bootstrap` and `--compare` contain the truth, in a simulation.
 
-    python benchmarks/bench_intervals.py --out results.json        # about 7 minutes of CPU time
+    python benchmarks/bench_intervals.py --out results.json        # about 2 minutes of CPU time
     python benchmarks/bench_intervals.py --images 100 --repeats 50
 
 Two detectors look at data sets of simulated images with three objects on average, of three classes (60, 30
@@ -39,7 +39,7 @@ MANY, TIMES = 20_000, 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--images", default="50,100,200", help="sizes of the data sets")
+    parser.add_argument("--images", default="50,100", help="sizes of the data sets")
     parser.add_argument("--repeats", type=int, default=300, help="data sets of each size")
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap samples")
     parser.add_argument("--out", type=Path, help="a results file")
