@@ -69,7 +69,11 @@ class Worker {
     void category(int64_t k) {
         const int32_t *gt = truths_.rows.data() + truths_.start[static_cast<size_t>(k)];
         const size_t gts = static_cast<size_t>(truths_.start[static_cast<size_t>(k) + 1] - truths_.start[static_cast<size_t>(k)]);
-        if (gts == 0 && !p_.dt_match) {  // all stay -1
+        const int64_t cells = static_cast<int64_t>(p_.areas) * p_.limits * p_.thresholds;
+        std::fill_n(p_.recall + k * cells, cells, -1.0);
+        std::fill_n(p_.precision + k * cells * p_.levels, cells * p_.levels, -1.0);
+        std::fill_n(p_.scores + k * cells * p_.levels, cells * p_.levels, -1.0);
+        if (gts == 0 && !p_.dt_match) {
             count_cut(k);
             return;
         }

@@ -44,9 +44,9 @@ struct Problem {
     int limits;                // M
     const std::int64_t *max_detections;  // [M], ascending
 
-    double *precision;  // [K, A, M, T, R], filled with -1
-    double *scores;     // [K, A, M, T, R], filled with -1
-    double *recall;     // [K, A, M, T], filled with -1
+    double *precision;  // [K, A, M, T, R], -1 where there is no ground truth
+    double *scores;     // [K, A, M, T, R], likewise
+    double *recall;     // [K, A, M, T], likewise
 
     // Who matched whom, where asked for; all of them or none.
     std::int32_t *dt_match;    // [A, T, D] row of the ground truth, or -1

@@ -273,7 +273,7 @@ PyMODINIT_FUNC PyInit__native(void) {
     PyObject *m = PyModule_Create(&module);
     if (!m) return nullptr;
     column_type = PyType_FromSpec(&column_spec);
-    if (PyModule_AddIntConstant(m, "VERSION", 4) < 0 || !column_type || PyModule_AddObjectRef(m, "Column", column_type) < 0) {
+    if (PyModule_AddIntConstant(m, "VERSION", 5) < 0 || !column_type || PyModule_AddObjectRef(m, "Column", column_type) < 0) {
         Py_DECREF(m);
         return nullptr;
     }

@@ -311,7 +311,7 @@ def run_kernel(
         thresholds = np.array(settings.thresholds[start : start + AT_ONCE], np.float64)
         T = thresholds.size
         shape = (classes, A, limits.size, T, recalls.size)
-        curves = Curves(np.full(shape, -1.0), np.full(shape, -1.0), np.full(shape[:-1], -1.0))
+        curves = Curves(np.empty(shape), np.empty(shape), np.empty(shape[:-1]))
         parts.append(curves)
         if matches:
             both = np.full((A, T, D), -1, np.int32), np.full((A, T, G), -1, np.int32)

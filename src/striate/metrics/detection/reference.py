@@ -53,7 +53,7 @@ class Settings(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """Outputs, filled with -1: precision and scores [K, A, M, T, R], recall [K, A, M, T]."""
+    """Outputs: precision and scores [K, A, M, T, R], recall [K, A, M, T]; -1 without ground truth."""
 
     precision: Floats
     scores: Floats
@@ -238,6 +238,8 @@ def evaluate(
     Returns:
         How many detections of known images and classes lie beyond the last limit.
     """
+    for values in curves:
+        values.fill(-1)
     areas = settings.areas.reshape(-1, 2)
     most = int(settings.limits[-1]) if settings.limits.size else 0
     bar = np.minimum(settings.thresholds, 1 - 1e-10)
