@@ -127,9 +127,10 @@ def test_files_of_others_are_told(path, tmp_path):
         bundle.inspect(tmp_path / "absent.safetensors")
 
 
-def test_a_newer_format_asks_for_an_upgrade(path):
-    data = path.read_bytes()
-    path.write_bytes(data.replace(b'\\"format\\": 1', b'\\"format\\": 9'))
+def test_a_newer_format_asks_for_an_upgrade(path, network, monkeypatch):
+    monkeypatch.setattr("striate.bundle.description.FORMAT", 9)
+    bundle.write(path, network, DESCRIPTION)
+    monkeypatch.undo()
     with pytest.raises(BundleError, match="Upgrade"):
         bundle.inspect(path)
 

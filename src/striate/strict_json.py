@@ -1,5 +1,7 @@
 """JSON as RFC 8259 defines it; everything that Striate prints or writes as JSON passes through `dumps`.
 
+What it reads of its own files passes through `loads`.
+
 Python's `json` writes NaN and infinity as `NaN` and `Infinity`, which no other parser has to accept.
 """
 
@@ -31,6 +33,36 @@ def dumps(value: Any, *, indent: int | None = None, ascii_only: bool = False) ->
         return json.dumps(value, indent=indent, allow_nan=False)  # UTF-8 has no lone surrogates
     # Only texts hold those that JSON need not escape, and a terminal would act on them.
     return _LEFT_UNESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def loads(text: str | bytes) -> Any:
+    """The value of JSON text; numbers that are not finite become None, as `dumps` writes them.
+
+    Raises:
+        ValueError: it is not JSON in UTF-8, names a key twice, or is nested too deeply.
+    """
+    try:
+        return json.loads(
+            text.decode() if isinstance(text, bytes) else text,
+            object_pairs_hook=_object, parse_float=_number, parse_constant=lambda _: None,
+        )  # fmt: skip
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose keys must differ."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+        raise ValueError(f"the key {twice!r} is there twice")
+    return found
+
+
+def _number(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def _finite(value: Any) -> Any:

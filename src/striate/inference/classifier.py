@@ -227,17 +227,28 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Classifier:
     """
     path = bundle.path_of(path)
     place = choose_device(device)
-    description, state = bundle.read(path, place)
+    description, network = bundle.load(path, place, partial(_network, str(path)))
+    return Classifier(prepare(network, place, training=False).eval(), description, place, str(path))
+
+
+def _network(path: str, description: Description) -> nn.Module:
+    """The network of a bundle, which must classify images of the size and into the classes that it says."""
     if description.task != "classification":
         raise BundleError(
-            f"{str(path)!r} cannot classify images",
+            f"{path!r} cannot classify images",
             f"it was trained for {description.task}",
             f"Use `striate {description.task}` with it, or give a classifier",
         )
-    with bundle.must_fit(repr(str(path)), description.architecture):
-        make = partial(models.build, description.architecture, **description.arguments)
-        network = bundle.with_tensors(make, state)
-    return Classifier(prepare(network, place, training=False).eval(), description, place, str(path))
+    scores, channels, size = models.interface(description.architecture, description.arguments)
+    preprocess = description.image_preprocess
+    for name, given, own in (
+        ("classes", len(description.classes), scores),
+        ("preprocess.channels", preprocess.channels, channels),
+        ("preprocess.size", preprocess.size, size or preprocess.size),
+    ):
+        if given != own:
+            raise bundle.damaged(path, f"{name}: {given}, but its network has {own}")
+    return models.build(description.architecture, **description.arguments)
 
 
 @standard_settings()

@@ -279,21 +279,29 @@ def load_translator(path: str | os.PathLike[str], device: str = "auto") -> Trans
     """
     path = bundle.path_of(path)
     place = choose_device(device)
-    description, state = bundle.read(path, place)
+    description, network = bundle.load(path, place, partial(_network, str(path)))
+    assert description.text is not None
+    assert isinstance(network, SequenceToSequence)
+    try:
+        source, target = tokenizers_of(description)
+        check_tokenizers(source, target, _rows(network), description.text["digests"], str(path))
+    except UsageError as error:
+        raise bundle.damaged(str(path), str(error)) from error
+    network = prepare(network, place, training=False).eval()
+    return Translator(network, description, source, target, place, str(path))
+
+
+def _network(path: str, description: Description) -> SequenceToSequence:
+    """The network of a bundle, which must generate text and read what its description says."""
     if description.task != TASK or description.text is None:
         raise BundleError(
-            f"{str(path)!r} does not generate text",
+            f"{path!r} does not generate text",
             f"it was trained for {description.task}",
             "Use `striate predict` with it, or give a model of `striate seq2seq train`",
         )
-    with bundle.must_fit(repr(str(path)), description.architecture):
-        source, target = tokenizers_of(description)
-        make = partial(build, description.architecture, **description.arguments)
-        network = bundle.with_tensors(make, state)
-    assert isinstance(network, SequenceToSequence)
-    check_tokenizers(source, target, _rows(network), description.text["digests"], str(path))
-    network = prepare(network, place, training=False).eval()
-    return Translator(network, description, source, target, place, str(path))
+    if (description.architecture == "image_to_text") != (description.preprocess is not None):
+        raise bundle.damaged(path, f"a {description.architecture} reads something else")
+    return build(description.architecture, **description.arguments)
 
 
 def warnings_of(results: Sequence[Translation], count: int | None = None) -> list[str]:

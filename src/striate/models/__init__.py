@@ -32,12 +32,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from striate.errors import UsageError, unknown_name
+from striate.validation import InvalidValueError, require, shown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,6 +103,15 @@ MODELS: dict[str, Architecture] = {
     **dict.fromkeys(("vit_ti_16", "vit_s_16", "vit_b_16", "vit_b_32", "vit_l_16"), _VIT),
 }  # fmt: skip
 
+_LARGEST = 2**31 - 1
+# Ranges of arguments by their names; others are from 0. A bundle's arguments are checked against them.
+RANGES: dict[str, tuple[float, float]] = {
+    "num_classes": (1, _LARGEST), "append": (1, _LARGEST), "source_vocab": (1, _LARGEST),
+    "target_vocab": (1, _LARGEST), "in_channels": (1, 1 << 16), "input_size": (1, 1 << 14),
+    "dropout": (0, 1), "depth": (0, 1000), "decoder_depth": (0, 1000), "heads": (1, 1 << 16),
+    "max_length": (1, 1 << 20), "patch": (1, 1 << 14),
+}  # fmt: skip
+
 DEFAULT = "resnet18"  # for training, if no network is named
 
 
@@ -138,11 +149,10 @@ def build(name: str, *, append: int | None = None, **arguments: Any) -> nn.Modul
     Raises:
         UsageError: unknown name or argument.
     """
-    for argument in ("num_classes", "in_channels"):
-        if arguments.get(argument, 1) < 1:
-            raise UsageError(f"{argument} = {arguments[argument]}", "it must be at least 1")
     function = getattr(module_of(name), name)
     bound = bind(name, function, arguments)
+    if append is not None:
+        _check_argument("append", append, int)
     network: nn.Module = function(**arguments)
     if append is None:
         return network
@@ -152,15 +162,51 @@ def build(name: str, *, append: int | None = None, **arguments: Any) -> nn.Modul
     return Appended(network, bound.arguments["num_classes"], append)
 
 
-def bind(name: str, function: Callable[..., Any], arguments: dict[str, Any]) -> inspect.BoundArguments:
-    """Check that a function takes some arguments; `name` is for the message.
+def interface(name: str, arguments: Mapping[str, Any]) -> tuple[int, int, tuple[int, int] | None]:
+    """The number of scores and of channels that a network has, and its image size; None for any size.
+
+    Raises:
+        UsageError: unknown name or argument, or an invalid value.
+    """
+    row, own = describe(name), {key: value for key, value in arguments.items() if key != "append"}
+    bound = bind(name, getattr(module_of(name), name), own)
+    bound.apply_defaults()
+    scores = arguments.get("append") or bound.arguments["num_classes"]
+    size = bound.arguments.get("input_size", row.input_size)
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    return scores, bound.arguments["in_channels"], None if row.sizes == "any" else sides
+
+
+def bind(name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> inspect.BoundArguments:
+    """Check that a function takes some arguments, by their names, types and ranges.
+
+    Args:
+        name: of the network, for the message.
+        function: it, or its class.
+        arguments: plain values.
 
     Raises:
         UsageError: it does not; the message lists those that it takes.
     """
     signature = inspect.signature(function)
     try:
-        return signature.bind(**arguments)
+        bound = signature.bind(**arguments)
     except TypeError as error:
         takes = ", ".join(signature.parameters)
         raise UsageError(f"cannot build {name} with {arguments}", str(error), f"It takes {takes}") from error
+    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    for argument, value in arguments.items():
+        _check_argument(argument, value, hints.get(argument, Any))
+    return bound
+
+
+def _check_argument(name: str, value: Any, hint: Any) -> None:
+    """Check the type and the range of an argument; raises UsageError."""
+    try:
+        require(value, hint, name)
+    except InvalidValueError as error:
+        raise UsageError(f"{name} = {shown(value)}", f"it must be {error.wanted}") from error
+    least, most = RANGES.get(name, (0, _LARGEST))
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(number, (int, float)) and not least <= number <= most:
+            raise UsageError(f"{name} = {shown(value)}", f"it must be from {least:,} to {most:,}")

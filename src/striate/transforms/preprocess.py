@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from striate.transforms.decode import ImageSource, Uint8Array, decode, decode_er
 from striate.transforms.pixel_formats import Array
 from striate.transforms.pixels import ArrayPixels, Pixels
 from striate.transforms.scaling import COPIED, Span, fits_at_once, scale
+from striate.validation import InvalidValueError, field_types, require, require_fields
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,7 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
 }
 
 INTERPOLATIONS = {n: Image.Resampling[n.upper()] for n in ("nearest", "bilinear", "bicubic", "lanczos")}
+MAX_SIDE = 8192  # pixels of a network's input, as for --imgsz
 _CHUNK = 1 << 18  # float32 values: one MiB
 _LETTERBOX_GRAY = 114  # the gray of YOLO's letterbox, near the mean of photographs
 
@@ -66,9 +68,18 @@ class Preprocess:
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        """Check the values; raises UsageError."""
+        """Check the types, then the values; raises UsageError."""
+        for name, hint in field_types(Preprocess).items():
+            try:
+                require(getattr(self, name), hint, name)
+            except InvalidValueError as error:
+                raise _bad(name, getattr(self, name), str(error)) from error
         if min(self.size) < 1:
             raise _bad("size", self.size, "both sides must be at least 1 pixel")
+        if max(self.size) > MAX_SIDE:
+            raise _bad("size", self.size, f"at most {MAX_SIDE:,} pixels are supported")
+        if self.shorter_side > 2 * MAX_SIDE:
+            raise _bad("shorter_side", self.shorter_side, f"at most {2 * MAX_SIDE:,} pixels are supported")
         if self.resize not in ("crop", "squash", "letterbox", "line"):
             raise _bad("resize", self.resize, "it must be crop, squash, letterbox or line")
         if self.resize == "crop" and self.shorter_side < max(self.size):
@@ -235,15 +246,13 @@ class Preprocess:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Preprocess:
         """Create from `to_json` values; raises UsageError for unknown fields and invalid values."""
-        known = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or (unknown := set(values) - known):
-            odd = ", ".join(sorted(unknown)) if isinstance(values, dict) else repr(values)
-            raise _bad("preprocess", odd, f"its fields are {', '.join(sorted(known))}")
         try:
-            own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            return cls(**own)
-        except TypeError as error:
-            raise _bad("preprocess", values, str(error)) from error
+            require_fields(values, cls, "preprocess")
+        except InvalidValueError as error:
+            known = ", ".join(sorted(field_types(cls)))
+            raise UsageError("invalid preprocess", str(error), f"Its fields are {known}") from error
+        own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**own)
 
     def _fit(self, pixels: Pixels, size: tuple[int, int]) -> Uint8Array:
         """Resize and crop with Pillow; `size` is height and width of the result."""

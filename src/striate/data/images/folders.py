@@ -27,11 +27,12 @@ from striate.data.images.contents import (
     listed,
     read_head,
 )
-from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, is_text
+from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet
 from striate.errors import DataError, UsageError
 from striate.files import expanded, is_folder, probe
 from striate.reading import open_file
 from striate.transforms.decode import is_image_name
+from striate.validation import is_text
 
 _LAYOUT = "Put the images into one folder per class: root/<class>/ or root/{train,val,test}/<class>/"
 _DATA_FILES = (".csv", ".tsv", ".npz", ".zip", ".tar", ".tar.gz", ".tgz")

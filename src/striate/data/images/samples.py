@@ -48,11 +48,6 @@ class Store(Protocol):
         """Return what changes when the image changes; None if that is unknown without reading it."""
 
 
-def is_text(name: str) -> bool:
-    """Return whether a file name is valid text. File names may be any bytes, but class names go into JSON."""
-    return not any("\ud800" <= c <= "\udfff" for c in name)
-
-
 @dataclass(frozen=True)
 class Samples:
     """Images with labels.

@@ -19,10 +19,11 @@ from typing import Any
 from striate.data.images import archive_folders
 from striate.data.images.archives import Archive, attach_archives, is_archive, open_archive
 from striate.data.images.contents import listed
-from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, is_text
+from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet
 from striate.errors import DataError
 from striate.reading import MAX_LIST_BYTES, damage_errors, read_bytes, reason
 from striate.transforms.decode import SUFFIXES, is_image_name
+from striate.validation import is_text
 
 _LABELS = ("cls", "json", "txt")
 # Of the class in a .json file, by priority.

@@ -9,9 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from striate.csv_file import Row, parse_csv, read_csv, unescaped, write_csv
-from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, is_text
+from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet
 from striate.errors import DataError, UsageError
 from striate.reading import MAX_TABLE_BYTES, damage_errors, read_bytes
+from striate.validation import is_text
 
 SUFFIXES = (".csv", ".tsv")
 

@@ -133,7 +133,11 @@ class Tokenizer:
 
     @cached_property
     def _pieces(self) -> Any:
-        return _sentencepiece().SentencePieceProcessor(model_proto=base64.b64decode(self.model))
+        try:
+            return _sentencepiece().SentencePieceProcessor(model_proto=base64.b64decode(self.model))
+        except (ValueError, RuntimeError) as error:
+            why = f"sentencepiece cannot read its model ({' '.join(str(error).split())[:100]})"
+            raise BundleError("a tokenizer is damaged", why, "Use the bundle as training wrote it") from error
 
 
 def train_tokenizer(texts: Sequence[str], kind: str, size: int = 8000) -> Tokenizer:
@@ -199,11 +203,11 @@ def check_tokenizers(
         BundleError: the vocabulary size or the ids differ.
     """
     why = ""
-    if list(digests) != [t.digest for t in (source, target) if t is not None]:
-        why = "its vocabulary differs from the one that its weights were trained with"
     for name, tokenizer in (("source", source), ("target", target)):
         if tokenizer is not None and shapes[name] != len(tokenizer):
             why = f"its {name} tokenizer has {len(tokenizer):,} ids, but its weights have {shapes[name]:,}"
+    if not why and list(digests) != [t.digest for t in (source, target) if t is not None]:
+        why = "its vocabulary differs from the one that its weights were trained with"
     if why:
         fix = "Tokenizer and weights are from different runs: use the bundle as training wrote it"
         raise BundleError(f"cannot use {where!r}", why, fix)

@@ -1,0 +1,154 @@
+"""The description of a model, in the header of its bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from striate.errors import BundleError
+from striate.transforms.preprocess import Preprocess
+from striate.validation import InvalidValueError, is_text, require_fields, shown
+
+FORMAT = 1  # of bundles; docs/compatibility.md has the policy
+
+
+@dataclass(frozen=True)
+class Description:
+    """The header of a bundle.
+
+    Attributes:
+        task: `classification` or `seq2seq`.
+        architecture: a key of `striate.models.MODELS`, or for `seq2seq` of
+            `striate.models.seq2seq.SEQUENCE_MODELS`.
+        arguments: the arguments that the network was built with.
+        classes: a name for each score, in the order of the scores; empty for `seq2seq`.
+        preprocess: how an image becomes the network's input; None if the model reads text.
+        metrics: measured on held-out data.
+        provenance: versions, data, seed, date.
+        text: for `seq2seq`, the tokenizers and settings that `striate.inference.translator` needs; else None.
+    """
+
+    task: str
+    architecture: str
+    arguments: dict[str, Any]
+    classes: tuple[str, ...]
+    preprocess: Preprocess | None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    text: dict[str, Any] | None = None
+
+    @property
+    def image_preprocess(self) -> Preprocess:
+        """The preprocessing of a model that reads images.
+
+        Raises:
+            BundleError: the model reads text.
+        """
+        if self.preprocess is None:
+            raise BundleError(f"a {self.architecture} reads no images", "it was trained on text")
+        return self.preprocess
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values |= {"classes": list(self.classes)}
+        values |= {"preprocess": self.preprocess.to_json() if self.preprocess else None}
+        if self.text is None:  # image bundles keep the keys they had before seq2seq existed
+            del values["text"]
+        return {"format": FORMAT, **values}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Description:
+        """The inverse of `to_json`.
+
+        Raises:
+            InvalidValueError, UsageError: the values are not a description; the message names the field.
+        """
+        if isinstance(values, Mapping):
+            values = {key: value for key, value in values.items() if key != "format"}
+        require_fields(values, cls, "")
+        preprocess = values["preprocess"]
+        values["preprocess"] = None if preprocess is None else Preprocess.from_json(preprocess)
+        found = cls(**{**values, "classes": tuple(values["classes"])})
+        found.require_consistent()
+        return found
+
+    def require_consistent(self) -> None:
+        """Check the class names and the channels against the arguments of the network, and `text`.
+
+        Raises:
+            InvalidValueError: they contradict each other.
+        """
+        if self.task == "seq2seq" or self.text is not None:
+            self._require_fitting_text()
+        if len(set(self.classes)) < len(self.classes):
+            twice = next(name for name in self.classes if self.classes.count(name) > 1)
+            raise InvalidValueError("classes", why=f"has {shown(twice)} twice")
+        if not all(map(is_text, self.classes)):
+            raise InvalidValueError("classes", why="has a name that is not valid text")
+        if self.task == "classification" and self.preprocess is None:
+            raise InvalidValueError("preprocess", None, "an object")
+        arguments = self.arguments
+        scores = arguments.get("append", arguments.get("num_classes"))
+        if self.task == "classification" and scores is not None and scores != len(self.classes):
+            why = f"has {len(self.classes):,} names, but the network has {shown(scores)} scores"
+            raise InvalidValueError("classes", why=why)
+        own = None if self.preprocess is None else self.preprocess.channels
+        if own is not None and arguments.get("in_channels", own) != own:
+            why = f"is {own}, but the network reads {shown(arguments['in_channels'])} channels"
+            raise InvalidValueError("preprocess.channels", why=why)
+
+    def _require_fitting_text(self) -> None:
+        """Check what a model that generates text must say; raises InvalidValueError."""
+        require_fields(self.text, _Text, "text")
+        text = self.text or {}
+        if (text["source"] is None) == (self.preprocess is None):
+            why = "must be null for a model that reads images, and only then"
+            raise InvalidValueError("text.source", why=why)
+        for name, most in (("ratio", _MOST_TOKENS), ("longest", _MOST_TOKENS)):
+            if not 0 <= text[name] <= most:
+                raise InvalidValueError(f"text.{name}", text[name], f"from 0 to {most:,}")
+
+
+_MOST_TOKENS = 10**9  # in a text, far more than any network reads
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """A tokenizer in a description, as `striate.data.text.tokens.Tokenizer.to_json` writes it."""
+
+    kind: Literal["characters", "words", "bytes", "sentencepiece"]
+    vocabulary: tuple[str, ...]
+    model: str
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Numbers of token ids."""
+
+    source: int
+    target: int
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Columns of a table of pairs."""
+
+    source: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Text:
+    """The types of `Description.text`."""
+
+    source: _Tokens | None
+    target: _Tokens
+    ids: _Counts
+    digests: tuple[str, ...]
+    ratio: float
+    longest: int
+    columns: _Columns = _Columns()

@@ -1,0 +1,61 @@
+"""Give a network the tensors of a file: its shapes are compared with theirs before anything is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from striate.errors import UsageError
+
+_MAX_CONSTANTS = 1 << 28  # bytes of a network's buffers that are not saved, such as sinusoids
+_NAMED = 3  # differences in a message
+
+
+def without_memory(make: Callable[[], nn.Module]) -> nn.Module:
+    """Create a network on the meta device: it has shapes and needs no memory for values."""
+    with torch.device("meta"):
+        return make()
+
+
+def require_fit(network: nn.Module, tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> None:
+    """Compare a network on the meta device with the types and shapes of tensors by name.
+
+    Floating-point types are converted to each other, others are not.
+
+    Raises:
+        UsageError: they do not fit, or the network's constants are too large.
+    """
+    own = network.state_dict()
+    differences = [f"it lacks {name}" for name in own if name not in tensors]
+    differences += [f"{name} is not of this network" for name in tensors if name not in own]
+    for name, wanted in own.items():
+        dtype, shape = tensors.get(name, (wanted.dtype, tuple(wanted.shape)))
+        if shape != tuple(wanted.shape):
+            differences.append(f"{name} is {list(shape)}, not {list(wanted.shape)}")
+        elif dtype != wanted.dtype and not (dtype.is_floating_point and wanted.dtype.is_floating_point):
+            differences.append(f"{name} is {dtype}, not {wanted.dtype}")
+    if differences:
+        more = f"; and {len(differences) - _NAMED:,} more" if len(differences) > _NAMED else ""
+        raise UsageError("its tensors are of another network", "; ".join(differences[:_NAMED]) + more)
+    constants = sum(
+        buffer.nbytes
+        for module in network.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if name in module._non_persistent_buffers_set
+    )
+    if constants > _MAX_CONSTANTS:
+        why = f"its constants take {constants / 1e9:,.1f} GB"
+        raise UsageError("the arguments of the network are too large", why)
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """Give a network on the meta device its tensors, which become its own, and compute its constants."""
+    types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    network.load_state_dict({name: t.to(types[name]) for name, t in state.items()}, assign=True)
+    for module in network.modules():
+        constants: dict[str, Tensor] = getattr(module, "constants", dict)()
+        for name in module._non_persistent_buffers_set & constants.keys():
+            module._buffers[name] = constants[name]
+    return network
