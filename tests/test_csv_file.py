@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from striate.csv_file import csv_bytes, csv_line, parse_csv, read_csv, unescaped, write_csv
+from striate.csv_file import csv_bytes, csv_line, parse_csv, read_table, unescaped, write_csv
 from striate.errors import DataError
 
 # File names may be any bytes but NUL and the slash; Python shows what is not UTF-8 as surrogates.
@@ -45,16 +45,38 @@ def test_other_programs_read_it(rows):
     assert [list(map(unescaped, fields)) for fields in found] == rows
 
 
-def test_a_file_that_is_not_there_has_no_rows(tmp_path):
-    assert read_csv(tmp_path / "x.csv") == []
-    write_csv(tmp_path / "x.csv", [("a\r", None, 0.5)], ("name", "none", "number"))
-    assert read_csv(tmp_path / "x.csv") == [["name", "none", "number"], ["a\r", "", "0.5"]]
+def test_a_table_is_read_as_it_was_written(tmp_path):
+    columns = ("name", "none", "number")
+    write_csv(tmp_path / "x.csv", [("a\r", None, 0.5), ("b\n", 1, 2)], columns)
+    assert read_table(tmp_path / "x.csv", columns) == [(2, ["a\r", "", "0.5"]), (3, ["b\n", "1", "2"])]
     assert csv_line([""]) == '""'
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "why"),
+    [
+        (None, None, "no such file"),
+        (b"", 1, "it is empty"),
+        (b"path,lab", 1, "it is not a table of path, label"),
+        ("path,label\na,b\n".encode("utf-16"), 1, "it contains a zero byte"),
+        (b"path,label\na,b\nc", 3, "it has 1 of 2 values"),
+        (b"path,label\na,b\nc,d,e\n", 3, "it has 3 of 2 values"),
+        (b'path,label\na,"b\n', 2, "the quote is not closed"),
+    ],
+)
+def test_a_damaged_table_is_refused_with_its_line(tmp_path, content, line, why):
+    path = tmp_path / "x.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_table(path, ("path", "label"))
+    assert why in str(caught.value)
+    assert line is None or f"{path}:{line}:" in str(caught.value)
 
 
 def test_files_of_earlier_versions_keep_blanks(tmp_path):
     (tmp_path / "split.csv").write_text("path,label\n/x/a.png,cat \n")  # blanks were not quoted
-    assert read_csv(tmp_path / "split.csv")[1] == ["/x/a.png", "cat "]
+    assert read_table(tmp_path / "split.csv", ("path", "label")) == [(2, ["/x/a.png", "cat "])]
 
 
 @pytest.mark.parametrize(

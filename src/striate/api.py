@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, Ty
 
 from striate import bundle
 from striate.errors import UsageError, translated_errors
-from striate.files import expanded
+from striate.files import expanded, probe
 from striate.kernels import preload
 from striate.progress import SILENT, Progress
 from striate.tasks import entry
 from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.seq2seq.config import Seq2SeqConfig
-from striate.training.config_file import read_config
+from striate.training.config_file import NAME, read_config
 from striate.training.options import docstring
 from striate.training.replay import options_of
 from striate.training.run_names import announce_taken
@@ -222,6 +222,8 @@ def evaluate(model: Any, data: Any = None, **options: Any) -> Any:
         raise UsageError(f"a {type(model).__name__} is no model of Striate", "it has no classes", fix)
     is_path = isinstance(model, (str, os.PathLike))
     task = _task_of(model) if is_path else entry(model.description.task)
+    if is_path and data is None and probe(folder := bundle.path_of(model).parent / NAME) is not None:
+        read_config(folder.parent, _config_of)  # refuses a damaged one, as `resume` does
     return task.find("evaluate")(model, data, **options)
 
 
@@ -300,7 +302,7 @@ def resume_training(
     """
     from striate.training import run
 
-    task = entry(read_config(expanded(folder))["task"])
+    task = entry(read_config(expanded(folder), _config_of)["task"])
     return run.resume(task.find("task"), task.find("config"), folder, {**changed, "progress": progress})
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.errors import DataError
-from striate.files import probe, write_atomic
+from striate.files import write_atomic
 from striate.printable import UNSAFE, escape
 from striate.reading import MAX_TABLE_BYTES, read_bytes
 
@@ -30,24 +30,32 @@ _TO_ESCAPE = re.compile(rf"['\\]|{UNSAFE.pattern}")
 Row = tuple[int, list[str]]  # line number, fields
 
 
-def read_csv(path: Path) -> list[list[str]]:
-    """Read the rows of a file that `write_csv` wrote, the first one with the names of its columns.
+def read_table(path: Path, *columns: Sequence[str]) -> list[Row]:
+    """Read the rows of a file that `write_csv` wrote with these columns.
+
+    Args:
+        path: of the file.
+        columns: the names of its columns; several for files of several versions.
 
     Returns:
-        The rows; [] if there is no file.
+        The line number and the fields of each row, without the names of the columns.
 
     Raises:
-        DataError: a quote is not closed.
+        DataError: there is no such file, or it is not such a table; the message names the line.
     """
-    try:
-        text = read_bytes(path, MAX_TABLE_BYTES).decode("utf-8", "surrogateescape")
-    except DataError:
-        if probe(path) is None:
-            return []
-        raise
-    # Earlier versions did not quote blanks at the ends of a field.
-    rows = parse_csv(text, str(path), strip=False)
-    return [[unescaped(field) for field in fields] for _, fields in rows]
+    text = read_bytes(path, MAX_TABLE_BYTES).decode("utf-8", "surrogateescape")
+    rows = parse_csv(text, str(path), strip=False)  # earlier versions did not quote blanks at the ends
+    _, header = next(rows, (1, []))
+    if tuple(header) not in [tuple(names) for names in columns]:
+        why = f"it is not a table of {', '.join(columns[0])}" if text else "it is empty"
+        raise DataError(f"{path}:1", why, "Restore the file")
+    found = []
+    for line, fields in rows:
+        if len(fields) != len(header):
+            why = f"it has {len(fields)} of {len(header)} values"
+            raise DataError(f"{path}:{line}", why, "Restore the file")
+        found.append((line, [unescaped(field) for field in fields]))
+    return found
 
 
 def write_csv(path: Path, records: Sequence[Any], columns: Iterable[str] | None = None) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +19,35 @@ from typing import BinaryIO
 from striate.errors import WriteError, access_error, environment_error
 
 _LONGEST = 60  # letters of a file's name in the name of its temporary file; 255 bytes are the limit
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What ties a file to the run that wrote it.
+
+    Attributes:
+        lines: number of line breaks.
+        sha256: of its bytes, in hexadecimal.
+        before: SHA-256 of the content before the last change, which the file has until that is written.
+    """
+
+    lines: int
+    sha256: str
+    before: str = ""
+
+    @classmethod
+    def of(cls, content: bytes, before: str = "") -> Fingerprint:
+        """The fingerprint of a file's content."""
+        return cls(content.count(b"\n"), hashlib.sha256(content).hexdigest(), before)
+
+    def difference(self, content: bytes) -> str:
+        """How content differs from the file, as the reason in an error; empty if it does not."""
+        now = Fingerprint.of(content)
+        if now.sha256 in (self.sha256, self.before):
+            return ""
+        if now.lines != self.lines:
+            return f"it has {now.lines:,} lines, and the run wrote {self.lines:,}"
+        return "it is not as the run wrote it"
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

@@ -64,8 +64,8 @@ def require(value: Any, hint: Any, name: str) -> None:
     Args:
         value: plain: numbers, strings, booleans, None, lists or tuples, and objects with string keys.
         hint: `int`, `float`, `bool`, `str`, `None`, `Literal`, dataclasses for objects, and unions, lists,
-            tuples and dicts of them; `Any` for any plain value of finite numbers. Other classes are not
-            checked.
+            tuples and dicts of them; `Any` for any plain value of finite numbers. No plain value is of
+            another class.
         name: of the field, for the message.
 
     Raises:
@@ -89,7 +89,7 @@ def require(value: Any, hint: Any, name: str) -> None:
     elif dataclasses.is_dataclass(kind):
         require_fields(value, kind, name)
     elif not _is_scalar(value, kind):
-        raise InvalidValueError(name, value, _WORDS[kind])
+        raise InvalidValueError(name, value, _WORDS.get(kind, "another kind of value"))
 
 
 def require_fields(values: Any, kind: Any, name: str, optional: Iterable[str] = ()) -> None:
@@ -182,4 +182,4 @@ def _is_scalar(value: Any, kind: Any) -> bool:
         return kind is float and isinstance(value, numbers.Real) and math.isfinite(value)
     if kind is str:
         return isinstance(value, str)
-    return True  # a class of Python objects, which no file holds
+    return False  # a class of Python objects, which no file holds

@@ -7,7 +7,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from striate.errors import UsageError
+from striate.errors import DataError, UsageError
+from striate.tasks import entry
 from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.seq2seq.config import Seq2SeqConfig
 from striate.training.config_file import config_text, parse_config, read_config
@@ -98,16 +99,40 @@ def test_a_newer_format_is_refused(tmp_path):
         read_config(written(tmp_path, "format: 4\ndata: digits\n"))
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "just text", "a: [", "format: two\n"])
-def test_a_damaged_file_is_refused(tmp_path, text):
-    with pytest.raises(UsageError, match=r"config\.yaml is damaged"):
-        read_config(written(tmp_path, text))
-
-
-def test_bytes_that_are_not_text_are_refused(tmp_path):
-    (tmp_path / "config.yaml").write_bytes(b"data: \xff\xfe")
-    with pytest.raises(UsageError, match=r"config\.yaml is damaged"):
-        read_config(tmp_path)
+@pytest.mark.parametrize(
+    ("content", "line", "why"),
+    [
+        (b"", 1, "it is empty"),
+        (b"[1, 2]", 1, "it is no list of options"),
+        (b"just text", 1, "it is no list of options"),
+        (b"a: [", 1, "expected the node content"),
+        (b"data: x\nformat: two\n", 2, "format is 'two', not a whole number"),
+        (b"data: \xff\xfe", 1, "it is not UTF-8 text"),
+        ("data: ü\n".encode("utf-16"), 1, "it is not UTF-8 text"),
+        (b"data: x\nseed: " + b"9" * 5000, 2, "the value of 'seed' cannot be read"),
+        (b"data: x\nname: &a [x]\nout: *a\n", 3, "it has an alias"),
+        (b"data: x\ndata: y\n", 2, "'data' is there twice"),
+        (b"data: x\nseed: 2026-01-01\n", 2, "seed is datetime.date(2026, 1, 1)"),
+        (b"data: x\nlr: .inf\n", 2, "lr is inf, not"),
+        (b"data: x\nlr: " + b"[" * 2000, 2, "it is nested too deeply"),
+        (b"data: x\n1: y\n", 2, "the key '1' is not a name"),
+        (b"data: x\na\x01: y\n", 2, "is not allowed"),
+        (b"task: classification\ndata: null\n", 2, "data is null, not text or a list"),
+        (b"task: classification\ndata: x\ndevice: null\n", 3, "device is null, not text"),
+        (b"task: classification\ndata: x\nepochs: [3]\n", 3, "epochs is [3], not a whole number or null"),
+        (b"task: classification\ndata: x\nmodl: lenet\n", 3, "unknown option 'modl'"),
+        (b"format: 3\ntask: classification\ndata: x\nbatch: 0\n", 4, "it must be at least 1"),
+        (b"format: 3\ndata: x\n", 1, "task is null, not text"),
+        (b"data: x\ntask: clasification\n", 2, "unknown task 'clasification'"),
+    ],
+)
+def test_a_damaged_file_is_refused_with_its_line(tmp_path, content, line, why):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_config(tmp_path, lambda task: entry(task).find("config"))
+    assert str(caught.value).startswith(f"{tmp_path / 'config.yaml'}:{line}: ")
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_option_is_refused():

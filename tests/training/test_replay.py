@@ -10,7 +10,7 @@ from text_runs import write_reversed_words
 import striate
 from striate import cli
 from striate.api import configure
-from striate.errors import UsageError
+from striate.errors import DataError, UsageError
 from striate.training.config_file import read_config
 
 
@@ -115,16 +115,16 @@ def test_earlier_formats_are_converted(tmp_path):
             r"unknown option 'learning_rate' in '.*c.yaml': in Striate it is lr",
         ),
         ("data: digits\nlr: fast\n", r"--lr 'fast': it must be a number"),
-        ("- 1\n", r"cannot read '.*c.yaml': .* is damaged"),
-        ("", r"cannot read '.*c.yaml': .* is damaged"),
-        ("a: [\n", r"cannot read '.*c.yaml': .* is damaged"),
-        ("1: 2\n", r"is damaged: a key is not a name"),
+        ("- 1\n", r"c.yaml:1: the file is damaged: it is no list of options"),
+        ("", r"c.yaml:1: the file is damaged: it is empty"),
+        ("a: [\n", r"c.yaml:2: the file is damaged"),
+        ("1: 2\n", r"c.yaml:1: the file is damaged: the key '1' is not a name"),
         ("format: 99\n", "a newer Striate wrote it"),
         ("lr: 0.1\n", "no data to train on"),
     ],
 )
 def test_mistakes_name_the_file(tmp_path, text, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(DataError if "damaged" in message else UsageError, match=message):
         configure(None, {"config": written(tmp_path / "c.yaml", text), "progress": Messages()})
 
 

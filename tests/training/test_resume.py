@@ -176,6 +176,7 @@ def test_runs_of_format_1_resume_to_the_weights_of_the_old_version(old_runs, nam
                 assert float(mine[column]) == pytest.approx(float(value), rel=1e-5), column
 
 
+@pytest.mark.filterwarnings("ignore:.*has no checksums")
 def test_bundles_of_runs_of_format_1_open(old_runs):
     classifier = striate.load(old_runs / "plain", device="cpu")
     assert classifier.classes == tuple("0123456789")

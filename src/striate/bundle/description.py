@@ -81,7 +81,7 @@ class Description:
         Raises:
             InvalidValueError: they contradict each other.
         """
-        if self.task == "seq2seq" or self.text is not None:
+        if self.text is not None:
             self._require_fitting_text()
         if len(set(self.classes)) < len(self.classes):
             twice = next(name for name in self.classes if self.classes.count(name) > 1)

@@ -38,11 +38,12 @@ def resume_run(run: str, options: dict[str, Any], as_json: bool) -> int:
     from striate.cli.console import print_json, say
     from striate.cli.running import run_and_print
     from striate.files import expanded, probe
+    from striate.tasks import entry
     from striate.training import checkpoint
     from striate.training.config_file import read_config
 
     folder = expanded(run)
-    config = read_config(folder)  # refuses what is not a run
+    config = read_config(folder, lambda task: entry(task).find("config"))  # refuses what is not a run
     values = checkpoint.finished(folder)
     extended = any(options.get(name) not in (None, config.get(name)) for name in EXTENDING)
     if values is not None and not extended and probe(folder / "report.html") is not None:

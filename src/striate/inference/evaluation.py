@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
+from striate import strict_yaml
 from striate.data import DataSet, DecodedImages, Problem, open_data
 from striate.data.images.decoded import ImageSubset
 from striate.data.images.folders import inner_class_folder
@@ -20,6 +20,7 @@ from striate.data.images.samples import UNSPLIT
 from striate.data.images.tables import read_split
 from striate.device import cpu_count
 from striate.errors import DataError, UsageError
+from striate.files import Fingerprint
 from striate.inference.classifier import Classifier
 from striate.inference.classifier import load as load_classifier
 from striate.metrics.classification import (
@@ -32,7 +33,9 @@ from striate.metrics.classification import (
     wilson_interval,
 )
 from striate.progress import SILENT, Progress
+from striate.reading import MAX_TABLE_BYTES, read_bytes
 from striate.transforms.decode import Uint8Array
+from striate.validation import InvalidValueError, require, shown
 
 ALL_SPLITS = "all splits are scored together, including the data that the model was trained on"
 
@@ -283,8 +286,12 @@ def _find(
     config, table = folder / "config.yaml", folder / "split.csv"
     values: dict[str, Any] = {}
     if classifier.path and config.is_file():
-        values = yaml.safe_load(config.read_text("utf-8"))
-    own = values.get("data")
+        read = strict_yaml.read(config)
+        values = read.values
+        for name in ("data", "path_column", "label_column") if data is None else ():
+            if not isinstance(values.get(name), str) and (name == "data" or values.get(name) is not None):
+                raise read.error(name, f"{name} is {shown(values.get(name))}, not text")
+    own = values.get("data") if isinstance(values.get("data"), str) else None
     if data is None and own is None:
         raise UsageError(
             "no data to evaluate on", "the bundle is not in its run folder", "Give --data FOLDER"
@@ -299,8 +306,10 @@ def _find(
     dataset = open_data(data if given else own, path_column, label_column)
     if UNSPLIT not in dataset.splits:
         return dataset, ()
-    if is_own and table.is_file():
+    recorded = classifier.description.provenance.get("inputs")
+    if is_own and (table.is_file() or (recorded is not None and not given)):
         written = read_split(table)
+        _require_as_written(table, recorded)
         split_data = split_as(dataset, written)
         notes: tuple[str, ...] = (f"split as in training, by {table}",) if given else ()
         for name, rows in written.items():
@@ -311,6 +320,20 @@ def _find(
     return dataset, (
         "this dataset has no splits, so every image was scored, including any used for training",
     )
+
+
+def _require_as_written(table: Path, recorded: Any) -> None:
+    """Compare split.csv with what the bundle says about it; raises DataError if it has changed."""
+    if recorded is None:  # a run of an earlier version
+        return
+    try:
+        require(recorded, dict[str, Fingerprint], "provenance.inputs")
+        why = Fingerprint(**recorded[table.name]).difference(read_bytes(table, MAX_TABLE_BYTES))
+    except (InvalidValueError, KeyError) as error:
+        raise DataError(f"cannot check {str(table)!r}", str(error), "Give the data and --split") from error
+    if why:
+        fix = "Restore it from a backup, or give the data and --split"
+        raise DataError(f"{str(table)!r} has changed", why, fix)
 
 
 def _same(own: str, data: Any) -> bool:

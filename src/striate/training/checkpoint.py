@@ -10,24 +10,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from striate import strict_json
-from striate.errors import DataError
+from striate import strict_json, tensor_file
+from striate.errors import DataError, access_error
 from striate.files import write_atomic
+from striate.tensor_file import Header
 from striate.training.config_file import CHECKPOINTS, FORMAT, current_config
+from striate.validation import InvalidValueError, require
 
 _KEEP = 2
-_DTYPES = {
-    torch.float64: "F64", torch.int64: "I64", torch.float32: "F32", torch.int32: "I32", torch.float16: "F16",
-    torch.bfloat16: "BF16", torch.int16: "I16", torch.uint8: "U8", torch.int8: "I8", torch.bool: "BOOL",
-}  # fmt: skip
+_STATE, _DIGEST = "striate-state", "sha256"  # names in the metadata
 
 
 @dataclass(frozen=True)
@@ -66,25 +64,23 @@ def write(
     Raises:
         WriteError: no space or no permission; earlier checkpoints are untouched.
     """
-    arrays = {name: _bytes(tensor) for name, tensor in tensors.items()}
-    table, at = {}, 0
-    for name in sorted(arrays, key=lambda name: (-tensors[name].element_size(), name)):  # aligned
-        entry = {"dtype": _DTYPES[tensors[name].dtype], "shape": list(tensors[name].shape)}
-        table[name] = {**entry, "data_offsets": [at, at + len(arrays[name])]}
-        at += len(arrays[name])
+    table, arrays = tensor_file.layout(tensors)
     text = strict_json.dumps({"format": FORMAT, "values": values, "facts": facts}, ascii_only=True)
-    digest = _digest(text, table, (arrays[name] for name in table))
-    header = strict_json.dumps({"__metadata__": {"striate-state": text, "sha256": digest}, **table}).encode()
-    header += b" " * (-len(header) % 8)
-    pieces: list[bytes | memoryview] = [len(header).to_bytes(8, "little"), header]
-    pieces += [arrays[name] for name in table]
+    header = tensor_file.header_bytes(table, {_STATE: text, _DIGEST: _digest(text, table, arrays.values())})
+    pieces: list[bytes | memoryview] = [header, *arrays.values()]
     write_atomic(run / CHECKPOINTS / f"{values['step']:012}.safetensors", pieces)
     for old in _files(run)[_KEEP:]:
         old.unlink(missing_ok=True)
 
 
-def newest(run: Path) -> tuple[Checkpoint, list[str]]:
+def newest(
+    run: Path, require_valid: Callable[[Checkpoint], None] = lambda _: None
+) -> tuple[Checkpoint, list[str]]:
     """Read the newest intact checkpoint.
+
+    Args:
+        run: the run folder.
+        require_valid: raises DataError for a checkpoint whose values cannot be used.
 
     Returns:
         The checkpoint, and a sentence for each newer one that is damaged; those files are removed.
@@ -96,11 +92,13 @@ def newest(run: Path) -> tuple[Checkpoint, list[str]]:
     for path in _files(run):
         try:
             checkpoint = read(path)
+            require_valid(checkpoint)
         except DataError as error:
             damaged.append((path, str(error).rstrip(".")))
             continue
         for broken, _ in damaged:
-            broken.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it may be a folder, or read-only
+                broken.unlink(missing_ok=True)
         return checkpoint, [sentence for _, sentence in damaged]
     raise DataError(
         f"cannot resume {str(run)!r}",
@@ -116,31 +114,20 @@ def read(path: Path) -> Checkpoint:
         DataError: it is damaged, not a checkpoint, or of a newer format.
     """
     try:
-        content = memoryview(path.read_bytes())
-        length = int.from_bytes(content[:8], "little")
-        table = json.loads(bytes(content[8 : 8 + length]))
-        metadata = table.pop("__metadata__")
-        data = content[8 + length :]
-        spans = {name: data[slice(*entry["data_offsets"])] for name, entry in table.items()}
-        intact = _digest(metadata["striate-state"], table, spans.values()) == metadata["sha256"]
-        header = json.loads(metadata["striate-state"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged", " ".join(str(error).split()) or "not a checkpoint") from error
-    if not intact:
+        header, values = _read_header(path)
+        tensors = tensor_file.read_tensors(path, header)
+    except DataError as error:
+        raise DataError(f"{path} is damaged", error.why) from error
+    _, arrays = tensor_file.layout(tensors)
+    in_order = (arrays[name] for name in header.tensors)
+    if _digest(header.metadata[_STATE], header.table, in_order) != header.metadata.get(_DIGEST):
         raise DataError(f"{path} is damaged", "its checksum does not match")
-    if header["format"] > FORMAT:
+    if values["format"] > FORMAT:
         raise DataError(
-            f"{path} has format {header['format']}", "a newer Striate wrote it", "Upgrade Striate"
+            f"{path} has format {values['format']}", "a newer Striate wrote it", "Upgrade Striate"
         )
-    types = {name: dtype for dtype, name in _DTYPES.items()}
-    tensors = {}
-    for name, entry in table.items():
-        tensor = torch.empty(entry["shape"], dtype=types[entry["dtype"]])
-        if tensor.numel():
-            tensor.view(-1).view(torch.uint8).numpy()[:] = np.frombuffer(spans[name], np.uint8)
-        tensors[name] = tensor
-    checkpoint = Checkpoint(path, header["values"], header["facts"], tensors)
-    return checkpoint if header["format"] == FORMAT else _current(checkpoint, header["format"])
+    checkpoint = Checkpoint(path, values["values"], values["facts"], tensors)
+    return checkpoint if values["format"] == FORMAT else _current(checkpoint, values["format"])
 
 
 def before(checkpoint: Checkpoint) -> Checkpoint | None:
@@ -155,11 +142,10 @@ def before(checkpoint: Checkpoint) -> Checkpoint | None:
 def finished(run: Path) -> dict[str, Any] | None:
     """The values of a finished run, None of any other; reads no tensors."""
     for path in _files(run)[:1]:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            with path.open("rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            values: dict[str, Any] = json.loads(header["__metadata__"]["striate-state"])["values"]
-            return values if values["finished"] else None
+        with contextlib.suppress(DataError):
+            _, values = _read_header(path)
+            if values["values"].get("finished") is True:
+                return read(path).values
     return None
 
 
@@ -211,12 +197,25 @@ def _from_format_1(old: Checkpoint) -> Checkpoint:
 
 def _files(run: Path) -> list[Path]:
     """The checkpoints of a run, newest first."""
-    return sorted((run / CHECKPOINTS).glob("[0-9]*.safetensors"), reverse=True)
+    try:
+        return sorted((run / CHECKPOINTS).glob("[0-9]*.safetensors"), reverse=True)
+    except OSError as error:
+        raise access_error(error, f"cannot read {str(run / CHECKPOINTS)!r}") from error
 
 
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+def _read_header(path: Path) -> tuple[Header, dict[str, Any]]:
+    """The header of a checkpoint, and what it holds besides tensors; raises DataError."""
+    header = tensor_file.read_header(path, "")
+    try:
+        values = strict_json.loads(header.metadata[_STATE])
+        require(values, dict[str, Any], "it")
+        for name, hint in (("format", int), ("values", dict), ("facts", dict)):
+            require(values.get(name), hint, name)
+    except KeyError as error:
+        raise DataError(f"{path} is damaged", "not a checkpoint") from error
+    except (InvalidValueError, ValueError) as error:
+        raise DataError(f"{path} is damaged", str(error)) from error
+    return header, values
 
 
 def _digest(text: str, table: Mapping[str, Any], arrays: Iterable[memoryview]) -> str:

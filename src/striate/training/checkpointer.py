@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -11,11 +12,11 @@ from typing import Any
 
 import torch
 
-from striate.errors import UsageError
-from striate.files import remove_partial_files
+from striate.errors import DataError, UsageError, environment_error
+from striate.files import Fingerprint, remove_partial_files
 from striate.training import checkpoint
 from striate.training.checkpoint import Checkpoint
-from striate.training.config_file import CHECKPOINTS
+from striate.training.config_file import CHECKPOINTS, NAME
 from striate.training.ema import keep_epoch
 from striate.training.loop import Training, require_finite_weights
 from striate.training.precise_batchnorm import reestimate
@@ -66,13 +67,15 @@ class Checkpointer:
             if self._distributed.is_main:
                 run.write_config()
                 self._training.task.write_inputs(run.folder)
+                self._record_files(None)
             keep = self._training.config.rollbacks > 0
             self._write(state.tensors() if keep else {}, run.description.to_json() if keep else None)
             return
         if self._distributed.is_main:
             remove_partial_files(run.folder)
             remove_partial_files(run.folder / CHECKPOINTS)
-        state.restore(self._resumed.tensors, self._resumed.values)
+            self._record_files(self._resumed.facts.get("files"))
+        self._restore(self._resumed)
         self._earlier = state.seconds
         averaged = self._facts.get("extension", {}).get("averaged")
         state.averaged = None if averaged is None else state.row(**averaged)
@@ -83,6 +86,27 @@ class Checkpointer:
                 run.write_config()  # after the checkpoint, whose facts say what this file had before
         elif self._resumed.tensors:
             self._write_results()
+
+    def _restore(self, resumed: Checkpoint) -> None:
+        """Restore the state of a checkpoint; raises DataError if it is that of another network."""
+        try:
+            self._state.restore(resumed.tensors, resumed.values)
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            why = f"its tensors or values are of another network: {' '.join(str(error).split())[:300]}"
+            fix = "Remove this file to resume from the checkpoint before it"
+            raise environment_error(error) or DataError(f"{resumed.path} is damaged", why, fix) from error
+
+    def _record_files(self, recorded: Mapping[str, Any] | None) -> None:
+        """Tie the files that say what the run trains on to its checkpoints and bundles."""
+        run = self._run
+        files = run.fingerprints(recorded)
+        if self._resumed is not None and self._resumed.extended:  # config.yaml is about to be written again
+            old, new = files.get(NAME, {}).get("sha256", ""), Fingerprint.of(run.config_bytes)
+            if old != new.sha256:
+                files[NAME] = dataclasses.asdict(dataclasses.replace(new, before=old))
+        self._facts = {**self._facts, "files": files}
+        if inputs := {name: files[name] for name in run.task.inputs if name in files}:
+            run.description.provenance["inputs"] = inputs
 
     def roll_back(self) -> bool:
         """Return to a checkpoint with half the learning rate; returns whether another rollback is allowed.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from striate.errors import UsageError, access_error
+from striate import strict_yaml
+from striate.errors import UsageError
+from striate.files import probe
 from striate.training.config import RunConfig
-from striate.training.options import current_names
+from striate.training.options import Option, check, current_names, declarations, kinds_of, takes_functions
+from striate.validation import InvalidValueError, require, shown
 
 NAME = "config.yaml"
 CHECKPOINTS = "state"  # the folder of a run's checkpoints
+DATA_TABLE = f"{CHECKPOINTS}/data.csv"  # the files that a run reads
 FORMAT = 3  # of config.yaml and of checkpoints; docs/compatibility.md has the policy
 
 _ZERO_IN_FORMAT_1 = ("width", "depth", "heads", "hidden", "encoder_channels", "epochs", "batch", "lr")
@@ -23,56 +27,92 @@ _ALWAYS_IN_FORMAT_1 = {"accumulate", "epochs", "batch", "lr", "seed"}
 Config = TypeVar("Config", bound=RunConfig)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, kind_of: Callable[[str], type[RunConfig]] | None = None) -> dict[str, Any]:
     """The values of a run's config.yaml, with `task`.
 
+    Args:
+        folder: of the run.
+        kind_of: returns the class of a task's configuration, against which each value is checked; None to
+            check only that the values are plain.
+
     Raises:
-        UsageError: the folder is not a run, config.yaml is damaged, or a newer Striate wrote it.
+        UsageError: the folder is not a run, or a newer Striate wrote it.
+        DataError: config.yaml is damaged; the message names the line.
     """
     path, what = folder / NAME, f"cannot resume {str(folder)!r}"
-    try:
-        values, found = _read(path, what)
-    except FileNotFoundError as error:
-        raise UsageError(what, f"it has no {NAME}, so it is not a run", "Give runs/NAME") from error
-    return current_config(values, 1 if found is None else found)
+    if probe(path) is None:
+        raise UsageError(what, f"it has no {NAME}, so it is not a run", "Give runs/NAME")
+    read, found = _read(path, what)
+    values = current_config(read.values, 1 if found is None else found)
+    task = values.get("task")
+    if not isinstance(task, str):
+        raise read.error("task", f"task is {shown(task)}, not text")
+    if kind_of is not None:
+        _require_valid(values, read, kind_of)
+    return values
 
 
 def read_options(path: Path) -> dict[str, Any]:
     """The options in a configuration file, which need not be complete.
 
     Raises:
-        UsageError: there is no such file, it is damaged, or a newer Striate wrote it.
+        UsageError: there is no such file, or a newer Striate wrote it.
+        DataError: it is damaged; the message names the line.
     """
     what = f"cannot read {str(path)!r}"
-    try:
-        values, found = _read(path, what)
-    except FileNotFoundError as error:
-        raise UsageError(what, "there is no such file", f"Give the {NAME} of a run") from error
+    if probe(path) is None:
+        raise UsageError(what, "there is no such file", f"Give the {NAME} of a run")
+    read, found = _read(path, what)
     if found is None:  # of the first format, or written by hand
-        found = 1 if values.keys() >= _ALWAYS_IN_FORMAT_1 else FORMAT
-    return current_config(values, found)
+        found = 1 if read.values.keys() >= _ALWAYS_IN_FORMAT_1 else FORMAT
+    return current_config(read.values, found)
 
 
-def _read(path: Path, what: str) -> tuple[dict[str, Any], int | None]:
-    """The values of a file and its format; errors begin with `what`."""
-    try:
-        values = dict(yaml.safe_load(path.read_text("utf-8")))
-        found = values.pop("format", None)
-        newer = found is not None and found > FORMAT
-        if not all(isinstance(name, str) for name in values):
-            raise ValueError("a key is not a name")
-    except NotADirectoryError as error:
-        raise FileNotFoundError(path) from error
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise access_error(error, f"cannot open {str(path)!r}") from error
-    except (TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
-        why = " ".join(str(error).split())
-        raise UsageError(what, f"{path} is damaged: {why}") from error
-    if newer:
+def _read(path: Path, what: str) -> tuple[strict_yaml.Options, int | None]:
+    """The content of a file without its format, and the format; errors begin with `what`."""
+    read = strict_yaml.read(path)
+    found = read.values.pop("format", None)
+    if found is not None and (type(found) is not int or found < 1):
+        raise read.error("format", f"format is {shown(found)}, not a whole number")
+    if found is not None and found > FORMAT:
         raise UsageError(what, "a newer Striate wrote it", "Upgrade Striate")
-    return values, found
+    return read, found
+
+
+def _require_valid(
+    values: Mapping[str, Any], read: strict_yaml.Options, kind_of: Callable[[str], type[RunConfig]]
+) -> None:
+    """Check each value against its declaration; raises DataError."""
+    try:
+        kind = kind_of(values["task"])
+    except UsageError as error:
+        raise read.error("task", str(error).rstrip(".")) from error
+    if invalid := invalid_option(kind, values):
+        raise read.error(*invalid)
+
+
+def invalid_option(kind: type[RunConfig], values: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The name of the first value that its declaration does not allow, and the reason; None if all are valid.
+
+    Args:
+        kind: the class of the configuration.
+        values: of its options, maybe under old names; `data` must be text or a list of texts. Callables are
+            saved by their names, which are not checked.
+    """
+    known = {name: (declared, hint) for name, declared, hint in declarations(kind)}
+    for name, value in values.items():
+        try:
+            ((current, value),) = current_names(kind, {name: value})[0].items()
+            declared, hint = known.get(current, (Option(""), str | tuple[str, ...]))
+            if not declared.saved:
+                return name, f"{name} is not an option that a file can hold"
+            if isinstance(value, str) and "." in value and takes_functions(kinds_of(hint)):
+                continue
+            require(value, hint, name)
+            check(current, tuple(value) if isinstance(value, list) else value, declared, hint)
+        except (UsageError, InvalidValueError) as error:
+            return name, " ".join(str(error).split()).rstrip(".")
+    return None
 
 
 def config_text(values: Mapping[str, Any]) -> str:

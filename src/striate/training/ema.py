@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from striate import tensor_file
 from striate.files import write_atomic
 
 FOLDER = "checkpoints"  # of the epochs that are averaged at the end
+_FIX = "Remove it, and resume the run: the other epochs are averaged"
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
@@ -33,9 +34,8 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
 
 def keep_epoch(folder: Path, epoch: int, network: nn.Module, count: int) -> None:
     """Write the weights of an epoch, and remove those older than the last `count` epochs."""
-    # Shared and non-contiguous tensors are copied, because safetensors refuses them.
-    weights = {n: v.detach().cpu().contiguous().clone() for n, v in network.state_dict().items()}
-    write_atomic(folder / FOLDER / f"{epoch:06}.safetensors", save(weights))
+    content = tensor_file.encode(network.state_dict(), {})
+    write_atomic(folder / FOLDER / f"{epoch:06}.safetensors", content)
     for old in kept_epochs(folder)[:-count]:
         old.unlink()
 
@@ -47,7 +47,7 @@ def kept_epochs(folder: Path) -> list[Path]:
 
 def average_checkpoints(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
     """The mean of several epochs' weights (Vaswani et al. 2017, section 6.1); counters are the last one's."""
-    states = [load_file(path) for path in paths]
+    states = [tensor_file.read_tensors(path, tensor_file.read_header(path, _FIX)) for path in paths]
     return {
         name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(last.dtype)
         if last.is_floating_point()

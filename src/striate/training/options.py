@@ -153,7 +153,7 @@ def check(name: str, value: Any, declared: Option, hint: Any) -> None:
     kinds = kinds_of(hint)
     if value is None and type(None) in kinds:
         return
-    if declared.known and not (callable(value) and _takes_functions(kinds)):
+    if declared.known and not (callable(value) and takes_functions(kinds)):
         if not isinstance(value, str) and str in kinds:
             why, fix = "it must be a name", f"Give one of {', '.join(declared.known[:3])}, ..."
             raise UsageError(f"{name}=<{type(value).__name__}>", why, fix)
@@ -178,7 +178,8 @@ def check(name: str, value: Any, declared: Option, hint: Any) -> None:
     raise UsageError(f"{flag(name)} {shown}", f"it must be {needed}", "Leave it out for the default")
 
 
-def _takes_functions(kinds: Container[Any]) -> bool:
+def takes_functions(kinds: Container[Any]) -> bool:
+    """Whether an option of these types may be a callable."""
     return collections.abc.Callable in kinds
 
 

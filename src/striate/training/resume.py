@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from striate.training.checkpoint import Checkpoint
 from striate.training.config import EXTENDING, RunConfig
 from striate.training.config_file import parse_config, read_config
 from striate.training.distributed import Distributed
+from striate.training.facts import require_valid
+from striate.training.run_folder import require_unchanged
 from striate.version import __version__
 
 
@@ -90,8 +93,8 @@ def _open(
     folder: Path, kind: type[RunConfig], changed: Mapping[str, Any], distributed: Distributed
 ) -> tuple[RunConfig, Checkpoint, list[str]]:
     """The configuration with what the user changed, the newest intact checkpoint, and warnings."""
-    values = read_config(folder)
-    saved, damaged = checkpoint.newest(folder)
+    values = read_config(folder, lambda _: kind)
+    saved, damaged = checkpoint.newest(folder, partial(require_valid, kind=kind))
     values, saved = extension.completed(values, saved)
     if end := {name: value for name, value in changed.items() if name in EXTENDING}:
         values, saved = extension.extend(folder, values, saved, end)
@@ -103,6 +106,7 @@ def _open(
             "Leave these options unchanged, or start a new run",
         )
     notes = [f"{sentence}; resuming from the checkpoint before it" for sentence in damaged]
+    notes += require_unchanged(folder, saved.facts.get("files") or {})
     notes += saved.facts.get("extension", {}).get("notes", ())
     now = environment(distributed.device(wanted.device), distributed)
     notes += [

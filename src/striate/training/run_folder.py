@@ -21,8 +21,9 @@ from striate import bundle
 from striate.bundle import Description
 from striate.csv_file import write_csv
 from striate.errors import DataError, access_error
-from striate.files import expanded, write_atomic
-from striate.training.config_file import FORMAT, NAME, config_text
+from striate.files import Fingerprint, expanded, probe, write_atomic
+from striate.reading import MAX_TABLE_BYTES, read_bytes
+from striate.training.config_file import DATA_TABLE, FORMAT, NAME, config_text
 
 
 @dataclass(kw_only=True)
@@ -73,10 +74,30 @@ class TrainingRun:
         """The row of the best epoch, None before there is one."""
         return next((row for row in self.epochs if row.epoch == self.best_epoch), None)
 
+    @property
+    def config_bytes(self) -> bytes:
+        """The content of config.yaml."""
+        return config_text({"format": FORMAT, **self.config.to_json()}).encode()
+
     def write_config(self) -> None:
         """Write config.yaml."""
-        values = {"format": FORMAT, **self.config.to_json()}
-        write_atomic(self.folder / NAME, config_text(values).encode())
+        write_atomic(self.folder / NAME, self.config_bytes)
+
+    def fingerprints(self, recorded: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+        """Fingerprints of the configuration and of the files that say what the run trains on, as JSON values.
+
+        Args:
+            recorded: those that a checkpoint has, which are kept; None for those of the present files.
+        """
+        if recorded is not None:
+            return dict(recorded)
+        names = (NAME, *self.task.inputs, DATA_TABLE)
+        paths = {name: self.folder / name for name in names}
+        return {
+            name: dataclasses.asdict(Fingerprint.of(read_bytes(path, MAX_TABLE_BYTES)))
+            for name, path in paths.items()
+            if probe(path) is not None
+        }
 
     def write_results(self, rows: Sequence[Any], best_epoch: int) -> None:
         """Write results.csv; there is at least one row."""
@@ -89,6 +110,27 @@ class TrainingRun:
         """Write a network, or its weights, with the metrics of an epoch."""
         metrics = {} if row is None else dataclasses.asdict(row)
         bundle.write(path, network, dataclasses.replace(self.description, metrics=metrics))
+
+
+def require_unchanged(folder: Path, recorded: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Compare the files of a run with their fingerprints.
+
+    Returns:
+        A note if the configuration was edited; its options are compared one by one elsewhere.
+
+    Raises:
+        DataError: another file has changed or is missing.
+    """
+    notes = []
+    for name, values in recorded.items():
+        path = folder / name
+        why = Fingerprint(**values).difference(read_bytes(path, MAX_TABLE_BYTES))
+        if why and name == NAME:
+            notes.append(f"{path} was edited since the run wrote it, but no option that decides the weights")
+        elif why:
+            fix = "Restore it from a backup, or start a new run"
+            raise DataError(f"{str(path)!r} has changed", why, fix)
+    return notes
 
 
 def writable(out: str) -> Path:

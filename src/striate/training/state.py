@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from striate.validation import require_fields
+
 _LOOK_EVERY = 50  # steps between two reads of the loss on a GPU; each read waits for the GPU
 
 
@@ -265,7 +267,7 @@ class TrainState:
             values: plain.
 
         Raises:
-            KeyError, RuntimeError: they belong to another network or optimizer.
+            KeyError, RuntimeError, ValueError: they belong to another network, optimizer or task.
         """
         self.in_step = False
         self.best = _below("best.", tensors) or None
@@ -273,6 +275,8 @@ class TrainState:
             self._restore_tensors(tensors)
         for name in _PLAIN:
             setattr(self, name, values[name])
+        for i, row in enumerate(values["rows"]):
+            require_fields(row, self.row, f"rows[{i}]")
         self.rows[:] = [self.row(**row) for row in values["rows"]]
         self.totals.from_json(values["totals"])
         if values["scaler"]:

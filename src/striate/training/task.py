@@ -116,6 +116,7 @@ class Task(ABC):
         folder: of the run, once it exists.
     """
 
+    inputs: ClassVar[tuple[str, ...]] = ()  # files of the run folder that evaluation reads
     unit: ClassVar[str]  # what batches consist of, in messages: images, pairs
     row: ClassVar[type[EpochMetrics]]  # of results.csv
     memory_hint: ClassVar[str]  # what to do when memory runs out

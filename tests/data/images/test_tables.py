@@ -135,5 +135,5 @@ def test_split_csv_is_read_as_it_was_written(tmp_path, rows):
 
 
 def test_a_split_file_of_something_else_is_refused(tmp_path):
-    with pytest.raises(DataError, match="not a table of path, label and split"):
+    with pytest.raises(DataError, match="not a table of path, label, split"):
         read_split(write(tmp_path, "path,label\na,b\n"))

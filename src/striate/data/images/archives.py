@@ -123,7 +123,7 @@ class ArchiveStore:
         number, i = self._find(key)
         archive, status = self._archives[number], self._status[number]
         path = f"{archive.path}/{archive.names[i]}"
-        return Stamp(path, archive.sizes[i], status.st_mtime_ns, status.st_ctime_ns)
+        return Stamp(path, archive.sizes[i], status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
     def _find(self, key: int) -> tuple[int, int]:
         """Return the position of a member's archive, and of the member in it."""

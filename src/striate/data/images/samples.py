@@ -30,12 +30,14 @@ class Stamp(NamedTuple):
         modified_ns: modification time (mtime), which programs can set.
         changed_ns: change time (ctime), which programs cannot set: it differs if another file of the same
             size and modification time replaces this one.
+        inode: number of the file, which a copy does not keep; 0 if unknown.
     """
 
     path: str
     size: int
     modified_ns: int
     changed_ns: int
+    inode: int = 0
 
 
 class Store(Protocol):
@@ -97,7 +99,7 @@ class Samples:
             stat = os.stat(path)  # noqa: PTH116 - half the time, and there may be a million
         except OSError:
             return None
-        return Stamp(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        return Stamp(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
     def take(self, which: npt.NDArray[np.int64]) -> Samples:
         """Return the samples at these positions, in this order."""

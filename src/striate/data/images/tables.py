@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from striate.csv_file import Row, parse_csv, read_csv, unescaped, write_csv
+from striate.csv_file import Row, parse_csv, read_table, unescaped, write_csv
 from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet
 from striate.errors import DataError, UsageError
 from striate.reading import MAX_TABLE_BYTES, damage_errors, read_bytes
@@ -86,14 +86,12 @@ def read_split(path: Path) -> dict[str, list[tuple[str, str]]]:
     """Read what `write_split` wrote: (path, class name) pairs by split.
 
     Raises:
-        DataError: the file is not such a table.
+        DataError: there is no such file, or it is not such a table; the message names the line.
     """
-    header, *rows = read_csv(path) or [[]]
-    if tuple(header) != _SPLIT_FILE or any(len(row) != len(_SPLIT_FILE) for row in rows):
-        fix = "Give the data and --split, or train again"
-        raise DataError(f"cannot read {str(path)!r}", "it is not a table of path, label and split", fix)
     found: dict[str, list[tuple[str, str]]] = {}
-    for name, label, split in rows:
+    for line, (name, label, split) in read_table(path, _SPLIT_FILE):
+        if split not in SPLIT_NAMES:
+            raise DataError(f"{path}:{line}", f"unknown split {split!r}", "Restore the file")
         found.setdefault(split, []).append((name, label))
     return found
 

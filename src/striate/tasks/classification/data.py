@@ -19,14 +19,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from striate import bundle
-from striate.csv_file import read_csv, write_csv
+from striate.csv_file import read_table, write_csv
 from striate.data import DataSet, DecodedImages, Problem, Samples, SplitPlan, open_data, split
 from striate.data.check import quick_check
 from striate.data.check.labels import continuous_labels
 from striate.data.images.folders import inner_class_folder, refuse_output_inside
 from striate.data.images.tables import write_split
 from striate.errors import DataError, DecodeError
-from striate.training.config_file import CHECKPOINTS
+from striate.files import probe
+from striate.tasks import data_table
+from striate.tasks.data_table import Source
 from striate.training.schedule import shuffled_batches
 from striate.transforms.preprocess import Preprocess
 from striate.weights.catalog import CATALOG, default
@@ -34,12 +36,9 @@ from striate.weights.catalog import CATALOG, default
 if TYPE_CHECKING:
     from striate.tasks.classification.config import ClassificationConfig
 
-_PROBLEMS, _TABLE = "problems.csv", "data.csv"
-_COLUMNS = ("split", "name", "class", "bytes", "mark")
+_PROBLEMS, SPLIT = "problems.csv", "split.csv"
+_PROBLEM_COLUMNS = ("path", "reason")
 _PROBED = 64  # images of a torch Dataset that are read to see whether they have changed
-_SHOWN = 3  # of each kind of change, in a message
-
-Row = tuple[str, str, str, str]
 
 
 class ImageData:
@@ -174,22 +173,22 @@ def first_problems(problems: tuple[Problem, ...], most: int = 3) -> str:
 
 def write_inputs(folder: Path, dataset: DataSet) -> None:
     """Write split.csv, a table that `open_data` reads; an empty problems.csv; and the table of all files."""
-    write_split(folder / "split.csv", dataset)
+    write_split(folder / SPLIT, dataset)
     write_problems(folder, ())
-    files = [(split_name, name, *rest) for name, (split_name, *rest) in _stamps(dataset)]
-    write_csv(folder / CHECKPOINTS / _TABLE, files, _COLUMNS)
+    data_table.write(folder, _sources(dataset))
 
 
 def write_problems(folder: Path, problems: tuple[Problem, ...]) -> None:
     """List the unreadable images of a run in problems.csv."""
-    write_csv(
-        folder / _PROBLEMS, [(problem.path, problem.reason) for problem in problems], ("path", "reason")
-    )
+    rows = [(problem.path, problem.reason) for problem in problems]
+    write_csv(folder / _PROBLEMS, rows, _PROBLEM_COLUMNS)
 
 
 def read_problems(folder: Path) -> tuple[Problem, ...]:
-    """The unreadable images that a run has listed."""
-    return tuple(Problem(path, reason) for path, reason in read_csv(folder / _PROBLEMS)[1:])
+    """The unreadable images that a run has listed; raises DataError if the list is damaged."""
+    if probe(folder / _PROBLEMS) is None:
+        return ()
+    return tuple(Problem(*row) for _, row in read_table(folder / _PROBLEMS, _PROBLEM_COLUMNS))
 
 
 def identity(dataset: DataSet) -> str:
@@ -202,30 +201,12 @@ def identity(dataset: DataSet) -> str:
 
 
 def data_changes(folder: Path, dataset: DataSet) -> list[str]:
-    """Sentences that say how a dataset differs from the one of a run."""
-    path = folder / CHECKPOINTS / _TABLE
-    try:
-        rows = read_csv(path)
-        if not rows or tuple(rows[0]) != _COLUMNS:
-            raise ValueError("it is not a table of images")
-        old: dict[str, Row] = {row[1]: (row[0], row[2], row[3], row[4]) for row in rows[1:]}
-    except (OSError, ValueError, IndexError) as error:
-        return [f"{path} cannot be read ({error})"]
-    new = dict(_stamps(dataset))
-    kinds: dict[str, list[str]] = {}
-    moved: list[str] = []
-    for name in sorted(old.keys() | new.keys()):
-        if name not in new:
-            kinds.setdefault("missing", []).append(name)
-        elif name not in old:
-            kinds.setdefault("new", []).append(name)
-        elif old[name][1:] != new[name][1:]:
-            kinds.setdefault("changed", []).append(f"{name} ({_difference(old[name], new[name])})")
-        elif old[name] != new[name]:
-            moved.append(name)
-    if not kinds and moved:  # otherwise a consequence of the other changes
-        kinds["in another split"] = moved
-    return [f"{len(names):,} {kind}: {_some(names)}" for kind, names in kinds.items()]
+    """Sentences that say how a dataset differs from the one of a run.
+
+    Raises:
+        DataError: the table of its files is damaged.
+    """
+    return data_table.changes(folder, _sources(dataset))
 
 
 def _open(config: ClassificationConfig) -> tuple[DataSet, list[str]]:
@@ -275,19 +256,20 @@ def _expected_preprocess(config: ClassificationConfig, dataset: DataSet) -> Prep
     return None
 
 
-def _stamps(dataset: DataSet) -> Iterator[tuple[str, Row]]:
-    """Name of each image below its root; its split, class, size and modification time or checksum."""
+def _sources(dataset: DataSet) -> Iterator[Source]:
+    """Name of each image below its root; its split, class, and the state of its file or a checksum."""
     for split_name, samples in dataset.splits.items():
         for i, (name, label) in enumerate(zip(samples.names, samples.labels, strict=True)):
-            size, mark = -1, -1  # a file that cannot be looked at; problems.csv lists it
+            below = os.path.relpath(name, dataset.root) if dataset.root else name
+            row = (split_name, below.replace(os.sep, "/"), dataset.classes[label])
             if samples.pixels is not None:
-                size, mark = samples.pixels[i].nbytes, zlib.crc32(samples.pixels[i].tobytes())
-            elif (stamp := samples.stamp(i)) is not None:
-                size, mark = stamp.size, stamp.modified_ns
-            elif samples.store is not None and i in range(0, len(samples), max(1, len(samples) // _PROBED)):
-                size, mark = _probe(samples, i)
-            name = os.path.relpath(name, dataset.root) if dataset.root else name
-            yield name.replace(os.sep, "/"), (split_name, dataset.classes[label], str(size), str(mark))
+                yield Source(*row, samples.pixels[i].nbytes, zlib.crc32(samples.pixels[i].tobytes()))
+            elif (stamp := samples.stamp(i)) is not None or samples.store is None:
+                yield Source.of(*row, stamp)  # problems.csv lists a file that cannot be looked at
+            elif i in range(0, len(samples), max(1, len(samples) // _PROBED)):
+                yield Source(*row, *_probe(samples, i))
+            else:
+                yield Source(*row)
 
 
 def _probe(samples: Samples, i: int) -> tuple[int, int]:
@@ -297,16 +279,3 @@ def _probe(samples: Samples, i: int) -> tuple[int, int]:
     except DecodeError:
         return -1, -1
     return pixels.nbytes, zlib.crc32(pixels.tobytes())
-
-
-def _difference(old: Row, new: Row) -> str:
-    if old[2] != new[2]:
-        return f"{int(old[2]):,} bytes, now {int(new[2]):,}"
-    if old[3] != new[3]:
-        return "modified since"
-    return f"was {old[1]}, is {new[1]}"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

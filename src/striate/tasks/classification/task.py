@@ -17,6 +17,7 @@ from striate.device import autocast
 from striate.tasks.classification.augmentation import training_input
 from striate.tasks.classification.budget import read_seconds
 from striate.tasks.classification.data import (
+    SPLIT,
     ImageData,
     data_changes,
     first_problems,
@@ -52,6 +53,7 @@ class Classification(Task):
     """
 
     unit = "images"
+    inputs = (SPLIT,)
     row = ClassificationMetrics
     memory_hint = "Use a smaller --imgsz or --model, or free memory that other programs use"
 
