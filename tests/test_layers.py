@@ -26,6 +26,7 @@ SIDEWAYS = {
     ("files", "errors"),  # a failed write raises one of our errors
     ("memory", "errors"),
     ("reading", "errors"),
+    ("validation", "errors"),
     ("strict_yaml", "errors"),
     ("strict_yaml", "reading"),
     ("strict_yaml", "validation"),

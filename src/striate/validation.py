@@ -17,6 +17,8 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from striate.errors import DataError
+
 _DEPTH = 16  # of nested lists and objects
 _LARGEST = 2**63  # torch and NumPy have no larger whole numbers
 _SHOWN = 60  # characters of a value in a message
@@ -27,7 +29,7 @@ _WORDS = {
 }  # fmt: skip
 
 
-class InvalidValueError(ValueError):
+class InvalidValueError(DataError, ValueError):
     """A value of the wrong type, an unknown field, or a missing one; the message names the field.
 
     Args:

@@ -90,6 +90,7 @@ def _train(training: Training, run: TrainingRun, checkpointer: Checkpointer) -> 
 
     def after_epoch(row: Any) -> None:
         training.task.after_epoch(row)
+        _warn_of_rewritten_files(training, run)
         checkpointer.after_epoch(row)
         context.progress.info(_log_line(training, row))
 
@@ -159,6 +160,18 @@ def _prepare_first_step(training: Training, run: TrainingRun) -> None:
     if config.compile:
         training.module.compile(dynamic=task.dynamic_shapes)  # in place: names stay the same
     state.totals.start_clock()
+
+
+def _warn_of_rewritten_files(training: Training, run: TrainingRun) -> None:
+    """Warn if files changed while they were read: then the weights depend on when each was read."""
+    names = training.task.rewritten() if run.is_main else []
+    if names:
+        more = f" and {len(names) - _NAMED_FILES:,} more" if len(names) > _NAMED_FILES else ""
+        run.notes.append(
+            f"{len(names):,} files changed while this run was reading them, so it cannot be repeated or "
+            f"resumed exactly: {', '.join(names[:_NAMED_FILES])}{more}"
+        )
+        training.context.progress.warn(run.notes[-1])
 
 
 def _warn_of_few_steps(training: Training, run: TrainingRun) -> None:

@@ -215,6 +215,10 @@ class Task(ABC):
     def after_epoch(self, row: EpochMetrics | None) -> None:  # noqa: B027 - as above
         """Write down what came up during an epoch, such as unreadable files; None after an interruption."""
 
+    def rewritten(self) -> list[str]:
+        """The files that have changed while the run was reading them, since the last call."""
+        return []
+
     @property
     @abstractmethod
     def names(self) -> Sequence[str]:

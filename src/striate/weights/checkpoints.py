@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from striate.errors import BundleError, UsageError, access_error
-from striate.files import why_missing
+from striate import tensor_file
+from striate.errors import BundleError, UsageError
+from striate.files import is_folder, probe, why_missing
+from striate.reading import damage_errors, open_file
 from striate.weights import file_kinds
 
 # Usual keys of nested weights, the network itself before averages of it.
@@ -44,6 +44,8 @@ _HARMLESS: list[Any] = [
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
 ]
 _GIVE = "Give a .pth or .safetensors file"
+_MAX_RATIO = 4  # of what a file says that it contains to its size; torch does not compress
+_PIECE = 1 << 20  # bytes
 _MAX_IGNORED = 100  # kinds of objects in a pickle
 _COPY = "Copy or download it again"
 
@@ -87,15 +89,12 @@ def read(path: str | os.PathLike[str], part: str | None = None) -> Checkpoint:
         UsageError: there is no such part.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(512)
-    except IsADirectoryError as error:
-        raise file_kinds.refuse_folder(path) from error
-    except FileNotFoundError as error:
-        raise BundleError(f"cannot open {str(path)!r}", *why_missing(path, _GIVE)) from error
-    except OSError as error:
-        raise access_error(error, f"cannot open {str(path)!r}", _GIVE, BundleError) from error
+    if probe(path) is None:
+        raise BundleError(f"cannot open {str(path)!r}", *why_missing(path, _GIVE))
+    if is_folder(path):
+        raise file_kinds.refuse_folder(path)
+    with open_file(path, BundleError) as file:
+        start = file.read(512)
     if (refused := file_kinds.refuse(path, start)) is not None:
         raise refused
     ignored: list[str] = []
@@ -118,23 +117,21 @@ def read(path: str | os.PathLike[str], part: str | None = None) -> Checkpoint:
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path, device="cpu")
-    except SafetensorError as error:
-        why = f"it is damaged or truncated ({' '.join(str(error).split())})"
+        return tensor_file.read_tensors(path, tensor_file.read_header(path, _COPY))
+    except BundleError as error:
+        why = f"it is damaged or truncated: {error.why}"
         raise BundleError(f"cannot read {str(path)!r}", why, _COPY) from error
 
 
 def _zip(path: Path) -> tuple[Any, list[str]]:
     """Read a zip archive, which is torch's current format, after checking its contents."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.partition("/")[2] for name in archive.namelist()]
-    except zipfile.BadZipFile as error:
-        raise BundleError(
-            f"{str(path)!r} is truncated",
-            f"it ends after {path.stat().st_size:,} bytes, before the archive's directory",
-            _COPY,
-        ) from error
+    size = path.stat().st_size
+    if not zipfile.is_zipfile(path):
+        why = f"it ends after {size:,} bytes, before the archive's directory"
+        raise BundleError(f"{str(path)!r} is truncated", why, _COPY)
+    with damage_errors(f"{str(path)!r} is damaged", _COPY, BundleError), zipfile.ZipFile(path) as archive:
+        names = [name.partition("/")[2] for name in archive.namelist()]
+        _require_intact(archive, size)
     if "constants.pkl" in names:
         raise BundleError(
             f"{str(path)!r} is a TorchScript program",
@@ -142,6 +139,19 @@ def _zip(path: Path) -> tuple[Any, list[str]]:
             f"If you trust it, extract the weights: {_way_out(path, 'torch.jit.load({})')}",
         )
     return _unpickled(path)
+
+
+def _require_intact(archive: zipfile.ZipFile, size: int) -> None:
+    """Compare all members with their checksums, which torch does not; raises one of `reading.DAMAGE`."""
+    members = archive.infolist()
+    if sum(member.file_size for member in members) > _MAX_RATIO * size:
+        raise ValueError("its members are larger than it can contain")
+    if not any(member.CRC for member in members):  # torch.serialization.set_crc32_options(False)
+        return
+    for member in members:
+        with archive.open(member) as content:
+            while content.read(_PIECE):
+                pass  # the end of the content is compared with the checksum
 
 
 def _unpickled(path: Path) -> tuple[Any, list[str]]:
@@ -266,9 +276,15 @@ def _cleaned(path: Path, found: Mapping[str, Any], notes: list[str]) -> Checkpoi
         if not isinstance(tensor, Tensor) or name == "n_averaged" or name.endswith(_PROFILER):
             notes.append(f"ignored {name}: not a weight")
             continue
+        if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.device.type != "cpu":
+            why = f"{name} is a {type(tensor).__name__} on {tensor.device}, not a tensor with values"
+            raise BundleError(f"cannot use {str(path)!r}", why, "Save it with dense floating tensors")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
             why = f"{name} is sparse, quantized or complex"
             raise BundleError(f"cannot use {str(path)!r}", why, "Save it with dense floating tensors")
+        if tensor.nbytes > _MAX_RATIO * tensor.untyped_storage().nbytes():
+            why = f"{name} has a shape of {list(tensor.shape)}, and fewer values"
+            raise BundleError(f"cannot use {str(path)!r}", why, "Save it with .contiguous()")
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             kinds.add(str(tensor.dtype).removeprefix("torch."))
             tensor = tensor.float()

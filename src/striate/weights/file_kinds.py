@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 from striate.errors import BundleError
+from striate.reading import DAMAGE
 
 _WEIGHTS = "Give weights of torch (.pth or .safetensors); `striate weights list` has those of torchvision"
 _EXPORT = "Save the weights in the program that made it: torch.save(model.state_dict(), 'weights.pth')"
@@ -94,7 +95,7 @@ def _zip_kind(path: Path) -> tuple[str, str] | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile:
+    except DAMAGE:  # reported where it is read
         return None
     last = {name.rpartition("/")[2] for name in names}
     if "model.weights.h5" in last:

@@ -98,7 +98,7 @@ def test_the_second_run_decodes_nothing(folder, home, monkeypatch):
     _, second = read(opened(folder))
     assert counting.take() == []
     assert np.array_equal(first, second)
-    assert sum(segment.size for segment in cache.segments()) == 21 * (72 * 72 * 3 + 16)
+    assert sum(segment.size for segment in cache.segments()) == 21 * (72 * 72 * 3 + 20)
     assert not list(folder.rglob("*.index"))
     (kind,) = home.joinpath("decoded").iterdir()
     assert kind.stat().st_mode & 0o077 == 0  # pictures may be private
@@ -319,7 +319,7 @@ def test_the_least_recently_used_goes_first(tmp_path, monkeypatch):
     read(opened(folders[0]))  # used again
     four = tmp_path / "four"
     make_images(four / "a", 4, (0, 0, 0), size=(100, 90))
-    each = 4 * (72 * 72 * 3 + 16)
+    each = 4 * (72 * 72 * 3 + 20)
     monkeypatch.setenv(cache.LIMIT_VARIABLE, str(3.5 * each / 1e9))
     require_right(opened(four))
     assert {s.path.parent.name.split("-")[0] for s in cache.segments()} == {"one", "three", "four"}
@@ -341,7 +341,7 @@ def test_clearing_it_while_it_is_in_use(folder):
     source, other = opened(folder), None
     require_right(source)
     other = opened(folder)
-    assert cache.clear() == 21 * (72 * 72 * 3 + 16)
+    assert cache.clear() == 21 * (72 * 72 * 3 + 20)
     assert cache.segments() == []
     require_right(source)
     require_right(other)

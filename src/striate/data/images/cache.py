@@ -4,9 +4,11 @@
 is written by one process and only grows:
 
     <segment>.pixels    the images one after the other, each of the same size in bytes
-    <segment>.index     a 16-byte key for each image: a digest of everything that determines its pixels
+    <segment>.index     for each image a 16-byte key, a digest of everything that determines its pixels, and
+                        the CRC32 of the key and the pixels
 
-The index is written after the pixels have reached the disk, so a process that is killed leaves at most pixels
+The first time that a process reads an image, it compares the CRC32; a damaged image is decoded again. The
+index is written after the pixels have reached the disk, so a process that is killed leaves at most pixels
 without an index entry. Concurrent processes write separate segments and read each other's without locks. A
 file that changes gets a new digest, so its old pixels are not read again. The least recently used segments
 are deleted when room is needed.
@@ -24,6 +26,7 @@ import shutil
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -45,6 +48,10 @@ Places = npt.NDArray[np.int64]  # segment number * 2**32 + position in the segme
 LIMIT_VARIABLE = "STRIATE_CACHE_LIMIT"  # in GB
 _DEFAULT_LIMIT = 20 * 10**9
 _DIGEST = 16
+_ENTRY = np.dtype([("key", f"V{_DIGEST}"), ("crc", "<u4")])  # of an index
+_KNOWN = np.dtype([*_ENTRY.descr, ("verified", "?")])  # whether this process has compared the pixels
+_FORMAT = 2  # of the segments
+_STAMPED = 4  # fields of a stamp that determine the pixels; the change time stands for the inode
 _PUBLISH_BYTES, _PUBLISH_SECONDS = 64 << 20, 5.0  # a killed process loses about this much work
 
 
@@ -148,7 +155,7 @@ class Cache:
         self.error: str | None = None
         scaler = "" if crop else version("torch")
         how = json.dumps([
-            DECODER_VERSION, PIL.__version__, features.version("jpg"), not crop, scaler, self.shape,
+            _FORMAT, DECODER_VERSION, PIL.__version__, features.version("jpg"), not crop, scaler, self.shape,
             preprocess.resize, preprocess.shorter_side, preprocess.interpolation,
         ])  # fmt: skip
         self._seed = hashlib.blake2b(f"{how}\0{root}".encode("utf-8", "surrogateescape"))
@@ -159,7 +166,9 @@ class Cache:
         self._lock, self._publishing = threading.Lock(), threading.Lock()
         self._names: list[str] = []  # of the segments, by segment number
         self._maps: list[Uint8Array] = []  # by segment number
-        self._entries_read: list[int] = []  # index entries that were read, by segment number
+        self._entries: list[npt.NDArray[np.void]] = []  # `_KNOWN`, by segment number, with room for more
+        self._counts: list[int] = []  # of known entries, by segment number
+        self._damaged: set[int] = set()  # places
         self._used: set[str] = set()  # segments that this process reads or writes
         self._known: dict[bytes, int] = {}  # digest -> place
         self._writer: _Writer | None = None
@@ -167,7 +176,7 @@ class Cache:
     def digest(self, stamp: Stamp) -> bytes:
         """Return the 16-byte key of an image: a digest of everything that determines its pixels."""
         digest = self._seed.copy()
-        digest.update(repr(tuple(stamp)).encode("utf-8", "surrogateescape"))
+        digest.update(repr(tuple(stamp[:_STAMPED])).encode("utf-8", "surrogateescape"))
         return digest.digest()[:_DIGEST]
 
     def find(self, digests: Sequence[bytes | None]) -> Places:
@@ -182,17 +191,21 @@ class Cache:
         return places
 
     def copy(self, place: int, out: Uint8Array) -> bool:
-        """Copy the image at `place` into `out`; return whether it still exists."""
+        """Copy the image at `place` into `out`; return whether it still exists and is undamaged."""
         number, position = place >> 32, place & 0xFFFFFFFF
+        if place in self._damaged:
+            return False
         if position >= len(self._maps[number]):  # not mapped yet, or the file has grown
             try:
                 with (self.folder / f"{self._names[number]}.pixels").open("rb") as file:
                     rows = os.fstat(file.fileno()).st_size // self._bytes
                     self._maps[number] = np.memmap(file, np.uint8, "r", shape=(rows, *self.shape))
-            except OSError:  # deleted by another process
+            except (OSError, ValueError):  # deleted by another process, or cut to nothing
+                return False
+            if position >= len(self._maps[number]):
                 return False
         out[:] = self._maps[number][position]
-        return True
+        return self._is_intact(number, position, out)
 
     def add(self, digests: Sequence[bytes], images: Uint8Array) -> Places | None:
         """Store images and return their positions; None if writing failed. Thread-safe."""
@@ -203,14 +216,18 @@ class Cache:
                 if self._writer is None or self._writer.removed():
                     self._writer = _Writer(self.folder)
                     self._used.add(self._writer.name)
-                first = self._writer.append(digests, images)
+                entries = _entries(digests, images)
+                first = self._writer.append(entries, images)
             except OSError as error:
                 self._fail(error)
                 return None
             number, due = self._number(self._writer.name), self._writer.due()
+            self._note(number, first, entries)
+            places = (number << 32) + np.arange(first, first + len(images))
+            self._known.update(zip(digests, places.tolist(), strict=True))
         if due:
             self.publish(wait=False)
-        return (number << 32) + np.arange(first, first + len(images))
+        return places
 
     def publish(self, *, wait: bool = True) -> None:
         """Write the index, so that other processes and later runs find the stored images."""
@@ -230,7 +247,7 @@ class Cache:
         Returns:
             Whether they fit; if they can never fit, nothing is deleted.
         """
-        allowed, needed = limit(), count * (self._bytes + _DIGEST)
+        allowed, needed = limit(), count * (self._bytes + _ENTRY.itemsize)
         existing = segments()
         own = [s for s in existing if s.path.parent == self.folder and s.path.name in self._used]
         if needed + sum(s.size for s in own) > allowed:
@@ -254,16 +271,40 @@ class Cache:
             except OSError:
                 continue
             number = self._number(name)
-            start, self._entries_read[number] = self._entries_read[number], min(len(data) // _DIGEST, whole)
-            for i in range(start, self._entries_read[number]):
-                self._known[data[i * _DIGEST : (i + 1) * _DIGEST]] = (number << 32) + i
+            start, stop = self._counts[number], min(len(data) // _ENTRY.itemsize, whole)
+            if stop > start:
+                self._note(number, start, np.frombuffer(data, _ENTRY, stop)[start:])
+            for i in range(start, stop):
+                self._known[data[i * _ENTRY.itemsize :][:_DIGEST]] = (number << 32) + i
 
     def _number(self, name: str) -> int:
         if name not in self._names:
             self._names.append(name)
             self._maps.append(np.empty((0, *self.shape), np.uint8))
-            self._entries_read.append(0)
+            self._entries.append(np.zeros(0, _KNOWN))
+            self._counts.append(0)
         return self._names.index(name)
+
+    def _note(self, number: int, first: int, entries: npt.NDArray[np.void]) -> None:
+        """Remember the index entries of a segment, so that its pixels can be compared with them."""
+        known, count = self._entries[number], first + len(entries)
+        if count > len(known):
+            self._entries[number] = np.zeros(max(count, 2 * len(known)), _KNOWN)
+            self._entries[number][: len(known)] = known
+            known = self._entries[number]
+        for name in ("key", "crc"):
+            known[name][first:count] = entries[name]
+        self._counts[number] = count
+
+    def _is_intact(self, number: int, position: int, pixels: Uint8Array) -> bool:
+        """Return whether pixels are as they were stored; they are compared once per process."""
+        entry = self._entries[number][position]
+        if not entry["verified"]:
+            if _crc(entry["key"].tobytes(), pixels) != entry["crc"]:
+                self._damaged.add((number << 32) + position)
+                return False
+            entry["verified"] = True
+        return True
 
     def _fail(self, error: OSError) -> None:
         self.error = f"{self.folder}: {error.strerror or error}"
@@ -278,7 +319,7 @@ class _Writer:
         # Unbuffered, so that this process's own mapping sees the data immediately.
         self._pixels: IO[bytes] = (folder / f"{self.name}.pixels").open("xb", buffering=0)
         self._index: IO[bytes] = (folder / f"{self.name}.index").open("xb", buffering=0)
-        self._pending: list[bytes] = []
+        self._pending: list[npt.NDArray[np.void]] = []
         self._count, self._bytes, self._last = 0, 0, time.monotonic()
 
     def __del__(self) -> None:
@@ -286,12 +327,12 @@ class _Writer:
             if file is not None:
                 file.close()
 
-    def append(self, digests: Sequence[bytes], images: Uint8Array) -> int:
+    def append(self, entries: npt.NDArray[np.void], images: Uint8Array) -> int:
         """Write images; return the position of the first one."""
         first = self._count
         _write(self._pixels, np.ascontiguousarray(images))
-        self._pending += digests
-        self._count += len(digests)
+        self._pending.append(entries)
+        self._count += len(entries)
         self._bytes += images.nbytes
         return first
 
@@ -306,11 +347,22 @@ class _Writer:
     def publish(self, lock: threading.Lock) -> None:
         """Flush the pixels to disk, then write the index."""
         with lock:
-            digests, self._pending = self._pending, []
+            entries, self._pending = self._pending, []
             self._bytes, self._last = 0, time.monotonic()
-        if digests:
+        if entries:
             os.fsync(self._pixels.fileno())
-            _write(self._index, np.frombuffer(b"".join(digests), np.uint8))
+            _write(self._index, np.concatenate(entries).view(np.uint8))
+
+
+def _crc(key: bytes, pixels: Uint8Array) -> int:
+    """The checksum of an image under its key: another image's pixels do not have it."""
+    return zlib.crc32(pixels.data, zlib.crc32(key))
+
+
+def _entries(digests: Sequence[bytes], images: Uint8Array) -> npt.NDArray[np.void]:
+    """The index entries of images."""
+    rows = [(digest, _crc(digest, image)) for digest, image in zip(digests, images, strict=True)]
+    return np.array(rows, _ENTRY)
 
 
 def _write(file: IO[bytes], array: npt.NDArray[np.uint8]) -> None:

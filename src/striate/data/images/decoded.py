@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from striate.data.images.base import Images, Indices, Problem
 from striate.data.images.cache import LIMIT_VARIABLE, Cache, limit
-from striate.data.images.samples import Samples
+from striate.data.images.samples import Samples, Stamp
 from striate.errors import DecodeError
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Uint8Array
@@ -74,14 +74,18 @@ class DecodedImages:
         self._positions = np.full(len(samples), -1, np.int64)  # in the cache
         self._warned = False
         self._prefetched: dict[int, Uint8Array] = {}  # decoded, but not resized yet
+        self._stamps: list[Stamp | None] = []  # of the files when they were opened, if they have some
+        self._decoded = False  # whether a file was decoded since `rewritten` looked at them
 
         pixels = samples.pixels
         if pixels is not None and (*pixels.shape[1:], 1)[:3] == self.shape:
             self._memory: Uint8Array | None = pixels.reshape(len(samples), *self.shape)
             self._state[:] = _IN_MEMORY  # nothing to decode or resize
             return
-        if cache and (samples.in_files or (len(samples) and samples.stamp(0) is not None)):
-            self._open_cache(root)
+        if samples.in_files or (len(samples) and samples.stamp(0) is not None):
+            self._stamps = self._stamp_all()
+            if cache:
+                self._open_cache(root)
         fits = len(samples) * math.prod(self.shape) <= memory
         small = max(height, width) <= MAX_SIDE_IN_MEMORY or self._cache is None
         self._memory = np.empty((len(samples), *self.shape), np.uint8) if small and fits else None
@@ -158,6 +162,20 @@ class DecodedImages:
             with contextlib.suppress(DecodeError):  # `read` reports it
                 self._prefetched[i] = self._preprocess.decode_uncropped(self._samples.fetch(i))
 
+    def rewritten(self) -> list[str]:
+        """Return the names of images whose files have changed since they were opened.
+
+        Looks only if files were decoded since the last call: otherwise what is read does not depend on them.
+        """
+        if not self._decoded or not self._stamps:
+            return []
+        self._decoded = False
+        now = self._stamp_all()
+        return [name for name, old, new in zip(self.names, self._stamps, now, strict=True) if old != new]
+
+    def _stamp_all(self) -> list[Stamp | None]:
+        return [self._samples.stamp(i) for i in range(len(self))]
+
     def any_readable(self, which: Indices) -> bool:
         """Return whether at least one of these images is readable; reads until it finds one."""
         out = np.empty((1, *self.shape), np.uint8)
@@ -166,7 +184,7 @@ class DecodedImages:
     def _open_cache(self, root: str) -> None:
         """Find the images that are in the cache, and make room for the others."""
         cache = Cache(root, self._preprocess, self.shape, crop=self._crop)
-        stamps = [self._samples.stamp(i) for i in range(len(self))]
+        stamps = self._stamps
         self._digests = [None if stamp is None else cache.digest(stamp) for stamp in stamps]
         # A file that has just changed may change again within the same tick of the file system's clock.
         latest = time.time_ns() - _CLOCK_NS
@@ -191,6 +209,7 @@ class DecodedImages:
     def _decode(self, i: int, out: Uint8Array) -> bool:
         """Decode one image into `out`; return whether it is readable."""
         try:
+            self._decoded = True
             image = self._prefetched.pop(i, None)
             source = self._samples.fetch(i) if image is None else image
             decoded = self._preprocess.read(source, crop=self._crop)

@@ -75,6 +75,10 @@ class Seq2SeqDataset:
             source, widths = pad_sequences([self._sources[i] for i in pairs]).to(device), None
         return TextBatch(source, widths, targets[:, :-1], targets[:, 1:], which, len(which))
 
+    def rewritten(self) -> list[str]:
+        """Return the paths of images that have changed while they were read."""
+        return [] if self._images is None else self._images.rewritten()
+
     def stream(self, order: Sequence[Indices], device: torch.device) -> Generator[TextBatch, None, None]:
         """Yield the batches of an order."""
         return (self.batch(which, device) for which in order)

@@ -78,6 +78,10 @@ class TextLineImages:
             images = [next(again) if image is None else image for image in images]
         return [image for image in images if image is not None]
 
+    def rewritten(self) -> list[str]:
+        """Return the paths of files that have changed while they were read; see `DecodedImages.rewritten`."""
+        return self._padded.rewritten()
+
     def _read(self, i: int) -> Uint8Array | None:
         """Read one image without its padding; None if it is unreadable."""
         out = np.empty((1, *self._padded.shape), np.uint8)

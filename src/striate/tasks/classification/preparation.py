@@ -18,6 +18,7 @@ from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.classification.data import choose_preprocess, require_enough
 from striate.training.task import Context, Setup, provenance
 from striate.transforms.preprocess import Preprocess
+from striate.validation import require
 
 if TYPE_CHECKING:
     from striate.tasks.classification.task import Classification
@@ -62,7 +63,8 @@ def prepare(task: Classification, resumed: Mapping[str, Any] | None) -> Setup:
         for remark in remarks:
             context.progress.info(remark)
     else:
-        head = resumed["setup"]["head"]
+        head = resumed["setup"].get("head")
+        require(head, str | None, "facts.setup.head")
         net = network.rebuild(config, description, head)
     set_drop_path(net, config.drop_path)
     if config.dropout is not None:

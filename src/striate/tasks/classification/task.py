@@ -189,6 +189,10 @@ class Classification(Task):
         workers = distributed.workers(self.config.workers)
         return validate(network, self.preprocess, self.val, batch, self.context.device, workers, distributed)
 
+    def rewritten(self) -> list[str]:
+        """The images that have changed while the run was reading them."""
+        return [*self.train.rewritten(), *self.val.rewritten()]
+
     def make_row(
         self, state: TrainState, metrics: Mapping[str, Any], per_second: float
     ) -> ClassificationMetrics:
