@@ -3,8 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import math
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ import safetensors.numpy
 import torch
 from safetensors import safe_open
 
-from striate import bundle, models
+from striate import bundle, models, tensor_file
 from striate.bundle import Description
-from striate.errors import BundleError, DataError
+from striate.errors import BundleError, DataError, StriateWarning, UsageError
+from striate.inference.classifier import load
+from striate.models import seq2seq
 from striate.transforms.preprocess import Preprocess
 
 DESCRIPTION = Description(
@@ -181,3 +185,62 @@ def test_weights_stay_when_their_file_is_overwritten(tmp_path):
     with path.open("r+b") as file:  # as `cp` does
         file.write(bytes(path.stat().st_size))
     assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"classes": ["a"] * 3}, "classes has 'a' twice"),
+        ({"classes": [str(i) for i in range(1000)]}, "classes has 1,000 names, but the network has 3 scores"),
+        ({"classes": ["a", "b"]}, "classes has 2 names, but the network has 3 scores"),
+        ({"classes": ["a", "b", "\ud800"]}, "classes has a name that is not valid text"),
+        ({"classes": "abc"}, "classes is 'abc', not a list"),
+        ({"preprocess.mean": [0.5, 0.5, math.nan]}, r"preprocess.mean\[2\] is null, not a finite number"),
+        ({"preprocess.std": [0.5, 0.5, math.inf]}, r"preprocess.std\[2\] is null, not a finite number"),
+        ({"preprocess.size": [1e9, 1e9]}, r"preprocess.size\[0\] is 1000000000.0, not a whole number"),
+        ({"preprocess.size": [10**9, 10**9], "preprocess.shorter_side": 10**9}, "at most 8,192 pixels"),
+        ({"preprocess.channels": 1}, "preprocess"),
+        ({"preprocess.size": [28, 28]}, r"preprocess.size: \(28, 28\), but its network has \(32, 32\)"),
+        ({"preprocess": None}, "preprocess is null, not an object"),
+        ({"arguments.num_classes": 3.0}, "num_classes = 3.0: it must be a whole number"),
+        ({"arguments.dropout": 1.5}, "unexpected keyword argument 'dropout'"),
+        ({"arguments.input_size": [10**9, 10**9]}, "it must be from 1 to 16,384"),
+        ({"architecture": "lenett"}, "unknown model 'lenett': did you mean lenet"),
+        ({"metrics": []}, r"metrics is \[\], not an object"),
+        ({"format": 1.5}, "format is 1.5, not a whole number"),
+        ({"colour": 1}, "colour is unknown"),
+        ({"task": None}, "task is null, not text"),
+    ],
+)
+def test_a_description_that_cannot_be_right_names_the_field(path, change, why):
+    header, content = tensor_file.read_header(path, ""), path.read_bytes()
+    values = json.loads(header.metadata["striate"])
+    for name, value in change.items():
+        at, _, key = name.rpartition(".")
+        (values[at] if at else values)[key] = value
+    text = json.dumps(values)
+    path.write_bytes(tensor_file.header_bytes(header.table, {"striate": text}) + content[header.start :])
+    with pytest.raises(BundleError, match=why):
+        load(path, "cpu")
+
+
+def test_a_bundle_without_checksums_is_noted_once(path, monkeypatch):
+    header, content = tensor_file.read_header(path, ""), path.read_bytes()
+    metadata = {"striate": header.metadata["striate"]}
+    path.write_bytes(tensor_file.header_bytes(header.table, metadata) + content[header.start :])
+    monkeypatch.setattr(bundle, "_noted", False)
+    with pytest.warns(StriateWarning, match="has no checksums"):
+        first = bundle.read(path)
+    assert bundle.read(path)[0] == first[0]  # silent
+
+
+def test_arguments_that_no_network_can_have():
+    build_text = partial(seq2seq.build, "text_to_text", source_vocab=9, target_vocab=9, width=8, heads=2)
+    for arguments, why in (
+        ({"dropout": 1.5}, "dropout = 1.5: it must be from 0 to 1"),
+        ({"depth": 2**31}, "depth = 2147483648: it must be from 0 to 1,000"),
+        ({"max_length": 2**31}, "max_length = 2147483648: it must be from 1 to 1,048,576"),
+        ({"positions": 3}, "positions = 3: it must be text"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            build_text(**arguments)

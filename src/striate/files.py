@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import BinaryIO
 
-from striate.errors import WriteError, access_error, environment_error
+from striate.errors import DataError, WriteError, access_error, environment_error
 
 _LONGEST = 60  # letters of a file's name in the name of its temporary file; 255 bytes are the limit
 
@@ -40,14 +40,23 @@ class Fingerprint:
         """The fingerprint of a file's content."""
         return cls(content.count(b"\n"), hashlib.sha256(content).hexdigest(), before)
 
-    def difference(self, content: bytes) -> str:
-        """How content differs from the file, as the reason in an error; empty if it does not."""
+    def error(self, path: Path, content: bytes, fix: str) -> DataError | None:
+        """The error for a file that has changed, with the line if one is missing; None if it has not.
+
+        Args:
+            path: of the file.
+            content: its present content.
+            fix: what to do.
+        """
         now = Fingerprint.of(content)
         if now.sha256 in (self.sha256, self.before):
-            return ""
-        if now.lines != self.lines:
-            return f"it has {now.lines:,} lines, and the run wrote {self.lines:,}"
-        return "it is not as the run wrote it"
+            return None
+        if now.lines < self.lines:
+            why = f"the file ends after {now.lines:,} of the {self.lines:,} lines that the run wrote"
+            return DataError(f"{path}:{now.lines + 1}", why, fix)
+        if now.lines > self.lines:
+            return DataError(f"{path}:{self.lines + 1}", f"the run wrote only {self.lines:,} lines", fix)
+        return DataError(f"{str(path)!r} has changed", "it is not as the run wrote it", fix)
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

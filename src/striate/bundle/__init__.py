@@ -125,7 +125,7 @@ def load(
     header = tensor_file.read_header(path, _IMPORT)
     description = _description(path, header)
     with must_fit(repr(str(path)), description.architecture):
-        network = without_memory(lambda: make(description))
+        network = without_memory(lambda: make(description), len(header.tensors))
         require_fit(network, {n: (tensor_file.torch_type(e), e.shape) for n, e in header.tensors.items()})
     return description, fill(network, _tensors(path, header, device))
 
@@ -231,7 +231,7 @@ def with_tensors(make: Callable[[], nn.Module], state: Mapping[str, torch.Tensor
     """
     from striate.models.filling import fill, require_fit, without_memory
 
-    network = without_memory(make)
+    network = without_memory(make, len(state))
     require_fit(network, {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()})
     return fill(network, state)
 

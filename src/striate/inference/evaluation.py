@@ -328,12 +328,13 @@ def _require_as_written(table: Path, recorded: Any) -> None:
         return
     try:
         require(recorded, dict[str, Fingerprint], "provenance.inputs")
-        why = Fingerprint(**recorded[table.name]).difference(read_bytes(table, MAX_TABLE_BYTES))
+        written = Fingerprint(**recorded[table.name])
     except (InvalidValueError, KeyError) as error:
         raise DataError(f"cannot check {str(table)!r}", str(error), "Give the data and --split") from error
-    if why:
-        fix = "Restore it from a backup, or give the data and --split"
-        raise DataError(f"{str(table)!r} has changed", why, fix)
+    fix = "Restore it from a backup, or give the data and --split"
+    changed = written.error(table, read_bytes(table, MAX_TABLE_BYTES), fix)
+    if changed is not None:
+        raise changed
 
 
 def _same(own: str, data: Any) -> bool:

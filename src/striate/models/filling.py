@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from striate.errors import UsageError
 
 _MAX_CONSTANTS = 1 << 28  # bytes of a network's buffers that are not saved, such as sinusoids
+_MARGIN = 64  # parameters beyond twice the tensors of a file: some are replaced while a network is built
 _NAMED = 3  # differences in a message
 
 
-def without_memory(make: Callable[[], nn.Module]) -> nn.Module:
-    """Create a network on the meta device: it has shapes and needs no memory for values."""
-    with torch.device("meta"):
-        return make()
+def without_memory(make: Callable[[], nn.Module], tensors: int) -> nn.Module:
+    """Create a network on the meta device: it has shapes and needs no memory for values.
+
+    Args:
+        make: creates it.
+        tensors: how many a file has for it.
+
+    Raises:
+        UsageError: it has many more parameters; their modules alone could fill memory.
+    """
+    most, count, thread = 2 * tensors + _MARGIN, 0, threading.get_ident()
+
+    def counted(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal count
+        count += threading.get_ident() == thread
+        if count > most:
+            raise UsageError(
+                "its tensors are of another network", f"it has {tensors:,}, too few for this one"
+            )
+
+    hook = register_module_parameter_registration_hook(counted)
+    try:
+        with torch.device("meta"):
+            return make()
+    finally:
+        hook.remove()
 
 
 def require_fit(network: nn.Module, tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> None:

@@ -124,12 +124,12 @@ def require_unchanged(folder: Path, recorded: Mapping[str, Mapping[str, Any]]) -
     notes = []
     for name, values in recorded.items():
         path = folder / name
-        why = Fingerprint(**values).difference(read_bytes(path, MAX_TABLE_BYTES))
-        if why and name == NAME:
+        fix = "Restore it from a backup, or start a new run"
+        error = Fingerprint(**values).error(path, read_bytes(path, MAX_TABLE_BYTES), fix)
+        if error is not None and name != NAME:
+            raise error
+        if error is not None:
             notes.append(f"{path} was edited since the run wrote it, but no option that decides the weights")
-        elif why:
-            fix = "Restore it from a backup, or start a new run"
-            raise DataError(f"{str(path)!r} has changed", why, fix)
     return notes
 
 

@@ -12,7 +12,7 @@ from conftest import make_images
 from PIL import Image, ImageFilter
 
 import striate
-from striate.csv_file import read_csv
+from striate.csv_file import read_table
 from striate.data import SplitPlan, open_data, split
 from striate.data.check import check, quick_check
 from striate.errors import DataError
@@ -261,8 +261,8 @@ def test_problems_as_csv(root, tmp_path):
     shutil.copy(root / "dog" / "01.jpg", root / "dog" / "copy.jpg")
     make_images(root / "bird", 2, (3, 200, 90))
     write_atomic(tmp_path / "problems.csv", check(root).to_csv())
-    header, *rows = read_csv(tmp_path / "problems.csv")
-    assert header == ["path", "kind", "severity", "class", "split", "detail", "group"]
+    header = ["path", "kind", "severity", "class", "split", "detail", "group"]
+    rows = [fields for _, fields in read_table(tmp_path / "problems.csv", header)]
     by_kind = {}
     for row in rows:
         by_kind.setdefault(row[1], []).append(dict(zip(header, row, strict=True)))

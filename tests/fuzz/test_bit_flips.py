@@ -1,0 +1,175 @@
+"""One flipped bit, anywhere in a file that Striate wrote: detected, or without effect on what is read."""
+
+import io
+import random
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_images
+from exact_resume import start_and_crash
+from test_fuzz_models import classifier_bundle
+
+from striate import bundle, models
+from striate.data import DecodedImages, open_data
+from striate.data.images import cache, decoded
+from striate.errors import StriateError
+from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.classification.data import data_changes
+from striate.training import checkpoint
+from striate.training.distributed import init_distributed
+from striate.training.resume import open_run
+from striate.transforms.preprocess import Preprocess
+from striate.weights.foreign import read_foreign
+
+COUNTS = pytest.mark.parametrize("count", [pytest.param(2000, marks=pytest.mark.slow), 25])
+
+
+def flips(path, count):
+    """Flip one bit of a file after another, each time in its original content; yields how often so far."""
+    content, rng = path.read_bytes(), random.Random(0)
+    for number in range(count):
+        data = bytearray(content)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        yield number
+    path.write_bytes(content)
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
+
+
+def detected(path, count, read, unchanged):
+    """Flip bits; returns how many were detected. What is read in spite of one must be `unchanged`."""
+    errors = []
+    for _ in flips(path, count):
+        try:
+            value = read()
+        except StriateError as error:
+            errors.append(str(error))
+        else:
+            assert unchanged(value)
+    assert not [error for error in errors if "\n" in error]
+    return len(errors)
+
+
+@COUNTS
+def test_bundles(tmp_path, count):
+    path = tmp_path / "x.safetensors"
+    classifier_bundle(path)
+    description, state = bundle.read(path)
+
+    def unchanged(value):
+        return value[0] == description and same(value[1], state)
+
+    assert detected(path, count, lambda: bundle.read(path), unchanged) > 0.99 * count - 1
+    assert detected(path, count, lambda: bundle.inspect(path), lambda _: False) > 0.99 * count - 1
+
+
+@COUNTS
+def test_checkpoints(few_colors, tmp_path, count):
+    run = start_and_crash(few_colors, tmp_path, 3)
+    path = sorted(run.glob("state/0*.safetensors"))[-1]
+    saved = checkpoint.read(path)
+
+    def unchanged(value):
+        return (value.values, value.facts) == (saved.values, saved.facts) and same(
+            value.tensors, saved.tensors
+        )
+
+    assert detected(path, count, lambda: checkpoint.read(path), unchanged) > 0.99 * count - 1
+
+
+@COUNTS
+@pytest.mark.parametrize("name", ["config.yaml", "split.csv", "state/data.csv"])
+def test_files_of_a_run(few_colors, tmp_path, count, name):
+    run = start_and_crash(few_colors, tmp_path, 3)
+    with init_distributed("cpu") as distributed:
+
+        def read():
+            resumed = open_run(run, ClassificationConfig, {}, distributed)
+            with resumed.config.open_data() as data:
+                assert not data_changes(run, data.dataset)
+            return resumed
+
+        config, noted = read().config, []
+
+        def unchanged(resumed):
+            noted.append(any("was edited since" in note for note in resumed.notes))
+            return noted[-1] or resumed.config == config
+
+        assert detected(run / name, count, read, unchanged) + sum(noted) == count
+
+
+@COUNTS
+@pytest.mark.parametrize("legacy", [False])
+def test_foreign_checkpoints(tmp_path, count, legacy):
+    path, file = tmp_path / "x.pth", io.BytesIO()
+    torch.manual_seed(0)
+    torch.save(models.build("lenet", num_classes=3).state_dict(), file)
+    path.write_bytes(file.getvalue())
+    state = read_foreign(path, None)[1]
+    assert detected(path, count, lambda: read_foreign(path, None)[1], lambda value: same(value, state))
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """A function that opens a folder of images, and the files of its cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(decoded, "_CLOCK_NS", 0)  # the files are new
+    make_images(tmp_path / "data" / "a", 3, (200, 0, 0), size=(80, 80))
+    data = open_data(tmp_path / "data")
+    preprocess = Preprocess(size=(72, 72), shorter_side=72)
+
+    def read():
+        source = DecodedImages(data.splits["all"], preprocess, root=data.root)
+        out = np.zeros((3, *source.shape), np.uint8)
+        with source.reading():
+            assert source.read(np.arange(3), out).all()
+        return out
+
+    read()
+    (segment,) = cache.segments()
+    return read, segment.path.with_suffix(".pixels"), segment.path.with_suffix(".index")
+
+
+def forget_others(kept):
+    for path in kept.parent.iterdir():
+        if path.stem != kept.stem:
+            path.unlink()
+
+
+@COUNTS
+@pytest.mark.parametrize("kind", ["pixels", "index"])
+def test_cached_images(cached, count, kind, monkeypatch):
+    read, pixels, index = cached
+    expected, path = read(), pixels if kind == "pixels" else index
+    decodes = []
+    original = Preprocess.read
+    monkeypatch.setattr(Preprocess, "read", lambda *a, **k: decodes.append(a) or original(*a, **k))
+    for number in flips(path, count):
+        assert np.array_equal(read(), expected)
+        assert len(decodes) == number + 1  # the damaged image only
+        forget_others(path)
+
+
+@pytest.mark.parametrize("swapped", ["entries", "keys"])
+def test_swapped_entries_of_an_index(cached, swapped, monkeypatch):
+    read, _, index = cached
+    expected, content = read(), bytearray(index.read_bytes())
+    size = 20 if swapped == "entries" else 16
+    content[:size], content[20 : 20 + size] = content[20 : 20 + size], content[:size]
+    index.write_bytes(content)
+    assert np.array_equal(read(), expected)
+    shutil.rmtree(index.parent)
+    assert np.array_equal(read(), expected)
+
+
+def test_pixels_are_compared_once_per_process(cached, monkeypatch):
+    read, _, _ = cached
+    sums, original = [], cache.zlib.crc32
+    monkeypatch.setattr(cache.zlib, "crc32", lambda *a: sums.append(memoryview(a[0]).nbytes) or original(*a))
+    read()
+    assert sums.count(72 * 72 * 3) == 3
