@@ -15,7 +15,8 @@ from striate.data.text.pairs import Pairs
 from striate.errors import DataError, UsageError
 from striate.inference.translator import load_translator
 from striate.tasks.seq2seq.config import Seq2SeqConfig
-from striate.tasks.seq2seq.preparation import digests, train_tokenizers
+from striate.tasks.seq2seq.inputs import digests
+from striate.tasks.seq2seq.preparation import train_tokenizers
 from striate.tasks.seq2seq.task import Seq2Seq
 from striate.training.distributed import SINGLE
 from striate.training.profile import OFF

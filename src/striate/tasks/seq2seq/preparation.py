@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +12,6 @@ import numpy as np
 
 from striate import bundle
 from striate.bundle import Description
-from striate.data.images.samples import Samples
 from striate.data.text.dataset import Seq2SeqDataset
 from striate.data.text.lines import TextLineImages
 from striate.data.text.pairs import Pairs, PairSet
@@ -24,7 +22,6 @@ from striate.inference.translator import TASK, Translator, tokenizers_of
 from striate.kernels import prepare as prepare_network
 from striate.models import MODELS
 from striate.models.seq2seq import SequenceToSequence, build
-from striate.tasks.data_table import Source
 from striate.tasks.seq2seq.config import IMAGE_ENCODERS, Seq2SeqConfig
 from striate.tasks.seq2seq.metrics import choose_monitor
 from striate.training.task import Context, Setup, provenance
@@ -80,7 +77,7 @@ def prepare(task: Seq2Seq, resumed: Mapping[str, Any] | None) -> Setup:
     network = context.distributed.sync_batchnorm(network, config.sync_bn)
     task.train, task.val = train, val
     task.translator = Translator(network, description, source, target, context.device)
-    return Setup(config, description, network, {"data": digests(data)}, notes)
+    return Setup(config, description, network, {}, notes)
 
 
 def train_tokenizers(
@@ -241,32 +238,3 @@ def describe(
             **({"columns": config.columns.to_json()} if config.columns else {}),
         },
     )
-
-
-def digests(data: PairSet) -> dict[str, list[Any]]:
-    """For each split its number of pairs and a digest; images count by name, size and time of their files."""
-    found = {}
-    for name, pairs in data.splits.items():
-        if data.kind == "images":
-            shown = (
-                s.name if s.bytes < 0 else f"{s.name} {s.bytes} {s.mark}" for s in _image_files(data, name)
-            )
-            pairs = dataclasses.replace(pairs, sources=tuple(shown))
-        found[name] = [len(pairs), pairs.digest]
-    return found
-
-
-def image_files(data: PairSet) -> Iterator[Source]:
-    """The image files of all splits; empty for texts, whose digest is of their content."""
-    for name in data.splits if data.kind == "images" else ():
-        yield from _image_files(data, name)
-
-
-def _image_files(data: PairSet, split: str) -> Iterator[Source]:
-    root = Path(data.source).parent
-    paths = data.splits[split].sources
-    samples = Samples(tuple(paths), np.zeros(len(paths), np.int64))
-    for i, path in enumerate(paths):
-        stamp = samples.stamp(i)
-        name = path if stamp is None else os.path.relpath(path, root).replace(os.sep, "/")
-        yield Source.of(split, name, "", stamp)

@@ -15,11 +15,10 @@ from torch import nn
 
 from striate.data.text.batches import TextBatch, bucket_by_length, drop_words
 from striate.device import autocast
-from striate.files import probe
 from striate.inference.text_evaluation import measure_on
 from striate.inference.translator import Translator, load_translator
 from striate.models.seq2seq import SequenceToSequence
-from striate.tasks import data_table
+from striate.tasks.seq2seq import inputs
 from striate.tasks.seq2seq.metrics import (
     NextTokenLoss,
     Seq2SeqMetrics,
@@ -27,15 +26,13 @@ from striate.tasks.seq2seq.metrics import (
     translate_together,
     translation_metrics,
 )
-from striate.tasks.seq2seq.preparation import digests, image_files, prepare
+from striate.tasks.seq2seq.preparation import prepare
 from striate.tasks.seq2seq.samples import write_samples
 from striate.tasks.seq2seq.sanity_check import require_overfit
-from striate.training.config_file import DATA_TABLE
 from striate.training.loop import norms_in_evaluation
 from striate.training.optimizer import parameter_groups
 from striate.training.schedule import EvaluationCost, Indices, LRSchedule
 from striate.training.task import Loss, Setup, Task
-from striate.validation import require
 
 if TYPE_CHECKING:
     from striate.data.text.dataset import Seq2SeqDataset
@@ -77,6 +74,7 @@ class Seq2Seq(Task):
         pairs = len(self.data.splits["train"])
         self.config = self.config.absolute().filled_in(pairs)
         setup = prepare(self, resumed)
+        setup.facts["data"] = inputs.digests(self.data)
         self.config = setup.config
         self.config = setup.config = self.config.with_epochs(pairs, len(self.order(0)))
         if resumed is None and self.config.sanity_check:
@@ -85,25 +83,15 @@ class Seq2Seq(Task):
 
     def fingerprint(self) -> str:
         """Number and digest of the pairs of each split."""
-        return json.dumps(digests(self.data))
+        return json.dumps(inputs.digests(self.data))
 
     def changes(self, folder: Path, facts: Mapping[str, Any]) -> list[str]:
         """Which splits differ from those of a run that is being resumed."""
-        old, new = facts["setup"].get("data", {}), digests(self.data)
-        require(old, dict[str, tuple[int, str]], "facts.setup.data")
-        found = [
-            f"{name} had {old.get(name, [0])[0]:,} pairs and has {new.get(name, [0])[0]:,}"
-            for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name)
-        ]
-        if not found and probe(folder / DATA_TABLE) is not None:  # of images, since they are listed
-            found = data_table.changes(folder, image_files(self.data))
-        return found
+        return inputs.changes(folder, facts["setup"].get("data", {}), self.data)
 
     def write_inputs(self, folder: Path) -> None:
         """Write the table of all image files."""
-        if self.data.kind == "images":
-            data_table.write(folder, image_files(self.data))
+        inputs.write(folder, self.data)
 
     def introduce(self) -> list[str]:
         """Numbers of pairs, the tokenizers, the network, and the schedule."""
