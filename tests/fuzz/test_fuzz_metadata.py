@@ -12,7 +12,6 @@ from exact_resume import start_and_crash
 from test_fuzz_models import classifier_bundle, translator_bundle, use
 
 from striate import strict_json, tensor_file
-from striate.api import resume_training
 from striate.errors import DataError, StriateError, StriateWarning
 from striate.tasks import entry
 from striate.tasks.classification.config import ClassificationConfig
@@ -141,14 +140,3 @@ def test_facts_of_checkpoints(few_colors, tmp_path, step):
         require_valid(dataclasses.replace(found, values=values, facts=facts), ClassificationConfig)
 
     require_no_bug(every(changed(facts), step), try_one)
-
-
-@pytest.mark.slow
-def test_resuming_from_crafted_checkpoints(few_colors, tmp_path):
-    """With the tensors of another network, or values that contradict each other, too."""
-    run = start_and_crash(few_colors, tmp_path, 3)
-    found, _ = checkpoint.newest(run)
-    for tensors in ({}, {"network.x": next(iter(found.tensors.values()))}):
-        checkpoint.write(run, tensors, {**found.values, "step": 9}, found.facts)
-        with pytest.raises(StriateError):
-            resume_training(run)

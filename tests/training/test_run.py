@@ -1,6 +1,8 @@
 """A training run as a whole: reproducible, with a complete folder, and with clear errors."""
 
 import csv
+import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,10 @@ import yaml
 from conftest import COLORS, Messages, make_images
 from exact_resume import start
 
+import striate
 from striate import bundle
 from striate.api import resume_training, run_training
-from striate.errors import UsageError
+from striate.errors import DataError, UsageError
 from striate.tasks.classification.config import ClassificationConfig
 from striate.training import checkpoint
 from striate.training.config_file import FORMAT, parse_config, read_config
@@ -132,3 +135,48 @@ def test_a_failure_of_the_compiler_is_a_usage_error(colors, tmp_path, monkeypatc
     monkeypatch.setattr(torch.nn.Module, "compile", refuse)
     with pytest.raises(UsageError, match="no compiler was found"):
         run(colors, tmp_path, compile=True)
+
+
+@pytest.mark.parametrize("keep_times", [False, True])
+def test_files_that_are_rewritten_during_an_epoch_are_noted(tmp_path, keep_times):
+    for name, color in COLORS.items():
+        make_images(tmp_path / "data" / name, 6, color)
+    path = tmp_path / "data" / "red" / "003.png"
+
+    class Rewriting(Messages):
+        def begin(self, stage, total, unit="images"):
+            if stage.startswith("epoch 1"):
+                before = path.stat()
+                path.write_bytes(path.read_bytes())
+                if keep_times:
+                    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    messages = Rewriting()
+    done = run(tmp_path / "data", tmp_path, messages, epochs=2)
+    noted = [text for text in messages.warnings if "changed while this run was reading them" in text]
+    assert noted == [note for note in done.notes if "changed while" in note]
+    assert len(noted) == 1
+    assert str(path) in noted[0]
+    assert noted[0].startswith("1 file changed")
+
+
+def test_the_bundle_is_tied_to_its_split(colors, tmp_path):
+    """A table that lost rows would measure something else under the same name."""
+    done = run(colors, tmp_path)
+    path = done.folder / "split.csv"
+    whole = path.read_bytes()
+    recorded = bundle.describe(done.best).provenance["inputs"]["split.csv"]
+    digest = hashlib.sha256(whole).hexdigest()
+    assert (recorded["lines"], recorded["sha256"]) == (whole.count(b"\n"), digest)
+    evaluation = striate.evaluate(done.folder)
+    rows = whole.splitlines(keepends=True)
+    swapped = [rows[0], *(row.replace(b",test\n", b",train\n") for row in rows[1:])]
+    for content in (b"".join(rows[:-2]), b"".join(swapped), b"".join(rows) + rows[-1]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"split\.csv"):
+            striate.evaluate(done.folder)
+    path.unlink()
+    with pytest.raises(DataError, match=r"split\.csv"):
+        striate.evaluate(done.folder)
+    path.write_bytes(whole)
+    assert striate.evaluate(done.folder).top1 == evaluation.top1

@@ -168,8 +168,8 @@ def _warn_of_rewritten_files(training: Training, run: TrainingRun) -> None:
     if names:
         more = f" and {len(names) - _NAMED_FILES:,} more" if len(names) > _NAMED_FILES else ""
         run.notes.append(
-            f"{len(names):,} files changed while this run was reading them, so it cannot be repeated or "
-            f"resumed exactly: {', '.join(names[:_NAMED_FILES])}{more}"
+            f"{len(names):,} {'file' if len(names) == 1 else 'files'} changed while this run was reading "
+            f"them, so it cannot be repeated or resumed exactly: {', '.join(names[:_NAMED_FILES])}{more}"
         )
         training.context.progress.warn(run.notes[-1])
 
