@@ -121,7 +121,7 @@ def test_a_newer_format_is_refused(tmp_path):
         (b"task: classification\ndata: x\ndevice: null\n", 3, "device is null, not text"),
         (b"task: classification\ndata: x\nepochs: [3]\n", 3, "epochs is [3], not a whole number or null"),
         (b"task: classification\ndata: x\nmodl: lenet\n", 3, "unknown option 'modl'"),
-        (b"format: 3\ntask: classification\ndata: x\nbatch: 0\n", 4, "it must be at least 1"),
+        (b"format: 3\ntask: classification\ndata: x\nbatch: 0\n", 4, "--batch 0: it must be"),
         (b"format: 3\ndata: x\n", 1, "task is null, not text"),
         (b"data: x\ntask: clasification\n", 2, "unknown task 'clasification'"),
     ],
