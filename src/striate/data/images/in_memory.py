@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from striate.data.images.npz import read_arrays
-from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, Samples, Stamp
+from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, Samples, Stamp, is_text
 from striate.errors import DataError, DecodeError, UsageError
 from striate.transforms.decode import Uint8Array, to_array
 
@@ -276,6 +276,8 @@ def _number_first(name: str) -> tuple[int, str]:
 def _label(label: Any) -> Any:
     """Convert a label to int or str; raises DataError."""
     value = label.item() if hasattr(label, "item") else label
+    if isinstance(value, str) and ("\0" in value or not is_text(value)):
+        raise DataError("cannot use these labels", f"{value!r} is not valid text")
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise DataError("cannot use these labels", f"{value!r} is not a label", "Use integers or names")
     return value

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import tokenize
 import zipfile
 from pathlib import Path
@@ -100,4 +101,7 @@ def _read_array(member: IO[bytes], name: str, size: int) -> npt.NDArray[Any]:
         at += len(part)
     if at < needed:
         raise EOFError(f"array {name!r} is truncated")
-    return np.frombuffer(buffer, dtype).reshape(shape, order="F" if is_fortran else "C")
+    array = np.frombuffer(buffer, dtype).reshape(shape, order="F" if is_fortran else "C")
+    if dtype.kind == "U" and (np.frombuffer(buffer, dtype.byteorder + "u4") > sys.maxunicode).any():
+        raise ValueError(f"array {name!r} has text that is not valid Unicode")
+    return array

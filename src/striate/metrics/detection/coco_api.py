@@ -26,8 +26,10 @@ from striate.metrics.detection.coco_file import (
     parse,
     read_text,
 )
+from striate.metrics.detection.coco_json import LAYOUT
 from striate.metrics.detection.columns import find
 from striate.metrics.detection.overlaps import mask_module, to_rle
+from striate.reading import damage_errors
 
 INDEX = ("anns", "imgToAnns", "catToImgs", "imgs", "cats")
 
@@ -65,7 +67,8 @@ class COCO:
                 raise DataError(
                     f"{annotation_file}", "it is not an object with images, annotations and categories"
                 )
-            self.createIndex()
+            with damage_errors(f"cannot read {annotation_file}", LAYOUT):
+                self.createIndex()
 
     def __getattr__(self, name: str) -> Any:
         """Build the dictionaries that have not been asked for before."""
@@ -185,15 +188,16 @@ class COCO:
             rows = self.loadNumpyAnnotations(resFile) if isinstance(resFile, np.ndarray) else resFile
         if not isinstance(rows, list):
             raise DataError("the results", "they are not an array of objects")
-        self._require_images([row["image_id"] for row in rows])
-        head = self._results_head()
-        head = head if isinstance(head, dict) else head.head()
-        if rows and "caption" in rows[0]:
-            del head["categories"]
-            captioned = {row["image_id"] for row in rows}
-            head["images"] = [image for image in head["images"] if image["id"] in captioned]
-        results.dataset = head | {"annotations": complete(rows)}
-        results.createIndex()
+        with damage_errors("the results", LAYOUT):
+            self._require_images([row["image_id"] for row in rows])
+            head = self._results_head()
+            head = head if isinstance(head, dict) else head.head()
+            if rows and "caption" in rows[0]:
+                del head["categories"]
+                captioned = {row["image_id"] for row in rows}
+                head["images"] = [image for image in head["images"] if image["id"] in captioned]
+            results.dataset = head | {"annotations": complete(rows)}
+            results.createIndex()
         return results
 
     def _require_images(self, ids: Any) -> None:
