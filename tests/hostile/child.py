@@ -2,7 +2,8 @@
 
 Each line of standard input is a JSON object: `target`, the `cell` of `environments`, the paths of the
 `material`, a `folder` for the call, the `number` of the cell, and whether it is `harmless`. For each line it
-prints a JSON object: `code`, the exit code, or minus the signal; `text`, what went to standard error.
+prints a JSON object: `code`, the exit code, or minus the signal; `text`, what went to standard error; the
+processor `seconds`; and the peak of `bytes` in memory. An order may also have the `words` of a command line.
 """
 
 import contextlib
@@ -65,10 +66,13 @@ def main() -> None:
             if pid == 0:
                 os.dup2(result.fileno(), RESULT)
                 child(order)
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            _, status, usage = os.wait4(pid, 0)
+            code = os.waitstatus_to_exitcode(status)
             result.seek(0)
             text = result.read().decode("utf-8", "replace")
-        print(json.dumps({"code": code, "text": text}), flush=True)
+        seconds = usage.ru_utime + usage.ru_stime
+        answer = {"code": code, "text": text, "seconds": seconds, "bytes": usage.ru_maxrss * 1024}
+        print(json.dumps(answer), flush=True)
 
 
 def warm_up(material: Material) -> None:
@@ -90,7 +94,9 @@ def child(order: dict) -> None:
     code, errors = 99, None
     try:
         material, errors = prepare(order)
-        code = call(order["target"], material, order["number"], harmless=order["harmless"])
+        code = call(
+            order["target"], material, order["number"], harmless=order["harmless"], words=order.get("words")
+        )
     except BaseException:
         raise_limits()
         os.write(RESULT, traceback.format_exc().encode())
@@ -120,14 +126,14 @@ def prepare(order: dict) -> tuple[Material, int | None]:
     return material, errors
 
 
-def call(target: str, material: Material, number: int, *, harmless: bool) -> int:
+def call(target: str, material: Material, number: int, *, harmless: bool, words: list[str] | None) -> int:
     if target in FUNCTIONS:
         for function in FUNCTIONS[target].values():
             with contextlib.nullcontext() if harmless else contextlib.suppress(StriateError):
                 function(material)
         return 0
     lines = COMMANDS[target]
-    words = lines[number % len(lines)].split()
+    words = lines[number % len(lines)].split() if words is None else words
     if words[0] == "demo":
         shorten_demo()
     return striate.cli.run([word.format(**vars(material)) for word in words])
@@ -201,6 +207,8 @@ def set_limit(level: str) -> None:
         lower(resource.RLIMIT_AS, used + (8 * MiB if level == "memory" else 64 * MiB))
     elif level == "descriptors":
         lower(resource.RLIMIT_NOFILE, len(list(Path("/proc/self/fd").iterdir())) - 1)
+    elif level == "12 GB":
+        lower(resource.RLIMIT_AS, 12 << 30)
     elif level in ("no files", "small files"):
         lower(resource.RLIMIT_FSIZE, 0 if level == "no files" else 4096)
     elif level == "no permission" and os.geteuid() == 0 and open_to_others(HERE):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from environments import COMMON, FACTORS, bad_paths, pairwise, variables
+from options import OPTIONS, VALUES, words
 from targets import COMMANDS, FUNCTIONS, PACKAGES, PASSIVE, Material
 
 from striate import cli
@@ -75,20 +76,19 @@ def material(tmp_path_factory, few_colors, run, text_run, reversed_words):
 
 @pytest.fixture(scope="session")
 def hostile(material, tmp_path_factory):
-    """Call a target in a cell, in a child of a process that has loaded Striate; returns code and text."""
+    """Call a target in a cell, in a child of a process that has loaded Striate; returns what it answers."""
     root, numbers = tmp_path_factory.mktemp("cells"), itertools.count()
     program = [sys.executable, HERE / "child.py"]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
-        def call(target, cell):
+        def call(target, cell, line=None):
             number = next(numbers)
             order = {
                 "target": target, "cell": cell, "number": number, "folder": str(root / str(number)),
-                "harmless": is_harmless(cell), "material": vars(material),
+                "harmless": is_harmless(cell), "material": vars(material), "words": line,
             }  # fmt: skip
             print(json.dumps(order), file=process.stdin, flush=True)
-            answer = json.loads(process.stdout.readline())
-            return answer["code"], answer["text"]
+            return json.loads(process.stdout.readline())
 
         yield call
 
@@ -100,7 +100,8 @@ def is_harmless(cell):
 def faults(hostile, cells):
     """The cells in which a target ends otherwise than it may."""
     for target, cell in cells:
-        code, text = hostile(target, cell)
+        answer = hostile(target, cell)
+        code, text = answer["code"], answer["text"]
         if code not in ACCEPTED or any(words in text for words in TEXTS):
             unusual = {factor: level for factor, level in cell.items() if level != FACTORS[factor][0]}
             yield f"{target} {unusual}: code {code}\n{text}"
@@ -206,3 +207,37 @@ def test_no_cell_names_what_belongs_to_the_machine(tmp_path):
             changed = variables(level, folder)
             homeless = changed.get("HOME", "") is None
             assert not (homeless and changed.get("XDG_CACHE_HOME", "") is None)
+
+
+LIMITS = {**USUAL, "limit": "12 GB"}
+MOST_SECONDS, MOST_BYTES = 60, 2 << 30
+
+
+def option_faults(call, cases):
+    for command, flag, value in cases:
+        answer = call(command, LIMITS, words(command, flag, value))
+        bad = answer["code"] not in ACCEPTED or any(text in answer["text"] for text in TEXTS)
+        if bad or answer["seconds"] > MOST_SECONDS or answer["bytes"] > MOST_BYTES:
+            shown = {**answer, "text": answer["text"][-300:]}
+            yield f"striate {command} ... {flag}={value[:30]}: {shown}"
+
+
+# Numbers are refused before any work; of the others, each command has one that a value meets.
+QUICK = [
+    (command, flag, VALUES[i % len(VALUES)])
+    for i, (command, flag, is_number) in enumerate(OPTIONS)
+    if is_number and VALUES[i % len(VALUES)] not in ("0", "")
+]
+
+
+def test_numbers_of_options_out_of_range(hostile):
+    found = list(option_faults(hostile, QUICK))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted({command for command, _, _ in OPTIONS}))
+def test_all_values_of_options(command, hostile):
+    cases = [(name, flag, value) for name, flag, _ in OPTIONS if name == command for value in VALUES]
+    found = list(option_faults(hostile, cases))
+    assert not found, "\n".join(found)

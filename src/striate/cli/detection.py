@@ -15,7 +15,7 @@ from striate.cli.detection_lines import metrics, point_line, resampled_lines, se
 from striate.cli.options import Json, number
 from striate.errors import DataError, UsageError
 from striate.printable import escaped
-from striate.reading import MAX_TABLE_BYTES, damage_errors, read_bytes
+from striate.reading import MAX_TABLE_BYTES, read_bytes
 from striate.training.config import MAX_WORKERS
 
 _STYLES = (
