@@ -10,6 +10,7 @@ from typing import Any
 
 from striate.anatomy.records import Anatomy, Layer
 from striate.csv_file import csv_bytes
+from striate.printable import escaped
 
 CONVENTION = "one MAC is a multiply-add; only convolutions and matrix products are counted"
 
@@ -126,7 +127,7 @@ def _field(layer: Layer) -> str:
 # Heading, cell text, and priority: a narrow terminal drops the columns with the lowest priority.
 Column = tuple[str, Callable[[Layer], str], int]
 COLUMNS: tuple[Column, ...] = (
-    ("layer", lambda layer: layer.name or "(itself)", 99),
+    ("layer", lambda layer: escaped(layer.name) or "(itself)", 99),
     ("type", lambda layer: layer.type, 7),
     ("output", lambda layer: " x ".join(map(str, layer.output[1:] or layer.output)), 10),
     ("kernel", lambda layer: _each(plain(layer.kernel)), 6),
@@ -186,7 +187,7 @@ def totals(anatomy: Anatomy) -> list[str]:
     """The lines below the table: totals, and what they exclude."""
     shape = ", ".join(" x ".join(map(str, size)) for size in anatomy.input)
     lines = [
-        f"{anatomy.model}, input {shape}",
+        f"{escaped(anatomy.model)}, input {shape}",
         f"parameters {anatomy.params:,}"
         + ("" if anatomy.trainable == anatomy.total_params else f", {anatomy.trainable:,} of them trainable")
         + f" ({size_in_bytes(anatomy.params * 4)} as float32)",
@@ -258,7 +259,8 @@ def compare(networks: Sequence[Anatomy]) -> dict[str, Any]:
 def compare_text(networks: Sequence[Anatomy]) -> str:
     """The comparison as text, with ratios to the first network."""
     compared = compare(networks)
-    rows = [["", *compared["models"]]]
+    names = list(map(escaped, compared["models"]))
+    rows = [["", *names]]
     for key, (label, _) in MEASURES.items():
         pairs = zip(compared[key]["values"], compared[key]["ratios"], strict=True)
         cells = [
@@ -268,4 +270,4 @@ def compare_text(networks: Sequence[Anatomy]) -> str:
         rows.append([label, *cells])
     sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = _align(rows, sizes, [True, *[False] * len(networks)])
-    return "\n".join([*lines, "", f"Ratios are to {compared['models'][0]}. MACs: {CONVENTION}."])
+    return "\n".join([*lines, "", f"Ratios are to {names[0]}. MACs: {CONVENTION}."])

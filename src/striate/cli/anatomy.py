@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from striate.cli.console import print_json, say, watching
-from striate.cli.options import Json, number
+from striate.cli.options import Batch, Json, number
 from striate.errors import UsageError
-from striate.printable import escaped
-from striate.training.config import MAX_BATCH
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,9 +43,7 @@ def anatomy(
     models: Annotated[list[str] | None, typer.Argument(metavar="NETWORK", help=_NETWORKS)] = None,
     compare: Annotated[bool, _option("Compare several networks.", "--compare")] = False,
     imgsz: Annotated[str | None, _option("Image size: 224, or 480x640 (height x width).")] = None,
-    batch: Annotated[
-        int, number("Images in the batch.", "--batch", "--batch-size", "-b", low=1, high=MAX_BATCH)
-    ] = 1,
+    batch: Batch = 1,
     depth: Annotated[
         int | None, number("Module levels to show.", low=1, high=1000, show_default="all")
     ] = None,
@@ -129,7 +125,7 @@ def _trace(name: str, imgsz: str | None, batch: int) -> Anatomy:
     from striate.anatomy import trace
 
     subject = _subject(name, imgsz)
-    return replace(trace(subject.network, size=subject.size, batch=batch), model=escaped(name))
+    return replace(trace(subject.network, size=subject.size, batch=batch), model=name)
 
 
 def _print(found: list[Anatomy], compare: bool, depth: int | None, form: str) -> None:
