@@ -14,9 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from striate.data.images.npz import read_arrays
-from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, Samples, Stamp, is_text
+from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, Samples, Stamp
 from striate.errors import DataError, DecodeError, UsageError
 from striate.transforms.decode import Uint8Array, to_array
+from striate.validation import is_text
 
 IN_MEMORY_SUFFIX = "(in memory)"  # ends the name of a dataset without a path
 
