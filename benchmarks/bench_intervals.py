@@ -1,6 +1,6 @@
 """How often the 95 % intervals of `--bootstrap` and `--compare` contain the truth, in a simulation.
 
-    python benchmarks/bench_intervals.py --out results.json        # about 2 minutes of CPU time
+    python benchmarks/bench_intervals.py --out results.json        # about 5 minutes of CPU time
     python benchmarks/bench_intervals.py --images 100 --repeats 50
 
 Two detectors look at data sets of simulated images with three objects on average, of three classes (60, 30
