@@ -7,10 +7,13 @@ import threading
 import numpy as np
 import pytest
 import torch
+from conftest import make_images
+from torch import nn
 
 import striate
-from striate import anatomy, bundle
-from striate.device import standard_settings
+from striate import anatomy, bundle, memory, train, train_seq2seq
+from striate.device import require_weights, standard_settings
+from striate.errors import ResourceError
 
 HOSTILE = {
     "float64": lambda: default_dtype(torch.float64),
@@ -138,3 +141,30 @@ def test_threads_restore_the_default_type_that_the_first_one_found():
         thread.join()
         assert meanwhile == torch.float32  # the other thread still needed it
         assert torch.get_default_dtype() == torch.float64
+
+
+def test_the_estimate_is_that_of_the_weights(monkeypatch):
+    """A layer of 1,000 x 2,000 weights and 2,000 biases, in single precision, three times."""
+    need = 3 * 4 * (1000 * 2000 + 2000)
+    monkeypatch.setattr(memory, "available", lambda: need)
+    require_weights(lambda: nn.Linear(1000, 2000), "x")
+    monkeypatch.setattr(memory, "available", lambda: need - 1)
+    with pytest.raises(ResourceError, match=r"it needs at least 24.0 MB, and 24.0 MB are available\. x"):
+        require_weights(lambda: nn.Linear(1000, 2000), "x")
+
+
+def test_a_wide_transformer_is_refused(reversed_words, tmp_path):
+    """65,536 x 1,048,576 weights: 275 GB for one matrix."""
+    options = {"width": 65536, "hidden": 1048576, "heads": 8, "depth": 1}
+    with pytest.raises(ResourceError, match=r"network and its training: it needs at least .* GB.*--width"):
+        train_seq2seq(str(reversed_words), epochs=1, out=str(tmp_path / "runs"), **options)
+    assert not list(tmp_path.glob("runs/*/state"))
+
+
+def test_a_batch_that_cannot_fit_is_refused(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        make_images(tmp_path / "data" / name, 12, (9, 9, 200), size=(8, 8))
+    monkeypatch.setattr(memory, "available", lambda: 1 << 30)
+    options = {"model": "vgg16", "epochs": 1, "imgsz": 1024, "batch": 32, "cache": False}
+    with pytest.raises(ResourceError, match=r"network and its training|a batch of 20 images"):
+        train(str(tmp_path / "data"), out=str(tmp_path / "runs"), **options)

@@ -1,4 +1,4 @@
-"""Devices, seeds and mixed precision."""
+"""Devices, seeds, mixed precision, and whether memory suffices for a network."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ import hashlib
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from striate import memory
 from striate.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
+
+# Estimates of memory: Linux grants any size, and ends a process that uses more than there is.
+_COPIES = 3  # weights, gradients and at least one moment of an optimizer
+_KEPT = 0.4  # share of all results of layers that training keeps, at least; some are computed in place
 
 MAX_SEED = 2**64 - 1  # of torch's generators
 
@@ -207,3 +213,35 @@ def cpu_count() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
         return os.cpu_count() or 1
+
+
+def require_weights(build: Callable[[], nn.Module], fix: str) -> None:
+    """Refuse a network whose weights cannot fit into memory, with their gradients and the optimizer's state.
+
+    Args:
+        build: creates the network; it is called on the meta device.
+        fix: what to do.
+
+    Raises:
+        ResourceError: it cannot fit; the message has the estimate.
+    """
+    import torch
+
+    with torch.device("meta"):
+        network = build()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.parameters())
+    memory.require(_COPIES * size, "the network and its training", fix)
+
+
+def require_activations(bytes_per_image: int, images: int, fix: str) -> None:
+    """Refuse a batch whose activations cannot fit into memory.
+
+    Args:
+        bytes_per_image: results of all layers for one image.
+        images: in a micro-batch.
+        fix: what to do.
+
+    Raises:
+        ResourceError: they cannot fit; the message has the estimate.
+    """
+    memory.require(_KEPT * bytes_per_image * images, f"a batch of {images:,} images", fix)

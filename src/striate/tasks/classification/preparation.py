@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from striate import models
+from striate.anatomy import trace
 from striate.bundle import Description
 from striate.data import DataSet, absolute_source
-from striate.device import seed_everything
+from striate.device import require_activations, require_weights, seed_everything
 from striate.kernels import prepare as prepare_network
 from striate.models.layers import set_drop_path, set_dropout
 from striate.tasks.classification import network
@@ -22,6 +24,8 @@ from striate.validation import require
 
 if TYPE_CHECKING:
     from striate.tasks.classification.task import Classification
+
+_USUAL_PIXELS = 1 << 24  # of the images of a batch; 64 images of 224x224 pixels have a fifth of them
 
 
 def prepare(task: Classification, resumed: Mapping[str, Any] | None) -> Setup:
@@ -54,6 +58,7 @@ def prepare(task: Classification, resumed: Mapping[str, Any] | None) -> Setup:
     data.stop()
     require_enough(dataset, task.train, task.val)
 
+    _require_memory(config, preprocess, len(task.train), context)
     seed_everything(config.seed, context.device)
     if resumed is None:
         net, arguments, remarks = network.build(config, preprocess, dataset.classes, pretrained)
@@ -73,6 +78,24 @@ def prepare(task: Classification, resumed: Mapping[str, Any] | None) -> Setup:
     net = context.distributed.sync_batchnorm(net, config.sync_bn)
     config = _filled_in(config, preprocess, len(task.train))
     return Setup(config, description, net, {"head": head}, notes)
+
+
+def _require_memory(
+    config: ClassificationConfig, preprocess: Preprocess, images: int, context: Context
+) -> None:
+    """Refuse a size or a batch for which memory cannot suffice; usual ones are not worth the estimate."""
+    count = min(config.batch, images)
+    pixels = preprocess.size[0] * preprocess.size[1]
+    if context.device.type != "cpu" or config.transfer != "all" or count * pixels <= _USUAL_PIXELS:
+        return
+    fix = f"Use a smaller --batch or --imgsz, or --micro-batches {2 * config.micro_batches}"
+    if models.MODELS[config.model].sizes == "argument":
+        arguments: dict[str, Any] = {
+            "in_channels": preprocess.channels, "input_size": list(preprocess.size)
+        }  # fmt: skip
+        require_weights(lambda: models.build(config.model, **arguments), "Use a smaller --imgsz")
+    anatomy = trace(config.model, size=preprocess.size)
+    require_activations(anatomy.activation, -(-count // config.micro_batches), fix)
 
 
 def _with_image_size(

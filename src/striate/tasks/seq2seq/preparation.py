@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,7 @@ from striate.data.text.dataset import Seq2SeqDataset
 from striate.data.text.lines import TextLineImages
 from striate.data.text.pairs import Pairs, PairSet
 from striate.data.text.tokens import Tokenizer, suggest_kind, train_tokenizer
-from striate.device import seed_everything
+from striate.device import require_weights, seed_everything
 from striate.errors import DataError, UsageError
 from striate.inference.translator import TASK, Translator, tokenizers_of
 from striate.kernels import prepare as prepare_network
@@ -65,10 +66,12 @@ def prepare(task: Seq2Seq, resumed: Mapping[str, Any] | None) -> Setup:
     notes = [*data.notes, *notes, *more]
     if not len(train) or not len(val):
         raise DataError(f"cannot train on {data.source!r}", f"no image can be read: {notes[-1]}")
-    seed_everything(config.seed, context.device)
     if resumed is None:
         description = describe(config, data, source, target, images, train)
-    network: Any = build(description.architecture, **description.arguments)
+    make = partial(build, description.architecture, **description.arguments)
+    require_weights(make, "Use a smaller --width, --depth, --hidden or --vocab-size")
+    seed_everything(config.seed, context.device)
+    network: Any = make()
     if resumed is None and config.encoder_from:
         notes.append(load_encoder(network, config.encoder_from))
     for note in notes:
