@@ -33,6 +33,8 @@ def changed(value):
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, part in list(parts)[:12]:
         for absurd in ABSURD:
+            if type(absurd) is type(part) and absurd == part:
+                continue
             other = copy.copy(value)
             if absurd is MISSING:
                 del other[key]

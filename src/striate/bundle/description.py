@@ -83,6 +83,9 @@ class Description:
         """
         if self.text is not None:
             self._require_fitting_text()
+        for name in ("task", "architecture"):
+            if not getattr(self, name).isprintable():
+                raise InvalidValueError(name, getattr(self, name), "a name")
         if len(set(self.classes)) < len(self.classes):
             twice = next(name for name in self.classes if self.classes.count(name) > 1)
             raise InvalidValueError("classes", why=f"has {shown(twice)} twice")

@@ -38,6 +38,7 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
 
 INTERPOLATIONS = {n: Image.Resampling[n.upper()] for n in ("nearest", "bilinear", "bicubic", "lanczos")}
 MAX_SIDE = 8192  # pixels of a network's input, as for --imgsz
+_FAR = 1e6  # from 0 to 1, the range of pixels; float32 still has six digits after a division by it
 _CHUNK = 1 << 18  # float32 values: one MiB
 _LETTERBOX_GRAY = 114  # the gray of YOLO's letterbox, near the mean of photographs
 
@@ -92,6 +93,9 @@ class Preprocess:
             raise _bad("mean, std", (self.mean, self.std), f"each needs {self.channels} values")
         if min(self.std) <= 0:
             raise _bad("std", self.std, "every value must be above 0")
+        if min(self.std) < 1 / _FAR or max(*map(abs, self.mean), *self.std) > _FAR:
+            why = f"values are at most {_FAR:g}, std at least {1 / _FAR:g}"
+            raise _bad("mean, std", (self.mean, self.std), why)
 
     @classmethod
     def for_size(cls, size: int, channels: Literal[1, 3] = 3, **others: Any) -> Preprocess:
