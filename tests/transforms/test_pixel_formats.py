@@ -94,8 +94,8 @@ def test_planes_that_would_be_misread_are_refused():
 
 @pytest.mark.parametrize("premultiplied", [False, True])
 def test_gray_with_alpha(premultiplied):
-    if premultiplied and int(PIL.__version__.split(".")[0]) < 12:
-        pytest.skip("Pillow before 12 does not read it")
+    if premultiplied and int(PIL.__version__.split(".")[0]) < 13:
+        pytest.skip("Pillow before 13 does not read it")
     values, alpha = RNG.integers(0, 256, (5, 7)), RNG.integers(1, 256, (5, 7))
     on_white = values * (alpha / 255) + 255 - alpha
     stored = values * alpha // 255 if premultiplied else values
