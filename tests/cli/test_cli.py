@@ -17,7 +17,7 @@ import pytest
 from conftest import COLORS, ROOT, make_images
 
 from striate import bundle, cli
-from striate.csv_file import parse_csv
+from striate.csv_file import parse_csv, unescaped
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def test_predict_in_every_form(striate, run, colors, tmp_path, monkeypatch):
         shutil.copy(good, odd.with_name("c.png"))
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(os.fsencode(listed))))
         code, out, err = striate("predict", run.best, "-", "--csv")
-        rows = [fields for _, fields in parse_csv(out, "")][1:]
+        rows = [[unescaped(field) for field in fields] for _, fields in parse_csv(out, "")][1:]
         paths = listed.rstrip("\0").split("\0") if "\0" in listed else listed.split("\r\n")[:-1]
         assert [row[0] for row in rows] == paths, err
 

@@ -123,7 +123,7 @@ MISTAKES = [
     (["import", "{lenet}", "--model", "resnet18"], 2, "This looks like lenet: use --model lenet"),
     (["import", "{lenet}", "--mean", "a,b"], 2, "--mean a,b: expected numbers separated by commas"),
     (["import", "{lenet}", "--classes", "a,b"], 2, "the weights have 3 scores"),
-    (["import", "{lenet}", "--classes", "{lenet}"], 2, "cannot read --classes"),
+    (["import", "{lenet}", "--classes", "{lenet}"], 3, "cannot read --classes"),
     (["import", "{lenet}", "--imgsz", "0"], 2, "--imgsz 0"),
     (["import", "{lenet}", "--out", "{lenet}/x"], 3, "cannot write"),
     (["inspect", "{lenet}"], 3, "import a .pth with `striate weights import`"),

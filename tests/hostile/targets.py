@@ -181,6 +181,23 @@ def _coco_eval(m):
     return evaluator.summarize()
 
 
+def _with_masks(m):
+    truth = _detection("read_ground_truth_with", m.gt, "bbox")
+    found = _detection("read_detections_with", m.dt, truth, "bbox")
+    settings = _detection("settings_for", "coco")
+    return _detection("evaluate_as", "coco", truth, found, settings), truth, found
+
+
+def _federated(m):
+    from striate.metrics.detection import Federated, detections, evaluate_lvis, federate, ground_truth
+
+    none = np.empty((0, 2), np.int64)
+    truth = ground_truth(image=[1], category=[3], box=[[1, 1, 5, 5]])
+    found = detections(image=[1], category=[3], box=[[1, 1, 5, 5]], score=[0.5], truth=truth)
+    truth = dataclasses.replace(truth, federated=Federated(none, none, ("r",)))
+    return evaluate_lvis(truth, found, _detection("lvis_settings")), federate(truth, found)
+
+
 def _meter(m):
     from striate.metrics.detection import MeanAveragePrecision
 
@@ -232,6 +249,14 @@ _FUNCTIONS = {
     "striate.metrics.detection.detections": _truth,
     "striate.metrics.detection.evaluate_coco": _truth,
     "striate.metrics.detection.evaluate_voc": _truth,
+    "striate.metrics.detection.evaluate_as": lambda m: _with_masks(m)[0],
+    "striate.metrics.detection.settings_for": lambda m: _detection("settings_for", "coco"),
+    "striate.metrics.detection.read_ground_truth_with": _with_masks,
+    "striate.metrics.detection.read_detections_with": _with_masks,
+    "striate.metrics.detection.evaluate_lvis": _federated,
+    "striate.metrics.detection.federate": _federated,
+    "striate.metrics.detection.lvis_settings": _federated,
+    "striate.metrics.detection.init_as_pycocotools": lambda m: _detection("init_as_pycocotools"),
     "striate.metrics.detection.COCO": _coco_eval,
     "striate.metrics.detection.COCOeval": _coco_eval,
     "striate.metrics.detection.MeanAveragePrecision": _meter,
@@ -293,8 +318,8 @@ PASSIVE = {
     "striate.anatomy": {"Anatomy", "Layer"},
     "striate.data": {"DataSet", "Images", "InMemoryImages", "Problem", "Samples", "SplitPlan"},
     "striate.metrics.detection": {
-        "CocoResult", "CocoSettings", "Detections", "EVALUATORS", "GroundTruth", "MatchRecord", "VocResult",
-        "VocSettings",
+        "CocoResult", "CocoSettings", "Detections", "EVALUATORS", "Federated", "GroundTruth", "LvisResult",
+        "MatchRecord", "STYLES", "VocResult", "VocSettings",
     },
     "striate.transforms": set(),
     "striate.weights": {"CATALOG"},

@@ -121,7 +121,7 @@ def test_without_torchrun_there_is_a_single_process(monkeypatch):
 
 def as_torchrun(monkeypatch, rank, size):
     """Set the variables that torchrun sets."""
-    names = {"RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 0}
+    names = {"RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}
     for name, value in names.items():
         monkeypatch.setenv(name, str(value))
 

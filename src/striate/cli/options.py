@@ -123,12 +123,13 @@ def _parameter(name: str, kind: Any, default: Any, *flags: str, **about: Any) ->
 
 
 def _help(declared: Option) -> str:
-    """The sentence of an option, with its range if that has an upper limit, or its choices if not named."""
+    """The sentence of an option, with its range if one can exceed it by mistake, or its choices if not named."""
     choices = declared.known
     if 0 < len(choices) <= 8 and not all(name in declared.help for name in choices):
         return f"{declared.help} ({', '.join(choices)})."
-    has_upper_limit = declared.maximum is not None or declared.below is not None
-    return f"{declared.help} ({declared.range})." if has_upper_limit else f"{declared.help}."
+    limit = declared.maximum if declared.below is None else declared.below
+    is_low = limit is not None and limit < 1e6  # higher ones only guard against a slip of the finger
+    return f"{declared.help} ({declared.range})." if is_low else f"{declared.help}."
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

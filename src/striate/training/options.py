@@ -88,7 +88,7 @@ class Option:
 
 
 def _number(value: float) -> str:
-    return f"{int(value):,}" if value >= 10_000 else f"{value:g}"
+    return f"{int(value):,}" if 10_000 <= value < 1e20 else f"{value:g}"
 
 
 def option(default: Any, help: str, **about: Any) -> Any:
