@@ -123,7 +123,7 @@ def _parameter(name: str, kind: Any, default: Any, *flags: str, **about: Any) ->
 
 
 def _help(declared: Option) -> str:
-    """The sentence of an option, with a range that one might exceed, or its choices if it does not name them."""
+    """The sentence of an option, with a range that one might exceed, or with choices it does not name."""
     choices = declared.known
     if 0 < len(choices) <= 8 and not all(name in declared.help for name in choices):
         return f"{declared.help} ({', '.join(choices)})."
