@@ -37,6 +37,8 @@ def _calculator(help: str, *flags: str, low: int | None = None) -> Any:
 _NETWORKS = "Name, bundle (.safetensors model file), run folder, package.module:factory, or `conv` (below)."
 _MOST = 1_000_000  # pixels, or channels, of the calculator
 _PLOT = "Write a plot of published accuracy against parameters and MACs to this file."
+_Depth = Annotated[int | None, number("Module levels to show.", low=1, high=1000, show_default="all")]
+_Reduce = Annotated[int | None, _calculator("Compare with a 1x1 bottleneck with N channels.", low=1)]
 
 
 def anatomy(
@@ -44,9 +46,7 @@ def anatomy(
     compare: Annotated[bool, _option("Compare several networks.", "--compare")] = False,
     imgsz: Annotated[str | None, _option("Image size: 224, or 480x640 (height x width).")] = None,
     batch: Batch = 1,
-    depth: Annotated[
-        int | None, number("Module levels to show.", low=1, high=1000, show_default="all")
-    ] = None,
+    depth: _Depth = None,
     as_json: Json = False,
     as_csv: Annotated[bool, _option("Print CSV, one line per layer.", "--csv")] = False,
     as_markdown: Annotated[bool, _option("Print a Markdown table.", "--markdown")] = False,
@@ -69,9 +69,7 @@ def anatomy(
     ceil: Annotated[bool, _calculator("Use ceil_mode (pooling).", "--ceil")] = False,
     transposed: Annotated[bool, _calculator("Transposed convolution.", "--transposed")] = False,
     stack: Annotated[list[str] | None, _calculator("Stack, such as 3x3,3x3; repeat to compare.")] = None,
-    reduce: Annotated[
-        int | None, _calculator("Compare with a 1x1 bottleneck with N channels.", low=1)
-    ] = None,
+    reduce: _Reduce = None,
 ) -> None:
     """Show output size, receptive field, parameters and MACs of each layer of a network.
 
