@@ -19,7 +19,10 @@ setup(
         Extension(
             "striate.metrics.detection._native",
             sources=["native/json_columns.cpp", "native/matching.cpp", "native/module.cpp"],
-            depends=[f"native/{name}.hpp" for name in ("json_columns", "json_reader", "matching", "sorting")],
+            depends=[
+                f"native/{name}.hpp"
+                for name in ("curves", "json_columns", "json_reader", "matching", "memory", "sorting")
+            ],
             language="c++",
             extra_compile_args=FLAGS,
             extra_link_args=[] if sys.platform == "win32" else ["-pthread"],

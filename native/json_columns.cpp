@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "json_reader.hpp"
+#include "memory.hpp"
 
 namespace striate {
 namespace {
@@ -27,22 +28,27 @@ Field field_of(const char *key, size_t length) {
     return STRIATE_IS("id") ? kId : STRIATE_IS("area") ? kArea : STRIATE_IS("iscrowd") ? kCrowd : kOther;
 }
 
-// The keys of the row before, each with its quotes and the colon, as they stand in the text: the rows of a file
-// mostly have the same keys in the same order, and then they are only compared.
+// The keys of the first row, each with all that stands between the value before it and its own, as in the text:
+// the rows of a file mostly have the same keys in the same order, and then they are only compared.
 class Keys {
   public:
+    // Before member n of a row: what its value is; false at the end of the row.
     template <bool results>
-    Field next(Reader &in, size_t n) {
-        if (n < count_ && in.take_again(known_[n].begin, known_[n].length)) return known_[n].field;
+    bool next(Reader &in, size_t n, Field &field) {
+        if (n < count_ && in.take_again(known_[n].begin, known_[n].length)) {
+            field = known_[n].field;
+            return true;
+        }
         const char *begin = in.at(), *key;
+        if (n > 0 && !in.another('}', "a comma or } was expected")) return false;
         size_t length;
         in.key(key, length);
-        const Field field = field_of<results>(key, length);
+        field = field_of<results>(key, length);
         if (n < kMost) {
             known_[n] = {begin, static_cast<size_t>(in.at() - begin), field};
             count_ = std::max(count_, n + 1);
         }
-        return field;
+        return true;
     }
 
   private:
@@ -58,6 +64,7 @@ class Keys {
 
 void read_box(Reader &in, double *box) {
     if (!in.open('[', ']', "bbox should be an array")) in.refuse("bbox should have four numbers");
+    if (in.four_numbers(box)) return;
     for (int i = 0; i < 4; ++i) {
         box[i] = in.number();
         if (in.another(']', "a comma or ] was expected") != (i < 3)) in.refuse("bbox should have four numbers");
@@ -69,24 +76,24 @@ void read_row(Reader &in, Keys &keys, Columns &out) {
     const size_t begin = in.offset();
     unsigned seen = 0;
     int64_t id = 0, image = 0, category = 0;
-    double box[4] = {0, 0, 0, 0}, score = 0, area = 0;
+    double score = 0, area = 0;
+    Box box{};
     bool crowd = false;
     if (in.open('{', '}', "an annotation should be an object")) {
-        size_t n = 0;
-        do {
-            const Field field = keys.next<results>(in, n++);
+        Field field;
+        for (size_t n = 0; keys.next<results>(in, n, field); ++n) {
             seen |= field;
             switch (field) {
                 case kImage: image = in.integer("image_id is no integer"); break;
                 case kCategory: category = in.integer("category_id is no integer"); break;
-                case kBox: read_box(in, box); break;
+                case kBox: read_box(in, box.side); break;
                 case kScore: score = in.number(); break;
                 case kId: id = in.integer("id is no integer"); break;
                 case kArea: area = in.number(); break;
                 case kCrowd: crowd = in.truth(); break;
                 case kOther: in.skip_value(); break;
             }
-        } while (in.another('}', "a comma or } was expected"));
+        }
     }
     constexpr unsigned needed = kImage | kCategory | kBox | (results ? kScore : kId);
     if ((seen & needed) != needed) {
@@ -101,12 +108,12 @@ void read_row(Reader &in, Keys &keys, Columns &out) {
     }
     out.image.push_back(image);
     out.category.push_back(category);
-    out.box.insert(out.box.end(), box, box + 4);
+    out.box.push_back(box);
     if (results) {
         out.score.push_back(score);
     } else {
         if (!(seen & kArea)) {
-            area = box[2] * box[3];
+            area = box.side[2] * box.side[3];
             ++out.areas_missing;
         }
         out.id.push_back(id);
@@ -127,13 +134,28 @@ bool read_rows(Reader &in, const char *stop, Columns &out) {
     return true;
 }
 
+template <typename T>
+void reserve(std::vector<T> &column, size_t most, size_t likely) {
+    column.reserve(most);
+    will_write(column.data(), std::min(most, likely) * sizeof(T));
+}
+
 template <bool results>
-void reserve(Columns &out, size_t bytes) {  // a row is seldom shorter than this
-    const size_t rows = bytes / (results ? 84 : 400) + 16;
-    out.image.reserve(rows);
-    out.category.reserve(rows);
-    out.box.reserve(4 * rows);
-    if (results) out.score.reserve(rows);
+void reserve(Columns &out, const char *text, size_t bytes) {
+    const size_t most = bytes / (results ? 84 : 400) + 16;  // a row is seldom shorter
+    const size_t sample = std::min<size_t>(bytes, 1 << 16);
+    const size_t in_sample = static_cast<size_t>(std::count(text, text + sample, '{'));
+    const size_t likely = sample ? static_cast<size_t>(0.99 * static_cast<double>(bytes) / static_cast<double>(sample) * static_cast<double>(in_sample)) : 0;
+    reserve(out.image, most, likely);
+    reserve(out.category, most, likely);
+    reserve(out.box, most, likely);
+    if (results) {
+        reserve(out.score, most, likely);
+    } else {
+        reserve(out.id, most, likely);
+        reserve(out.area, most, likely);
+        reserve(out.crowd, most, likely);
+    }
 }
 
 template <typename T>
@@ -180,7 +202,7 @@ void read_array(Reader &in, const char *text, const char *end, int threads, Colu
         const auto work = [&chunk, text, end] {
             try {
                 Reader mine(text, chunk.begin, end);
-                reserve<results>(chunk.columns, static_cast<size_t>(chunk.stop - chunk.begin));
+                reserve<results>(chunk.columns, chunk.begin, static_cast<size_t>(chunk.stop - chunk.begin));
                 chunk.closed = read_rows<results>(mine, chunk.stop, chunk.columns);
                 chunk.reached = mine.at();
             } catch (...) {  // a wrong guess, or a mistake in the text that the first thread will meet
@@ -195,7 +217,7 @@ void read_array(Reader &in, const char *text, const char *end, int threads, Colu
     }
     bool closed = false;
     try {
-        reserve<results>(out, chunks.empty() ? static_cast<size_t>(end - first) : share);
+        reserve<results>(out, first, chunks.empty() ? static_cast<size_t>(end - first) : share);
         closed = read_rows<results>(in, chunks.empty() ? end : chunks[0].begin, out);
     } catch (...) {
         for (std::thread &thread : others) thread.join();
@@ -302,6 +324,7 @@ void read_object(Reader &in, const char *text, const char *end, int threads, Dat
 
 void read_json(const char *text, size_t size, bool results, int threads, Dataset &out) {
     const char *end = text + size;
+    will_read(text, size);
     Reader in(text, text, end);
     in.literal("\xef\xbb\xbf");  // a byte order mark
     in.blanks();
@@ -318,6 +341,7 @@ void read_json(const char *text, size_t size, bool results, int threads, Dataset
 }
 
 void places(const int64_t *ids, size_t count, const int64_t *known, size_t known_count, std::int32_t *out) {
+    will_write(out, count * sizeof *out);
     size_t slots = 16;
     int shift = 60;
     while (slots < 2 * known_count) slots *= 2, --shift;

@@ -7,9 +7,13 @@
 
 namespace striate {
 
+struct Box {
+    double side[4];  // x, y, width, height
+};
+
 struct Columns {
     std::vector<std::int64_t> id, image, category;
-    std::vector<double> box;  // [n, 4]
+    std::vector<Box> box;
     std::vector<double> score, area;
     std::vector<std::uint8_t> crowd;
     std::int64_t areas_missing = 0;  // filled with width times height

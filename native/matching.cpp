@@ -9,172 +9,198 @@
 #include <thread>
 #include <vector>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#include "curves.hpp"
+#include "memory.hpp"
 #include "sorting.hpp"
 
 namespace striate {
 namespace {
 
-inline int lowest_bit(uint32_t mask) {
-#if defined(__GNUC__)
-    return __builtin_ctz(mask);
-#else
-    int t = 0;
-    while (!(mask >> t & 1)) ++t;
-    return t;
-#endif
+// One bit for each area range that does not hold `area`.
+inline uint32_t outside(const Problem &p, double area) {
+    uint32_t bits = 0;
+    for (int a = 0; a < p.areas; ++a)
+        bits |= static_cast<uint32_t>((area < p.area_range[2 * a]) | (area > p.area_range[2 * a + 1])) << a;
+    return bits;
 }
 
-// Rows are visited in an order that the processor cannot foresee: it is told some steps ahead.
-constexpr size_t kAhead = 16;
+struct Truth {
+    int32_t row, image;
+};
 
-inline void fetch([[maybe_unused]] const void *p) {
-#if defined(__GNUC__)
-    __builtin_prefetch(p);
-#endif
-}
+struct Detection {
+    uint32_t key;  // upper half of one that ascends as the score descends
+    int32_t row;
+    uint32_t out;  // the area ranges in which it counts for nothing if it matches nothing
+};
 
 struct Candidate {
     double iou;
-    int truth;
+    size_t truth;
     uint32_t passes;  // the thresholds that `iou` reaches
 };
 
-struct Masks {
-    uint32_t tp, fp;  // one bit for each IoU threshold; neither where the detection is ignored
-};
-
-// A detection in the order of scores over all images.
-struct Ranked {
+// A ground truth of the group that is being matched.
+struct Target {
+    double left, top, right, bottom, area;
     int32_t row;
-    int32_t level;    // the first limit that its rank is within
-    int32_t matched;  // where its masks are; -1: it matches nothing anywhere
-    uint32_t out;     // the area ranges in which it counts for nothing if it matches nothing
+    uint32_t ignored;  // area ranges
+    bool crowd, is_void;
 };
 
 // What one thread works with; kept from category to category so that memory is asked for once.
 class Worker {
   public:
-    Worker(const Problem &problem, const Grouped &truths, const Grouped &detections,
-           const std::vector<int64_t> &overlap_start, const std::vector<uint32_t> &out)
-        : p_(problem), truths_(truths), detections_(detections), overlap_start_(overlap_start), out_(out),
+    Worker(const Problem &problem, const Grouped<Truth> &truths, const Grouped<Detection> &detections,
+           const std::vector<int64_t> &overlap_start)
+        : p_(problem), truths_(truths), detections_(detections), overlap_start_(overlap_start), curves_(problem),
           all_(problem.thresholds == 32 ? ~uint32_t{0} : (uint32_t{1} << problem.thresholds) - 1),
-          bar_(static_cast<size_t>(problem.thresholds)), needed_(static_cast<size_t>(problem.levels)),
-          reached_(static_cast<size_t>(problem.thresholds) * static_cast<size_t>(problem.limits)),
-          missed_(static_cast<size_t>(problem.thresholds) * static_cast<size_t>(problem.limits)),
-          missed_by_all_(static_cast<size_t>(problem.limits)) {
+          areas_(static_cast<size_t>(problem.areas)), bar_(static_cast<size_t>(problem.thresholds)) {
         for (size_t t = 0; t < bar_.size(); ++t) bar_[t] = std::min(p_.iou[t], 1 - 1e-10);
         lowest_ = bar_.empty() ? 1 : *std::min_element(bar_.begin(), bar_.end());
     }
 
     void category(int64_t k) {
-        const int32_t *gt = truths_.rows.data() + truths_.start[static_cast<size_t>(k)];
-        const size_t gts = static_cast<size_t>(truths_.start[static_cast<size_t>(k) + 1] - truths_.start[static_cast<size_t>(k)]);
-        const int64_t cells = static_cast<int64_t>(p_.areas) * p_.limits * p_.thresholds;
-        std::fill_n(p_.recall + k * cells, cells, -1.0);
-        std::fill_n(p_.precision + k * cells * p_.levels, cells * p_.levels, -1.0);
-        std::fill_n(p_.scores + k * cells * p_.levels, cells * p_.levels, -1.0);
+        const size_t at = static_cast<size_t>(k);
+        const Truth *gt = truths_.rows.data() + truths_.start[at];
+        const size_t gts = truths_.start[at + 1] - truths_.start[at];
+        dt_ = detections_.rows.data() + detections_.start[at];
+        const size_t dts = detections_.start[at + 1] - detections_.start[at];
+        find_groups(dts);
         if (gts == 0 && !p_.dt_match) {
-            count_cut(k);
+            for (size_t g = 0; g + 1 < groups_.size(); ++g) cut_ += std::max<int64_t>(0, groups_[g + 1] - groups_[g] - most());
+            curves_.nothing(k);
             return;
         }
-        match_category(k, gt, gts);
-        if (gts == 0) return;
-        accumulate(k, gt, gts);
+        rank(dts);
+        overlaps_ = p_.overlaps ? p_.overlaps + overlap_start_[at] : nullptr;
+        match_groups(gt, gts);
+        if (gts == 0) curves_.nothing(k);
+        else curves_.category(k, ranking_, masks_, positives_);
     }
 
     int64_t cut() const { return cut_; }
 
   private:
-    // How many detections of a category lie beyond the last limit, if nobody matches them.
-    void count_cut(int64_t k) {
-        const int64_t most = p_.limits ? p_.max_detections[p_.limits - 1] : 0;
-        const int32_t *dt = detections_.rows.data();
-        int64_t d = detections_.start[static_cast<size_t>(k)];
-        const int64_t end = detections_.start[static_cast<size_t>(k) + 1];
-        while (d < end) {
-            const int64_t first = d;
-            while (d < end && p_.dt_image[dt[d]] == p_.dt_image[dt[first]]) ++d;
-            cut_ += std::max<int64_t>(0, d - first - most);
+    int64_t most() const { return p_.limits ? p_.max_detections[p_.limits - 1] : 0; }
+
+    // Where each image's detections start, and the end.
+    void find_groups(size_t dts) {
+        groups_.clear();
+        group_of_.resize(dts);
+        int32_t image = 0;
+        for (size_t d = 0; d < dts; ++d) {
+            if (d + kAhead < dts) fetch(p_.dt_image + dt_[d + kAhead].row);
+            const int32_t here = p_.dt_image[dt_[d].row];
+            if (d == 0 || here != image) groups_.push_back(static_cast<int32_t>(d));
+            image = here;
+            group_of_[d] = static_cast<int32_t>(groups_.size()) - 1;
+        }
+        groups_.push_back(static_cast<int32_t>(dts));
+    }
+
+    // Detections by falling score: over all images in `ranking_` and `order_`, and in each group of `by_score_`,
+    // which has their places in `order_`.
+    void rank(size_t dts) {
+        order_.resize(dts);
+        for (size_t i = 0; i < dts; ++i) order_[i] = {dt_[i].key, static_cast<uint32_t>(i)};
+        sort_upper_halves(order_, spare_);
+        ranking_.resize(dts);
+        const auto score_of = [this](const Entry &item) { return p_.dt_score[dt_[item.at].row]; };
+        for (size_t i = 0; i < dts; ++i) {
+            if (i + kAhead < dts) fetch(p_.dt_score + dt_[order_[i + kAhead].at].row);
+            ranking_.score[i] = score_of(order_[i]);
+        }
+        order_equal_halves(order_, ranking_.score, score_of);
+        by_score_.resize(dts);
+        next_.assign(groups_.begin(), groups_.end());
+        for (size_t i = 0; i < dts; ++i) {
+            const Detection &dt = dt_[order_[i].at];
+            const size_t group = static_cast<size_t>(group_of_[order_[i].at]);
+            const int32_t place = next_[group]++, rank = place - groups_[group];
+            by_score_[static_cast<size_t>(place)] = static_cast<int32_t>(i);
+            int32_t level = 0;
+            for (int m = 0; m < p_.limits; ++m) level += rank >= p_.max_detections[m];
+            ranking_.level[i] = level;
+            ranking_.out[i] = dt.out;
+            if (p_.dt_rank && level < p_.limits) p_.dt_rank[dt.row] = rank;
         }
     }
+
+    const Detection &detection(int32_t place) const { return dt_[order_[static_cast<size_t>(place)].at]; }
 
     // ---- matching
 
-    uint32_t outside(double area) const {  // one bit for each area range that does not hold `area`
-        uint32_t bits = 0;
-        for (int a = 0; a < p_.areas; ++a)
-            bits |= static_cast<uint32_t>(area < p_.area_range[2 * a] || area > p_.area_range[2 * a + 1]) << a;
-        return bits;
-    }
-
-    void match_category(int64_t k, const int32_t *gt, size_t gts) {
-        const int32_t *dt = detections_.rows.data() + detections_.start[static_cast<size_t>(k)];
-        const size_t dts = static_cast<size_t>(detections_.start[static_cast<size_t>(k) + 1] -
-                                               detections_.start[static_cast<size_t>(k)]);
-        const int64_t most = p_.limits ? p_.max_detections[p_.limits - 1] : 0;
-        overlaps_ = p_.overlaps ? p_.overlaps + overlap_start_[static_cast<size_t>(k)] : nullptr;
-        kept_.clear();
+    void match_groups(const Truth *gt, size_t gts) {
         masks_.clear();
-        matched_.clear();
+        positives_.assign(areas_, 0);
         size_t g = 0;
-        for (size_t d = 0; d < dts;) {
-            const int32_t image = p_.dt_image[dt[d]];
-            const size_t first = kept_.size();
-            for (; d < dts && p_.dt_image[dt[d]] == image; ++d) {
-                if (d + kAhead < dts) {
-                    fetch(p_.dt_box + 4 * static_cast<int64_t>(dt[d + kAhead]));
-                    fetch(p_.dt_score + dt[d + kAhead]);
-                    fetch(p_.dt_image + dt[d + kAhead]);
-                }
-                kept_.push_back({descending(p_.dt_score[dt[d]]), dt[d], 0});
-            }
-            sort_small(&kept_[first], kept_.size() - first);
-            if (static_cast<int64_t>(kept_.size() - first) > most) {
-                cut_ += static_cast<int64_t>(kept_.size() - first) - most;
-                kept_.resize(first + static_cast<size_t>(most));
-            }
-            for (size_t i = first; i < kept_.size(); ++i) kept_[i].rank = static_cast<int32_t>(i - first);
-            matched_.resize(kept_.size(), -1);
-            while (g < gts && p_.gt_image[gt[g]] < image) ++g;
-            size_t after = g;
-            while (after < gts && p_.gt_image[gt[after]] == image) ++after;
-            match_group(first, gt + g, after - g);
-            g = after;
+        const auto targets_before = [&](int64_t image) {
+            for (; g < gts && gt[g].image < image; ++g) add_target(gt, gts, g);
+        };
+        for (size_t i = 0; i + 1 < groups_.size(); ++i) {
+            const int32_t *first = by_score_.data() + groups_[i];
+            const int64_t size = groups_[i + 1] - groups_[i], kept = std::min(size, most());
+            cut_ += size - kept;
+            const int32_t image = p_.dt_image[dt_[groups_[i]].row];
+            targets_before(image);
+            targets_.clear();
+            targets_before(int64_t{image} + 1);
+            match_group(first, static_cast<size_t>(kept));
         }
-        if (p_.dt_rank)
-            for (const Keyed &item : kept_) p_.dt_rank[item.row] = item.rank;
+        targets_before(std::numeric_limits<int64_t>::max());
     }
 
-    // The detections kept_[first..] and the ground truths of one image and one class.
-    void match_group(size_t first, const int32_t *gt, size_t gts) {
-        const size_t begin = masks_.size();
-        if (gts == 0) {
+    void add_target(const Truth *gt, size_t gts, size_t g) {
+        if (g + kAhead < gts) {
+            fetch(p_.gt_box + 4 * static_cast<int64_t>(gt[g + kAhead].row));
+            fetch(p_.gt_area + gt[g + kAhead].row);
+        }
+        const int32_t row = gt[g].row;
+        const double *box = p_.gt_box + 4 * static_cast<int64_t>(row);
+        const uint32_t ignored = p_.gt_ignore[row] ? ~uint32_t{0} : outside(p_, p_.gt_area[row]);
+        for (size_t a = 0; a < areas_; ++a) positives_[a] += !(ignored >> a & 1);
+        targets_.push_back({box[0], box[1], box[2] + box[0], box[3] + box[1], box[2] * box[3], row, ignored,
+                            p_.gt_crowd[row] != 0, p_.gt_void[row] != 0});
+    }
+
+    // The detections at these places and `targets_`, of one image and one class.
+    void match_group(const int32_t *places, size_t dts) {
+        if (targets_.empty()) {
             if (p_.dt_match)
-                for (size_t i = first; i < kept_.size(); ++i) note_unmatched(kept_[i].row);
+                for (size_t i = 0; i < dts; ++i) note_unmatched(detection(places[i]));
             return;
         }
-        ignored_.resize(gts);
-        for (size_t j = 0; j < gts; ++j)
-            ignored_[j] = p_.gt_ignore[gt[j]] ? ~uint32_t{0} : outside(p_.gt_area[gt[j]]);
-        const size_t dts = kept_.size() - first;
-        taken_.assign(gts * static_cast<size_t>(p_.areas), 0);
-        bool plain = lowest_ > 0;  // where 0 suffices, every pair is a candidate
+        for (size_t i = 0; i < dts; ++i) fetch(p_.dt_box + 4 * static_cast<int64_t>(detection(places[i]).row));
+        const size_t begin = masks_.size();
+        taken_.assign(targets_.size() * areas_, 0);
+        bool plain = lowest_ > 0 && numbers();  // where 0 suffices, every pair is a candidate
         for (size_t i = 0; plain && i < dts; ++i) {
-            const int32_t row = kept_[first + i].row;
-            plain = overlaps_ ? candidates_given(overlaps_ + i * gts, gts) : candidates_of_boxes(row, gt, gts);
+            const Detection &dt = detection(places[i]);
+            plain = overlaps_ ? candidates_given(overlaps_ + i * targets_.size()) : candidates_of_boxes(dt.row);
             if (!plain) break;
             if (!candidates_.empty()) {
-                matched_[first + i] = static_cast<int32_t>(masks_.size());
-                settle(row, gt);
+                ranking_.matched[static_cast<size_t>(places[i])] = static_cast<int32_t>(masks_.size());
+                settle(dt);
             } else if (p_.dt_match) {
-                note_unmatched(row);
+                note_unmatched(dt);
             }
         }
         if (!plain) {
             masks_.resize(begin);
-            match_literally(first, gt, gts);
+            match_literally(places, dts);
         }
-        if (overlaps_) overlaps_ += dts * gts;
+        if (overlaps_) overlaps_ += dts * targets_.size();
+    }
+
+    bool numbers() const {
+        for (const Target &gt : targets_)
+            if (gt.right != gt.right || gt.bottom != gt.bottom) return overlaps_ != nullptr;
+        return true;
     }
 
     bool add_candidate(double iou, size_t truth) {  // false where the value is no number
@@ -182,82 +208,106 @@ class Worker {
         if (iou < lowest_) return true;
         uint32_t passes = 0;
         for (size_t t = 0; t < bar_.size(); ++t) passes |= static_cast<uint32_t>(iou >= bar_[t]) << t;
-        candidates_.push_back({iou, static_cast<int>(truth), passes});
+        candidates_.push_back({iou, truth, passes});
         return true;
     }
 
-    bool candidates_given(const double *iou, size_t gts) {
+    bool candidates_given(const double *iou) {
         candidates_.clear();
-        for (size_t j = 0; j < gts; ++j)
+        for (size_t j = 0; j < targets_.size(); ++j)
             if (!add_candidate(iou[j], j)) return false;
         return true;
     }
 
-    bool candidates_of_boxes(int32_t row, const int32_t *gt, size_t gts) {
+    bool candidates_of_boxes(int32_t row) {
         candidates_.clear();
         const double *d = p_.dt_box + 4 * static_cast<int64_t>(row);
         const double right = d[2] + d[0], bottom = d[3] + d[1], area = d[2] * d[3];
         if (!(std::fabs(right) <= std::numeric_limits<double>::max() && std::fabs(bottom) <= std::numeric_limits<double>::max()))
             return false;
-        for (size_t j = 0; j < gts; ++j) {
-            const double *g = p_.gt_box + 4 * static_cast<int64_t>(gt[j]);
-            const double gt_right = g[2] + g[0], gt_bottom = g[3] + g[1];
-            if (gt_right != gt_right || gt_bottom != gt_bottom) return false;
-            const double w = std::min(right, gt_right) - std::max(d[0], g[0]);
-            if (w <= 0) continue;
-            const double h = std::min(bottom, gt_bottom) - std::max(d[1], g[1]);
-            if (h <= 0) continue;
+#if defined(__SSE2__)
+        const __m128d far = _mm_set_pd(bottom, right);
+#endif
+        const double enough = lowest_ * (1 - 1e-12);  // below this, no rounding of the quotient reaches `lowest_`
+        const Target *targets = targets_.data();
+        for (size_t j = 0, n = targets_.size(); j < n; ++j) {
+            const Target &gt = targets[j];
+#if defined(__SSE2__)  // width and height side by side
+            const __m128d low = _mm_max_pd(_mm_loadu_pd(d), _mm_loadu_pd(&gt.left));
+            const __m128d high = _mm_min_pd(far, _mm_loadu_pd(&gt.right));
+            const __m128d sides = _mm_sub_pd(high, low);
+            const int apart = _mm_movemask_pd(_mm_cmple_pd(sides, _mm_setzero_pd()));
+            const double inter = _mm_cvtsd_f64(_mm_mul_sd(sides, _mm_unpackhi_pd(sides, sides)));
+#else
+            const double w = std::min(right, gt.right) - std::max(d[0], gt.left);
+            const double h = std::min(bottom, gt.bottom) - std::max(d[1], gt.top);
+            const int apart = (w <= 0) | (h <= 0);
             const double inter = w * h;
-            const double all = p_.gt_crowd[gt[j]] ? area : area + g[2] * g[3] - inter;
+#endif
+            const double all = gt.crowd ? area : area + gt.area - inter;
+            if (apart | (inter < enough * all)) continue;  // one branch, mostly taken
             if (!add_candidate(inter / all, j)) return false;
         }
         return true;
     }
 
-    void note_unmatched(int32_t row) {
-        const uint32_t out = out_[static_cast<size_t>(row)];
+    void note_unmatched(const Detection &dt) {
         for (int a = 0; a < p_.areas; ++a)
-            if (out >> a & 1)
-                for (int t = 0; t < p_.thresholds; ++t) p_.dt_ignored[cell(a, t, p_.detections, row)] = 1;
+            if (dt.out >> a & 1)
+                for (int t = 0; t < p_.thresholds; ++t) p_.dt_ignored[cell(a, t, p_.detections, dt.row)] = 1;
     }
 
     int64_t cell(int a, int t, int64_t n, int64_t row) const { return (static_cast<int64_t>(a) * p_.thresholds + t) * n + row; }
 
     // All thresholds at once: a threshold takes the best candidate that is left to it, ground truths that
     // count before ignored ones, the later of two equals.
-    void settle(int32_t row, const int32_t *gt) {
-        if (candidates_.size() > 1)
-            std::sort(candidates_.begin(), candidates_.end(), [](const Candidate &a, const Candidate &b) {
-                return a.iou > b.iou || (a.iou == b.iou && a.truth > b.truth);
-            });
-        const uint32_t out = out_[static_cast<size_t>(row)];
-        const bool takes = !(p_.dt_meek && p_.dt_meek[row]);
+    void settle(const Detection &dt) {
+        if (candidates_.size() == 1) return settle_one(dt, candidates_[0]);
+        std::sort(candidates_.begin(), candidates_.end(), [](const Candidate &a, const Candidate &b) {
+            return a.iou > b.iou || (a.iou == b.iou && a.truth > b.truth);
+        });
+        const bool takes = !(p_.dt_meek && p_.dt_meek[dt.row]);
         for (int a = 0; a < p_.areas; ++a) {
             uint32_t left = all_, matched = 0, ignored = 0;
             for (uint32_t pass = 0; pass < 2; ++pass) {
                 for (const Candidate &c : candidates_) {
-                    const size_t j = static_cast<size_t>(c.truth);
-                    if ((ignored_[j] >> a & 1) != pass) continue;
-                    uint32_t &taken = taken_[j * static_cast<size_t>(p_.areas) + static_cast<size_t>(a)];
-                    const uint32_t m = left & c.passes & (p_.gt_crowd[gt[j]] ? all_ : ~taken);
+                    const Target &gt = targets_[c.truth];
+                    if ((gt.ignored >> a & 1) != pass) continue;
+                    uint32_t &taken = taken_[c.truth * areas_ + static_cast<size_t>(a)];
+                    const uint32_t m = left & c.passes & (gt.crowd ? all_ : ~taken);
                     if (!m) continue;
                     if (takes) taken |= m;
                     left &= ~m;
-                    if (!p_.gt_void[gt[j]]) matched |= m;
+                    if (!gt.is_void) matched |= m;
                     if (pass) ignored |= m;
-                    if (p_.dt_match) note(a, m, row, gt[j]);
+                    if (p_.dt_match) note(a, m, dt.row, gt.row);
                 }
             }
-            finish(a, row, matched, ignored, out);
+            masks_.push_back({});
+            finish(a, dt, matched, ignored, masks_.back());
         }
     }
 
-    void finish(int a, int32_t row, uint32_t matched, uint32_t ignored, uint32_t out) {
-        if (out >> a & 1) ignored |= all_ & ~matched;
-        masks_.push_back({matched & ~ignored, all_ & ~matched & ~ignored});
+    void settle_one(const Detection &dt, const Candidate &c) {
+        const Target &gt = targets_[c.truth];
+        const uint32_t takes = p_.dt_meek && p_.dt_meek[dt.row] ? 0 : all_, counts = gt.is_void ? 0 : all_;
+        uint32_t *taken = &taken_[c.truth * areas_];
+        const size_t begin = masks_.size();
+        masks_.resize(begin + areas_);
+        for (size_t a = 0; a < areas_; ++a) {
+            const uint32_t m = c.passes & (gt.crowd ? all_ : ~taken[a]);
+            taken[a] |= m & takes;
+            if (p_.dt_match) note(static_cast<int>(a), m, dt.row, gt.row);
+            finish(static_cast<int>(a), dt, m & counts, gt.ignored >> a & 1 ? m : 0, masks_[begin + a]);
+        }
+    }
+
+    void finish(int a, const Detection &dt, uint32_t matched, uint32_t ignored, Masks &masks) {
+        if (dt.out >> a & 1) ignored |= all_ & ~matched;
+        masks = {matched & ~ignored, ignored};
         if (p_.dt_match)
             for (int t = 0; t < p_.thresholds; ++t)
-                p_.dt_ignored[cell(a, t, p_.detections, row)] = ignored >> t & 1;
+                p_.dt_ignored[cell(a, t, p_.detections, dt.row)] = ignored >> t & 1;
     }
 
     void note(int a, uint32_t thresholds, int32_t row, int32_t truth) {
@@ -269,11 +319,11 @@ class Worker {
     }
 
     // Takes back what the quick way noted before it met an overlap that is no number.
-    void forget(size_t first, const int32_t *gt, size_t gts) {
+    void forget(const int32_t *places, size_t dts) {
         for (int a = 0; a < p_.areas; ++a)
             for (int t = 0; t < p_.thresholds; ++t) {
-                for (size_t i = first; i < kept_.size(); ++i) p_.dt_match[cell(a, t, p_.detections, kept_[i].row)] = -1;
-                for (size_t j = 0; j < gts; ++j) p_.gt_match[cell(a, t, p_.truths, gt[j])] = -1;
+                for (size_t i = 0; i < dts; ++i) p_.dt_match[cell(a, t, p_.detections, detection(places[i]).row)] = -1;
+                for (const Target &gt : targets_) p_.gt_match[cell(a, t, p_.truths, gt.row)] = -1;
             }
     }
 
@@ -288,212 +338,82 @@ class Worker {
     }
 
     // The reference's loops as they stand, for the rare groups with overlaps that are no numbers.
-    void match_literally(size_t first, const int32_t *gt, size_t gts) {
-        const size_t dts = kept_.size() - first;
+    void match_literally(const int32_t *places, size_t dts) {
+        const size_t gts = targets_.size();
         const size_t begin = masks_.size();
-        masks_.resize(begin + dts * static_cast<size_t>(p_.areas));
-        for (size_t i = 0; i < dts; ++i) matched_[first + i] = static_cast<int32_t>(begin + i * static_cast<size_t>(p_.areas));
+        masks_.resize(begin + dts * areas_);
+        for (size_t i = 0; i < dts; ++i) ranking_.matched[static_cast<size_t>(places[i])] = static_cast<int32_t>(begin + i * areas_);
         std::vector<size_t> order(gts);
         std::vector<double> iou(dts * gts);
-        if (p_.dt_match) forget(first, gt, gts);
+        if (p_.dt_match) forget(places, dts);
         for (size_t i = 0; i < dts; ++i)
             for (size_t j = 0; j < gts; ++j)
-                iou[i * gts + j] = overlaps_ ? overlaps_[i * gts + j] : literal_iou(kept_[first + i].row, gt[j]);
+                iou[i * gts + j] = overlaps_ ? overlaps_[i * gts + j] : literal_iou(detection(places[i]).row, targets_[j].row);
         for (int a = 0; a < p_.areas; ++a) {
             for (size_t j = 0; j < gts; ++j) order[j] = j;
             std::stable_sort(order.begin(), order.end(),
-                             [&](size_t x, size_t y) { return (ignored_[x] >> a & 1) < (ignored_[y] >> a & 1); });
+                             [&](size_t x, size_t y) { return (targets_[x].ignored >> a & 1) < (targets_[y].ignored >> a & 1); });
             std::vector<uint32_t> taken(gts, 0);
             for (size_t i = 0; i < dts; ++i) {
-                const int32_t row = kept_[first + i].row;
+                const Detection &dt = detection(places[i]);
                 uint32_t matched = 0, ignored = 0;
                 for (int t = 0; t < p_.thresholds; ++t) {
                     double best = bar_[static_cast<size_t>(t)];
                     int64_t found = -1;
                     for (size_t j : order) {
-                        if ((taken[j] >> t & 1) && !p_.gt_crowd[gt[j]]) continue;
-                        if (found >= 0 && !(ignored_[static_cast<size_t>(found)] >> a & 1) && (ignored_[j] >> a & 1)) break;
+                        if ((taken[j] >> t & 1) && !targets_[j].crowd) continue;
+                        if (found >= 0 && !(targets_[static_cast<size_t>(found)].ignored >> a & 1) && (targets_[j].ignored >> a & 1)) break;
                         if (iou[i * gts + j] < best) continue;
                         best = iou[i * gts + j];
                         found = static_cast<int64_t>(j);
                     }
                     if (found < 0) continue;
                     const size_t j = static_cast<size_t>(found);
-                    if (!(p_.dt_meek && p_.dt_meek[row])) taken[j] |= uint32_t{1} << t;
-                    if (!p_.gt_void[gt[j]]) matched |= uint32_t{1} << t;
-                    if (ignored_[j] >> a & 1) ignored |= uint32_t{1} << t;
-                    if (p_.dt_match) note(a, uint32_t{1} << t, row, gt[j]);
+                    if (!(p_.dt_meek && p_.dt_meek[dt.row])) taken[j] |= uint32_t{1} << t;
+                    if (!targets_[j].is_void) matched |= uint32_t{1} << t;
+                    if (targets_[j].ignored >> a & 1) ignored |= uint32_t{1} << t;
+                    if (p_.dt_match) note(a, uint32_t{1} << t, dt.row, targets_[j].row);
                 }
-                const uint32_t out = out_[static_cast<size_t>(row)];
-                if (out >> a & 1) ignored |= all_ & ~matched;
-                masks_[begin + i * static_cast<size_t>(p_.areas) + static_cast<size_t>(a)] = {matched & ~ignored, all_ & ~matched & ~ignored};
-                if (p_.dt_match)
-                    for (int t = 0; t < p_.thresholds; ++t)
-                        p_.dt_ignored[cell(a, t, p_.detections, row)] = ignored >> t & 1;
+                finish(a, dt, matched, ignored, masks_[begin + i * areas_ + static_cast<size_t>(a)]);
             }
         }
     }
-
-    // ---- accumulating
-
-    void accumulate(int64_t k, const int32_t *gt, size_t gts) {
-        keyed_.resize(kept_.size());
-        for (size_t i = 0; i < kept_.size(); ++i) keyed_[i] = {kept_[i].key, kept_[i].row, static_cast<int32_t>(i)};
-        sort_large(keyed_, spare_);
-        rank();
-        for (int a = 0; a < p_.areas; ++a) {
-            int64_t positives = 0;
-            for (size_t j = 0; j < gts; ++j) {
-                const double area = p_.gt_area[gt[j]];
-                positives += !(p_.gt_ignore[gt[j]] || area < p_.area_range[2 * a] || area > p_.area_range[2 * a + 1]);
-            }
-            if (positives == 0) continue;
-            find_needed(positives);
-            count(a);
-            for (int m = 0; m < p_.limits; ++m) curve(((k * p_.areas + a) * p_.limits + m), m, positives);
-        }
-    }
-
-    // What all area ranges and limits need to know of each detection, in the order of scores.
-    void rank() {
-        ranked_.resize(keyed_.size());
-        for (size_t i = 0; i < keyed_.size(); ++i) {
-            if (i + kAhead < keyed_.size()) {
-                const size_t ahead = static_cast<size_t>(keyed_[i + kAhead].rank);
-                fetch(&kept_[ahead]);
-                fetch(&matched_[ahead]);
-                fetch(&out_[static_cast<size_t>(keyed_[i + kAhead].row)]);
-            }
-            const size_t at = static_cast<size_t>(keyed_[i].rank);
-            int32_t level = 0;
-            while (kept_[at].rank >= p_.max_detections[level]) ++level;  // the last limit is above all ranks
-            ranked_[i] = {keyed_[i].row, level, matched_[at], out_[static_cast<size_t>(keyed_[i].row)]};
-        }
-    }
-
-    // One walk over the detections for all limits and thresholds: where the true positives are, and their precision.
-    // Precision peaks at true positives, so it is computed only there.
-    void count(int a) {
-        const size_t T = bar_.size(), M = missed_by_all_.size();
-        for (std::vector<Point> &points : reached_) points.clear();
-        std::fill(missed_.begin(), missed_.end(), 0);
-        std::fill(missed_by_all_.begin(), missed_by_all_.end(), 0);
-        for (const Ranked &item : ranked_) {
-            const size_t level = static_cast<size_t>(item.level);
-            if (item.matched < 0) {
-                missed_by_all_[level] += !(item.out >> a & 1);
-                continue;
-            }
-            const Masks masks = masks_[static_cast<size_t>(item.matched) + static_cast<size_t>(a)];
-            for (uint32_t bits = masks.fp; bits; bits &= bits - 1) ++missed_[level * T + static_cast<size_t>(lowest_bit(bits))];
-            for (uint32_t bits = masks.tp; bits; bits &= bits - 1) {
-                const size_t t = static_cast<size_t>(lowest_bit(bits));
-                int64_t missed = 0;  // by detections of all lower levels: those within the limit
-                for (size_t m = 0; m < M; ++m) {
-                    missed += missed_by_all_[m] + missed_[m * T + t];
-                    if (m < level) continue;
-                    std::vector<Point> &points = reached_[m * T + t];
-                    const double tp = static_cast<double>(points.size() + 1), fp = static_cast<double>(missed);
-                    points.push_back({tp / (fp + tp + std::numeric_limits<double>::epsilon()), p_.dt_score[item.row]});
-                }
-            }
-        }
-    }
-
-    // How many true positives reach each recall level: the first i with i / positives >= level.
-    void find_needed(int64_t positives) {
-        for (size_t r = 0; r < needed_.size(); ++r) {
-            const double level = p_.recall_at[r], n = static_cast<double>(positives);
-            if (level != level || level > 1e9) {
-                needed_[r] = std::numeric_limits<int64_t>::max();
-                continue;
-            }
-            int64_t i = level <= 0 ? 0 : static_cast<int64_t>(std::ceil(level * n));
-            while (i > 0 && static_cast<double>(i - 1) / n >= level) --i;
-            while (static_cast<double>(i) / n < level) ++i;
-            needed_[r] = i;
-        }
-    }
-
-    // One precision-recall curve for each threshold.
-    void curve(int64_t at, int m, int64_t positives) {
-        const size_t T = bar_.size();
-        const Ranked *top = nullptr;  // the first of all detections within the limit, ignored ones too
-        for (size_t i = 0; i < ranked_.size() && !top; ++i)
-            if (ranked_[i].level <= m) top = &ranked_[i];
-        for (size_t t = 0; t < T; ++t) {
-            std::vector<Point> &points = reached_[static_cast<size_t>(m) * T + t];
-            p_.recall[at * p_.thresholds + static_cast<int64_t>(t)] = static_cast<double>(points.size()) / static_cast<double>(positives);
-            for (size_t i = points.size(); i > 1; --i)
-                if (points[i - 1].precision > points[i - 2].precision) points[i - 2].precision = points[i - 1].precision;
-            double *precision = p_.precision + (at * p_.thresholds + static_cast<int64_t>(t)) * p_.levels;
-            double *score = p_.scores + (at * p_.thresholds + static_cast<int64_t>(t)) * p_.levels;
-            int r = 0;
-            for (; r < p_.levels; ++r) {
-                const int64_t need = needed_[static_cast<size_t>(r)];
-                if (!top || need > static_cast<int64_t>(points.size())) break;
-                if (need == 0) {
-                    precision[r] = points.empty() ? 0 : points[0].precision;
-                    score[r] = p_.dt_score[top->row];
-                } else {
-                    precision[r] = points[static_cast<size_t>(need) - 1].precision;
-                    score[r] = points[static_cast<size_t>(need) - 1].score;
-                }
-            }
-            for (; r < p_.levels; ++r) precision[r] = score[r] = 0;
-        }
-    }
-
-    struct Point {
-        double precision, score;
-    };
 
     const Problem &p_;
-    const Grouped &truths_, &detections_;
+    const Grouped<Truth> &truths_;
+    const Grouped<Detection> &detections_;
     const std::vector<int64_t> &overlap_start_;
-    const std::vector<uint32_t> &out_;  // [D]
+    Curves curves_;
     const uint32_t all_;
+    const size_t areas_;
     std::vector<double> bar_;
     double lowest_ = 1;
     int64_t cut_ = 0;
     const double *overlaps_ = nullptr;
-    std::vector<Keyed> kept_, keyed_, spare_;
-    std::vector<int32_t> matched_;  // of each kept one, where its masks begin, or -1
-    std::vector<Masks> masks_;      // A for each detection that has a candidate
-    std::vector<Ranked> ranked_;
-    std::vector<uint32_t> ignored_, taken_;
+    const Detection *dt_ = nullptr;  // of the category, by image
+    std::vector<int32_t> groups_, group_of_, next_, by_score_;
+    std::vector<Entry> order_, spare_;
+    Ranking ranking_;
+    std::vector<Masks> masks_;  // A for each detection that has a candidate
+    std::vector<int64_t> positives_;
+    std::vector<Target> targets_;
+    std::vector<uint32_t> taken_;
     std::vector<Candidate> candidates_;
-    std::vector<int64_t> needed_;
-    std::vector<std::vector<Point>> reached_;      // [M, T]
-    std::vector<int64_t> missed_, missed_by_all_;  // [M, T] and [M], by the level of the detections
 };
 
-// For each detection, one bit for each area range in which it counts for nothing if it matches nothing.
-std::vector<uint32_t> ignored_unmatched(const Problem &p) {
-    std::vector<uint32_t> out(static_cast<size_t>(p.detections), 0);
-    for (int64_t i = 0; i < p.detections; ++i) {
-        const double area = p.dt_area ? p.dt_area[i] : p.dt_box[4 * i + 2] * p.dt_box[4 * i + 3];
-        uint32_t bits = 0;
-        for (int a = 0; a < p.areas; ++a)
-            bits |= static_cast<uint32_t>((area < p.area_range[2 * a]) | (area > p.area_range[2 * a + 1])) << a;
-        out[static_cast<size_t>(i)] = p.dt_excused && p.dt_excused[i] ? ~uint32_t{0} : bits;
-    }
-    return out;
-}
-
 // Where each category's overlaps start, if there are as many as the groups need.
-bool lay_out_overlaps(const Problem &p, const Grouped &truths, const Grouped &detections, std::vector<int64_t> &start) {
+bool lay_out_overlaps(const Problem &p, const Grouped<Truth> &truths, const Grouped<Detection> &detections, std::vector<int64_t> &start) {
     const int64_t most = p.limits ? p.max_detections[p.limits - 1] : 0;
     int64_t total = 0;
     for (size_t k = 0; k < static_cast<size_t>(p.categories); ++k) {
         start.push_back(total);
-        int64_t g = truths.start[k];
-        for (int64_t d = detections.start[k]; d < detections.start[k + 1];) {
-            const int32_t image = p.dt_image[detections.rows[static_cast<size_t>(d)]];
+        size_t g = truths.start[k];
+        for (size_t d = detections.start[k]; d < detections.start[k + 1];) {
+            const int32_t image = p.dt_image[detections.rows[d].row];
             int64_t dts = 0, gts = 0;
-            for (; d < detections.start[k + 1] && p.dt_image[detections.rows[static_cast<size_t>(d)]] == image; ++d) ++dts;
-            while (g < truths.start[k + 1] && p.gt_image[truths.rows[static_cast<size_t>(g)]] < image) ++g;
-            for (; g < truths.start[k + 1] && p.gt_image[truths.rows[static_cast<size_t>(g)]] == image; ++g) ++gts;
+            for (; d < detections.start[k + 1] && p.dt_image[detections.rows[d].row] == image; ++d) ++dts;
+            while (g < truths.start[k + 1] && truths.rows[g].image < image) ++g;
+            for (; g < truths.start[k + 1] && truths.rows[g].image == image; ++g) ++gts;
             total += std::min(dts, most) * gts;
         }
     }
@@ -503,16 +423,32 @@ bool lay_out_overlaps(const Problem &p, const Grouped &truths, const Grouped &de
 }  // namespace
 
 int64_t evaluate(const Problem &p, int threads) {
-    const Grouped truths = group(p.gt_image, p.gt_category, p.truths, p.images, p.categories);
-    const Grouped detections = group(p.dt_image, p.dt_category, p.detections, p.images, p.categories);
+    const Grouped<Truth> truths = group<Truth>(p.gt_image, p.gt_category, p.truths, p.images, p.categories,
+                                               [&p](int32_t row) { return Truth{row, p.gt_image[row]}; }, [](int32_t) {});
+    const auto make = [&p](int32_t row) {
+        const double *box = p.dt_box + 4 * static_cast<int64_t>(row);
+        const bool excused = p.dt_excused && p.dt_excused[row];
+        const uint32_t out = excused ? ~uint32_t{0} : outside(p, p.dt_area ? p.dt_area[row] : box[2] * box[3]);
+        return Detection{static_cast<uint32_t>(descending(p.dt_score[row]) >> 32), row, out};
+    };
+    const auto look_ahead = [&p](int32_t row) {
+        fetch(p.dt_category + row);
+        fetch(p.dt_score + row);
+        fetch(p.dt_box + 4 * static_cast<int64_t>(row));
+    };
+    const Grouped<Detection> detections =
+        group<Detection>(p.dt_image, p.dt_category, p.detections, p.images, p.categories, make, look_ahead);
     std::vector<int64_t> overlap_start;
     if (p.overlaps && !lay_out_overlaps(p, truths, detections, overlap_start)) return -1;
-    const std::vector<uint32_t> out = ignored_unmatched(p);
+    const size_t curves = static_cast<size_t>(p.categories) * static_cast<size_t>(p.areas) * static_cast<size_t>(p.limits) *
+                          static_cast<size_t>(p.thresholds) * static_cast<size_t>(p.levels);
+    will_write(p.precision, curves * sizeof(double));
+    will_write(p.scores, curves * sizeof(double));
     std::atomic<int64_t> next{0}, cut{0};
     std::atomic<bool> failed{false};
     auto work = [&] {
         try {
-            Worker worker(p, truths, detections, overlap_start, out);
+            Worker worker(p, truths, detections, overlap_start);
             for (int64_t k; (k = next.fetch_add(1)) < p.categories;) worker.category(k);
             cut += worker.cut();
         } catch (...) {  // no memory

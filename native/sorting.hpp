@@ -8,6 +8,8 @@
 #include <limits>
 #include <vector>
 
+#include "memory.hpp"
+
 namespace striate {
 
 using std::int32_t;
@@ -16,15 +18,28 @@ using std::size_t;
 using std::uint32_t;
 using std::uint64_t;
 
-// Row numbers ordered by category, then image, then as given: two stable counting sorts.
+// Rows are visited in an order that the processor cannot foresee: it is told some steps ahead.
+inline constexpr size_t kAhead = 16;
+
+inline void fetch([[maybe_unused]] const void *p) {
+#if defined(__GNUC__)
+    __builtin_prefetch(p);
+#endif
+}
+
+// Rows ordered by category, then image, then as given.
+template <typename Row>
 struct Grouped {
-    std::vector<int32_t> rows;
-    std::vector<int64_t> start;  // of each category, and the end
+    Large<Row> rows;
+    std::vector<size_t> start;  // of each category, and the end
 };
 
-inline Grouped group(const int32_t *image, const int32_t *category, int64_t n, int64_t images, int64_t categories) {
-    std::vector<int64_t> at(static_cast<size_t>(images) + 1, 0);
-    Grouped out;
+// Two stable counting sorts; `make` turns a row number into a Row, `look_ahead` is told which one comes soon. Rows with a negative image or category
+// are left out.
+template <typename Row, typename Make, typename LookAhead>
+Grouped<Row> group(const int32_t *image, const int32_t *category, int64_t n, int64_t images, int64_t categories, Make make, LookAhead look_ahead) {
+    std::vector<size_t> at(static_cast<size_t>(images) + 1, 0);
+    Grouped<Row> out;
     out.start.assign(static_cast<size_t>(categories) + 1, 0);
     for (int64_t i = 0; i < n; ++i) {
         if (image[i] < 0 || category[i] < 0) continue;
@@ -33,14 +48,18 @@ inline Grouped group(const int32_t *image, const int32_t *category, int64_t n, i
     }
     for (size_t i = 1; i < at.size(); ++i) at[i] += at[i - 1];
     for (size_t k = 1; k < out.start.size(); ++k) out.start[k] += out.start[k - 1];
-    std::vector<int32_t> by_image(static_cast<size_t>(at.back()));
+    Large<int32_t> by_image(at.back(), true);
     for (int64_t i = 0; i < n; ++i) {
         if (image[i] < 0 || category[i] < 0) continue;
-        by_image[static_cast<size_t>(at[static_cast<size_t>(image[i])]++)] = static_cast<int32_t>(i);
+        by_image[at[static_cast<size_t>(image[i])]++] = static_cast<int32_t>(i);
     }
-    out.rows.resize(by_image.size());
-    std::vector<int64_t> next(out.start);
-    for (int32_t row : by_image) out.rows[static_cast<size_t>(next[static_cast<size_t>(category[row])]++)] = row;
+    out.rows = Large<Row>(by_image.size(), true);
+    std::vector<size_t> next(out.start);
+    for (size_t i = 0; i < by_image.size(); ++i) {
+        const int32_t row = by_image[i];
+        if (i + kAhead < by_image.size()) look_ahead(by_image[i + kAhead]);
+        out.rows[next[static_cast<size_t>(category[row])]++] = make(row);
+    }
     return out;
 }
 
@@ -54,40 +73,24 @@ inline uint64_t descending(double score) {
     return ~ascending;
 }
 
-struct Keyed {
-    uint64_t key;
-    int32_t row;   // of the detection
-    int32_t rank;  // by score in its image and class; in the sort over images: where its masks are
+struct Entry {
+    uint32_t key, at;  // the upper half of the key of a score, and which row it is of
 };
 
-inline void sort_small(Keyed *first, size_t n) {  // stable
-    if (n > 24) {
-        std::stable_sort(first, first + n, [](const Keyed &a, const Keyed &b) { return a.key < b.key; });
-        return;
-    }
-    for (size_t i = 1; i < n; ++i) {
-        const Keyed item = first[i];
-        size_t j = i;
-        for (; j > 0 && item.key < first[j - 1].key; --j) first[j] = first[j - 1];
-        first[j] = item;
-    }
-}
-
-// Stable sort by key: least significant digit first, digits that are all alike skipped.
-inline void sort_large(std::vector<Keyed> &items, std::vector<Keyed> &spare) {
-    constexpr int kBits = 11, kPasses = 6, kBuckets = 1 << kBits;
+// Stable radix sort by the upper halves of the keys, digits that are all alike skipped.
+inline void sort_upper_halves(std::vector<Entry> &items, std::vector<Entry> &spare) {
+    constexpr int kBits = 11, kPasses = 3, kBuckets = 1 << kBits;
     const size_t n = items.size();
     if (n < 400) {
-        std::stable_sort(items.begin(), items.end(), [](const Keyed &a, const Keyed &b) { return a.key < b.key; });
+        std::stable_sort(items.begin(), items.end(), [](const Entry &a, const Entry &b) { return a.key < b.key; });
         return;
     }
-    std::vector<uint32_t> counts(static_cast<size_t>(kPasses) * kBuckets, 0);
-    for (const Keyed &item : items)
-        for (int pass = 0; pass < kPasses; ++pass)
-            ++counts[static_cast<size_t>(pass * kBuckets) + ((item.key >> (pass * kBits)) & (kBuckets - 1))];
+    uint32_t counts[kPasses][kBuckets] = {};
+    for (const Entry &item : items)
+        for (int pass = 0; pass < kPasses; ++pass) ++counts[pass][(item.key >> (pass * kBits)) & (kBuckets - 1)];
     spare.resize(n);
     for (int pass = 0; pass < kPasses; ++pass) {
-        uint32_t *count = &counts[static_cast<size_t>(pass * kBuckets)];
+        uint32_t *count = counts[pass];
         if (count[(items[0].key >> (pass * kBits)) & (kBuckets - 1)] == n) continue;
         uint32_t total = 0;
         for (int b = 0; b < kBuckets; ++b) {
@@ -95,8 +98,23 @@ inline void sort_large(std::vector<Keyed> &items, std::vector<Keyed> &spare) {
             count[b] = total;
             total += here;
         }
-        for (const Keyed &item : items) spare[count[(item.key >> (pass * kBits)) & (kBuckets - 1)]++] = item;
+        for (const Entry &item : items) spare[count[(item.key >> (pass * kBits)) & (kBuckets - 1)]++] = item;
         items.swap(spare);
+    }
+}
+
+// Entries of equal keys ordered by the scores that they stand for, which differ in the lower halves of their keys:
+// `score[i]` belongs to items[i], `score_of` looks one up. Both are reordered.
+template <typename ScoreOf>
+void order_equal_halves(std::vector<Entry> &items, std::vector<double> &score, ScoreOf score_of) {
+    for (size_t begin = 0, end; begin < items.size(); begin = end) {
+        bool differ = false;
+        for (end = begin + 1; end < items.size() && items[end].key == items[begin].key; ++end)
+            differ |= descending(score[end]) != descending(score[end - 1]);
+        if (!differ) continue;
+        std::stable_sort(&items[begin], &items[begin] + (end - begin),
+                         [&](const Entry &a, const Entry &b) { return descending(score_of(a)) < descending(score_of(b)); });
+        for (size_t i = begin; i < end; ++i) score[i] = score_of(items[i]);
     }
 }
 

@@ -78,6 +78,41 @@ def test_after_an_overlap_that_is_no_number_any_other_passes(tmp_path):
     assert_all_ways(3195, tmp_path)
 
 
+@pytest.mark.parametrize("step", [0, 1, 2**20, 2**31])
+def test_scores_that_differ_in_their_last_bits(step):
+    """Many detections of one class, whose scores are ordered half a number at a time."""
+    rng = np.random.default_rng(step % 97)
+    images, side = range(60), [10.0, 10.0]
+    corners = rng.integers(0, 30, (len(images), 2))
+    box = [[*corner.tolist(), *side] for corner in corners]
+    gt = {
+        "images": [{"id": i} for i in images],
+        "categories": [{"id": 1}],
+        "annotations": [
+            {"id": i + 1, "image_id": i, "category_id": 1, "bbox": box[i], "area": 100.0, "iscrowd": 0}
+            for i in images
+        ],
+    }
+    bits = np.float64(0.5).view(np.int64) + step * rng.integers(0, 50, 900)
+    rows = [
+        {
+            "image_id": i,
+            "category_id": 1,
+            "bbox": [box[i][0] + shift, box[i][1], *side],
+            "score": score,
+        }
+        for i, shift, score in zip(
+            rng.integers(0, len(images), 900).tolist(),
+            rng.integers(0, 8, 900).tolist(),
+            bits.view(np.float64).tolist(),
+            strict=True,
+        )
+    ]
+    judge = COCOeval(*from_dictionaries(gt, rows), "bbox")
+    finished(judge, {}, summarize=True)
+    assert_same_evaluation(judge, reference(gt, rows, "bbox"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(100))
 def test_ten_thousand_adversarial_cases(block, tmp_path):

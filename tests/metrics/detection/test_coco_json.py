@@ -232,6 +232,32 @@ def test_numbers_of_a_polygon_are_held_to_the_grammar(comma, tmp_path):
 
 
 @needs_native
+@pytest.mark.parametrize("comma", [",", ", ", ",  ", " ,"])
+def test_numbers_of_a_box_are_held_to_the_grammar(comma, tmp_path):
+    """Four short numbers are read at once, others one after the other; of both, not a bit may differ."""
+    rng = np.random.default_rng(0)
+    known = [*NUMBERS, *PLAIN, "12345.67", "1234567.8", "0.000001", "99999999", "NaN", "1e400"]
+    for wrong in [None] * 60 + [w for w in WRONG if w] * 12:
+        numbers = rng.choice(known, 4).tolist()
+        if wrong is not None:
+            numbers[rng.integers(4)] = wrong
+        row = ROW.replace("1.5,2,3.25,4", comma.join(numbers)).encode()
+        # At the end of a text there is no room to read several at once.
+        text = b"[" + row + (b"," + ROW.encode() if rng.random() < 0.8 else b"") + b"]"
+        ours, theirs = read_both(tmp_path, text, True)
+        assert ((ours is None), (theirs is None)) == (wrong is not None,) * 2, text
+        if wrong is None:
+            assert ours["box"].tobytes() == theirs["box"].tobytes(), text
+
+
+@needs_native
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
+def test_a_box_has_four_numbers(count, tmp_path):
+    row = ROW.replace("1.5,2,3.25,4", ",".join(["1.5"] * count))
+    assert read_both(tmp_path, f"[{row},{ROW}]".encode(), True) == [None, None]
+
+
+@needs_native
 @pytest.mark.parametrize("size", ["640", "640.5", "-1", "null", '"640"', "true", "[1]", "1e2", "NaN", None])
 def test_sizes_of_images(size, tmp_path):
     image = '{"id":1' + (f',"width":{size}' if size else "") + ',"height":480}'

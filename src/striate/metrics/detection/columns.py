@@ -74,7 +74,7 @@ def ground_truth(
     names = tuple(str(categories[c]) for c in known.tolist())
     return GroundTruth(
         known_images, known, names, at, kind, shapes.box,
-        shapes.area if area is None else _column(area, n, np.float64, "area"),
+        shapes.areas() if area is None else _column(area, n, np.float64, "area"),
         _column(np.zeros(n) if crowd is None else crowd, n, np.bool_, "crowd"), number,
         _column(shapes.unlabelled() if difficult is None else difficult, n, np.bool_, "difficult"), source,
         (*notes, *_truth_notes(images[at < 0], classes[kind < 0], wide, n)),
@@ -132,20 +132,21 @@ def detections(
     n = len(shapes.box)
     images, classes = _ids(image, n, "image"), _ids(category, n, "category")
     at, kind = find(images, truth.image_ids), find(classes, truth.category_ids)
-    if (at < 0).any():
+    if _any_unknown(at):
         raise DataError(
             f"image {images[at < 0].tolist()[0]!r} of {source or 'the detections'}",
             f"{truth.source or 'the ground truth'} has no image of that id",
             "Use the ground truth of the same images",
         )
-    if unknown := classes[kind < 0].tolist():
+    if _any_unknown(kind):
+        unknown = classes[kind < 0].tolist()
         names = ", ".join(map(repr, sorted(set(unknown), key=str)[:5]))
         note = f"detections of classes that the ground truth does not have ({names}) were dropped"
         notes = (*notes, f"{len(unknown)} {note}")
     scores = _column(score, n, np.float64, "score")
     if nonfinite := int((~np.isfinite(scores)).sum()):
         notes = (*notes, f"{nonfinite:,} of {n:,} detections have a score that is NaN or infinite")
-    areas = None if masks is None else shapes.area
+    areas = None if masks is None else shapes.areas()
     if area is not None:
         areas = _column(area, n, np.float64, "area")
     numbers = None if id is None else _row_ids(id, n)[0]
@@ -155,12 +156,18 @@ def detections(
 
 
 class _Shapes(NamedTuple):
-    """Columns of N shapes; area is that of the masks, or width times height."""
+    """Columns of N shapes."""
 
     box: Floats
-    area: Floats
     masks: Masks | None
     keypoints: Floats | None
+
+    def areas(self) -> Floats:
+        """Pixels of the masks, or width times height."""
+        if self.masks is not None:
+            return mask_areas(self.masks)
+        with np.errstate(all="ignore"):
+            return np.asarray(self.box[:, 2] * self.box[:, 3])
 
     def unlabelled(self) -> Bools:
         """Objects without a labelled key point."""
@@ -183,14 +190,16 @@ def _shapes(box: ArrayLike | None, masks: Any, keypoints: ArrayLike | None) -> _
     for values, name in ((columns, "masks"), (points, "key points")):
         if values is not None and len(values) != len(boxes):
             raise LayoutError(f"{len(values)} {name}", f"there are {len(boxes)} boxes", "Give one for each")
-    with np.errstate(all="ignore"):
-        area = boxes[:, 2] * boxes[:, 3] if columns is None else mask_areas(columns)
-    return _Shapes(boxes, area, columns, points)
+    return _Shapes(boxes, columns, points)
+
+
+def _any_unknown(places: Places) -> bool:
+    return bool(places.size) and int(places.min()) < 0
 
 
 def find(ids: Ids, known: Ids) -> Places:
     """Index of each id in the ascending `known`, or -1. Text never equals a number."""
-    out = np.full(ids.size, -1, np.int32)
+    out = np.empty(ids.size, np.int32)
     if ids.dtype == np.int64 and known.dtype == np.int64:
         functions().places(np.ascontiguousarray(ids), np.ascontiguousarray(known), out)
     else:

@@ -113,6 +113,7 @@ class Detections:
 
 
 Side = TypeVar("Side", GroundTruth, Detections)
+_AT_ONCE = 1 << 13  # boxes, so that what is computed of them stays in the processor's cache
 _TRUTH_COLUMNS = ("image", "category", "box", "area", "crowd", "id", "difficult", "masks", "keypoints")
 _DETECTION_COLUMNS = ("image", "category", "box", "score", "area", "id", "masks", "keypoints", "excused")
 
@@ -145,15 +146,26 @@ def outside_notes(truth: GroundTruth, detections: Detections) -> tuple[str, ...]
 def _outside(box: Floats, image: Places, sizes: Floats) -> int:
     if not len(box) or not len(sizes):
         return 0
-    with np.errstate(all="ignore"):
-        right, bottom = box[:, 0] + box[:, 2], box[:, 1] + box[:, 3]
-    left, top = box[:, 0], box[:, 1]
     width, height = sizes.min(axis=0)
-    if left.min() >= -1 and top.min() >= -1 and right.max() <= width + 1 and bottom.max() <= height + 1:
+    parts = (box[start : start + _AT_ONCE] for start in range(0, len(box), _AT_ONCE))
+    if all(_within(part, width, height) for part in parts):
         return 0  # most data; without a look at the size of each box's image
     width, height = sizes[image].T
+    left, top, right, bottom = _edges(box)
     out = (left < -1) | (top < -1) | (right > width + 1) | (bottom > height + 1)
     return int((out & (image >= 0)).sum())
+
+
+def _within(box: Floats, width: float, height: float) -> bool:
+    left, top, right, bottom = _edges(box)
+    return bool(
+        left.min() >= -1 and top.min() >= -1 and right.max() <= width + 1 and bottom.max() <= height + 1
+    )
+
+
+def _edges(box: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    with np.errstate(all="ignore"):
+        return box[:, 0], box[:, 1], box[:, 0] + box[:, 2], box[:, 1] + box[:, 3]
 
 
 def without_repeated_ids(truth: GroundTruth, counts: Bools | None = None) -> GroundTruth:

@@ -82,7 +82,8 @@ def mean_stat(
     if threshold is not None:
         values = values[np.flatnonzero(np.asarray(thresholds) == threshold)]
     # In the order [T, R, K], on which the rounding of the sum depends; a limit given twice counts twice.
-    mean = mean_or_none(values[..., a, m]) if a and m else None
+    single = len(a) == len(m) == 1  # the same values as those of the lists, without a copy
+    mean = mean_or_none(values[..., a[0], m[0]] if single else values[..., a, m]) if a and m else None
     return -1.0 if mean is None else mean
 
 
