@@ -36,6 +36,7 @@ def interrupted_at(number, argv):
         error = file.read()
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), error
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a script ignore it
 for number in map(int, sys.argv[1].split(",")):
     code, error = interrupted_at(number, sys.argv[2:])
     assert code == 130, (number, code, error)
