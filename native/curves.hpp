@@ -14,11 +14,6 @@
 
 namespace striate {
 
-using std::int32_t;
-using std::int64_t;
-using std::size_t;
-using std::uint32_t;
-
 inline int lowest_bit(uint32_t mask) {
 #if defined(__GNUC__)
     return __builtin_ctz(mask);

@@ -15,6 +15,12 @@
 
 namespace striate {
 
+using std::int32_t;
+using std::int64_t;
+using std::size_t;
+using std::uint32_t;
+using std::uint64_t;
+
 #if defined(MADV_HUGEPAGE) && defined(MADV_POPULATE_WRITE)
 inline constexpr std::size_t kPage = 4096, kLargePage = std::size_t{1} << 21;
 

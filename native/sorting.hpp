@@ -12,12 +12,6 @@
 
 namespace striate {
 
-using std::int32_t;
-using std::int64_t;
-using std::size_t;
-using std::uint32_t;
-using std::uint64_t;
-
 // Rows are visited in an order that the processor cannot foresee: it is told some steps ahead.
 inline constexpr size_t kAhead = 16;
 

@@ -1,14 +1,11 @@
 """Flags from the declarations of options: earlier names, defaults, and what is passed on."""
 
-import importlib
-import inspect
 import math
-import typing
 
 import pytest
+from command_options import command_options
 
 from striate import api, cli
-from striate.cli import COMMANDS, Command
 from striate.errors import UsageError
 from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.seq2seq.config import Seq2SeqConfig
@@ -93,21 +90,11 @@ def test_the_help_has_panels_choices_and_defaults(argv, capsys, monkeypatch):
     assert "--seed" in out[places[3] :]
 
 
-def numbers():
-    """Each numeric option of each command: what it is called, its field, and its Typer declaration."""
-    for name, entry in COMMANDS.items():
-        for sub, command in {"": entry}.items() if isinstance(entry, Command) else entry.items():
-            module, attribute = command.target.split(":")
-            function = getattr(importlib.import_module(f"striate.cli.{module}"), attribute)
-            for parameter in inspect.signature(function, eval_str=True).parameters.values():
-                annotation = parameter.annotation
-                if typing.get_origin(annotation) is not typing.Annotated:
-                    continue
-                hint, info = annotation.__args__[0], annotation.__metadata__[0]
-                if {int, float} & set(kinds_of(hint)) and parameter.name != "channels":  # 1 or 3
-                    yield f"{name} {sub} {parameter.name}", parameter.name, info
-
-
+NUMBERS = [
+    pytest.param(name, info, id=f"{command} {name}")
+    for command, name, hint, info in command_options()
+    if {int, float} & set(kinds_of(hint)) and name != "channels"  # 1 or 3
+]
 DECLARED = {
     name: declared
     for kind in (ClassificationConfig, Seq2SeqConfig)
@@ -116,8 +103,8 @@ DECLARED = {
 }
 
 
-@pytest.mark.parametrize(("option", "name", "info"), [pytest.param(*row, id=row[0]) for row in numbers()])
-def test_each_number_has_a_finite_range(option, name, info):
+@pytest.mark.parametrize(("name", "info"), NUMBERS)
+def test_each_number_has_a_finite_range(name, info):
     if name in DECLARED and info.min is None:
         low = next(v for v in (DECLARED[name].minimum, DECLARED[name].above) if v is not None)
         high = next(v for v in (DECLARED[name].maximum, DECLARED[name].below) if v is not None)

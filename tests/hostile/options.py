@@ -1,15 +1,11 @@
 """Hostile values for every option of every command, and whether a number is in its declared range."""
 
-import importlib
-import inspect
-import typing
 from collections.abc import Iterator
 
 import typer
+from command_options import command_options
 from targets import COMMANDS
 
-from striate.cli import COMMANDS as TABLE
-from striate.cli import Command
 from striate.training.options import kinds_of
 
 VALUES = (
@@ -23,19 +19,11 @@ LINES = {name: lines[0] for name, lines in COMMANDS.items()} | {
 
 def options() -> Iterator[tuple[str, str, bool]]:
     """Command, flag, and whether it takes a number, of each option with a value."""
-    for name, entry in TABLE.items():
-        for sub, command in {"": entry}.items() if isinstance(entry, Command) else entry.items():
-            module, attribute = command.target.split(":")
-            function = getattr(importlib.import_module(f"striate.cli.{module}"), attribute)
-            for parameter in inspect.signature(function, eval_str=True).parameters.values():
-                annotation = parameter.annotation
-                if typing.get_origin(annotation) is not typing.Annotated:
-                    continue
-                hint, info = annotation.__args__[0], annotation.__metadata__[0]
-                if isinstance(info, typer.models.OptionInfo) and bool not in kinds_of(hint):
-                    flags = [flag for flag in info.param_decls or () if flag.startswith("--")]
-                    flag = flags[0] if flags else f"--{parameter.name.replace('_', '-')}"
-                    yield f"{name} {sub}".strip(), flag, bool({int, float} & set(kinds_of(hint)))
+    for command, name, hint, info in command_options():
+        if isinstance(info, typer.models.OptionInfo) and bool not in kinds_of(hint):
+            flags = [flag for flag in info.param_decls or () if flag.startswith("--")]
+            flag = flags[0] if flags else f"--{name.replace('_', '-')}"
+            yield command, flag, bool({int, float} & set(kinds_of(hint)))
 
 
 OPTIONS = tuple(options())

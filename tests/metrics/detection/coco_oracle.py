@@ -105,9 +105,11 @@ def awkward(seed):
 
 
 def with_shapes(seed, kind):
-    """An awkward case with a mask (a polygon or run lengths) or key points for each row."""
+    """An awkward case with a mask (a polygon or run lengths) or key points for each row, or boxes alone."""
     rng = np.random.default_rng(seed)
     gt, rows = awkward(seed)
+    if kind == "bbox":
+        return gt, rows
     known = {image["id"] for image in gt["images"]}
     for image in gt["images"]:
         image.update(height=40, width=40)
@@ -148,7 +150,7 @@ def adversarial(seed):
     """A data set, detections, the kind of their evaluation, and some unusual parameters."""
     rng = np.random.default_rng(seed + 10**6)
     kind = ("bbox", "segm", "keypoints")[seed % 3]
-    gt, rows = awkward(seed) if kind == "bbox" else with_shapes(seed, kind)
+    gt, rows = with_shapes(seed, kind)
     if kind != "bbox" and rng.random() < 0.3:
         for row in rows:  # as the servers take them
             row.pop("bbox")

@@ -389,7 +389,7 @@ def test_params(kind):
 @pytest.mark.parametrize("seed", range(8))
 def test_accumulate_for_other_parameters(kind, seed):
     """pycocotools finds classes by their position among those asked for, not by their id: so do we."""
-    gt, rows = awkward(seed) if kind == "bbox" else with_shapes(seed, kind)
+    gt, rows = with_shapes(seed, kind)
     rng = np.random.default_rng(seed)
     mine = COCOeval(*from_dictionaries(gt, rows), kind)
     with theirs():
@@ -411,7 +411,7 @@ def test_accumulate_for_other_parameters(kind, seed):
 
 @pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
 def test_records_that_a_program_sets_or_changes_are_accumulated(kind):
-    gt, rows = awkward(31) if kind == "bbox" else with_shapes(31, kind)
+    gt, rows = with_shapes(31, kind)
     mine = COCOeval(*from_dictionaries(gt, rows), kind)
     with theirs():
         other = their_cocoeval.COCOeval(*from_dictionaries(gt, rows, their_coco), kind)
@@ -455,7 +455,7 @@ def overriding(module):
 @pytest.mark.parametrize("use_cats", [1, 0])
 def test_subclasses_that_override_the_steps(kind, use_cats):
     for seed in range(4):
-        gt, rows = awkward(seed) if kind == "bbox" else with_shapes(seed, kind)
+        gt, rows = with_shapes(seed, kind)
         with theirs():
             mine, other = (
                 finished(overriding(m)(*from_dictionaries(gt, rows, c), kind), {"useCats": use_cats})
@@ -466,7 +466,7 @@ def test_subclasses_that_override_the_steps(kind, use_cats):
 
 @pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
 def test_groups_and_single_steps_after_an_evaluation(kind):
-    gt, rows = awkward(8) if kind == "bbox" else with_shapes(8, kind)
+    gt, rows = with_shapes(8, kind)
     mine = COCOeval(*from_dictionaries(gt, rows), kind)
     with theirs():
         other = their_cocoeval.COCOeval(*from_dictionaries(gt, rows, their_coco), kind)

@@ -194,7 +194,7 @@ def native(segmentation):  # as a program writes JSON
 {functions}
 for seed in range(2):
     for kind in ("bbox", "segm", "keypoints"):
-        gt, rows = awkward(seed) if kind == "bbox" else with_shapes(seed, kind)
+        gt, rows = with_shapes(seed, kind)
         for row in (*gt["annotations"], *rows):
             if "segmentation" in row:
                 row["segmentation"] = native(row["segmentation"])
