@@ -33,6 +33,7 @@ SIDEWAYS = {
     ("csv_file", "errors"),
     ("csv_file", "reading"),
     ("csv_file", "printable"),
+    ("strict_json", "printable"),
     ("csv_file", "files"),
     ("api", "report"),
     ("weights", "bundle"),  # imported weights end up as a bundle

@@ -131,8 +131,9 @@ def test_a_file_that_becomes_shorter(path):
 
 def test_other_metadata_keep_the_checksums(path):
     header = tensor_file.read_header(path, "")
+    before = tensor_file.examine(path, header)
     write_atomic(path, tensor_file.with_metadata(path, header, {"note": "new"}))
     changed = tensor_file.read_header(path, "")
     assert (changed.metadata["note"], changed.checksums) == ("new", header.checksums)
-    assert tensor_file.examine(path, changed) == tensor_file.examine(path, changed)
+    assert tensor_file.examine(path, changed) == before
     assert torch.equal(tensor_file.read_tensors(path, changed)["b"], STATE["b"])

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -60,6 +61,7 @@ def test_values_that_fit(value, hint):
         ({1: 2}, dict[str, int], "not an object"),
         (1, Literal["1"], "x is 1, not '1'"),
         (True, Literal[1], "x is True, not 1"),
+        (True, Path, "x is True, not another kind"),
         ("f", Callable[[], None], "not another kind"),
         ("a" * 100, int, f"x is '{'a' * 59}..., not a whole number"),
     ],

@@ -166,10 +166,10 @@ def unescaped(cell: str) -> str:
     return _ESCAPE.sub(lambda found: _character(found[0]), cell[2:-1])
 
 
-def _character(escape: str) -> str:
-    if escape[1] in "xu":
-        return chr(int(escape[2:], 16))
-    return {"n": "\n", "r": "\r", "t": "\t"}.get(escape[1], escape[1])
+def _character(sequence: str) -> str:
+    if sequence[1] in "xu":
+        return chr(int(sequence[2:], 16))
+    return {"n": "\n", "r": "\r", "t": "\t"}.get(sequence[1], sequence[1])
 
 
 def _escaped(cell: str) -> str:
@@ -186,5 +186,5 @@ def _escape(char: str) -> str:
 def _quoted(cell: str) -> str:
     """Quote a field that would be read back as another one otherwise."""
     cell = _escaped(cell)
-    plain = cell.strip() == cell and not cell.startswith("\ufeff") and not any(c in cell for c in ',"\r\n')
+    plain = cell.strip() == cell and not cell.startswith("\ufeff") and not any(c in cell for c in ',"')
     return cell if plain else '"' + cell.replace('"', '""') + '"'

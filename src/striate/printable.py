@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 
 _BACKSLASH_NAMES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
-# C0 and C1 controls, line and paragraph separators, and marks that change the direction of text.
-UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# C1 controls, line and paragraph separators, and marks that change the direction of text.
+BEYOND_C0 = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+UNSAFE = re.compile(f"[\x00-\x1f{BEYOND_C0}]")
 
 
 def escaped(text: object) -> str:

@@ -45,17 +45,20 @@ _KINDS = (
 )
 
 
-def open_file(path: str | os.PathLike[str], kind: type[DataError] = DataError) -> BinaryIO:
+def open_file(
+    path: str | os.PathLike[str], kind: type[DataError] = DataError, what: str = ""
+) -> io.BufferedReader:
     """Open a regular file for reading; a symbolic link is followed.
 
     Args:
         path: of the file.
         kind: class of the error.
+        what: what failed, for the message.
 
     Raises:
         DataError: no such file, no permission, or it is a folder, a pipe, a socket or a device.
     """
-    what = f"cannot read {os.fspath(path)!r}"
+    what = what or f"cannot read {os.fspath(path)!r}"
     try:
         _check_regular(os.stat(path).st_mode, what, kind)  # noqa: PTH116 - opening a device may act on it
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -129,10 +132,10 @@ class Inflated(io.RawIOBase):
 
     Args:
         stream: the gzipped bytes, from their start; need not be seekable.
-        limit: the largest number of decompressed bytes.
+        limit: the largest number of decompressed bytes; None if they are used as they arrive.
     """
 
-    def __init__(self, stream: BinaryIO, limit: int) -> None:
+    def __init__(self, stream: BinaryIO, limit: int | None = None) -> None:
         self._counter = _Counter(stream)
         self._gzip = gzip.GzipFile(fileobj=cast(BinaryIO, self._counter))
         self._limit, self._count = limit, 0
@@ -146,7 +149,7 @@ class Inflated(io.RawIOBase):
         data = self._gzip.read(len(buffer))
         buffer[: len(data)] = data
         self._count += len(data)
-        if self._count > self._limit:
+        if self._limit is not None and self._count > self._limit:
             raise ValueError(f"its content has more than {self._limit:,} bytes")
         check_ratio(self._count, self._counter.count)
         return len(data)

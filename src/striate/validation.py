@@ -177,7 +177,7 @@ def _is_scalar(value: Any, kind: Any) -> bool:
     if kind is None or kind is type(None):
         return value is None
     if kind is bool or isinstance(value, bool):
-        return isinstance(value, bool) and kind not in (int, float, str)
+        return kind is bool and isinstance(value, bool)
     if kind in (int, float) and isinstance(value, numbers.Integral):
         return abs(int(value)) < _LARGEST
     if kind in (int, float):

@@ -7,10 +7,11 @@ tests/fuzz` tries other ones for that long per reader, and prints how many and t
 import os
 import random
 import re
-import resource
 import time
 import warnings
+from pathlib import Path
 
+from striate import cli
 from striate.errors import StriateError, StriateWarning
 
 MOST_MEMORY = 1 << 30  # bytes that damaged files may make a reader take
@@ -50,22 +51,27 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
-def fuzz(name, seeds, read, *, mutate=mutated, count=150):
+def fuzz(name, seeds, read, *, mutate=mutated, refused_seeds=(), count=150):
     """Call a reader on damaged copies of valid files.
 
     Args:
         name: of the reader, for the report.
         seeds: contents of valid files.
         read: is called with each copy.
+        refused_seeds: contents of files that it refuses, which are changed too.
         mutate: makes a copy from a content and a random generator.
         count: number of copies, unless `STRIATE_FUZZ_SECONDS` is set.
     """
     seconds = float(os.environ.get("STRIATE_FUZZ_SECONDS", "0"))
     rng = random.Random(time.time_ns() if seconds else 0)
-    before, end = _peak(), time.monotonic() + seconds
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StriateWarning)
+        for content in seeds:
+            read(content)  # valid files are accepted
+    peak, end = Peak(), time.monotonic() + seconds
     tried, errors = 0, []
     while tried < count if not seconds else time.monotonic() < end:
-        content = mutate(rng.choice(seeds), rng)
+        content = mutate(rng.choice([*seeds, *refused_seeds]), rng)
         tried += 1
         try:
             with warnings.catch_warnings():
@@ -76,12 +82,31 @@ def fuzz(name, seeds, read, *, mutate=mutated, count=150):
         except BaseException:
             print(f"{name}: {content[:2000]!r}")
             raise
-    grown = _peak() - before
-    print(f"{name}: {tried:,} files, {len(errors):,} refused, {grown >> 20:,} MiB more memory")
-    assert grown < MOST_MEMORY
+    print(f"{name}: {tried:,} files, {len(errors):,} refused, {peak.grown() >> 20:,} MiB more memory")
+    assert peak.grown() < MOST_MEMORY
     assert not [error for error in errors if "\n" in error]
 
 
-def _peak() -> int:
-    """The most memory that this process had so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+class Peak:
+    """The most memory of this process since a moment, in bytes more than it had then."""
+
+    def __init__(self):
+        Path("/proc/self/clear_refs").write_text("5")  # `man 5 proc`: resets VmHWM
+        self._before = _status("VmRSS")
+
+    def grown(self):
+        return _status("VmHWM") - self._before
+
+
+def _status(name):
+    return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+
+def refused(arguments, capsys, why):
+    """A command ends with exit code 3, one line with the reason, and little memory."""
+    peak = Peak()
+    assert cli.run([str(word) for word in arguments]) == 3
+    error = capsys.readouterr().err.strip()
+    assert why in error
+    assert "\n" not in error
+    assert peak.grown() < MOST_MEMORY

@@ -1,26 +1,15 @@
 """Small hostile datasets and detections, each through the commands that take it: exit 3 and one line."""
 
-import resource
 import shutil
 import tarfile
 
 import pytest
-
-from striate import cli
+from harness import refused
 
 DATA = {
     "npz_encrypted.npz": "it is encrypted", "npz_shape_huge0.npz": "has the shape (0, 99999999999999999999)",
     "tar_bit_in_header.tar": "the header at byte 30,720 is damaged", "idx_zero_side.tgz": "have no pixels",
 }  # fmt: skip
-
-
-def refused(arguments, capsys, why):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert cli.run([str(word) for word in arguments]) == 3
-    error = capsys.readouterr().err.strip()
-    assert why in error
-    assert "\n" not in error
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 
 @pytest.mark.parametrize("name", DATA)

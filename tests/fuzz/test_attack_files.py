@@ -1,14 +1,13 @@
 """Small hostile files, each through every command that takes it: exit 3, one line, little memory and time."""
 
-import resource
 import shutil
 from pathlib import Path
 
 import pytest
 from conftest import Messages, make_images
 from exact_resume import start_and_crash
+from harness import refused
 
-from striate import cli
 from striate.api import resume_training
 
 ATTACK = Path(__file__).parents[1] / "golden" / "attack"
@@ -22,16 +21,6 @@ BUNDLES = {
     "args_classes_1e9": "classes has 2 names, but the network has 1000000000 scores",
     "mobilenet_width_100": "classes has 2 names, but the network has 10 scores",
 }
-GB = 1 << 20  # KiB
-
-
-def refused(arguments, capsys, why):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert cli.run([str(word) for word in arguments]) == 3
-    error = capsys.readouterr().err.strip()
-    assert why in error
-    assert "\n" not in error
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < GB
 
 
 @pytest.mark.parametrize("name", BUNDLES)

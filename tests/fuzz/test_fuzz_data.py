@@ -135,11 +135,12 @@ def test_tar(tmp_path, mutate):
 
 def test_tar_gz(tmp_path):
     def packed(content, rng):
-        changed = rng.random() < 0.5
-        data = gzip.compress(with_headers_sealed(content, rng) if changed else content, 1, mtime=0)
-        return data if changed else mutated(data, rng)
+        if rng.random() < 0.5:
+            return mutated(content, rng)
+        return gzip.compress(with_headers_sealed(gzip.decompress(content), rng), 1, mtime=0)
 
-    fuzz("tar.gz", TARS, dataset(tmp_path, "x.tgz"), mutate=packed, count=40)
+    seeds = [gzip.compress(content, 1, mtime=0) for content in TARS]
+    fuzz("tar.gz", seeds, dataset(tmp_path, "x.tgz"), mutate=packed, count=40)
 
 
 def test_zip(tmp_path):
@@ -217,8 +218,8 @@ def test_detection_json(tmp_path):
         else:
             evaluate(truth, load_detections(found, truth))
 
-    seeds = [json.dumps(value).encode() for value in (TRUTH, [ROW, ROW], TEXT)]
-    fuzz("detection json", seeds, read, count=40)
+    seeds = [json.dumps(value).encode() for value in (TRUTH, [ROW, ROW])]
+    fuzz("detection json", seeds, read, refused_seeds=[json.dumps(TEXT).encode()], count=40)
 
 
 @pytest.mark.parametrize("kind", ["segm", "keypoints"])
@@ -301,7 +302,8 @@ def test_voc(tmp_path):
         evaluate(truth, detections([], [], [], [], truth=truth), "voc12")
         TextLayout("cxcywh", relative=True, annotations=tmp_path).size("1", "x")
 
-    fuzz("voc", [text.encode(), text.encode("utf-16"), text.replace("utf-8", "latin-1").encode()], read)
+    seeds = [text.replace("utf-8", code).encode(code) for code in ("utf-8", "utf-16", "latin-1")]
+    fuzz("voc", seeds, read)
 
 
 IMAGES = {

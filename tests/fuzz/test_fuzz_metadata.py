@@ -4,11 +4,11 @@ import copy
 import dataclasses
 import json
 import math
-import resource
 import warnings
 
 import pytest
 from exact_resume import start_and_crash
+from harness import MOST_MEMORY, Peak
 from test_fuzz_models import classifier_bundle, translator_bundle, use
 
 from striate import strict_json, tensor_file
@@ -25,7 +25,6 @@ ABSURD = (
     math.nan, math.inf, "", "a", "a\0\n\x1b[2J", "9" * 5000, "\ud800", [], [None], ["a"] * 1000, {},
     {"a": {}},
 )  # fmt: skip
-GB = 1 << 30
 
 
 def changed(value):
@@ -56,7 +55,7 @@ def every(cases, step):
 
 def require_no_bug(cases, try_one):
     """Try cases; returns the names of the fields that were accepted. Only a StriateError may be raised."""
-    before, accepted, errors = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, [], []
+    peak, accepted, errors = Peak(), [], []
     for path, absurd, value in cases:
         try:
             with warnings.catch_warnings():
@@ -68,14 +67,9 @@ def require_no_bug(cases, try_one):
         except BaseException:
             print(path, repr(absurd)[:100])
             raise
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < GB
+    assert peak.grown() < MOST_MEMORY
     assert not [error for error in errors if "\n" in error]
     return accepted
-
-
-def dumps(value):
-    """JSON that also holds NaN and infinity, as a hostile file may."""
-    return json.dumps(value)
 
 
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 37])
@@ -87,7 +81,7 @@ def test_descriptions_of_bundles(tmp_path, make, step):
     description = strict_json.loads(header.metadata["striate"])
 
     def try_one(values):
-        metadata = {"format": "pt", "striate": dumps(values)}
+        metadata = {"format": "pt", "striate": json.dumps(values)}
         path.write_bytes(tensor_file.header_bytes(header.table, metadata) + content[header.start :])
         use(path)
 
@@ -103,7 +97,7 @@ def test_tables_of_tensors(tmp_path, step):
     values = {"__metadata__": {"striate": header.metadata["striate"]}, **header.table}
 
     def try_one(table):
-        text = dumps(table).encode()
+        text = json.dumps(table).encode()
         path.write_bytes(len(text).to_bytes(8, "little") + text + content[header.start :])
         use(path)
 
@@ -135,7 +129,7 @@ def test_facts_of_checkpoints(few_colors, tmp_path, step):
 
     def try_one(changed_facts):
         try:
-            read = strict_json.loads(dumps(changed_facts))
+            read = strict_json.loads(json.dumps(changed_facts))
         except ValueError as error:  # `read` reports it
             raise DataError(str(error)) from error
         values, facts = read.get("values"), read.get("facts")

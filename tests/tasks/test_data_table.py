@@ -76,7 +76,7 @@ def test_a_table_of_an_earlier_version(files):
     assert data_table.changes(files, sources(files)) == []
 
 
-@pytest.mark.parametrize("number", ["x", "1.5", "9" * 30, ""])
+@pytest.mark.parametrize("number", ["x", "1.5", "9" * 30, "", "--1"])
 def test_a_damaged_number_is_refused_with_its_line(files, number):
     data_table.write(files, sources(files))
     path = files / "state" / "data.csv"

@@ -8,7 +8,7 @@ from conftest import Messages
 from exact_resume import outcome, start_and_crash
 
 from striate.api import resume_training
-from striate.errors import DataError
+from striate.errors import DataError, UsageError
 from striate.training import checkpoint
 
 VALUES = {"step": 7, "finished": False, "rate": 0.5}
@@ -97,11 +97,16 @@ def test_a_checkpoint_is_a_safetensors_file(tmp_path):
 
 
 def test_a_checkpoint_of_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    """It is not damaged: it stays, although an older one could be read."""
     checkpoint.write(tmp_path, {}, VALUES, {})
+    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    checkpoint.write(tmp_path, {}, {**VALUES, "step": VALUES["step"] + 1}, {})
     monkeypatch.undo()
-    with pytest.raises(DataError, match="a newer Striate wrote it"):
+    files = sorted((tmp_path / "state").iterdir())
+    with pytest.raises(UsageError, match="a newer Striate wrote it"):
         checkpoint.newest(tmp_path)
+    assert len(files) == 2
+    assert sorted((tmp_path / "state").iterdir()) == files
 
 
 def test_values_of_format_1_have_new_names(tmp_path, monkeypatch):

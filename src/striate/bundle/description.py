@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from striate.transforms.preprocess import Preprocess
 from striate.validation import InvalidValueError, is_text, require_fields, shown
 
 FORMAT = 1  # of bundles; docs/compatibility.md has the policy
+_MOST_TOKENS = 10**9  # in a text, far more than any network reads
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,10 @@ class Description:
         preprocess = values["preprocess"]
         values["preprocess"] = None if preprocess is None else Preprocess.from_json(preprocess)
         found = cls(**{**values, "classes": tuple(values["classes"])})
-        found.require_consistent()
+        found._require_consistent()
         return found
 
-    def require_consistent(self) -> None:
+    def _require_consistent(self) -> None:
         """Check the class names and the channels against the arguments of the network, and `text`.
 
         Raises:
@@ -86,9 +88,8 @@ class Description:
         for name in ("task", "architecture"):
             if not getattr(self, name).isprintable():
                 raise InvalidValueError(name, getattr(self, name), "a name")
-        if len(set(self.classes)) < len(self.classes):
-            twice = next(name for name in self.classes if self.classes.count(name) > 1)
-            raise InvalidValueError("classes", why=f"has {shown(twice)} twice")
+        if twice := [name for name, count in Counter(self.classes).items() if count > 1]:
+            raise InvalidValueError("classes", why=f"has {shown(twice[0])} twice")
         if not all(map(is_text, self.classes)):
             raise InvalidValueError("classes", why="has a name that is not valid text")
         if self.task == "classification" and self.preprocess is None:
@@ -110,12 +111,9 @@ class Description:
         if (text["source"] is None) == (self.preprocess is None):
             why = "must be null for a model that reads images, and only then"
             raise InvalidValueError("text.source", why=why)
-        for name, most in (("ratio", _MOST_TOKENS), ("longest", _MOST_TOKENS)):
-            if not 0 <= text[name] <= most:
-                raise InvalidValueError(f"text.{name}", text[name], f"from 0 to {most:,}")
-
-
-_MOST_TOKENS = 10**9  # in a text, far more than any network reads
+        for name in ("ratio", "longest"):
+            if not 0 <= text[name] <= _MOST_TOKENS:
+                raise InvalidValueError(f"text.{name}", text[name], f"from 0 to {_MOST_TOKENS:,}")
 
 
 @dataclass(frozen=True)

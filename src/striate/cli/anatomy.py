@@ -14,6 +14,7 @@ import typer
 
 from striate.cli.console import print_json, say, watching
 from striate.cli.options import Batch, Json, number
+from striate.device import MAX_SEED
 from striate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def anatomy(
     layer: Annotated[str | None, _option("Layer for --erf.", show_default="the last feature map")] = None,
     plot: Annotated[Path | None, _option(_PLOT)] = None,
     out: Annotated[Path, _option("Output file of --erf.")] = Path("erf.png"),
-    seed: Annotated[int, number("Seed for the random weights for --erf.", low=0, high=2**64 - 1)] = 0,
+    seed: Annotated[int, number("Seed for the random weights for --erf.", low=0, high=MAX_SEED)] = 0,
     size: Annotated[int, _calculator("Input size in pixels.", "--input", low=1)] = 224,
     kernel: Annotated[int, _calculator("Kernel size.", low=1)] = 3,
     stride: Annotated[int, _calculator("Stride.", low=1)] = 1,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from striate.cli.options import Device, Json, number
+from striate.device import MAX_SEED
 
 if TYPE_CHECKING:
     from striate.inference.evaluation import Evaluation
@@ -22,7 +23,7 @@ def demo(
     out: Annotated[str, typer.Option(help="Folder in which the run folder is created.")] = "runs",
     device: Device = "auto",
     seed: Annotated[
-        int, number("Random seed for weights, order, augmentation and splits.", low=0, high=2**64 - 1)
+        int, number("Random seed for weights, order, augmentation and splits.", low=0, high=MAX_SEED)
     ] = 0,
     as_json: Json = False,
 ) -> None:

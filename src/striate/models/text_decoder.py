@@ -16,9 +16,7 @@ from striate.errors import LayoutError, unknown_name
 from striate.models.transformer import Decoder
 
 POSITIONS = ("sinusoidal", "learned", "none")
-
-
-_ROWS = 16
+_ROWS = 16  # positions that are computed together
 
 
 class Positions(nn.Module):
@@ -72,12 +70,13 @@ def sinusoids(length: int, width: int) -> Tensor:
     """Row p: sine and cosine of p / 10000^(2i / width) in components 2i and 2i + 1; `[length, width]`."""
     table = torch.empty(length, width, dtype=torch.float32)
     scale = 10000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
-    # In small pieces, for which torch starts no threads: see bundle.with_tensors.
+    # In small pieces, for which torch starts no threads: after that, a forked process could not compute.
     for first in range(0, length, _ROWS):
         rows = table[first : first + _ROWS]
         places = torch.arange(first, first + len(rows), dtype=torch.float64)[:, None]
-        rows[:, 0::2] = (places / scale).sin()
-        rows[:, 1::2] = (places / scale).cos()[:, : width // 2]
+        angles = places / scale
+        rows[:, 0::2] = angles.sin()
+        rows[:, 1::2] = angles.cos()[:, : width // 2]
     return table
 
 

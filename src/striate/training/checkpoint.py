@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from striate import strict_json, tensor_file
-from striate.errors import DataError, access_error
+from striate.errors import DataError, UsageError, access_error
 from striate.files import write_atomic
 from striate.tensor_file import Header
 from striate.training.config_file import CHECKPOINTS, FORMAT, current_config
@@ -86,7 +86,8 @@ def newest(
         The checkpoint, and a sentence for each newer one that is damaged; those files are removed.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or no permission to read the newest.
+        UsageError: a newer Striate wrote the newest: it is not damaged, and stays.
     """
     damaged = []
     for path in _files(run):
@@ -94,6 +95,8 @@ def newest(
             checkpoint = read(path)
             require_valid(checkpoint)
         except DataError as error:
+            if isinstance(error.__cause__, PermissionError):
+                raise
             damaged.append((path, str(error).rstrip(".")))
             continue
         for broken, _ in damaged:
@@ -111,19 +114,22 @@ def read(path: Path) -> Checkpoint:
     """Read one checkpoint.
 
     Raises:
-        DataError: it is damaged, not a checkpoint, or of a newer format.
+        DataError: it is damaged or not a checkpoint.
+        UsageError: it has a newer format.
     """
     try:
         header, values = _read_header(path)
         tensors = tensor_file.read_tensors(path, header)
     except DataError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise
         raise DataError(f"{path} is damaged", error.why) from error
     _, arrays = tensor_file.layout(tensors)
     in_order = (arrays[name] for name in header.tensors)
     if _digest(header.metadata[_STATE], header.table, in_order) != header.metadata.get(_DIGEST):
         raise DataError(f"{path} is damaged", "its checksum does not match")
     if values["format"] > FORMAT:
-        raise DataError(
+        raise UsageError(
             f"{path} has format {values['format']}", "a newer Striate wrote it", "Upgrade Striate"
         )
     checkpoint = Checkpoint(path, values["values"], values["facts"], tensors)
@@ -140,7 +146,7 @@ def before(checkpoint: Checkpoint) -> Checkpoint | None:
 
 
 def finished(run: Path) -> dict[str, Any] | None:
-    """The values of a finished run, None of any other; reads no tensors."""
+    """The values of a finished run, None of any other; reads the tensors of a finished one only."""
     for path in _files(run)[:1]:
         with contextlib.suppress(DataError):
             _, values = _read_header(path)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from striate import tensor_file
+from striate.errors import DataError
 from striate.files import write_atomic
 
 FOLDER = "checkpoints"  # of the epochs that are averaged at the end
@@ -46,14 +47,25 @@ def kept_epochs(folder: Path) -> list[Path]:
 
 
 def average_checkpoints(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
-    """The mean of several epochs' weights (Vaswani et al. 2017, section 6.1); counters are the last one's."""
-    states = [tensor_file.read_tensors(path, tensor_file.read_header(path, _FIX)) for path in paths]
+    """The mean of several epochs' weights (Vaswani et al. 2017, section 6.1); counters are the last one's.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    states = [_weights(path) for path in paths]
     return {
         name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(last.dtype)
         if last.is_floating_point()
         else last
         for name, last in states[-1].items()
     }
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return tensor_file.read_tensors(path, tensor_file.read_header(path, _FIX))
+    except DataError as error:
+        raise DataError(f"cannot average {str(path)!r}", error.why, _FIX) from error
 
 
 def remove_kept_epochs(folder: Path) -> None:

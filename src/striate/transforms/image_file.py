@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import stat
 from collections.abc import Iterator
-from pathlib import Path
 
 from striate.errors import DecodeError
+from striate.reading import open_file, reason
 from striate.transforms.pixel_formats import UnsupportedPixelsError
 
 LARGE_FILE = 1 << 25  # bytes of a file above which it is decoded from the disk
@@ -47,25 +46,17 @@ class LargeFile(io.BufferedReader):
 @contextlib.contextmanager
 def open_content(source: str | os.PathLike[str]) -> Iterator[bytes | LargeFile]:
     """Yield the bytes of an image file, or the open file if it is large. Raises DecodeError."""
-    path = Path(source)
-    what = f"cannot decode {str(path)!r}"
-    try:
-        status = path.stat()
-        # Opening a named pipe or a terminal would block forever.
-        if not stat.S_ISREG(status.st_mode):
-            raise DecodeError(what, "it is not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            why = f"it has {status.st_size:,} bytes; the limit for an image file is {MAX_FILE_BYTES:,}"
-            raise DecodeError(what, why)
-        content = path.read_bytes() if status.st_size <= LARGE_FILE else LargeFile(io.FileIO(path))
-    except FileNotFoundError as error:
-        raise DecodeError(what, "no such file") from error
-    except (OSError, ValueError) as error:
-        raise DecodeError(what, getattr(error, "strerror", None) or str(error)) from error
-    except MemoryError as error:
-        raise DecodeError(what, f"out of memory for its {status.st_size:,} bytes") from error
-    if isinstance(content, bytes):
-        yield content
-    else:
-        with content:
-            yield content
+    with open_file(source, DecodeError, f"cannot decode {os.fspath(source)!r}") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_FILE_BYTES:
+            why = f"it has {size:,} bytes; the limit for an image file is {MAX_FILE_BYTES:,}"
+            raise DecodeError(f"cannot decode {os.fspath(source)!r}", why)
+        if size > LARGE_FILE:
+            with LargeFile(file.raw) as large:
+                yield large
+            return
+        try:
+            content = file.read()
+        except (OSError, MemoryError) as error:
+            raise DecodeError(f"cannot decode {os.fspath(source)!r}", reason(error)) from error
+    yield content

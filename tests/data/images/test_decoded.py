@@ -151,6 +151,18 @@ def test_what_does_not_fit_in_memory_is_decoded_each_time(folder):
     assert not np.array_equal(everything(source)[1][0], first[0])
 
 
+def test_files_that_are_rewritten_are_named_once(folder):
+    source = DecodedImages(open_data(folder).splits["all"], Preprocess.for_size(96), cache=False, memory=0)
+    everything(source)
+    assert source.rewritten() == []
+    everything(source)
+    name = source.names[3]
+    Image.new("RGB", (40, 40), "white").save(name)
+    assert source.rewritten() == [name]
+    everything(source)  # decodes all of them again
+    assert source.rewritten() == []
+
+
 def test_images_in_memory_of_the_right_size_are_not_touched(tmp_path):
     samples = open_data("digits").splits["all"]
     source = DecodedImages(samples, Preprocess.for_size(8, 1))

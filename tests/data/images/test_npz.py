@@ -9,7 +9,7 @@ import pytest
 from striate import memory
 from striate.data import open_data
 from striate.data.images.npz import read_arrays
-from striate.errors import DataError
+from striate.errors import DataError, ResourceError
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -79,7 +79,7 @@ def test_sizes_that_the_file_cannot_contain(tmp_path):
 def test_what_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
     np.savez(tmp_path / "x.npz", images=np.zeros((100, 100, 100), np.uint8))
     monkeypatch.setattr(memory, "available", lambda: 1000)
-    with pytest.raises(DataError, match=r"its arrays need 1.0 MB of memory, and 0.0 MB are available"):
+    with pytest.raises(ResourceError, match=r"needs at least 1.0 MB, and 0.0 MB are available"):
         read_arrays(tmp_path / "x.npz")
 
 

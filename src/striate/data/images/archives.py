@@ -134,7 +134,7 @@ class ArchiveStore:
 def _open_tar(path: str) -> Archive:
     """Open an uncompressed tar archive; members are read by offset and size."""
     with open_file(path) as buffered:
-        file = cast(BinaryIO, cast(io.BufferedReader, buffered).raw)  # headers are far apart
+        file = cast(BinaryIO, buffered.raw)  # headers are far apart
         opened = os.fstat(file.fileno())
         headers = TarHeaders(file, skip_in_file(file))
         members, skipped = _tar_members(headers, lambda member: (member.start, member.size))
@@ -186,7 +186,7 @@ def _open_tar_gz(path: str) -> Archive:
 
 def _open_zip(path: str) -> Archive:
     """Open a zip archive."""
-    file = _LimitedReads(cast(io.BufferedReader, open_file(path)).detach())
+    file = _LimitedReads(open_file(path).detach())
     try:
         archive = zipfile.ZipFile(file)
     except BaseException:

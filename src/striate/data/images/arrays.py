@@ -93,8 +93,7 @@ def _array(path: Path) -> npt.NDArray[np.uint8]:
         size = os.fstat(raw.fileno()).st_size
         packed = raw.read(len(GZIP)) == GZIP
         raw.seek(0)
-        # The first limit is what DEFLATE can reach, so the header decides.
-        file = io.BufferedReader(Inflated(raw, DEFLATE_RATIO * size)) if packed else raw
+        file = io.BufferedReader(Inflated(raw)) if packed else raw
         start = file.read(4)
         axes = start[3] if len(start) == 4 else 0
         sizes = file.read(4 * axes)

@@ -209,6 +209,7 @@ class Cache:
 
     def add(self, digests: Sequence[bytes], images: Uint8Array) -> Places | None:
         """Store images and return their positions; None if writing failed. Thread-safe."""
+        entries = _entries(digests, images) if self.error is None else np.zeros(0, _ENTRY)
         with self._lock:
             if self.error is not None:
                 return None
@@ -216,7 +217,6 @@ class Cache:
                 if self._writer is None or self._writer.removed():
                     self._writer = _Writer(self.folder)
                     self._used.add(self._writer.name)
-                entries = _entries(digests, images)
                 first = self._writer.append(entries, images)
             except OSError as error:
                 self._fail(error)
@@ -275,7 +275,8 @@ class Cache:
             if stop > start:
                 self._note(number, start, np.frombuffer(data, _ENTRY, stop)[start:])
             for i in range(start, stop):
-                self._known[data[i * _ENTRY.itemsize :][:_DIGEST]] = (number << 32) + i
+                at = i * _ENTRY.itemsize
+                self._known[data[at : at + _DIGEST]] = (number << 32) + i
 
     def _number(self, name: str) -> int:
         if name not in self._names:

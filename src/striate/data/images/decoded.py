@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,7 +74,7 @@ class DecodedImages:
         self._positions = np.full(len(samples), -1, np.int64)  # in the cache
         self._warned = False
         self._prefetched: dict[int, Uint8Array] = {}  # decoded, but not resized yet
-        self._stamps: list[Stamp | None] = []  # of the files when they were opened, if they have some
+        self._states = np.zeros(0, np.int64)  # hashes of the files' stamps, if they have some
         self._decoded = False  # whether a file was decoded since `rewritten` looked at them
 
         pixels = samples.pixels
@@ -83,9 +83,10 @@ class DecodedImages:
             self._state[:] = _IN_MEMORY  # nothing to decode or resize
             return
         if samples.in_files or (len(samples) and samples.stamp(0) is not None):
-            self._stamps = self._stamp_all()
+            stamps = self._stamp_all()
+            self._states = _hashes(stamps)
             if cache:
-                self._open_cache(root)
+                self._open_cache(root, stamps)
         fits = len(samples) * math.prod(self.shape) <= memory
         small = max(height, width) <= MAX_SIDE_IN_MEMORY or self._cache is None
         self._memory = np.empty((len(samples), *self.shape), np.uint8) if small and fits else None
@@ -163,15 +164,15 @@ class DecodedImages:
                 self._prefetched[i] = self._preprocess.decode_uncropped(self._samples.fetch(i))
 
     def rewritten(self) -> list[str]:
-        """Return the names of images whose files have changed since they were opened.
+        """Return the names of images whose files have changed since they were opened, or since the last call.
 
-        Looks only if files were decoded since the last call: otherwise what is read does not depend on them.
+        Looks only if files were decoded since then: otherwise what is read does not depend on them.
         """
-        if not self._decoded or not self._stamps:
+        if not self._decoded or not len(self._states):
             return []
         self._decoded = False
-        now = self._stamp_all()
-        return [name for name, old, new in zip(self.names, self._stamps, now, strict=True) if old != new]
+        before, self._states = self._states, _hashes(self._stamp_all())
+        return [self.names[i] for i in np.flatnonzero(before != self._states)]
 
     def _stamp_all(self) -> list[Stamp | None]:
         return [self._samples.stamp(i) for i in range(len(self))]
@@ -181,10 +182,9 @@ class DecodedImages:
         out = np.empty((1, *self.shape), np.uint8)
         return any(self.read(which[i : i + 1], out)[0] for i in range(len(which)))
 
-    def _open_cache(self, root: str) -> None:
+    def _open_cache(self, root: str, stamps: Sequence[Stamp | None]) -> None:
         """Find the images that are in the cache, and make room for the others."""
         cache = Cache(root, self._preprocess, self.shape, crop=self._crop)
-        stamps = self._stamps
         self._digests = [None if stamp is None else cache.digest(stamp) for stamp in stamps]
         # A file that has just changed may change again within the same tick of the file system's clock.
         latest = time.time_ns() - _CLOCK_NS
@@ -270,3 +270,9 @@ def unpad(padded: Uint8Array, height: int) -> Uint8Array:
     """Return a copy of an image of variable width, as `DecodedImages(variable_width=True)` reads it."""
     width = int.from_bytes(padded[height:].tobytes()[:_WIDTH_BYTES], "little")
     return padded[:height, :width].copy()
+
+
+def _hashes(stamps: Sequence[Stamp | None]) -> Indices:
+    """A number for each stamp; equal stamps of a file have equal numbers."""
+    numbers = (0 if stamp is None else hash(stamp[1:]) for stamp in stamps)
+    return np.fromiter(numbers, np.int64, len(stamps))

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from striate import memory
-from striate.errors import DataError
 from striate.reading import DEFLATE_RATIO, check_ratio, damage_errors, open_file
 
 _CHUNK = 1 << 24  # bytes that are decompressed at once
@@ -34,7 +33,8 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         The arrays by name.
 
     Raises:
-        DataError: the file is damaged or encrypted, holds Python objects, or does not fit into memory.
+        DataError: the file is damaged or encrypted, or holds Python objects.
+        ResourceError: its arrays do not fit into memory.
     """
     what = f"cannot read {str(path)!r}"
     with damage_errors(what, "Write it with numpy.savez"), open_file(path) as raw:
@@ -45,10 +45,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
                 _check_member(info)
             total = sum(info.file_size for info in infos)
             check_ratio(total, size)
-            left = memory.available()
-            if left is not None and total > left:
-                have = f"{memory.in_words(left)} are available"
-                raise DataError(what, f"its arrays need {memory.in_words(total)} of memory, and {have}")
+            memory.require(total, f"the arrays of {str(path)!r}", "Use fewer images, or a folder of files")
             found = {}
             for info in infos:
                 with file.open(info) as member:

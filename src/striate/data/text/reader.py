@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 from striate.data.text.tokens import normalize_text
 from striate.errors import DataError
-from striate.reading import GZIP, Inflated, open_file, reason
+from striate.reading import GZIP, Inflated, damage_errors, open_file
 
 _LONGEST = 1 << 26  # bytes of a line
-_NO_LIMIT = 1 << 63  # of a stream: its lines are used as they arrive
 _BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -23,11 +21,8 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[str]:
     Raises:
         DataError: the file cannot be read, or a line is not UTF-8.
     """
-    try:
-        with open_file(path) as file:
-            yield from lines_of(file, os.fspath(path))
-    except OSError as error:
-        raise DataError(f"cannot read {os.fspath(path)!r}", error.strerror or str(error)) from error
+    with open_file(path) as file:
+        yield from lines_of(file, os.fspath(path))
 
 
 def lines_of(stream: BinaryIO, name: str) -> Iterator[str]:
@@ -43,7 +38,7 @@ def lines_of(stream: BinaryIO, name: str) -> Iterator[str]:
     Raises:
         DataError: the stream cannot be read, or a line is not UTF-8; the message has its number.
     """
-    try:
+    with damage_errors(f"cannot read {name!r}"):
         for number, raw in enumerate(_bounded_lines(_decompressed(stream)), 1):
             try:
                 line = raw.decode("utf-8")
@@ -55,8 +50,6 @@ def lines_of(stream: BinaryIO, name: str) -> Iterator[str]:
                 yield from line.removesuffix("\r").split("\r")
             else:
                 yield line.removesuffix("\n").removesuffix("\r")
-    except (OSError, EOFError, ValueError, MemoryError, zlib.error) as error:
-        raise DataError(f"cannot read {name!r}", reason(error)) from error
 
 
 def clean_text(text: str) -> str:
@@ -74,7 +67,7 @@ def _decompressed(stream: BinaryIO) -> BinaryIO:
     """The stream, or what it contains if it is gzipped."""
     buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast(Any, stream))
     if buffered.peek(len(GZIP))[: len(GZIP)] == GZIP:
-        return cast(BinaryIO, io.BufferedReader(Inflated(cast(BinaryIO, buffered), _NO_LIMIT), 1 << 17))
+        return cast(BinaryIO, io.BufferedReader(Inflated(cast(BinaryIO, buffered)), 1 << 17))
     return buffered
 
 

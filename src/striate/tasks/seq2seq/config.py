@@ -233,10 +233,6 @@ class Seq2SeqConfig(PairOptions, TransformerOptions, Seq2SeqOptimization, RunCon
         object.__setattr__(self, "data", tuple(os.fspath(path) for path in paths))
         super().__post_init__()
 
-    def check_together(self) -> None:
-        """Refuse combinations that have no meaning."""
-        super().check_together()
-
     @contextlib.contextmanager
     def open_data(self) -> Iterator[PairSet]:
         """Open the pairs and split them; images are decoded later.
