@@ -223,7 +223,8 @@ def evaluate(model: Any, data: Any = None, **options: Any) -> Any:
     is_path = isinstance(model, (str, os.PathLike))
     task = _task_of(model) if is_path else entry(model.description.task)
     if is_path and data is None and probe(folder := bundle.path_of(model).parent / NAME) is not None:
-        read_config(folder.parent, _config_of)  # refuses a damaged one, as `resume` does
+        what = f"cannot evaluate {str(folder.parent)!r}"
+        read_config(folder.parent, _config_of, what)  # refuses a damaged one, as `resume` does
     return task.find("evaluate")(model, data, **options)
 
 

@@ -1,4 +1,4 @@
-"""Devices, seeds, mixed precision, and whether memory suffices for a network."""
+"""Devices, seeds, mixed precision, and estimates of memory."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def allow_forks() -> None:
 
 
 @contextlib.contextmanager
-def random_states_kept(device: torch.device) -> Iterator[None]:
+def fork_rng(device: torch.device) -> Iterator[None]:
     """A context that leaves the random generators of Python, NumPy, torch and `device` as they were."""
     import numpy as np
     import torch

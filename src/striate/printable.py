@@ -7,6 +7,7 @@ direction of text could hide what a name says (Unicode Technical Report 36, sect
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _BACKSLASH_NAMES = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 # C1 controls, line and paragraph separators, and marks that change the direction of text.
@@ -23,3 +24,9 @@ def escape(char: str) -> str:
     r"""The escape of one character, as in Python and in a shell's `$'...'`: `\n`, `\x1b`, `\u2028`."""
     code = ord(char)
     return _BACKSLASH_NAMES.get(char) or (f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}")
+
+
+def first_few(names: Sequence[str], most: int = 3, separator: str = ", ") -> str:
+    """The first names, and the number of others: `a, b, c and 7 more`."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more

@@ -64,7 +64,8 @@ def read(path: Path) -> Options:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _damaged(path, 1, " ".join(str(error).split())[:200]) from error
     if not isinstance(node, yaml.MappingNode):
-        raise _damaged(path, 1, "it is empty" if node is None else "it is no list of options, `name: value`")
+        why = "it is empty" if node is None else "it is not a mapping of options (`name: value`)"
+        raise _damaged(path, 1, why)
     return _values(path, loader, node)
 
 

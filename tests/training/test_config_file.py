@@ -103,8 +103,8 @@ def test_a_newer_format_is_refused(tmp_path):
     ("content", "line", "why"),
     [
         (b"", 1, "it is empty"),
-        (b"[1, 2]", 1, "it is no list of options"),
-        (b"just text", 1, "it is no list of options"),
+        (b"[1, 2]", 1, "it is not a mapping of options"),
+        (b"just text", 1, "it is not a mapping of options"),
         (b"a: [", 1, "expected the node content"),
         (b"data: x\nformat: two\n", 2, "format is 'two', not a whole number"),
         (b"data: \xff\xfe", 1, "it is not UTF-8 text"),

@@ -115,7 +115,7 @@ def test_earlier_formats_are_converted(tmp_path):
             r"unknown option 'learning_rate' in '.*c.yaml': in Striate it is lr",
         ),
         ("data: digits\nlr: fast\n", r"--lr 'fast': it must be a number"),
-        ("- 1\n", r"c.yaml:1: the file is damaged: it is no list of options"),
+        ("- 1\n", r"c.yaml:1: the file is damaged: it is not a mapping of options"),
         ("", r"c.yaml:1: the file is damaged: it is empty"),
         ("a: [\n", r"c.yaml:2: the file is damaged"),
         ("1: 2\n", r"c.yaml:1: the file is damaged: the key '1' is not a name"),

@@ -21,6 +21,7 @@ from striate import strict_json, tensor_file
 from striate.bundle.description import FORMAT, Description
 from striate.errors import BundleError, DataError, StriateWarning, UsageError, environment_error
 from striate.files import expanded, is_folder, write_atomic
+from striate.printable import first_few
 from striate.tensor_file import DAMAGED, Header
 from striate.validation import require
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 _KEY = "striate"  # our entry of __metadata__
 _WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DDP and torch.compile add to every key
 _PIECE = 1 << 14  # values, half of what torch would divide between threads
-_NAMED = 3  # tensors in a message
 _noted = False  # whether missing checksums have been noted
 _IMPORT = (
     "Give a .safetensors file that `striate train` wrote, or import a .pth with `striate weights import`"
@@ -147,10 +147,9 @@ def warn_if_not_finite(state: Mapping[str, torch.Tensor], source: str) -> str:
     if not names:
         return ""
     total = sum(tensor.numel() for tensor in state.values())
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     message = (
         f"{sum(counts.values()):,} of {total:,} values of {source!r} are NaN or infinite "
-        f"({', '.join(names[:_NAMED])}{more}), so its answers will be wrong: train or download it again"
+        f"({first_few(names)}), so its answers will be wrong: train or download it again"
     )
     warnings.warn(message, StriateWarning, stacklevel=3)
     return message

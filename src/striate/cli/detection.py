@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,6 @@ from striate.cli.detection_lines import metrics, point_line, resampled_lines, se
 from striate.cli.options import Json, number
 from striate.errors import DataError, UsageError
 from striate.printable import escaped
-from striate.reading import MAX_TABLE_BYTES, read_bytes
 from striate.training.config import MAX_WORKERS
 
 _STYLES = (
@@ -239,7 +237,9 @@ def _image_index(gt: Path, picture: Path, truth: Any) -> int:
     """Find an image in the ground truth by its file name."""
     ids = {str(i): place for place, i in enumerate(truth.image_ids.tolist())}
     if gt.suffix.lower() == ".json":
-        rows = json.loads(read_bytes(gt, MAX_TABLE_BYTES).decode("utf-8-sig"))["images"]
+        from striate.metrics.detection import COCO
+
+        rows = COCO(gt).imgs.values()
         by_name = {Path(str(row.get("file_name", ""))).name: str(row["id"]) for row in rows}
         index = ids.get(by_name.get(picture.name, ""))
     else:

@@ -64,24 +64,30 @@ def _areas(text: str) -> dict[str, tuple[float, float]]:
             areas[part] = AREAS[part]
             continue
         try:
-            name, least, most = fields[0], float(fields[1]), float(fields[2])
-        except (IndexError, ValueError):
-            raise UsageError(f"--area-ranges {text!r}", why, "Example: tiny:0:256,small:256:1024") from None
-        if len(fields) != 3 or not name or not 0 <= least <= most <= MOST**2:
+            name, least, most = fields[0], *map(float, fields[1:])
+            is_range = name not in ("", "all") and 0 <= least <= most <= MOST**2
+        except ValueError:
+            is_range = False
+        if not is_range:
             raise UsageError(f"--area-ranges {text!r}", why, "Example: tiny:0:256,small:256:1024")
         areas[name] = (least, most)
     return areas
 
 
 def _thresholds(text: str) -> tuple[float, ...]:
-    from striate.metrics.detection.coco import steps
+    from striate.metrics.detection.coco import CLOSE, steps
 
-    values = _numbers("--iou-thresholds", text.replace(":", ","), float, high=1)
     if ":" not in text:
-        return values
-    if len(values) != 3 or values[1] < values[0] or values[2] * LONGEST < 1:
+        return _numbers("--iou-thresholds", text, float, high=1)
+    values = _numbers("--iou-thresholds", text.replace(":", ","), float, high=1)
+    example = "Example: 0.5:0.95:0.05"
+    if "," in text or len(values) != 3 or values[1] < values[0] or values[2] * LONGEST < 1:
         why = f"a range is FIRST:LAST:STEP, with steps of {1 / LONGEST:g} or more"
-        raise UsageError(f"--iou-thresholds {text!r}", why, "Example: 0.5:0.95:0.05")
+        raise UsageError(f"--iou-thresholds {text!r}", why, example)
+    count = (values[1] - values[0]) / values[2]
+    if abs(count - round(count)) > CLOSE * LONGEST:
+        why = f"steps of {values[2]:g} from {values[0]:g} do not end at {values[1]:g}"
+        raise UsageError(f"--iou-thresholds {text!r}", why, example)
     return steps(*values)
 
 

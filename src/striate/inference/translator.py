@@ -30,6 +30,7 @@ from striate.inference.generation import Hypothesis, beam, greedy
 from striate.kernels import prepare
 from striate.kernels.prepacking import prepack
 from striate.models.seq2seq import SequenceToSequence, TextToText, build
+from striate.printable import first_few
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import ImageSource, Uint8Array
 
@@ -328,9 +329,7 @@ def warnings_of(results: Sequence[Translation], count: int | None = None) -> lis
 
 def shown_unknown(parts: Iterable[str], most: int = 10) -> str:
     """Unknown characters or words, each once, as a short list."""
-    distinct = list(dict.fromkeys(parts))
-    more = f" and {len(distinct) - most:,} more" if len(distinct) > most else ""
-    return ", ".join(map(repr, distinct[:most])) + more
+    return first_few([repr(part) for part in dict.fromkeys(parts)], most)
 
 
 def tokenizers_of(description: Description) -> tuple[Tokenizer | None, Tokenizer]:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from striate.errors import UsageError
+from striate.printable import first_few
 
 _MAX_CONSTANTS = 1 << 28  # bytes of a network's buffers that are not saved, such as sinusoids
 _MARGIN = 64  # parameters beyond twice the tensors of a file: some are replaced while a network is built
-_NAMED = 3  # differences in a message
 
 
 def without_memory(make: Callable[[], nn.Module], tensors: int) -> nn.Module:
@@ -62,8 +62,7 @@ def require_fit(network: nn.Module, tensors: Mapping[str, tuple[torch.dtype, tup
         elif dtype != wanted.dtype and not (dtype.is_floating_point and wanted.dtype.is_floating_point):
             differences.append(f"{name} is {dtype}, not {wanted.dtype}")
     if differences:
-        more = f"; and {len(differences) - _NAMED:,} more" if len(differences) > _NAMED else ""
-        raise UsageError("its tensors are of another network", "; ".join(differences[:_NAMED]) + more)
+        raise UsageError("its tensors are of another network", first_few(differences, separator="; "))
     constants = sum(
         buffer.nbytes
         for module in network.modules()

@@ -9,9 +9,9 @@ from pathlib import Path
 from striate.csv_file import read_table, write_csv
 from striate.data.images.samples import Stamp
 from striate.errors import DataError
+from striate.printable import first_few
 from striate.training.config_file import DATA_TABLE
 
-_SHOWN = 3  # of each kind of change, in a message
 _DIGITS = 20  # of any number in the table
 
 
@@ -76,13 +76,7 @@ def changes(folder: Path, sources: Iterable[Source]) -> list[str]:
             moved.append(name)
     if not kinds and moved:  # otherwise a consequence of the other changes
         kinds["in another split"] = moved
-    return [f"{len(names):,} {kind}: {some(names)}" for kind, names in kinds.items()]
-
-
-def some(names: list[str]) -> str:
-    """The first few names, for a message."""
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return [f"{len(names):,} {kind}: {first_few(names)}" for kind, names in kinds.items()]
 
 
 def _read(path: Path) -> Iterator[Source]:

@@ -27,19 +27,22 @@ _ALWAYS_IN_FORMAT_1 = {"accumulate", "epochs", "batch", "lr", "seed"}
 Config = TypeVar("Config", bound=RunConfig)
 
 
-def read_config(folder: Path, kind_of: Callable[[str], type[RunConfig]] | None = None) -> dict[str, Any]:
+def read_config(
+    folder: Path, kind_of: Callable[[str], type[RunConfig]] | None = None, what: str = ""
+) -> dict[str, Any]:
     """The values of a run's config.yaml, with `task`.
 
     Args:
         folder: of the run.
         kind_of: returns the class of a task's configuration, against which each value is checked; None to
             check only that the values are plain.
+        what: what failed, for the message; by default that the run cannot be resumed.
 
     Raises:
         UsageError: the folder is not a run, or a newer Striate wrote it.
         DataError: config.yaml is damaged; the message names the line.
     """
-    path, what = folder / NAME, f"cannot resume {str(folder)!r}"
+    path, what = folder / NAME, what or f"cannot resume {str(folder)!r}"
     if probe(path) is None:
         raise UsageError(what, f"it has no {NAME}, so it is not a run", "Give runs/NAME")
     read, found = _read(path, what)

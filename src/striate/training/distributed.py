@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from striate.device import allow_forks, choose, cpu_count, random_states_kept, standard_settings
+from striate.device import allow_forks, choose, cpu_count, fork_rng, standard_settings
 from striate.errors import DataError, StriateError, TrainingError, UsageError
 from striate.training.batchnorm import convert_sync_batchnorm
 from striate.training.config import RunConfig
@@ -70,7 +70,7 @@ class Distributed:
     def caller_unaffected(self, device: str) -> Iterator[None]:
         """A context in which caller and training do not change each other's settings or random numbers."""
         allow_forks()
-        with random_states_kept(self.device(device)), standard_settings():
+        with fork_rng(self.device(device)), standard_settings():
             yield
 
     def device(self, name: str) -> torch.device:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from striate.csv_file import csv_line
 from striate.errors import UsageError, WriteError
 from striate.files import expanded, write_atomic
+from striate.printable import first_few
 from striate.training import checkpoint, ema
 from striate.training.checkpointer import Checkpointer, locked
 from striate.training.distributed import init_distributed
@@ -166,10 +167,9 @@ def _warn_of_rewritten_files(training: Training, run: TrainingRun) -> None:
     """Warn if files changed while they were read: then the weights depend on when each was read."""
     names = training.task.rewritten() if run.is_main else []
     if names:
-        more = f" and {len(names) - _NAMED_FILES:,} more" if len(names) > _NAMED_FILES else ""
         run.notes.append(
             f"{len(names):,} {'file' if len(names) == 1 else 'files'} changed while this run was reading "
-            f"them, so it cannot be repeated or resumed exactly: {', '.join(names[:_NAMED_FILES])}{more}"
+            f"them, so it cannot be repeated or resumed exactly: {first_few(names)}"
         )
         training.context.progress.warn(run.notes[-1])
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from striate import models
 from striate.errors import BundleError, StriateError, UsageError
+from striate.printable import first_few
 
 _TRANSFORMERS = (  # in names of tensors
     "embeddings.patch_embeddings.", ".attention.attention.", "embedder.embedder.", ".convolution.weight",
@@ -203,9 +204,7 @@ def _differences(match: Match) -> str:
 
 
 def _listed(word: str, names: Iterable[str], most: int = 4) -> str:
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{word} {', '.join(names[:most])}{more}"
+    return f"{word} {first_few(list(names), most)}"
 
 
 def _likely_cause(match: Match | None, nearest: Match | None, state: Mapping[str, Tensor]) -> str:

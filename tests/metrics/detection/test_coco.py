@@ -42,6 +42,14 @@ def assert_same_bits(ours, theirs):
         np.testing.assert_array_equal(getattr(ours, name), theirs.eval[name], err_msg=name)
     if len(theirs.stats):
         assert ours.stats.tolist() == list(theirs.stats)
+        for k, row in enumerate(ours.per_class()):
+            values = {
+                "ap": theirs.eval["precision"][:, :, k, 0, -1],
+                "ar": theirs.eval["recall"][:, k, 0, -1],
+            }
+            for name, value in values.items():
+                kept = value[value > -1]
+                assert row[name] == (float(np.mean(kept)) if kept.size else None)
 
 
 @pytest.mark.parametrize("block", range(10))
@@ -407,7 +415,7 @@ def test_real_key_points(shared, version):
 def test_shapes_that_are_missing_are_named(tmp_path):
     truth = ground_truth([1], [1], [[0, 0, 5, 5]])
     found = detections([1], [1], [[0, 0, 5, 5]], [0.5], truth=truth)
-    with pytest.raises(DataError, match="the detections has no masks"):
+    with pytest.raises(DataError, match="there are no masks in the detections"):
         evaluate_coco(truth, found, CocoSettings(iou_type="segm"))
     with pytest.raises(UsageError, match="IoU type 'mask'"):
         CocoSettings(iou_type="mask")

@@ -138,5 +138,5 @@ def test_mistakes():
         truth.loadRes([{"image_id": 2}])
     with pytest.raises(UsageError, match="Call evaluate first"):
         COCOeval(truth, truth, "bbox").accumulate()
-    with pytest.raises(UsageError, match="iouType 'box'"):
+    with pytest.raises(UsageError, match="IoU type 'box'"):
         COCOeval(truth, truth, "box")

@@ -253,6 +253,17 @@ def test_the_interval_is_of_the_corrected_ap():
     assert evaluate_coco(truth, found).stats[0] < expected
 
 
+@pytest.mark.parametrize("limits", [(1, 2, 100, 1000), (1, 2, 3, 1000), (1, 3)])
+def test_the_interval_and_the_classes_have_the_limit_of_the_ap(limits):
+    truth, found = random_case(2, images=5, objects=60, found=800)
+    settings = CocoSettings(limits=limits)
+    result = evaluate_coco(truth, found, settings)
+    assert bootstrap(truth, found, draws=20, settings=settings).value == pytest.approx(result.stats[0])
+    classes = [row["ap"] for row in result.per_class() if row["ap"] is not None]
+    assert np.mean(classes) == pytest.approx(result.stats[0])
+    assert result.stats[0] != pytest.approx(result.mean_precision(limit=limits[0]))
+
+
 def area_under_envelope(one, weights):
     """AP of a class as the area under the envelope, with fractional weights of the images, by definition."""
     areas = []

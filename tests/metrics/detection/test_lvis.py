@@ -92,6 +92,25 @@ def test_a_class_counts_only_where_it_was_looked_for(tmp_path):
     assert "classes=    rare ] = 1.000" in everything.lines()[6]
 
 
+def test_rows_that_do_not_count_are_noted(tmp_path):
+    box = [10, 10, 40, 40]
+    gt = {
+        "images": [{"id": 1, "neg_category_ids": [], "not_exhaustive_category_ids": []}],
+        "annotations": [{"id": 4, "image_id": 1, "category_id": 7, "bbox": box, "area": 1600}] * 2,
+        "categories": [{"id": 7, "name": "cup", "frequency": "r"}],
+    }
+    found = [{"image_id": 1, "category_id": 7, "bbox": box, "score": score} for score in (0.5, 0.6, 0.7)]
+    notes = " ".join(ours(tmp_path, gt, found, "bbox", 2).notes)
+    assert (
+        "1 of 3 detections do not count: they are beyond the 2 with the highest scores of their image"
+        in notes
+    )
+    assert "1 annotations share an id" in notes
+    areas = {"all": (0, 1e10), "tiny": (0, 2000)}
+    result = evaluate(tmp_path / "gt.json", tmp_path / "dt.json", "lvis", areas=areas)
+    assert "area=  tiny" in result.lines()[-1]
+
+
 def test_ground_truth_that_is_not_lvis(tmp_path):
     truth = ground_truth([1], [1], [[0, 0, 5, 5]])
     found = detections([1], [1], [[0, 0, 5, 5]], [0.5], truth=truth)

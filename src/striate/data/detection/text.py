@@ -181,10 +181,6 @@ def _inferred(
         return COORDINATES[0], ()
     known = [(1.0, 1.0) if one.relative_to else sizes.get(one.image, UNKNOWN) for one in lines]
     boxes, where = np.array([one.numbers for one in lines]), [one.where for one in lines]
-    for one in lines:
-        a, b, c, d = one.numbers
-        if (c < 0 or d < 0) and (c < a or d < b):  # in no layout a box
-            to_pixels(one.numbers, COORDINATES[0], one.relative_to, one.where)
     chosen, note = infer_coordinates(boxes, np.array(known, np.float64), source, where)
     return chosen, (note,)
 

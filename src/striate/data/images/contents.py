@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from striate.printable import first_few
 from striate.transforms.decode import is_image_name
 
 HEAD = 32  # first bytes of a file that `looks_like_image` needs
@@ -138,5 +139,4 @@ def is_output(names: Collection[str], page: Callable[[], bytes]) -> bool:
 
 def listed(names: list[str], most: int = 5) -> str:
     """Return the first names, quoted, and the number of others."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(repr(name) for name in names[:most]) + more
+    return first_few([repr(name) for name in names], most)

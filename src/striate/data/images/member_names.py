@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
+from striate.printable import first_few
+
 _MIN_SCORE = 0.7  # mean weight of the characters beyond ASCII
 _MIN_HANGUL = 6  # so many by chance are unlikely: 25 of 40 first bytes of common Chinese stand for hangul too
 _MANY = 8  # characters that are not valid UTF-8 by chance
-_SHOWN = 5  # names in a note
 
 
 class _Encoding(NamedTuple):
@@ -93,10 +94,9 @@ def decode_names(names: Sequence[bytes], default: str) -> tuple[list[str], str]:
     shown = [part.decode(codec or default, "surrogateescape") for part in odd]
     title = next((e.name for e in _MULTI_BYTE if e.codec == codec), (codec or default).upper())
     unknown = "" if codec else " and the encoding is not recognized"
-    more = f" and {len(shown) - _SHOWN:,} more" if len(shown) > _SHOWN else ""
     note = (
         f"the archive does not say how its names are encoded{unknown}; read as {title}: "
-        f"{', '.join(map(repr, shown[:_SHOWN]))}{more}. If they are wrong, pack it again with UTF-8 names"
+        f"{first_few(list(map(repr, shown)), 5)}. If they are wrong, pack it again with UTF-8 names"
     )
     return decoded, note
 

@@ -106,7 +106,7 @@ class CocoSettings:
         if self.mode not in ("strict", "corrected"):
             raise UsageError(f"mode {self.mode!r}", "it is strict or corrected")
         if len(self.areas) > 32:
-            raise UsageError(f"{len(self.areas)} area ranges", "there should be 1 to 32")
+            raise UsageError(f"{len(self.areas)} area ranges", "there should be at most 32")
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,17 +158,22 @@ class CocoResult:
         )
 
     @property
-    def last_limit(self) -> int:
-        """The limit of AP50 and the metrics of sizes."""
+    def ap_limit(self) -> int:
+        """The limit of AP: the first of `stats`, and the AP of each class."""
+        return self.rows[0][3]
+
+    @property
+    def size_limit(self) -> int:
+        """The limit of AP50 and of the metrics of area ranges."""
         return self.rows[1][3]
 
     def by_area(self) -> list[dict[str, Any]]:
-        """AP and AR of each area range at `last_limit`; None if it has no ground truth."""
+        """AP and AR of each area range at `size_limit`; None if it has no ground truth."""
         rows = []
         for name, (least, most) in self.settings.areas.items():
             means = (
-                self.mean_precision(None, name, self.last_limit),
-                self.mean_recall(None, name, self.last_limit),
+                self.mean_precision(None, name, self.size_limit),
+                self.mean_recall(None, name, self.size_limit),
             )
             ap, ar = (None if mean == -1 else mean for mean in means)
             rows.append({"area": name, "min": float(least), "max": float(most), "ap": ap, "ar": ar})
@@ -184,13 +189,16 @@ class CocoResult:
 
     def lines(self) -> list[str]:
         """The metrics as pycocotools prints them, and AP and AR of area ranges that are not COCO's."""
+        return [*stat_lines(self.rows, self.stats, self.settings.thresholds), *self._other_lines()]
+
+    def _other_lines(self) -> list[str]:
+        """AP and AR of area ranges that are not COCO's."""
         shown = {area for _, _, area, _ in self.rows}
         other = [name for name in self.settings.areas if name not in shown]
         rows: list[Row] = [
-            (precise, None, name, self.last_limit) for name in other for precise in (True, False)
+            (precise, None, name, self.size_limit) for name in other for precise in (True, False)
         ]
-        stats = np.concatenate([self.stats, self._values(rows)])
-        return stat_lines([*self.rows, *rows], stats, self.settings.thresholds)
+        return stat_lines(rows, self._values(rows), self.settings.thresholds)
 
     def _mean(self, values: Floats, threshold: float | None, area: str, limit: int) -> float:
         s = self.settings
@@ -200,11 +208,12 @@ class CocoResult:
         return mean_stat(values, threshold, area, limit, s.thresholds, s.areas, s.limits)
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Id, name, AP, AP50 and AR at the last limit of each class; None if it has no ground truth."""
+        """Id, name, AP, AP50 and AR of each class at `ap_limit`; None if it has no ground truth."""
+        m = self.settings.limits.index(self.ap_limit)
         at50 = np.flatnonzero(np.abs(np.array(self.settings.thresholds) - 0.5) < CLOSE)
         rows = []
         for k, name in enumerate(self.category_names):
-            precision, recall = self.precision[:, :, k, 0, -1], self.recall[:, k, 0, -1]
+            precision, recall = self.precision[:, :, k, 0, m], self.recall[:, k, 0, m]
             values = {"ap": precision, "ap50": precision[at50], "ar": recall}
             means = {key: mean_or_none(value) for key, value in values.items()}
             rows.append({"id": self.category_ids[k : k + 1].tolist()[0], "class": name} | means)
@@ -264,24 +273,21 @@ def evaluate_coco(
         threads=threads,
     )
     notes = (*truth.notes, *detections.notes, *outside_notes(truth, detections))
-    notes += _count_notes(cut, len(detections), settings.limits[-1], int(void.sum()))
+    notes += cut_notes(cut, len(detections), settings.limits[-1], "class and image")
+    if void.any():
+        notes += (
+            f"{int(void.sum())} ground truths have id 0, which pycocotools reads as no match: they count as "
+            "missed here, but not in the explanation; mode corrected matches them",
+        )
     return CocoResult(curves.precision, curves.recall, curves.scores, settings, ids, names, record, notes)
 
 
-def _count_notes(cut: int, detections: int, limit: int, void: int) -> tuple[str, ...]:
-    """Notes about detections beyond the last limit, and about ground truths with id 0."""
-    notes = []
-    if cut:
-        notes.append(
-            f"{cut:,} of {detections:,} detections do not count: they are beyond the {limit} with the "
-            "highest scores of their class and image"
-        )
-    if void:
-        notes.append(
-            f"{void} ground truths have id 0, which pycocotools reads as no match: they count as missed "
-            "here, but not in the explanation; mode corrected matches them"
-        )
-    return tuple(notes)
+def cut_notes(cut: int, detections: int, limit: int, group: str) -> tuple[str, ...]:
+    """A note about detections beyond the limit of a group, such as a class and image, if there are some."""
+    if not cut:
+        return ()
+    beyond = f"they are beyond the {limit} with the highest scores of their {group}"
+    return (f"{cut:,} of {detections:,} detections do not count: {beyond}",)
 
 
 def run_kernel(

@@ -16,9 +16,9 @@ from striate.metrics.detection import coco_steps
 from striate.metrics.detection.coco import SIGMAS, CocoSettings
 from striate.metrics.detection.coco_file import many_objects
 from striate.metrics.detection.coco_matching import Evaluation, prepare
+from striate.metrics.detection.similarity import check_iou_type
 from striate.metrics.detection.summary import Row, keypoint_rows, mean_stat, stat_lines, twelve_rows
 
-KINDS = ("bbox", "segm", "keypoints")
 STEPS = ("_prepare", "computeIoU", "computeOks", "evaluateImg")
 COMPARED = ("imgIds", "catIds", "maxDets", "areaRng", "useCats")
 
@@ -27,8 +27,7 @@ class Params:
     """Settings of the evaluation, with pycocotools' names."""
 
     def __init__(self, iouType: str = "segm") -> None:
-        if iouType not in KINDS:
-            raise UsageError(f"iouType {iouType!r}", f"it is {', '.join(KINDS)}")
+        check_iou_type(iouType)
         self.iouType = iouType
         self.useSegm: int | None = None  # deprecated, for iouType
         if iouType == "keypoints":
@@ -38,22 +37,21 @@ class Params:
 
     def setDetParams(self) -> None:
         """Set the defaults of boxes and masks."""
-        self._set_defaults(("all", "small", "medium", "large"), list(CocoSettings().limits))
+        self._set_defaults(CocoSettings())
 
     def setKpParams(self) -> None:
         """Set the defaults of key points: at most 20 detections, no small objects."""
-        self._set_defaults(("all", "medium", "large"), [20])
+        self._set_defaults(CocoSettings(iou_type="keypoints"))
         self.kpt_oks_sigmas: Any = np.array(SIGMAS)
 
-    def _set_defaults(self, areas: tuple[str, ...], most: list[int]) -> None:
-        defaults = CocoSettings()
+    def _set_defaults(self, defaults: CocoSettings) -> None:
         self.imgIds: Any = []
         self.catIds: Any = []
         self.iouThrs: Any = np.array(defaults.thresholds)
         self.recThrs: Any = np.array(defaults.recalls)
-        self.maxDets: Any = most
-        self.areaRng: Any = [list(defaults.areas[name]) for name in areas]
-        self.areaRngLbl: Any = list(areas)
+        self.maxDets: Any = list(defaults.limits)
+        self.areaRng: Any = [list(limits) for limits in defaults.areas.values()]
+        self.areaRngLbl: Any = list(defaults.areas)
         self.useCats: Any = 1
 
 

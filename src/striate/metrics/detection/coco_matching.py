@@ -23,8 +23,8 @@ from striate.metrics.detection.reference import (
     TruthColumns,
     box_overlaps_of_pairs,
     group_rows,
-    groups,
 )
+from striate.metrics.detection.similarity import group_overlaps
 
 Annotation = dict[str, Any]
 
@@ -241,19 +241,18 @@ def _overlaps(
 ) -> Floats:
     """Overlaps of the masks or key points of each group, one group after the other."""
     gts, dts = rows
-    parts = [np.zeros(0)]
     if params.iouType == "segm":
-        truth_masks = [truth.annToRLE(g) for g in gts]
-        found_masks = [detections.annToRLE(d) for d in dts]
-    for _, g, d in groups(columns[0], columns[1], params.maxDets[-1]):
-        if not g.size or not d.size:
-            continue
-        if params.iouType == "segm":
-            crowd = [int(gts[i].get("iscrowd", 0)) for i in g]
-            part = mask_overlaps([found_masks[i] for i in d], [truth_masks[i] for i in g], crowd)
-        else:
-            part = keypoint_overlaps(
-                [dts[i] for i in d], [gts[i] for i in g], np.asarray(params.kpt_oks_sigmas)
+        true_masks, masks = [truth.annToRLE(g) for g in gts], [detections.annToRLE(d) for d in dts]
+
+        def overlap(d: Any, g: Any, crowd: Any) -> Floats:
+            return mask_overlaps(
+                [masks[i] for i in d], [true_masks[i] for i in g], crowd.astype(int).tolist()
             )
-        parts.append(part.ravel())
-    return np.concatenate(parts)
+
+    else:
+        sigmas = np.asarray(params.kpt_oks_sigmas)
+
+        def overlap(d: Any, g: Any, crowd: Any) -> Floats:
+            return keypoint_overlaps([dts[i] for i in d], [gts[i] for i in g], sigmas)
+
+    return group_overlaps(*columns, params.maxDets[-1], overlap)

@@ -1,6 +1,6 @@
 """Read masks and key points from COCO's JSON files, and from LVIS's which classes were looked for where.
 
-`coco_json` reads boxes alone, several times as fast.
+`coco_json` reads boxes alone, without making dictionaries.
 """
 
 from __future__ import annotations

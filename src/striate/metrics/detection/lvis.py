@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.errors import DataError, UsageError
-from striate.metrics.detection.coco import CocoResult, CocoSettings, Mode, evaluate_coco
+from striate.metrics.detection.coco import CocoResult, CocoSettings, Mode, cut_notes, evaluate_coco
 from striate.metrics.detection.records import (
     Detections,
     Federated,
@@ -76,15 +76,23 @@ class LvisResult(CocoResult):
         lines = stat_lines(self.rows, np.concatenate([values[:6], values[9:]]), self.settings.thresholds)
         kinds = zip(("rare", "common", "frequent"), values[6:9].tolist(), strict=True)
         groups = [f"{lines[0].rsplit('|', 1)[0]}| classes={kind:>8s} ] = {v:0.3f}" for kind, v in kinds]
-        return [*lines[:6], *groups, *lines[6:]]
+        return [*lines[:6], *groups, *lines[6:], *self._other_lines()]
 
 
 def lvis_settings(**options: Any) -> CocoSettings:
-    """COCO's settings, but at most `LIMIT` detections, of all classes, in an image."""
+    """COCO's settings, but at most `LIMIT` detections, of all classes, in an image.
+
+    Raises:
+        UsageError: several limits, or key points.
+    """
     settings = CocoSettings(**{"limits": (LIMIT,)} | options)
+    if len(settings.limits) > 1:
+        raise UsageError(
+            f"{len(settings.limits)} limits with style lvis", "LVIS has one, for an image", "Give one"
+        )
     if settings.iou_type == "keypoints":
         raise UsageError("key points with style lvis", "LVIS has boxes and masks", "Use bbox or segm")
-    return replace(settings, limits=settings.limits[-1:])
+    return settings
 
 
 def evaluate_lvis(
@@ -136,9 +144,10 @@ def federate(
     read = without_repeated_ids(truth, counts) if mode == "strict" else truth
     if read is truth:
         read = replace(truth, image=np.where(counts, truth.image, -1).astype(np.int32))
-    truth = replace(read, crowd=np.zeros(len(read), np.bool_), notes=truth.notes)
+    truth = replace(read, crowd=np.zeros(len(read), np.bool_))
     top = _top(detections, limit)
-    detections = take_rows(detections, top)
+    notes = cut_notes(len(detections) - top.size, len(detections), limit, "image")
+    detections = take_rows(detections, top, notes=(*detections.notes, *notes))
     seen, excused = _searched(truth, detections, federated)
     area = detections.area
     if area is None:

@@ -152,10 +152,11 @@ def resample(
         progress: receives one update per class.
     """
     settings = replace(settings or CocoSettings(), mode="corrected")
-    record = evaluate_coco(truth, detections, settings, matches=True).matches
+    result = evaluate_coco(truth, detections, settings, matches=True)
+    record = result.matches
     assert record is not None
     order = by_score(detections)
-    order = order[record.rank[order] >= 0]
+    order = order[(record.rank[order] >= 0) & (record.rank[order] < result.ap_limit)]
     counts = (truth.image >= 0) & ~truth.crowd & ~truth.difficult
     total, measured = np.zeros(len(weights)), np.zeros(len(weights))
     effect = np.zeros(truth.image_ids.size)

@@ -62,7 +62,7 @@ def _required(values: Any, side: GroundTruth | Detections, what: str) -> Any:
     if values is None:
         who = "ground truth" if isinstance(side, GroundTruth) else "detections"
         raise DataError(
-            side.source or f"the {who}", f"the {who} has no {what}", f"Give {what}, or compare boxes"
+            side.source or f"the {who}", f"there are no {what} in the {who}", f"Give {what}, or compare boxes"
         )
     return values
 
