@@ -57,7 +57,9 @@ def test_a_bad_file_does_not_stop_the_rest(model, files, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"")
     answers = list(model.predict_many([files[0], bad, "absent.png", files[1]], batch=2))
-    assert [a.error for a in answers] == [None, "the file is empty (0 bytes)", "no such file", None]
+    assert [a.error for a in answers][::3] == [None, None]
+    assert answers[1].error == "the file is empty (0 bytes)"
+    assert answers[2].error == "no such file or directory"
     assert answers[1].top(3) == []
     assert answers[1].label is None
     assert answers[3].label == model.predict(files[1]).label

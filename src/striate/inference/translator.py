@@ -6,7 +6,7 @@ import copy
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, cast
@@ -21,7 +21,7 @@ from striate.data.text.batches import batch_boundaries, pad_sequences
 from striate.data.text.dataset import PIXELS_PER_TOKEN, max_target_length
 from striate.data.text.lines import collate_images
 from striate.data.text.reader import clean_text
-from striate.data.text.tokens import UNK, Tokenizer, check_tokenizers
+from striate.data.text.tokens import UNK, Tokenizer, check_tokenizers, shown_unknown
 from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DataError, DecodeError, UsageError
@@ -30,7 +30,6 @@ from striate.inference.generation import Hypothesis, beam, greedy
 from striate.kernels import prepare
 from striate.kernels.prepacking import prepack
 from striate.models.seq2seq import SequenceToSequence, TextToText, build
-from striate.printable import first_few
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import ImageSource, Uint8Array
 
@@ -325,11 +324,6 @@ def warnings_of(results: Sequence[Translation], count: int | None = None) -> lis
     if cut:
         warnings.append(f"{cut:,} {n} answers were cut off at the maximum length")
     return warnings
-
-
-def shown_unknown(parts: Iterable[str], most: int = 10) -> str:
-    """Unknown characters or words, each once, as a short list."""
-    return first_few([repr(part) for part in dict.fromkeys(parts)], most)
 
 
 def tokenizers_of(description: Description) -> tuple[Tokenizer | None, Tokenizer]:

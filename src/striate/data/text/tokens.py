@@ -18,6 +18,7 @@ from itertools import takewhile
 from typing import Any
 
 from striate.errors import BundleError, DataError, UsageError, unknown_name
+from striate.printable import first_few
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 NUM_SPECIALS = 4  # special ids come first
@@ -211,6 +212,11 @@ def check_tokenizers(
     if why:
         fix = "Tokenizer and weights are from different runs: use the bundle as training wrote it"
         raise BundleError(f"cannot use {where!r}", why, fix)
+
+
+def shown_unknown(parts: Iterable[str], most: int = 10) -> str:
+    """Unknown characters or words, each once, as a short list."""
+    return first_few([repr(part) for part in dict.fromkeys(parts)], most)
 
 
 def _sentencepiece() -> Any:
