@@ -61,7 +61,7 @@ def test_export_writes_both_tasks(run, text_run, tmp_path):
     import torch
 
     for name, path in (("images", run.best), ("text", text_run.best)):
-        parity = striate.export(path, tmp_path / f"{name}.pth", "pth")
+        parity = striate.export(path, tmp_path / f"{name}.pth", "state-dict")
         state = bundle.read(path)[1]
         written = torch.load(tmp_path / f"{name}.pth", weights_only=True)
         assert (parity.n, parity.equal, parity.max_difference) == (len(state), len(state), 0.0)
@@ -70,10 +70,10 @@ def test_export_writes_both_tasks(run, text_run, tmp_path):
 
 
 def test_an_export_that_cannot_be_is_refused(run, text_run, tmp_path):
-    with pytest.raises(UsageError, match=r"a classification model as programs: .* Use pth"):
-        striate.export(run.best, tmp_path / "x", "programs")
-    with pytest.raises(UsageError, match="unknown format 'program': did you mean programs"):
-        striate.export(text_run.best, tmp_path / "x", "program")
+    with pytest.raises(UsageError, match=r"a classification model as torch-export: .* Use onnx"):
+        striate.export(run.best, tmp_path / "x", "torch-export")
+    with pytest.raises(UsageError, match="unknown format 'torch-expor': did you mean torch-export"):
+        striate.export(text_run.best, tmp_path / "x", "torch-expor")
     assert not (tmp_path / "x").exists()
 
 

@@ -108,7 +108,7 @@ MISTAKES = [
     (["train", "~nobody-of-that-name/data"], 3, "there is no folder '~nobody-of-that-name'"),
     (["train", "https://example.org/flowers.zip"], 3, "it is a web address"),
     (["evaluate", "{best}", "{colors}", "--out", "{tmp}/file.txt/x"], 3, "cannot write to"),
-    (["export", "{best}", "--format", "pth", "--out", "{tmp}/w.onnx"], 2, "pth is not ONNX"),
+    (["export", "{best}", "--to", "state-dict", "--out", "{tmp}/w.onnx"], 2, "state-dict is not ONNX"),
     (["resume", "x" * 300], 3, "file name too long"),
     (["train", "{tmp}/single"], 3, "it has one class, 'only'"),
     (["train", "{tmp}/single/only"], 3, "6 images but no class folders"),

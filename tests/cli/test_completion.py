@@ -39,7 +39,7 @@ def complete(*words, **more):
         (["train", "--opt", "s"], ["sgd"]),
         (["tr"], ["train"]),
         (["seq2seq", "tr"], ["train", "translate"]),
-        (["export", "x", "--format", "p"], ["programs", "pth"]),
+        (["export", "x", "--to", "o"], ["onnx", "onnx-float"]),
         (["seq2seq", "train", "x", "--label"], ["--label-smoothing"]),
         (["evaluate", "--be"], ["--beam"]),
     ],

@@ -25,12 +25,13 @@ def test_a_classifier_as_a_state_dict(run, tmp_path, capsys):
 
 def test_a_format_that_cannot_hold_the_model(run, tmp_path, capsys):
     argv = ["export", str(run.best), "--out", str(tmp_path / "x")]
-    assert cli.run([*argv, "--format", "ctranslate2"]) == 2
+    assert cli.run([*argv, "--to", "ctranslate2"]) == 2
     assert (
-        "a classification model as ctranslate2: the format cannot hold it. Use pth" in capsys.readouterr().err
+        "a classification model as ctranslate2: the format cannot hold it. Use onnx, onnx-float, state-dict"
+        in capsys.readouterr().err
     )
-    assert cli.run([*argv, "--format", "pht"]) == 2
-    assert "unknown format 'pht': did you mean pth" in capsys.readouterr().err
+    assert cli.run([*argv, "--to", "onx"]) == 2
+    assert "unknown format 'onx': did you mean onnx" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["export"], ["seq2seq", "export"]])
@@ -47,7 +48,7 @@ def test_a_new_format_is_a_row(run, text_run, tmp_path, capsys, monkeypatch, com
     text = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
     assert "new (a new format, for any model)" in text
     for model in (run.best, text_run.best):
-        argv = [*command, str(model), "one", "two", "--format", "new", "--out", "x"]
+        argv = [*command, str(model), "one", "two", "--to", "new", "--out", "x"]
         assert cli.run(argv) == 0
         assert capsys.readouterr().out == "x: 2 of 3 answers equal\nlargest difference: 2.5e-01 points\n"
     assert calls == [("classification", "x", ("one", "two")), ("seq2seq", "x", ("one", "two"))]
@@ -66,7 +67,7 @@ def test_the_first_format_for_a_task_is_its_default(text_run, capsys, monkeypatc
     for name, row in FORMATS.items():
         monkeypatch.setitem(FORMATS, name, Format("new_format:write", row.tasks, row.summary))
     assert cli.run(["export", str(text_run.best), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["format"] == "programs"
+    assert json.loads(capsys.readouterr().out)["format"] == "torch-export"
 
 
 def test_earlier_names_print_a_note_and_are_not_listed(run, tmp_path, capsys):
@@ -75,7 +76,7 @@ def test_earlier_names_print_a_note_and_are_not_listed(run, tmp_path, capsys):
         assert " export " not in capsys.readouterr().out
     assert cli.run(["weights", "export", str(run.best), "--out", str(tmp_path / "x.pth")]) == 0
     assert capsys.readouterr().err == (
-        "note: `striate weights export` is now `striate export --format pth`; "
+        "note: `striate weights export` is now `striate export --to state-dict`; "
         "the old name will be removed in the next release\n"
     )
     (tmp_path / "text").write_text("no bundle")

@@ -99,7 +99,7 @@ def test_import_inspect_export(striate, tmp_path, lenet):
     assert "imported_from lenet.pth" in out
     code, out, err = striate("export", path, "--out", tmp_path / "back.pth")
     assert (code, out.splitlines()[0]) == (0, f"{tmp_path / 'back.pth'}: 10 of 10 tensors equal")
-    assert err.startswith("note: `striate weights export` is now `striate export --format pth`")
+    assert err.startswith("note: `striate weights export` is now `striate export --to state-dict`")
     back = torch.load(tmp_path / "back.pth", weights_only=True)
     assert list(back) == list(state)
     assert all(torch.equal(back[key], value) for key, value in state.items())

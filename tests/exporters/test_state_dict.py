@@ -24,7 +24,7 @@ def test_the_state_dict_has_the_weights_of_the_bundle(tmp_path):
     )
     bundle.write(tmp_path / "model.safetensors", network, description)
     classifier = load(tmp_path / "model.safetensors", "cpu")
-    parity = export(classifier, tmp_path / "model.pth", "pth")
+    parity = export(classifier, tmp_path / "model.pth", "state-dict")
     written = torch.load(tmp_path / "model.pth", weights_only=True)
     assert written.keys() == network.state_dict().keys()
     for name, value in network.state_dict().items():
@@ -32,4 +32,4 @@ def test_the_state_dict_has_the_weights_of_the_bundle(tmp_path):
     assert (parity.n, parity.equal, parity.max_difference) == (len(written), len(written), 0.0)
     build("resnet20", num_classes=2).load_state_dict(written)
     with pytest.raises(WriteError, match="it exists"):
-        export(classifier, tmp_path / "model.pth", "pth")
+        export(classifier, tmp_path / "model.pth", "state-dict")

@@ -42,10 +42,10 @@ def test_to_ctranslate2(texts, tmp_path):
 
 @pytest.mark.slow
 def test_to_programs(tmp_path):
-    parity = export(translator(), tmp_path / "text", "programs", ("one two", "three"))
+    parity = export(translator(), tmp_path / "text", "torch-export", ("one two", "three"))
     assert (parity.n, parity.equal) == (2, 2)
     reader = translator("image_to_text", Preprocess.for_line(32, 64))
-    parity = export(reader, tmp_path / "image", "programs")
+    parity = export(reader, tmp_path / "image", "torch-export")
     assert (parity.n, parity.equal) == (translators.SAMPLES,) * 2
     assert parity.max_difference < 1e-5
 

@@ -30,7 +30,7 @@ def test_bundles(tmp_path, name, capsys):
     image = tmp_path / "data" / "a" / "000.png"
     for arguments in (
         ["weights", "inspect", file], ["predict", file, image], ["evaluate", file, tmp_path / "data"],
-        ["export", file, "--format", "state-dict", "--out", tmp_path / "out"],
+        ["export", file, "--to", "state-dict", "--out", tmp_path / "out"],
     ):  # fmt: skip
         refused(arguments, capsys, BUNDLES[name])
 

@@ -75,7 +75,7 @@ def pretrained(row, tmp_path):
 
 def test_weights_are_imported_and_exported(pretrained, tmp_path):
     path, state = pretrained
-    striate.export(path, tmp_path / "out.pth", "pth")
+    striate.export(path, tmp_path / "out.pth", "state-dict")
     back = torch.load(tmp_path / "out.pth", weights_only=True)
     assert list(back) == list(state)
     assert all(torch.equal(back[key], value) for key, value in state.items())

@@ -63,7 +63,7 @@ def test_round_trip_is_bit_equal(tmp_path, name):
     file = saved(tmp_path / "theirs.pth", {"state_dict": {f"module.{k}": v for k, v in state.items()}})
     path, description = weights.import_weights(file, tmp_path / "b.safetensors", model=name)
     assert (description.architecture, description.arguments["num_classes"]) == (name, 7)
-    striate.export(path, tmp_path / "out" / "ours.pth", "pth")
+    striate.export(path, tmp_path / "out" / "ours.pth", "state-dict")
     back = torch.load(tmp_path / "out" / "ours.pth", weights_only=True)
     assert list(back) == list(state)
     for key, value in state.items():
@@ -257,7 +257,7 @@ def test_a_bundle_and_a_runs_folder(tmp_path, run):
     with pytest.raises(UsageError, match="is a bundle already"):
         weights.import_weights(run.best)
     with pytest.raises(WriteError, match="it exists"):
-        striate.export(run.training.folder, run.best, "pth")
+        striate.export(run.training.folder, run.best, "state-dict")
 
 
 def test_import_onto_the_file_itself(tmp_path):
@@ -290,5 +290,5 @@ def test_export_of_a_bundle_that_does_not_fit(tmp_path):
     )
     bundle.write(tmp_path / "b.safetensors", network, description)
     with pytest.raises(BundleError, match="does not fit lenet"):
-        striate.export(tmp_path / "b.safetensors", tmp_path / "w.pth", "pth")
+        striate.export(tmp_path / "b.safetensors", tmp_path / "w.pth", "state-dict")
     assert not (tmp_path / "w.pth").exists()

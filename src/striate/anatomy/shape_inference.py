@@ -158,7 +158,7 @@ class ShapeInference:
         return func(*args, **kwargs)
 
 
-def replace_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def replace_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
     """Apply a function to each tensor in nested lists, tuples and dicts."""
     if isinstance(value, Tensor):
         return function(value)

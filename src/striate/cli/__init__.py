@@ -49,7 +49,9 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "recipes": Command("recipes:recipes", "Show training recipes with their cost and published results."),
     "evaluate": Command("evaluate:evaluate", "Evaluate a model on labelled data."),
     "predict": Command("predict:predict", "Classify images, or recognize the text in them."),
-    "export": Command("export:export", "Export a model to another format (torch.export, CTranslate2, .pth)."),
+    "export": Command(
+        "export:export", "Export a model to another format (ONNX, CTranslate2, torch.export, .pth)."
+    ),
     "check": Command("check:check", "Find broken files, duplicates, leakage, likely label errors, outliers."),
     "detection": Command("detection:detection", "Evaluate an object detector: COCO and Pascal VOC metrics."),
     "seq2seq": {
@@ -74,7 +76,7 @@ GROUPS = {
 }
 # Earlier names, which still work until the next release.
 OLD_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("weights", "export"): ("export", "--format", "pth"),
+    ("weights", "export"): ("export", "--to", "state-dict"),
     ("seq2seq", "export"): ("export",),
 }
 _NEED_TORCH = ("demo", "train", "resume", "evaluate", "predict", "export")  # whatever their arguments

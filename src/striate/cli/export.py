@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,23 +18,29 @@ def export(
     samples: Annotated[
         list[str] | None, typer.Argument(metavar="SAMPLE", help=_SAMPLES, show_default="random inputs")
     ] = None,
-    out: Annotated[str, typer.Option(help="File or folder to write; it must not exist.")] = "exported",
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="File or folder to write; it must not exist.", show_default="exported, exported.onnx, ..."
+        ),
+    ] = None,
     format_: Annotated[
         str | None,
         typer.Option(
+            "--to",
             "--format",
             help="Format: "
             + "; ".join(f"{n} ({row.summary}, {row.models})" for n, row in FORMATS.items())
             + ".",
-            show_default="the first one that can hold the model",
+            show_default="that of --out's suffix, or the first one that can hold the model",
             autocompletion=lambda: list(FORMATS),
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Export a model to another format (torch.export, CTranslate2, .pth) and compare it with the original.
+    """Export a model to another format (ONNX, CTranslate2, ...) and compare it with the original.
 
-    Python: striate.export("runs/words-small", "exported", "ctranslate2")
+    Python: striate.export("runs/flowers-resnet18", "flowers.onnx", "onnx")
     """
     import dataclasses
 
@@ -42,10 +49,17 @@ def export(
     from striate.exporters import formats_for
 
     task = bundle.describe(bundle.path_of(model)).task  # a wrong file is reported before torch is imported
-    format_ = format_ or formats_for(task)[0]
+    if format_ is None:
+        suffix = Path(out).suffix.lower() if out else ""
+        formats = formats_for(task)
+        format_ = next((name for name in formats if FORMATS[name].suffix == suffix != ""), formats[0])
+    out = out or f"exported{FORMATS[format_].suffix if format_ in FORMATS else ''}"
     parity = api.export(model, out, format_, tuple(samples or ()))
     if as_json:
         print_json({"out": out, "format": format_, **dataclasses.asdict(parity)})
+        return
+    if not parity.n:  # a warning says why
+        say(f"{out}: written")
         return
     say(f"{out}: {parity.equal} of {parity.n} {parity.outputs} equal")
     print(f"largest difference: {parity.max_difference:.1e} {parity.unit}".rstrip())

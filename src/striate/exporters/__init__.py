@@ -41,11 +41,13 @@ class Format:
         target: `module:function` that takes the model, the path to write and the samples.
         tasks: whose models it can hold; empty for every task.
         summary: what it is, in a few words.
+        suffix: of the file; empty for a folder.
     """
 
     target: str
     tasks: tuple[str, ...]
     summary: str
+    suffix: str = ""
 
     @property
     def models(self) -> str:
@@ -54,25 +56,23 @@ class Format:
 
 
 # To add a format, write a file and add a row. The first format that can hold a model is its default.
-_TRANSLATORS = "striate.exporters.translators"
+_TRANSLATORS, _ONNX = "striate.exporters.translators", "striate.exporters.onnx"
 FORMATS: dict[str, Format] = {
-    "programs": Format(f"{_TRANSLATORS}:export_programs", ("seq2seq",), "torch.export programs (.pt2)"),
+    "torch-export": Format(f"{_TRANSLATORS}:export_programs", ("seq2seq",), "torch.export programs (.pt2)"),
     "ctranslate2": Format(f"{_TRANSLATORS}:export_ctranslate2", ("seq2seq",), "CTranslate2 folder"),
-    "pth": Format("striate.exporters.state_dict:export", (), "state dict for torch.load"),
+    "onnx": Format(f"{_ONNX}:export", ("classification",), "ONNX, from pixels to scores", ".onnx"),
+    "onnx-float": Format(f"{_ONNX}:export_float", ("classification",), "ONNX for normalized images", ".onnx"),
+    "state-dict": Format("striate.exporters.state_dict:export", (), "state dict for torch.load", ".pth"),
 }
 
 
 # Suffixes of formats that are not in the table -> the format, and what to do.
-_TORCH_ONNX = (
-    "For an image classifier: `import striate, torch; m = striate.load(MODEL, 'cpu'); torch.onnx.export("
-    "m.network, torch.zeros(1, m.preprocess.channels, *m.preprocess.size), {out!r})`"
-)
-_NAME_PTH = "Name it .pth, or convert the .pth with the tools of that format"
+_CONVERT = "Convert an .onnx file with the tools of that format"
 _OTHER_SUFFIXES = {
-    ".onnx": ("ONNX", _TORCH_ONNX),
+    ".onnx": ("ONNX", "For an image classifier: --to onnx"),
     ".safetensors": ("safetensors", "A bundle is a .safetensors file already: copy it"),
     **{
-        suffix: (kind, _NAME_PTH)
+        suffix: (kind, _CONVERT)
         for kind, suffixes in {
             "TorchScript": (".torchscript", ".ptl"), "TensorFlow": (".pb", ".tflite", ".tfl"),
             "Keras": (".h5", ".hdf5", ".keras"), "Core ML": (".mlmodel", ".mlpackage"), "GGUF": (".gguf",),
@@ -111,9 +111,10 @@ def export(model: Any, out: Path, format: str, samples: Sequence[str] = ()) -> P
         raise UsageError(
             f"a {task} model as {format}", "the format cannot hold it", f"Use {', '.join(formats)}"
         )
-    if out.suffix.lower() in _OTHER_SUFFIXES and probe(out) is None:
-        kind, fix = _OTHER_SUFFIXES[out.suffix.lower()]
-        raise UsageError(f"cannot write {str(out)!r}", f"{format} is not {kind}", fix.format(out=str(out)))
+    suffix = out.suffix.lower()
+    if suffix in _OTHER_SUFFIXES and suffix != FORMATS[format].suffix and probe(out) is None:
+        kind, fix = _OTHER_SUFFIXES[suffix]
+        raise UsageError(f"cannot write {str(out)!r}", f"{format} is not {kind}", fix)
     module, name = FORMATS[format].target.split(":")
     parity: Parity = getattr(importlib.import_module(module), name)(model, out, samples)
     return parity

@@ -1,0 +1,186 @@
+"""ONNX files: their scores are those of the network, and `onnx` finds them valid."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from striate import models
+from striate.bundle import Description
+from striate.errors import StriateWarning, WriteError
+from striate.exporters import export
+from striate.exporters.onnx import SAMPLES, graph, operators
+from striate.exporters.onnx.file import encode
+from striate.exporters.onnx.recorder import UnsupportedError
+from striate.inference.classifier import Classifier
+from striate.transforms.preprocess import Preprocess
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+FAST = {
+    "lenet": 32, "lenet5": 32, "googlenet": 64, "googlenet_2014": 64, "resnet20": 32,
+    "mobilenet_v3_small": 64, "vit_ti_16": 32,
+}  # fmt: skip
+
+
+def classifier(name, size=None, classes=3):
+    """A network with random weights and statistics, as after training."""
+    torch.manual_seed(0)
+    entry = models.describe(name)
+    size = size or entry.input_size
+    sized = {"input_size": size} if entry.sizes == "argument" else {}
+    arguments = {"num_classes": classes, **sized}
+    network = models.build(name, **arguments).eval()
+    nn.init.normal_(list(network.parameters())[-2], std=0.1)  # a ViT's classifier begins at zero
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.normal_(0, 0.3)
+        norm.running_var.uniform_(0.5, 2)
+    preprocess = Preprocess.for_size(size, entry.channels)
+    description = Description("classification", name, arguments, tuple("abcdefgh"[:classes]), preprocess)
+    return Classifier(network, description, torch.device("cpu"))
+
+
+def scores_of(network, shape, count):
+    """The scores of a module and of its graph for `count` float images."""
+    preprocess = Preprocess(size=shape[1:], resize="squash", channels=shape[0], mean=(0.5,) * shape[0],
+                            std=(0.5,) * shape[0])  # fmt: skip
+    content = b"".join(encode(graph(network.eval(), preprocess, floats=True), ("test", "1"), {}))
+    onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    images = torch.randn(count, *shape, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return network(images).numpy(), session.run(None, {"images": images.numpy()})[0]
+
+
+@pytest.mark.parametrize(
+    "name", [*FAST, *(pytest.param(n, marks=pytest.mark.slow) for n in models.MODELS if n not in FAST)]
+)
+def test_every_network(name, tmp_path):
+    original = classifier(name, FAST.get(name))
+    file = tmp_path / "model.onnx"
+    parity = export(original, file, "onnx")
+    assert (parity.n, parity.equal) == (SAMPLES, SAMPLES)
+    assert parity.max_difference < 1e-5
+    onnx.checker.check_model(str(file), full_check=True)
+
+
+def test_the_file_has_the_names_and_the_description(tmp_path):
+    original = classifier("resnet20")
+    export(original, tmp_path / "model.onnx", "onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata["classes"]) == ["a", "b", "c"]
+    assert Description.from_json(json.loads(metadata["striate"])) == original.description
+    (image,), (scores,) = model.graph.input, model.graph.output
+    dimensions = [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim]
+    assert dimensions == ["batch", 32, 32, 3]
+    assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert [d.dim_param or d.dim_value for d in scores.type.tensor_type.shape.dim] == ["batch", 3]
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    name, last = list(original.network.named_parameters())[-2]
+    assert np.array_equal(weights[name], last.detach().numpy())
+    assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)
+
+
+def test_float_images_and_pixels_have_the_same_scores(tmp_path, few_colors):
+    original = classifier("lenet")
+    samples = sorted(map(str, few_colors.rglob("*.png")))[:4]
+    parities = [export(original, tmp_path / f"{name}.onnx", name, samples) for name in ("onnx", "onnx-float")]
+    assert [parity.n for parity in parities] == [4, 4]
+    images = np.stack([original.preprocess.read(sample) for sample in samples])
+    inputs = images, original.preprocess.normalize(torch.from_numpy(images)).numpy()
+    sessions = [onnxruntime.InferenceSession(tmp_path / f"{n}.onnx") for n in ("onnx", "onnx-float")]
+    one, other = (s.run(None, {"images": x})[0] for s, x in zip(sessions, inputs, strict=True))
+    assert np.allclose(one, other, atol=1e-5 * abs(other).max())
+
+
+class Layers(nn.Module):
+    """Operators that few of the networks have."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 4))
+        self.norm = nn.BatchNorm2d(3)
+        self.same = nn.Conv2d(3, 6, (3, 5), padding="same", groups=3, bias=False)
+        self.twice = nn.Conv2d(6, 6, 1)
+        self.norm2 = nn.BatchNorm2d(6)
+        with torch.no_grad():
+            for norm in (self.norm, self.norm2):
+                norm.running_mean.normal_()
+                norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x):
+        x = self.same(self.norm(x))
+        x = self.twice(x) + self.norm2(self.twice(x))  # its weights are used twice: the norm stays
+        a = F.adaptive_avg_pool2d(x, (3, 4))
+        b = F.avg_pool2d(F.max_pool2d(x, 3, 2, 1, ceil_mode=True), 2, padding=1, count_include_pad=False)
+        c = F.pad(x, (1, 0, 2, -1), value=0.5)[:, 1:5:2, ::2].clamp(min=-1)
+        parts = [part.flatten(1) for part in (a, b, c, *x.split([1, 5], 1), *torch.chunk(x, 2, 2))]
+        flat = torch.cat([*parts, x.unbind(1)[2].flatten(1), x.sum((1, 2)), x.mean(3).flatten(1)], 1)
+        flat = F.gelu(flat, approximate="tanh") - 2 * F.silu(flat) + F.relu6(flat * 3).exp()
+        rows = torch.cat([self.token.expand(len(x), -1, -1), flat[:, :80].reshape(-1, 20, 4)], 1)
+        mixed = F.scaled_dot_product_attention(rows[:, None], rows[:, None], rows[:, None], scale=0.3)
+        return (mixed.squeeze(1).transpose(1, 2) @ rows).flatten(1) / 2 + F.softmax(flat[:, :16], 1)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_the_rules_of_operators(count):
+    torch.manual_seed(0)
+    ours, theirs = scores_of(Layers(), (3, 9, 11), count)
+    assert np.abs(ours - theirs).max() < 1e-5 * np.abs(ours).max()
+
+
+class InPlace(nn.Module):
+    def forward(self, x):
+        view = x[:, 0] * 1
+        part = view[:, :2]
+        view.relu_()
+        return part.flatten(1)
+
+
+class Counts(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3)) * torch.arange(len(x), device=x.device)[:, None]
+
+
+class Branches(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3)) if len(x) > 2 else x.sum((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("network", "why"),
+    [
+        (InPlace(), "changes a tensor that has another view"),
+        (Counts(), "a constant depends on the number of images"),
+        (Branches(), "its steps depend on the number of images"),
+        (nn.ConvTranspose2d(3, 2, 3), "conv_transpose2d"),
+        (nn.Sequential(nn.Flatten(), nn.CELU()), "no rule for the operator celu"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_cannot_be_written_is_refused(network, why):
+    with pytest.raises(UnsupportedError, match=why):
+        graph(network, Preprocess.for_size(8), floats=True)
+
+
+def test_a_file_with_other_scores_is_not_left(tmp_path, monkeypatch):
+    monkeypatch.setitem(operators.OPERATORS, "relu", operators.OPERATORS["tanh"])
+    with pytest.raises(WriteError, match="its scores differ by"):
+        export(classifier("resnet20"), tmp_path / "model.onnx", "onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_onnxruntime_it_is_written_but_not_compared(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.warns(StriateWarning, match="was not compared"):
+        parity = export(classifier("lenet"), tmp_path / "model.onnx", "onnx")
+    assert parity.n == 0
+    onnx.checker.check_model(str(tmp_path / "model.onnx"))
+    with pytest.raises(WriteError, match="it exists"):
+        export(classifier("lenet"), tmp_path / "model.onnx", "onnx")
