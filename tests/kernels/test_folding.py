@@ -13,11 +13,12 @@ from striate.kernels.folding import fold
 
 WITH_NORMS = {
     "resnet18": 64, "resnet50": 64, "resnet20": 32, "googlenet": 64, "vgg11_bn": 32,
-    "mobilenet_v3_small": 64, "mobilenet_v3_large": 64,
+    "mobilenet_v3_small": 64, "mobilenet_v3_large": 64, "efficientnet_lite0": 64,
 }  # fmt: skip
 DEEPER = {
     "resnet34": 64, "resnet101": 64, "resnet152": 64, "vgg13_bn": 32, "vgg16_bn": 32, "vgg19_bn": 32,
     "resnet32": 32, "resnet44": 32, "resnet56": 32, "resnet110": 32, "resnet1202": 32,
+    "efficientnet_lite1": 64, "efficientnet_lite2": 64,
 }  # fmt: skip
 WITHOUT = {"lenet": 32, "lenet5": 32, "alexnet": 64, "vgg11": 32}
 

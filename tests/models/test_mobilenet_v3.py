@@ -11,7 +11,8 @@ from torch import nn
 
 from striate.errors import UsageError
 from striate.models import build
-from striate.models.mobilenet_v3 import HSwish, InvertedResidual, Row, SqueezeExcitation, multiple_of_8
+from striate.models.layers import multiple_of_8
+from striate.models.mobilenet_v3 import HSwish, InvertedResidual, Row, SqueezeExcitation
 
 
 @settings(deadline=None)

@@ -12,9 +12,27 @@ from striate.errors import LayoutError, UsageError
 from striate.models import MODELS, build
 
 # Compared on real images; the others on the meta device, where only shapes can be compared.
-SMALL = ("lenet", "lenet5", "resnet20", "googlenet_2014", "mobilenet_v3_small", "vit_ti_16")
+SMALL = (
+    "lenet",
+    "lenet5",
+    "resnet20",
+    "googlenet_2014",
+    "mobilenet_v3_small",
+    "vit_ti_16",
+    "efficientnet_lite0",
+)
 # These differ from others of their files in how often or how wide a block comes: for `make test-slow`.
-DEEP = ("resnet101", "resnet152", "resnet32", "resnet44", "resnet56", "resnet110", "resnet1202")
+DEEP = (
+    "resnet101",
+    "resnet152",
+    "resnet32",
+    "resnet44",
+    "resnet56",
+    "resnet110",
+    "resnet1202",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+)
 WIDE = (
     "vgg13", "vgg19", "vgg13_bn", "vgg16_bn", "vgg19_bn", "resnet34", "mobilenet_v3_large",
     "vit_s_16", "vit_b_16", "vit_b_32", "vit_l_16",

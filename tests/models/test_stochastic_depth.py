@@ -12,7 +12,14 @@ from striate.models import build
 from striate.models.layers import ResidualBlock, set_drop_path, set_dropout
 from striate.training.transfer import freeze, training_mode
 
-BLOCKS = {"resnet18": 8, "resnet50": 16, "resnet20": 9, "mobilenet_v3_small": 11, "vit_ti_16": 12}
+BLOCKS = {
+    "resnet18": 8,
+    "resnet50": 16,
+    "resnet20": 9,
+    "mobilenet_v3_small": 11,
+    "vit_ti_16": 12,
+    "efficientnet_lite0": 16,
+}
 
 
 def blocks_of(network):

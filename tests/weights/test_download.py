@@ -1,5 +1,6 @@
 """The downloader against a server on this machine: slow, cut off, wrong, absent, resumed."""
 
+import dataclasses
 import hashlib
 import http.server
 import threading
@@ -29,7 +30,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.asked = []
+        self.asked, self.paths = [], []
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -39,6 +40,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, wanted = self.server, self.headers.get("Range")
         server.asked.append(wanted)
+        server.paths.append(self.path)
         if server.status:
             self.send_error(server.status)
             return
@@ -247,3 +249,36 @@ def test_a_cache_that_cannot_be_written(weights):
     path.parent.write_text("a file where the folder should be")
     with pytest.raises(DataError, match=r"cannot write .*TORCH_HOME"):
         get(weights)
+
+
+def test_a_mirror_takes_the_place_of_the_server(server, weights, monkeypatch):
+    """Its address and the file's name; also for weights that are in a package only."""
+    address = weights.url.rpartition("/")[0]
+    monkeypatch.setenv("STRIATE_MIRROR", f"{address}/models/")
+    elsewhere = dataclasses.replace(weights, url="http://127.0.0.1:9/net.pth")
+    assert get(elsewhere).read_bytes() == CONTENT
+    assert server.paths == [f"/models/{weights.file}"]
+    cached(weights).unlink()
+    packaged = dataclasses.replace(weights, url="", package="no-such-package-of-weights")
+    assert get(packaged).read_bytes() == CONTENT
+
+
+def test_a_mirror_without_the_file(server, weights, monkeypatch):
+    server.status = 404
+    monkeypatch.setenv("STRIATE_MIRROR", weights.url.rpartition("/")[0])
+    with pytest.raises(DataError, match=r"cannot download http://127\.0\.0\.1:.*404 Not Found"):
+        get(dataclasses.replace(weights, url="http://127.0.0.1:9/net.pth"))
+
+
+def test_a_folder_as_mirror_needs_no_connection(weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("STRIATE_MIRROR", str(tmp_path))
+    with pytest.raises(DataError, match=rf"no {weights.file} in .*STRIATE_MIRROR names this folder.*Put the"):
+        get(weights)
+    (tmp_path / weights.file).write_bytes(CONTENT[:-1])
+    with pytest.raises(
+        DataError, match=r"is not the expected file: its SHA-256 starts with .* Copy it again"
+    ):
+        get(weights)
+    (tmp_path / weights.file).write_bytes(CONTENT)
+    assert get(weights) == tmp_path / weights.file
+    assert not cached(weights).exists()

@@ -19,7 +19,8 @@ from striate.weights import catalog
 LARGE = [
     name
     for name in models.MODELS
-    if name.startswith(("alexnet", "vgg", "vit_b", "vit_l", "vit_s", "resnet1")) and name != "resnet18"
+    if name.startswith(("alexnet", "vgg", "vit_b", "vit_l", "vit_s", "resnet1", "efficientnet"))
+    and name != "resnet18"
 ] + ["resnet50", "resnet34"]
 
 
@@ -221,7 +222,7 @@ def test_official_weights_by_name(official):
     assert description.provenance["weights"] == "googlenet.v1"
     assert description.provenance["published"] == {"top1": 0.69778, "top5": 0.8953}
     assert description.metrics == {}, "nobody has measured it here"
-    assert description.provenance["notes"] == ["this is torchvision's googlenet.v1"]
+    assert description.provenance["notes"] == ["this is googlenet.v1, published by torchvision"]
     assert state.keys() == on_meta("googlenet").keys()
     description, _ = weights.open_weights("mobilenet_v3_large.v1", "mobilenet_v3_large")
     assert description.provenance["weights"] == "mobilenet_v3_large.v1"

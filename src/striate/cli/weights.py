@@ -21,27 +21,33 @@ def _option(help: str, default: str = "", **more: Any) -> Any:
 
 
 def list_(as_json: Json = False) -> None:
-    """List the weights that torchvision publishes for Striate's networks; `*` marks the defaults.
+    """List the published weights for Striate's networks; `*` marks the defaults.
+
+    The source is torchvision's server, or the package to install with pip; `installed` marks those that are.
 
     Python: from striate.weights import CATALOG
     """
     from striate.cli.console import print_json
+    from striate.weights import installed
     from striate.weights.catalog import CATALOG
 
+    here = {name: installed.path_of(weights) is not None for name, weights in CATALOG.items()}
     if as_json:
-        print_json({"weights": [weights.to_json() for weights in CATALOG.values()]})
+        rows = [{**weights.to_json(), "installed": here[name]} for name, weights in CATALOG.items()]
+        print_json({"weights": rows})
         return
-    print(f"  {'name':22} {'top-1':>7} {'top-5':>7} {'MiB':>8}  input")
-    for weights in CATALOG.values():
+    print(f"  {'name':22} {'top-1':>7} {'top-5':>7} {'MiB':>8}  {'input':24} {'license':13} source")
+    for name, weights in CATALOG.items():
         star = "*" if weights.default else " "
+        size = f"{weights.crop} px of {weights.resize}, {weights.interpolation}"
         print(
-            f"{star} {weights.name:22} {weights.top1:7.3f} {weights.top5:7.3f} {weights.mib:8.1f}  "
-            f"{weights.crop} px of {weights.resize}, {weights.interpolation}"
+            f"{star} {name:22} {weights.top1:7.3f} {weights.top5:7.3f} {weights.mib:8.1f}  {size:24} "
+            f"{weights.license:13} {weights.source}{' (installed)' if here[name] else ''}"
         )
 
 
 def get(name: Annotated[str, _NAME]) -> None:
-    """Download official weights into torch's cache and print the path.
+    """Download published weights into torch's cache and print the path; of installed ones, print it.
 
     Python: from striate.weights import download, find; download.get(find("resnet50"))
     """

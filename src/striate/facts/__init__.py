@@ -10,15 +10,16 @@ and attention. Biases, normalisation, activations and pooling are not counted.
 
 from __future__ import annotations
 
-from striate.facts import papers, torchvision
+from striate.facts import packages, papers, torchvision
 from striate.facts.records import Count, Result, WeightsFile
 from striate.facts.timm import RTX_3090_IMAGES_PER_SECOND
-from striate.facts.torchvision import TORCHVISION, V1, V2, WEIGHTS
+from striate.facts.torchvision import TORCHVISION, V1, V2
 
 __all__ = [
     "COUNTS", "RESULTS", "RTX_3090_IMAGES_PER_SECOND", "TORCHVISION", "V1", "V2", "WEIGHTS", "Count",
     "Result", "WeightsFile",
 ]  # fmt: skip
 
+WEIGHTS: tuple[WeightsFile, ...] = packages.WEIGHTS + torchvision.WEIGHTS
 COUNTS: tuple[Count, ...] = torchvision.COUNTS + papers.COUNTS
 RESULTS: tuple[Result, ...] = torchvision.RESULTS + papers.RESULTS

@@ -60,11 +60,11 @@ class Result:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of trained weights on a public server.
+    """A file of trained weights on a public server, or in a package of the Python package index.
 
     Attributes:
         name: the network, a dot, and which of its files.
-        file: file name on the server; after the last dash come the first digits of its SHA-256.
+        file: name of the file; after the last dash come the first digits of its SHA-256.
         crop: side of the images it was evaluated on, in pixels.
         resize: length of the shorter side before the crop.
         top1: published accuracy on ImageNet's validation set, in percent.
@@ -73,6 +73,9 @@ class WeightsFile:
         interpolation: resampling filter of the resize.
         default: whether these are the network's default weights.
         normalization: a key of `transforms.preprocess.NORMALIZATIONS`.
+        license: SPDX identifier of the license that the publisher names.
+        package: package of the Python package index that contains the file; empty for a server's file.
+        sha256: the file's SHA-256, if more than the digits in its name are known.
     """
 
     name: str
@@ -85,6 +88,9 @@ class WeightsFile:
     interpolation: str = "bilinear"
     default: bool = True
     normalization: str = "imagenet"
+    license: str = "BSD-3-Clause"
+    package: str = ""
+    sha256: str = ""
 
     @property
     def architecture(self) -> str:

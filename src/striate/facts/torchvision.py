@@ -10,7 +10,7 @@ from striate.facts.records import Count, Result, WeightsFile
 _SOURCE = "torchvision 0.29.2, metadata of the weights"
 V1, V2 = "IMAGENET1K_V1", "IMAGENET1K_V2"
 
-_SWAG: Mapping[str, Any] = {"default": False, "interpolation": "bicubic"}
+_SWAG: Mapping[str, Any] = {"default": False, "interpolation": "bicubic", "license": "CC-BY-NC-4.0"}
 # From torchvision's weight enums. vgg16's features-only file is left out because it has no classifier.
 # GoogLeNet was trained on images scaled to -1 to 1 (torchvision converts inside its network), and the
 # auxiliary heads in its file are untrained.

@@ -23,16 +23,17 @@ from striate.models.transformer import MultiHeadAttention
 
 TOLERANCE = 1e-4  # of the largest score; rounding changes scores by about 1e-6 of it
 
-# An activation after a convolution: its name in oneDNN, and the function in place.
-_Activation = tuple[str, Callable[[Tensor], Tensor]]
-_NONE: _Activation = ("none", lambda x: x)
-_RELU: _Activation = ("relu", F.relu_)
+# An activation after a convolution: its name and its parameters in oneDNN, and the function in place.
+_Activation = tuple[str, list[float], Callable[[Tensor], Tensor]]
+_NONE: _Activation = ("none", [], lambda x: x)
+_RELU: _Activation = ("relu", [], F.relu_)
 _ACTIVATIONS: dict[Any, _Activation] = {
     nn.ReLU: _RELU,
     F.relu: _RELU,
-    F.hardswish: ("hardswish", lambda x: F.hardswish(x, inplace=True)),
-    F.hardsigmoid: ("hardsigmoid", lambda x: F.hardsigmoid(x, inplace=True)),
-    F.silu: ("swish", lambda x: F.silu(x, inplace=True)),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0], lambda x: F.relu6(x, inplace=True)),
+    F.hardswish: ("hardswish", [], lambda x: F.hardswish(x, inplace=True)),
+    F.hardsigmoid: ("hardsigmoid", [], lambda x: F.hardsigmoid(x, inplace=True)),
+    F.silu: ("swish", [], lambda x: F.silu(x, inplace=True)),
 }
 
 
@@ -101,7 +102,7 @@ class _Convolution(nn.Module):
             "groups": convolution.groups,
         }
         self.weight, self.bias = _fold_norm(convolution, chain.norm)
-        self.name, self.activate = _ACTIVATIONS.get(chain.activation, _NONE)
+        self.name, self.scalars, self.activate = _ACTIVATIONS.get(chain.activation, _NONE)
         self.in_place = in_place
         self.prepacked = has_onednn(self.weight)
         if self.prepacked:
@@ -117,7 +118,13 @@ class _Convolution(nn.Module):
             return self.activate(x if shortcut is None else x.add_(shortcut))
         if shortcut is None:
             y: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                x, self.weight, self.bias, **self.geometry, attr=self.name, scalars=[], algorithm=None
+                x,
+                self.weight,
+                self.bias,
+                **self.geometry,
+                attr=self.name,
+                scalars=self.scalars,
+                algorithm=None,
             )
         else:
             in_place = self.in_place

@@ -85,6 +85,12 @@ _GOOGLENET = Architecture("googlenet", first_conv="conv1.conv", auxiliary=True)
 _RESNET = Architecture("resnet")
 _CIFAR = Architecture("resnet_cifar", 32, classifier="linear")
 _MOBILENET_V3 = Architecture("mobilenet_v3", first_conv="features.0.0", classifier="classifier.3")
+_EFFICIENTNET_LITE = {
+    f"efficientnet_lite{number}": Architecture(
+        "efficientnet_lite", size, first_conv="features.0.conv", classifier="classifier.1"
+    )
+    for number, size in enumerate((224, 240, 260))
+}
 _VIT = Architecture("vit", 224, "argument", first_conv="conv_proj", classifier="heads.head")
 
 MODELS: dict[str, Architecture] = {
@@ -100,6 +106,7 @@ MODELS: dict[str, Architecture] = {
     **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), _RESNET),
     **dict.fromkeys(("resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet1202"), _CIFAR),
     **dict.fromkeys(("mobilenet_v3_large", "mobilenet_v3_small"), _MOBILENET_V3),
+    **_EFFICIENTNET_LITE,
     **dict.fromkeys(("vit_ti_16", "vit_s_16", "vit_b_16", "vit_b_32", "vit_l_16"), _VIT),
 }  # fmt: skip
 

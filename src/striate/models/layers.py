@@ -98,6 +98,15 @@ def set_dropout(network: nn.Module, rate: float) -> None:
         layer.p = rate
 
 
+def multiple_of_8(channels: float) -> int:
+    """The nearest multiple of 8, at least 8 and at least 0.9 times the argument.
+
+    Howard et al. 2019 and Tan, Le 2019, in the authors' code: how scaled numbers of channels are rounded.
+    """
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
 def initialise(network: nn.Module) -> None:
     """Initialise as torchvision's VGG and MobileNetV3: He-normal convolutions, else normal 0.01, zero biases.
 

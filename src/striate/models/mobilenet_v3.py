@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from striate.errors import UsageError
-from striate.models.layers import ResidualBlock, check_images, initialise, rename_layers
+from striate.models.layers import ResidualBlock, check_images, initialise, multiple_of_8, rename_layers
 from striate.models.recipe import NO_RANDAUGMENT, Recipe
 
 
@@ -68,12 +68,6 @@ SMALL = (
     Row(5, 576, 96, se=True, hs=True, stride=1),
     Row(5, 576, 96, se=True, hs=True, stride=1),
 )
-
-
-def multiple_of_8(channels: float) -> int:
-    """The nearest multiple of 8, at least 8 and at least 0.9 times the argument."""
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def convolution(
@@ -212,7 +206,8 @@ _TIMM_EPSILON, _EPSILON = 1e-5, 1e-3
 
 def translate_keys(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]] | None:
     """Rename the tensors of timm's MobileNetV3 and adapt its BatchNorm."""
-    if "conv_stem.weight" not in state or not any(name.startswith("blocks.") for name in state):
+    is_theirs = "conv_stem.weight" in state and any(name.startswith("blocks.") for name in state)
+    if not is_theirs or "bn2.weight" in state:  # a norm after the head is EfficientNet's
         return None
     note = "timm's MobileNetV3: the gain of each BatchNorm is adapted from epsilon 1e-5 to 1e-3"
     return _adapt_epsilon(_rename_timm(state)), ["names translated from timm's", note]

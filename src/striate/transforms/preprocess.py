@@ -32,6 +32,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 NORMALIZATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    # (x - 127) / 128 for values in 0 to 255 (authors' code of EfficientNet-Lite).
+    "lite": ((127 / 255,) * 3, (128 / 255,) * 3),
     # Subtracts the mean RGB value from values in 0 to 255 (Simonyan, Zisserman 2014, section 2.1).
     "vgg": ((123.68 / 255, 116.78 / 255, 103.94 / 255), (1 / 255, 1 / 255, 1 / 255)),
 }

@@ -1,4 +1,4 @@
-"""Pretrained weights: torchvision's by name, and files of other libraries by their shapes."""
+"""Pretrained weights: published ones by name, and files of other libraries by their shapes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from striate.bundle import Description
 from striate.errors import UsageError
 from striate.files import expanded, probe, why_missing
 from striate.progress import SILENT, Progress
-from striate.weights.catalog import CATALOG, default, find
+from striate.weights.catalog import CATALOG, PRETRAINED, default, find, named
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,7 +27,7 @@ def open_weights(
     """Load weights for a network from the catalog, a bundle or a foreign file.
 
     Args:
-        source: `imagenet` for the network's default official weights, a name of the catalog such as
+        source: `pretrained` or `imagenet` for the network's default weights, a name of the catalog such as
             `resnet50.v1`, a bundle, a run folder, or a `.pth` or `.safetensors` file of another library.
         architecture: the network they must fit.
         progress: receives download updates, and one line per assumption about a foreign file.
@@ -38,23 +38,25 @@ def open_weights(
         there are no classes either.
 
     Raises:
-        UsageError: no such file or name, or the weights of another network.
+        UsageError: no such file or name, the weights of another network, or of a package that is not
+            installed.
         BundleError: the file is damaged or holds no weights for the network.
         DataError: the download failed.
     """
     models.describe(architecture)
-    if source == "imagenet" or source in CATALOG:
-        entry = default(architecture) if source == "imagenet" else CATALOG[source]
+    if (entry := named(source, architecture)) is not None:
         _require(architecture, entry.architecture, source)
         from striate.weights.download import get
         from striate.weights.foreign import read_foreign
 
-        return read_foreign(get(entry, progress), entry.architecture)
+        path = get(entry, progress)
+        progress.info(f"{entry.name}: ImageNet weights from {entry.source}, {entry.license} license")
+        return read_foreign(path, entry.architecture)
     path = bundle.path_of(source)
     if probe(path) is None:
         names = [name for name, weights in CATALOG.items() if weights.architecture == architecture]
-        fix = "Give imagenet, a name of `striate weights list`, a bundle, or a .pth file"
-        raise UsageError(f"cannot start from {source!r}", *why_missing(path, fix, ["imagenet", *names]))
+        fix = "Give pretrained, a name of `striate weights list`, a bundle, or a .pth file"
+        raise UsageError(f"cannot start from {source!r}", *why_missing(path, fix, [*PRETRAINED, *names]))
     if bundle.is_bundle(path):
         description, state = bundle.read(path)
         _require(architecture, description.architecture, source)

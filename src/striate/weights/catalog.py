@@ -1,4 +1,4 @@
-"""The catalog of torchvision's weights for our networks, with the preprocessing of each."""
+"""The catalog of published weights for our networks, with the preprocessing of each."""
 
 from __future__ import annotations
 
@@ -12,27 +12,33 @@ from striate.errors import UsageError, unknown_name
 from striate.transforms.preprocess import NORMALIZATIONS, Preprocess
 
 _SERVER = "https://download.pytorch.org/models/"
+PRETRAINED = ("pretrained", "imagenet")  # values of --weights that mean a network's default weights
 
 
 @dataclass(frozen=True)
 class Weights(facts.WeightsFile):
-    """A file of published weights that can be downloaded.
+    """A file of published weights that can be downloaded or installed.
 
     Attributes:
-        url: address of the file; torchvision's server by default.
+        url: address of the file, torchvision's server by default; empty if a package contains the file.
     """
 
     url: str = ""
 
     def __post_init__(self) -> None:
         """Fill in the default address."""
-        if not self.url:
+        if not self.url and not self.package:
             object.__setattr__(self, "url", _SERVER + self.file)
 
     @property
     def sha256_prefix(self) -> str:
-        """The first eight hexadecimal digits of the file's SHA-256."""
-        return self.file.rsplit("-", 1)[1].split(".")[0]
+        """The first hexadecimal digits of the file's SHA-256: all 64 if they are known, otherwise eight."""
+        return self.sha256 or self.file.rsplit("-", 1)[1].split(".")[0]
+
+    @property
+    def source(self) -> str:
+        """Who publishes the file: `torchvision`, or a package of the Python package index."""
+        return self.package or "torchvision"
 
     @property
     def preprocess(self) -> Preprocess:
@@ -49,7 +55,9 @@ class Weights(facts.WeightsFile):
             "name": self.name,
             "architecture": self.architecture,
             "default": self.default,
+            "source": self.source,
             "url": self.url,
+            "license": self.license,
             "sha256_prefix": self.sha256_prefix,
             "mib": self.mib,
             "top1": round(self.top1 / 100, 5),
@@ -79,15 +87,28 @@ def default(architecture: str) -> Weights:
     """A network's default ImageNet weights.
 
     Raises:
-        UsageError: torchvision publishes none for it.
+        UsageError: there are none for it.
     """
     if architecture not in _defaults():
         raise UsageError(
             f"no ImageNet weights for {architecture}",
-            "torchvision publishes none",
+            "torchvision publishes none, and no package has any",
             "Give a file, or use --weights none; `striate weights list` shows what there is",
         )
     return _defaults()[architecture]
+
+
+def named(weights: str, architecture: str) -> Weights | None:
+    """The entry that a value of `--weights` names; None for a file or `none`.
+
+    Args:
+        weights: the value.
+        architecture: the network that `pretrained` and `imagenet` mean.
+
+    Raises:
+        UsageError: there are no default weights for the network.
+    """
+    return default(architecture) if weights in PRETRAINED else CATALOG.get(weights)
 
 
 def _defaults() -> dict[str, Weights]:

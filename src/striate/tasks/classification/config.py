@@ -90,8 +90,8 @@ class NetworkOptions(Options):
         models.DEFAULT, "Name of the network", flags=("--model", "-m"), choices="striate.models:MODELS"
     )
     weights: str = option(
-        "none", "Initial weights: none, imagenet, a name from `striate weights list`, a bundle or run "
-        "folder, or a .pth or .safetensors file",
+        "none", "Initial weights: none, pretrained (published; the default if --transfer freezes layers), a "
+        "name from `striate weights list`, a bundle or run folder, or a .pth or .safetensors file",
     )  # fmt: skip
     transfer: str = option(
         "all", "Layers to train: all; last (the last stages); head (a new classifier); append (a new layer "
@@ -181,10 +181,16 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
 
     @classmethod
     def from_user(cls, values: Mapping[str, Any]) -> tuple[ClassificationConfig, list[str]]:
-        """Take the network from the weights if it is not named, and the settings of a recipe."""
+        """Fill in the weights of transfer learning, the network they name, and the settings of a recipe."""
+        from striate.weights.catalog import PRETRAINED  # imports NumPy
+
         known, notes = current_names(cls, values)
+        if "weights" not in known and known.get("transfer", "all") != "all":
+            known["weights"] = PRETRAINED[0]
         if "model" not in known and (model := network_of(known.get("weights", "none"))):
             known["model"] = model
+            if known["weights"] in PRETRAINED:
+                notes.append(f"no --model: using {model}, whose weights are installed")
         if known.get("recipe") is not None:
             from striate.training import recipes
 
@@ -301,13 +307,18 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
 def network_of(weights: str) -> str | None:
     """The network that initial weights belong to, if they say: a bundle, a run folder, a catalog name.
 
+    For `pretrained` it is the first network whose weights an installed package contains; None without any.
     Needs no torch. An unreadable file returns None; opening it will report the error.
     """
-    from striate.weights.catalog import CATALOG
+    from striate.weights import installed
+    from striate.weights.catalog import CATALOG, PRETRAINED
 
     if weights in CATALOG:
         return CATALOG[weights].architecture
-    if weights in ("none", "imagenet"):
+    if weights in PRETRAINED:
+        found = installed.first()
+        return None if found is None else found.architecture
+    if weights == "none":
         return None
     from striate import bundle
 

@@ -31,7 +31,7 @@ from striate.tasks import data_table
 from striate.tasks.data_table import Source
 from striate.training.schedule import shuffled_batches
 from striate.transforms.preprocess import Preprocess
-from striate.weights.catalog import CATALOG, default
+from striate.weights.catalog import named
 
 if TYPE_CHECKING:
     from striate.tasks.classification.config import ClassificationConfig
@@ -247,8 +247,7 @@ def _expected_preprocess(config: ClassificationConfig, dataset: DataSet) -> Prep
     if config.weights == "none":
         return choose_preprocess(config, dataset, None)[0]
     with contextlib.suppress(DataError):  # unreadable weights are reported when they are opened
-        if config.weights == "imagenet" or config.weights in CATALOG:
-            entry = CATALOG.get(config.weights) or default(config.model)
+        if (entry := named(config.weights, config.model)) is not None:
             return choose_preprocess(config, dataset, entry.preprocess)[0]
         path = bundle.path_of(config.weights)
         if path.exists() and bundle.is_bundle(path):
