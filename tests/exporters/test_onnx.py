@@ -24,7 +24,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 FAST = {
     "lenet": 32, "lenet5": 32, "googlenet": 64, "googlenet_2014": 64, "resnet20": 32,
-    "mobilenet_v3_small": 64, "vit_ti_16": 32,
+    "efficientnet_lite0": 64, "mobilenet_v3_small": 64, "vit_ti_16": 32,
 }  # fmt: skip
 
 

@@ -40,6 +40,8 @@ def export(
 ) -> None:
     """Export a model to another format (ONNX, CTranslate2, ...) and compare it with the original.
 
+    A model card, MODEL_CARD.md, is written next to the export.
+
     Python: striate.export("runs/flowers-resnet18", "flowers.onnx", "onnx")
     """
     import dataclasses

@@ -10,6 +10,7 @@ from typing import Any
 
 from striate.device import standard_settings
 from striate.errors import UsageError, unknown_name
+from striate.exporters import model_card
 from striate.files import probe
 
 
@@ -91,7 +92,7 @@ def formats_for(task: str) -> list[str]:
 
 @standard_settings()
 def export(model: Any, out: Path, format: str, samples: Sequence[str] = ()) -> Parity:
-    """Write a model in another format, and compare the result with the original.
+    """Write a model in another format and a model card, and compare the result with the original.
 
     Args:
         model: a `Classifier` or a `Translator`, on the CPU.
@@ -117,4 +118,5 @@ def export(model: Any, out: Path, format: str, samples: Sequence[str] = ()) -> P
         raise UsageError(f"cannot write {str(out)!r}", f"{format} is not {kind}", fix)
     module, name = FORMATS[format].target.split(":")
     parity: Parity = getattr(importlib.import_module(module), name)(model, out, samples)
+    model_card.write(model.description, out, format, parity)
     return parity

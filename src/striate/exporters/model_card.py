@@ -1,0 +1,123 @@
+"""Model cards: what a model is, how good it is and how to use it, next to each exported file.
+
+The head of the file is metadata in YAML that Hugging Face's hub reads
+(https://huggingface.co/docs/hub/model-cards).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from striate.bundle import Description
+from striate.files import probe, write_atomic
+from striate.printable import escaped, first_few
+from striate.reading import MAX_LIST_BYTES, read_bytes
+
+if TYPE_CHECKING:
+    from striate.exporters import Parity
+
+NAME = "MODEL_CARD.md"
+_PIPELINES = {"classification": "image-classification", "seq2seq": "translation"}
+_OURS = "library_name: striate"  # the first line of the metadata
+_CLASSES = 20  # in the text
+_METRICS = {"top1": "accuracy", "macro_f1": "macro F1", "bleu": "BLEU", "chrf": "chrF"}
+
+_ONNX = """```python
+import json
+import numpy as np, onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession({file!r})
+classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+_, height, width, _ = session.get_inputs()[0].shape
+image = np.asarray(Image.open("photo.jpg").convert({mode!r}).resize((width, height)))
+scores = session.run(None, {{"images": image.reshape(1, height, width, -1)}})[0][0]
+print(classes[scores.argmax()])
+```"""
+
+
+def write(description: Description, out: Path, format: str, parity: Parity) -> Path | None:
+    """Write `MODEL_CARD.md` next to an exported file or folder.
+
+    Args:
+        description: of the model.
+        out: what was exported.
+        format: a key of `striate.exporters.FORMATS`.
+        parity: the comparison with the original.
+
+    Returns:
+        The path; None if there is a file of that name that Striate did not write.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    path = out.parent / NAME
+    if probe(path) is not None and _OURS.encode() not in read_bytes(path, MAX_LIST_BYTES)[:200]:
+        return None
+    write_atomic(path, card(description, out.name, format, parity).encode("utf-8", "replace"))
+    return path
+
+
+def card(description: Description, file: str, format: str, parity: Parity) -> str:
+    """The text of a model card; arguments as for `write`, `file` is a name without folder."""
+    parts = [f"---\n{_OURS}\n{_metadata(description, format)}---\n", f"# {escaped(file)}\n"]
+    parts += [f"{paragraph}\n" for paragraph in _paragraphs(description, file, format, parity)]
+    return "\n".join(parts)
+
+
+def _metadata(description: Description, format: str) -> str:
+    data = description.provenance.get("data")
+    values: dict[str, Any] = {
+        "pipeline_tag": _PIPELINES.get(description.task, description.task),
+        "tags": ["striate", description.architecture, *(["onnx"] if format.startswith("onnx") else [])],
+    }
+    if isinstance(license := description.provenance.get("weights_license"), str):
+        values["license"] = license
+    if metrics := list(_measured(description)):
+        task = {"type": values["pipeline_tag"]}
+        results = [{"type": kind, "name": label, "value": value} for kind, label, value in metrics]
+        dataset = {"name": str(data), "type": "imagefolder", "split": "validation"}
+        result = {"task": task, "dataset": dataset, "metrics": results}
+        values["model-index"] = [{"name": description.architecture, "results": [result]}]
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _measured(description: Description) -> Iterator[tuple[str, str, float]]:
+    """Kind, label and value of what was measured on validation data."""
+    for name, value in (description.metrics.get("val") or {}).items():
+        if name in _METRICS and isinstance(value, float):
+            yield "accuracy" if name == "top1" else name, _METRICS[name], round(value, 5)
+
+
+def _paragraphs(description: Description, file: str, format: str, parity: Parity) -> Iterator[str]:
+    provenance = description.provenance
+    yield (
+        f"A {description.architecture} that Striate {provenance.get('striate', '')} trained on "
+        f"{escaped(str(provenance.get('data', 'unknown data')))}"
+        + (f", from the weights {escaped(str(provenance['weights']))}." if provenance.get("weights") else ".")
+    )
+    if description.classes:
+        names = first_few([f"`{escaped(name)}`" for name in description.classes], _CLASSES)
+        yield f"Its {len(description.classes):,} classes: {names}."
+    for _, label, value in _measured(description):
+        yield f"- {label} on validation data: {value:.4f}"
+    if format == "onnx":
+        yield "## Use\n\nWithout Striate (Striate itself also crops, as in training):"
+        mode = "L" if description.image_preprocess.channels == 1 else "RGB"
+        yield _ONNX.format(file=file, mode=mode)
+    elif format == "state-dict":
+        yield f"## Use\n\n`torch.load({file!r}, weights_only=True)` returns the state dict."
+    yield "## Comparison with the original"
+    if parity.n:
+        yield (
+            f"{parity.equal} of {parity.n} {parity.outputs} are equal. The largest difference is "
+            f"{parity.max_difference:.1e} {parity.unit}".rstrip()
+            + "."
+        )
+    else:
+        yield "It was not compared: ONNX Runtime was not installed."
