@@ -89,7 +89,7 @@ class Bare:
     """Forward, backward and step on one batch."""
 
     def __init__(self, config: ClassificationConfig, *, default: bool) -> None:
-        network = models.build(config.model, num_classes=2)
+        network = models.build(config.architecture, num_classes=2)
         self.network = (network if default else prepare(network, torch.device("cpu"), training=True)).train()
         if default:
             self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)

@@ -76,9 +76,9 @@ def backbone(config: ClassificationConfig, folder: Path) -> Path:
     fresh = prepared(dataclasses.replace(config, weights="none", transfer="all", augment="none"))
     torch.manual_seed(0)
     arguments: dict[str, Any] = {"num_classes": 1000, "in_channels": 3}
-    if models.MODELS[config.model].sizes == "argument":
+    if models.MODELS[config.architecture].sizes == "argument":
         arguments["input_size"] = list(fresh.preprocess.size)
-    network = models.build(config.model, **arguments).train()
+    network = models.build(config.architecture, **arguments).train()
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = 1.0
@@ -86,7 +86,7 @@ def backbone(config: ClassificationConfig, folder: Path) -> Path:
     with torch.no_grad():
         network(fresh.preprocess.normalize(pixels))
     names = tuple(f"class {i}" for i in range(1000))
-    description = Description("classification", config.model, arguments, names, fresh.preprocess)
+    description = Description("classification", config.architecture, arguments, names, fresh.preprocess)
     bundle.write(folder / "backbone.safetensors", network, description)
     return folder / "backbone.safetensors"
 
@@ -115,7 +115,7 @@ def run(config: ClassificationConfig, out: Path, *, once: bool) -> TrainingRun:
     with tempfile.TemporaryDirectory(dir=out) as folder, contextlib.nullcontext() if once else never:
         done = api.run_training(dataclasses.replace(config, out=folder))
         _, state = bundle.read(done.last)
-    head = models.MODELS[config.model].classifier
+    head = models.MODELS[config.architecture].classifier
     heads[once] = {name: value for name, value in state.items() if name.startswith(f"{head}.")}
     return done
 

@@ -62,7 +62,7 @@ def fitted(bench: Bench, train_on: InMemoryImages, val: InMemoryImages, **option
     """Train a network on images in memory."""
     config = ClassificationConfig(**{"data": "drawn", "imgsz": 32, "augment": "none", **options})
     torch.manual_seed(config.seed)
-    network = models.build(config.model, num_classes=CLASSES).to(bench.device)
+    network = models.build(config.architecture, num_classes=CLASSES).to(bench.device)
     training = make_training(config, network, train_on, val, bench.device)
     fit(training)
     return training.state

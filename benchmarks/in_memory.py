@@ -25,10 +25,12 @@ from striate.transforms.preprocess import Preprocess
 def random_network(config: ClassificationConfig, preprocess: Preprocess, device: torch.device) -> nn.Module:
     """The network of `config` for ten classes, with random weights."""
     options: dict[str, Any] = {}
-    if models.MODELS[config.model].sizes == "argument":
+    if models.MODELS[config.architecture].sizes == "argument":
         options["input_size"] = preprocess.size
     torch.manual_seed(config.seed)
-    return models.build(config.model, num_classes=10, in_channels=preprocess.channels, **options).to(device)
+    return models.build(config.architecture, num_classes=10, in_channels=preprocess.channels, **options).to(
+        device
+    )
 
 
 def noise(preprocess: Preprocess, count: int, *, uncropped: bool = False) -> InMemoryImages:

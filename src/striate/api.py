@@ -163,10 +163,12 @@ def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **change
         progress: receives updates.
         changed: `epochs`, `budget`, `patience`; options that do not decide the weights: `device`, `workers`,
             `save_every`, `rollbacks`; and `data` if the data have moved. Objects in memory must be given
-            again.
+            again: data, and `network`, a network that Striate does not define. Instead of it, `trust` allows
+            its code to be imported, if it has an import path: packages, separated by commas.
 
     Raises:
         UsageError: not a run, a changed configuration, or another process is training in it.
+        TrustError: its network needs `network` or `trust`.
         DataError: changed data, or no intact checkpoint.
         TrainingError, TrainingInterrupted: as `train`.
     """
@@ -183,21 +185,31 @@ def train_seq2seq(*data: str | os.PathLike[str], **options: Any) -> Run[TextEval
 
 
 @translated_errors()
-def load(path: str | os.PathLike[str], device: str = "auto") -> Any:
+def load(path: str | os.PathLike[str], device: str = "auto", *, network: Any = None, trust: str = "") -> Any:
     """Open a bundle for use, on any device; executes no code from the file.
 
     Args:
         path: a bundle, or a run folder, whose `best.safetensors` is opened.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        network: for a classifier whose network Striate does not define: an `nn.Module` of its layers, which
+            is copied, or a function that returns one, as it was given for training.
+        trust: packages whose code may be imported to build such a network, separated by commas.
 
     Returns:
         A `Classifier` or a `Translator`, depending on the bundle's task.
 
     Raises:
         BundleError: missing, damaged, or not a bundle.
+        TrustError: its network needs `network` or `trust`.
         UsageError: the device is not available.
     """
-    model: Classifier | Translator = _task_of(path).find("load")(path, device)
+    more = {"network": network, "trust": trust} if network is not None or trust else {}
+    task = _task_of(path)
+    if more and "trust" not in task.evaluate_options:
+        raise UsageError(
+            "network= and trust=", "only image classifiers have other networks", "Leave them out"
+        )
+    model: Classifier | Translator = task.find("load")(path, device, **more)
     return model
 
 
@@ -230,7 +242,13 @@ def evaluate(model: Any, data: Any = None, **options: Any) -> Any:
 
 @translated_errors()
 def export(
-    model: str | os.PathLike[str], out: str | os.PathLike[str], format: str, samples: tuple[str, ...] = ()
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    format: str,
+    samples: tuple[str, ...] = (),
+    *,
+    network: Any = None,
+    trust: str = "",
 ) -> Parity:
     """Write a model in the format of another tool, and compare the result with the original.
 
@@ -239,6 +257,8 @@ def export(
         out: the file or folder to write.
         format: a key of `striate.exporters.FORMATS`.
         samples: inputs for the comparison (texts or image files); random ones if empty.
+        network: as for `load`.
+        trust: as for `load`.
 
     Raises:
         UsageError: an unknown format, one that cannot hold the model, or a package that is not installed.
@@ -246,7 +266,7 @@ def export(
     """
     from striate.exporters import export as write
 
-    return write(load(model, "cpu"), Path(out), format, samples)
+    return write(load(model, "cpu", network=network, trust=trust), Path(out), format, samples)
 
 
 def configure(data: Any, options: dict[str, Any]) -> RunConfig:
@@ -259,7 +279,7 @@ def configure(data: Any, options: dict[str, Any]) -> RunConfig:
     Raises:
         UsageError: no data, an unknown option or an invalid value.
     """
-    options = dict(options)
+    options = _config_of(options.get("task", "classification")).given(options)
     if (saved := options.pop("config", None)) is not None:
         options = {**options_of(saved, options.get("task"), _config_of), **options}
         saved_data = options.pop("data", None)

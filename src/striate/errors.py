@@ -42,6 +42,10 @@ class LayoutError(UsageError, ValueError):
     """Wrong shape or dtype of a tensor or array."""
 
 
+class TrustError(UsageError):
+    """A file names code that the caller has not allowed, or that only the caller has."""
+
+
 class DataError(StriateError):
     """Unusable folder, table, image or bundle."""
 

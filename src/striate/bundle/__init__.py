@@ -19,8 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from striate import strict_json, tensor_file
 from striate.bundle.description import FORMAT, Description
-from striate.errors import BundleError, DataError, StriateWarning, UsageError, environment_error
+from striate.errors import (
+    BundleError,
+    DataError,
+    StriateWarning,
+    TrustError,
+    UsageError,
+    environment_error,
+)
 from striate.files import expanded, is_folder, write_atomic
+from striate.models import is_foreign
 from striate.printable import first_few
 from striate.tensor_file import DAMAGED, Header
 from striate.validation import require
@@ -119,15 +127,17 @@ def load(
     Raises:
         BundleError: the file is missing, damaged, not a bundle, or does not fit its network.
     """
-    from striate.models.filling import fill, require_fit, without_memory
+    from striate.models.filling import fill, rebuilt, require_fit, without_memory
 
     path = Path(path)
     header = tensor_file.read_header(path, _IMPORT)
     description = _description(path, header)
+    own = not is_foreign(description.architecture)
     with must_fit(repr(str(path)), description.architecture):
-        network = without_memory(lambda: make(description), len(header.tensors))
+        network = without_memory(lambda: make(description), len(header.tensors), own=own)
         require_fit(network, {n: (tensor_file.torch_type(e), e.shape) for n, e in header.tensors.items()})
-    return description, fill(network, _tensors(path, header, device))
+    tensors = _tensors(path, header, device)
+    return description, fill(network, tensors) if own else rebuilt(lambda: make(description), tensors)
 
 
 def warn_if_not_finite(state: Mapping[str, torch.Tensor], source: str) -> str:
@@ -210,7 +220,7 @@ def must_fit(weights: str, architecture: str) -> Iterator[None]:
     """Around building a network and loading its weights: raises BundleError if the two do not fit."""
     try:
         yield
-    except DataError:
+    except (DataError, TrustError):
         raise
     except Exception as error:  # the arguments come from a file, and a network may do anything with them
         what, why = f"{weights} does not fit {architecture}", " ".join(str(error).split())

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from striate import models
 from striate.errors import BundleError
 from striate.transforms.preprocess import Preprocess
 from striate.validation import InvalidValueError, is_text, require_fields, shown
@@ -22,9 +23,10 @@ class Description:
 
     Attributes:
         task: `classification` or `seq2seq`.
-        architecture: a key of `striate.models.MODELS`, or for `seq2seq` of
-            `striate.models.seq2seq.SEQUENCE_MODELS`.
-        arguments: the arguments that the network was built with.
+        architecture: a key of `striate.models.MODELS`, or a name as in `striate.models.references`; for
+            `seq2seq` a key of `striate.models.seq2seq.SEQUENCE_MODELS`.
+        arguments: the arguments that the network was built with; of a network that Striate does not define,
+            the fields of `striate.models.references.Reference`.
         classes: a name for each score, in the order of the scores; empty for `seq2seq`.
         preprocess: how an image becomes the network's input; None if the model reads text.
         metrics: measured on held-out data.
@@ -88,6 +90,8 @@ class Description:
         for name in ("task", "architecture"):
             if not getattr(self, name).isprintable():
                 raise InvalidValueError(name, getattr(self, name), "a name")
+        if models.is_foreign(self.architecture):
+            models.interface(self.architecture, self.arguments)
         if twice := [name for name, count in Counter(self.classes).items() if count > 1]:
             raise InvalidValueError("classes", why=f"has {shown(twice[0])} twice")
         if not all(map(is_text, self.classes)):

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import re
 import shutil
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from striate.cli.anatomy_subject import MOST, find_subject
 from striate.cli.console import print_json, say, watching
-from striate.cli.options import Batch, Json, number
+from striate.cli.options import Batch, Json, Trust, number
 from striate.device import MAX_SEED
 from striate.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from striate.anatomy import Anatomy
-    from striate.transforms.preprocess import Preprocess
 
 
 def _option(help: str, *flags: str, **about: Any) -> Any:
@@ -32,11 +27,13 @@ def _calculator(help: str, *flags: str, low: int | None = None) -> Any:
     panel = "Calculator (striate anatomy conv)"
     if low is None:
         return _option(help, *flags, rich_help_panel=panel)
-    return number(help, *flags, low=low, high=_MOST, rich_help_panel=panel)
+    return number(help, *flags, low=low, high=MOST, rich_help_panel=panel)
 
 
-_NETWORKS = "Name, bundle (.safetensors model file), run folder, package.module:factory, or `conv` (below)."
-_MOST = 1_000_000  # pixels, or channels, of the calculator
+_NETWORKS = (
+    "Name, timm:NAME, torchvision:NAME, package.module:factory, bundle (.safetensors model file), run "
+    "folder, or `conv` (below)."
+)
 _PLOT = "Write a plot of published accuracy against parameters and MACs to this file."
 _Depth = Annotated[int | None, number("Module levels to show.", low=1, high=1000, show_default="all")]
 _Reduce = Annotated[int | None, _calculator("Compare with a 1x1 bottleneck with N channels.", low=1)]
@@ -48,6 +45,7 @@ def anatomy(
     imgsz: Annotated[str | None, _option("Image size: 224, or 480x640 (height x width).")] = None,
     batch: Batch = 1,
     depth: _Depth = None,
+    trust: Trust = "",
     as_json: Json = False,
     as_csv: Annotated[bool, _option("Print CSV, one line per layer.", "--csv")] = False,
     as_markdown: Annotated[bool, _option("Print a Markdown table.", "--markdown")] = False,
@@ -91,15 +89,15 @@ def anatomy(
     elif plot is not None:
         _plot(models or [], plot)
     elif check:
-        _check(_only(models, "--check"), imgsz, as_json)
+        _check(_only(models, "--check"), imgsz, as_json, trust)
     elif erf is not None:
-        _effective_field(_only(models, "--erf"), imgsz, erf, layer, out, seed)
+        _effective_field(_only(models, "--erf"), imgsz, erf, layer, out, seed, trust)
     elif html is not None:
-        _page(_trace(_only(models, "--html"), imgsz, batch), html, image)
+        _page(_trace(_only(models, "--html"), imgsz, batch, trust), html, image)
     else:
         if not (models and compare):
             models = [_only(models, "the table", "Name one, or several with --compare")]
-        found = [_trace(name, imgsz, batch) for name in models]
+        found = [_trace(name, imgsz, batch, trust) for name in models]
         _print(found, compare, depth, form)
 
 
@@ -120,10 +118,10 @@ def _only(models: list[str] | None, what: str, fix: str = "Name one network") ->
     return names[0]
 
 
-def _trace(name: str, imgsz: str | None, batch: int) -> Anatomy:
+def _trace(name: str, imgsz: str | None, batch: int, trust: str) -> Anatomy:
     from striate.anatomy import trace
 
-    subject = _subject(name, imgsz)
+    subject = find_subject(name, imgsz, trust)
     return replace(trace(subject.network, size=subject.size, batch=batch), model=name)
 
 
@@ -161,13 +159,13 @@ def _page(result: Anatomy, path: Path, image: Path | None) -> None:
     say(f"wrote {path}")
 
 
-def _check(name: str, imgsz: str | None, as_json: bool) -> None:
+def _check(name: str, imgsz: str | None, as_json: bool, trust: str) -> None:
     """Check the receptive fields against gradients; exit code 1 if one differs."""
     from dataclasses import asdict
 
     from striate.anatomy import check
 
-    subject = _subject(name, imgsz)
+    subject = find_subject(name, imgsz, trust)
     with watching() as progress:
         checks = check(subject.network, size=subject.size, progress=progress)
     wrong = [item for item in checks if not item.agrees]
@@ -191,7 +189,7 @@ def _check(name: str, imgsz: str | None, as_json: bool) -> None:
 
 
 def _effective_field(
-    name: str, imgsz: str | None, photo: Path, layer: str | None, out: Path, seed: int
+    name: str, imgsz: str | None, photo: Path, layer: str | None, out: Path, seed: int, trust: str
 ) -> None:
     """Draw the effective receptive field of the middle unit of a layer."""
     import torch
@@ -203,7 +201,7 @@ def _effective_field(
     from striate.transforms.preprocess import Preprocess
 
     seed_everything(seed)
-    subject = _subject(name, imgsz)
+    subject = find_subject(name, imgsz, trust)
     module, _, (example,) = prepare(subject.network, None, subject.size, 1, device="cpu")
     preprocess = subject.preprocess or Preprocess.for_size(224, example.shape[1])
     height, width = example.shape[2:]
@@ -238,68 +236,3 @@ def _plot(names: list[str], path: Path) -> None:
         points.append((name, facts.TORCHVISION[name][2][facts.V1][0], found.params, found.macs))
     anatomy_figures.save(anatomy_figures.accuracy_against_cost(points), path)
     say(f"wrote {path}")
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """A network by name or as a module, its image size, and the preprocessing of a bundle."""
-
-    network: str | nn.Module
-    size: tuple[int, int] | None
-    preprocess: Preprocess | None = None
-
-
-def _subject(name: str, imgsz: str | None) -> _Subject:
-    """Find the network for an argument: a name, a bundle or run folder, or a factory.
-
-    Raises:
-        UsageError: a factory cannot be imported or called.
-        BundleError: the file is not a bundle.
-    """
-    from striate.models import MODELS
-
-    size = _size(imgsz)
-    if name not in MODELS and (name.endswith(".safetensors") or Path(name).is_dir()):
-        from striate.inference.classifier import load
-
-        classifier = load(name, "cpu")
-        return _Subject(classifier.network, size or classifier.preprocess.size, classifier.preprocess)
-    if ":" in name:
-        return _Subject(_call_factory(*name.rsplit(":", 1)), size)
-    return _Subject(name, size)  # `trace` checks the name and lists near matches
-
-
-def _call_factory(module: str, factory: str) -> nn.Module:
-    """Call `factory` of a user's module, which may be in the working folder."""
-    from torch import nn
-
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        made = getattr(importlib.import_module(module), factory)
-    except (ImportError, ValueError, AttributeError) as error:
-        fix = "Give package.module:factory, a function or class that can be imported from this folder"
-        raise UsageError(f"cannot import {module}:{factory}", str(error), fix) from error
-    if not isinstance(made, nn.Module):
-        try:
-            made = made()
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            raise UsageError(f"{module}:{factory} failed", why, "It must work without arguments") from error
-    if not isinstance(made, nn.Module):
-        what = f"{module}:{factory} returned a {type(made).__name__}"
-        raise UsageError(what, "the anatomy needs a torch.nn.Module", "Return a module")
-    return made
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    """Height and width from 224 or 480x640."""
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(re.fullmatch(r"\s*[0-9]{1,9}\s*", part) for part in parts):
-        raise UsageError(f"image size {text[:80]!r}", "it is not a number of pixels", "Use 224, or 480x640")
-    if not all(0 < int(part) <= _MOST for part in parts):
-        raise UsageError(f"image size {text!r}", f"sides are from 1 to {_MOST:,} pixels", "Use 224")
-    return int(parts[0]), int(parts[-1])

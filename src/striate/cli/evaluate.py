@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from striate.cli.options import LABEL_COLUMN, PATH_COLUMN, WORKERS, Device, Json, Model
+from striate.cli.options import LABEL_COLUMN, PATH_COLUMN, WORKERS, Device, Json, Model, Trust
 from striate.training.config import MAX_BATCH
 
 MAX_BEAM = 1024
@@ -63,6 +63,7 @@ def evaluate(
     cache: Annotated[bool | None, _image("--cache/--no-cache", help=_CACHE, show_default="cache")] = None,
     path_column: Annotated[str | None, _image("--path-column", **PATH_COLUMN)] = None,
     label_column: Annotated[str | None, _image("--label-column", **LABEL_COLUMN)] = None,
+    trust: Trust = "",
     source: Source = None,
     target: Target = None,
     source_columns: SourceColumns = None,
@@ -79,7 +80,7 @@ def evaluate(
         model, [*(data or ()), *(data_flag or ())], out, as_json, split=split, device=device, batch=batch,
         workers=workers, cache=cache, path_column=path_column, label_column=label_column, beams=beam,
         shuffled=shuffled, languages=languages(source, target), source_columns=source_columns,
-        target_columns=target_columns, reference_columns=reference_columns,
+        target_columns=target_columns, reference_columns=reference_columns, trust=trust or None,
     )  # fmt: skip
 
 

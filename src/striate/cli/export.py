@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from striate.cli.options import Json, Model
+from striate.cli.options import Json, Model, Trust
 from striate.exporters import FORMATS
 
 _SAMPLES = "Texts or image files on which the two models are compared."
@@ -36,6 +36,7 @@ def export(
             autocompletion=lambda: list(FORMATS),
         ),
     ] = None,
+    trust: Trust = "",
     as_json: Json = False,
 ) -> None:
     """Export a model to another format (ONNX, CTranslate2, ...) and compare it with the original.
@@ -56,7 +57,7 @@ def export(
         formats = formats_for(task)
         format_ = next((name for name in formats if FORMATS[name].suffix == suffix != ""), formats[0])
     out = out or f"exported{FORMATS[format_].suffix if format_ in FORMATS else ''}"
-    parity = api.export(model, out, format_, tuple(samples or ()))
+    parity = api.export(model, out, format_, tuple(samples or ()), trust=trust)
     if as_json:
         print_json({"out": out, "format": format_, **dataclasses.asdict(parity)})
         return

@@ -43,6 +43,14 @@ WORKERS: dict[str, Any] = {
     "show_default": "one per CPU core",
 }  # fmt: skip
 Batch = Annotated[int, number("Batch size.", "--batch", "--batch-size", "-b", low=1, high=MAX_BATCH)]
+Trust = Annotated[
+    str,
+    typer.Option(
+        help="Packages whose code may be imported to build a network that Striate does not define, separated "
+        "by commas.",
+        show_default=False,
+    ),
+]
 Workers = Annotated[int | None, typer.Option("--workers", "-j", **WORKERS)]
 
 PATH_COLUMN: dict[str, Any] = {

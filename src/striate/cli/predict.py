@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from striate.cli.options import Batch, Device, Json, Model, Workers, number
+from striate.cli.options import Batch, Device, Json, Model, Trust, Workers, number
 from striate.csv_file import csv_line
 from striate.printable import escaped
 
@@ -39,6 +39,7 @@ def predict(
     batch: Batch = 64,
     device: Device = "auto",
     workers: Workers = None,
+    trust: Trust = "",
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> int:
@@ -63,7 +64,7 @@ def predict(
         if task == "seq2seq":
             header, results, more = _read_text(model, paths, device, progress)
         else:
-            header, results, more = _classify(model, paths, device, progress, top, batch, workers)
+            header, results, more = _classify(model, paths, device, progress, top, batch, workers, trust)
         if as_json or sys.stdout.isatty():  # print results after the progress bar, not through it
             results = list(results)
             progress.end()
@@ -114,13 +115,20 @@ def _print(results: Iterable[_Result], header: list[str] | None, width: int) -> 
 
 
 def _classify(
-    model: str, paths: list[str], device: str, progress: Progress, top: int, batch: int, workers: int | None
+    model: str,
+    paths: list[str],
+    device: str,
+    progress: Progress,
+    top: int,
+    batch: int,
+    workers: int | None,
+    trust: str,
 ) -> tuple[list[str], Iterable[_Result], dict[str, Any]]:
     """The CSV header, the results, and further JSON keys."""
     from striate.device import cpu_count
     from striate.inference.classifier import load
 
-    classifier = load(model, device)
+    classifier = load(model, device, trust=trust)
 
     def results() -> Iterator[_Result]:
         for prediction in classifier.predict_many(

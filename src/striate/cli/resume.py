@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from striate.cli.options import Json, with_options
+from striate.cli.options import Json, Trust, with_options
 from striate.training.config import EXTENDING, RunConfig
 
 
@@ -17,6 +17,7 @@ def resume(
     context: typer.Context,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder.")],
     data: Annotated[str | None, typer.Option(help="New path of the dataset, if it has moved.")] = None,
+    trust: Trust = "",
     as_json: Json = False,
     *,
     options: dict[str, Any],
@@ -29,7 +30,7 @@ def resume(
 
     Python: striate.resume("runs/flowers-resnet18", epochs=40)
     """
-    return resume_run(run, {"data": data, **options}, as_json)
+    return resume_run(run, {"data": data, **({"trust": trust} if trust else {}), **options}, as_json)
 
 
 def resume_run(run: str, options: dict[str, Any], as_json: bool) -> int:

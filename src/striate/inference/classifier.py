@@ -26,6 +26,7 @@ from striate.device import choose as choose_device
 from striate.errors import BundleError, DataError, DecodeError
 from striate.kernels import prepare
 from striate.kernels.folding import fold
+from striate.models import Permission
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import ImageSource, Uint8Array, name_of
 from striate.transforms.preprocess import Preprocess
@@ -214,24 +215,30 @@ def read_image(source: ImageSource, preprocess: Preprocess) -> tuple[str, Uint8A
 
 
 @standard_settings()
-def load(path: str | os.PathLike[str], device: str = "auto") -> Classifier:
+def load(
+    path: str | os.PathLike[str], device: str = "auto", *, network: Any = None, trust: str = ""
+) -> Classifier:
     """Open a classifier's bundle on any device; executes no code from the file.
 
     Args:
         path: a bundle, or a run folder, whose `best.safetensors` is opened.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        network: for a network that Striate does not define: an `nn.Module` of its layers, which is copied, or
+            a function that returns one, as it was given for training.
+        trust: packages whose code may be imported to build the network, separated by commas.
 
     Raises:
         BundleError: no such file, damaged, not a bundle, or a model of another task.
+        TrustError: its network needs `network` or `trust`.
         UsageError: the device is not available.
     """
     path = bundle.path_of(path)
-    place = choose_device(device)
-    description, network = bundle.load(path, place, partial(_network, str(path)))
-    return Classifier(prepare(network, place, training=False).eval(), description, place, str(path))
+    place, permission = choose_device(device), Permission(network, trust)
+    description, built = bundle.load(path, place, partial(_network, str(path), permission))
+    return Classifier(prepare(built, place, training=False).eval(), description, place, str(path))
 
 
-def _network(path: str, description: Description) -> nn.Module:
+def _network(path: str, permission: Permission, description: Description) -> nn.Module:
     """The network of a bundle, which must classify images of the size and into the classes that it says."""
     if description.task != "classification":
         raise BundleError(
@@ -248,7 +255,7 @@ def _network(path: str, description: Description) -> nn.Module:
     ):
         if given != own:
             raise bundle.damaged(path, f"{name}: {given}, but its network has {own}")
-    return models.build(description.architecture, **description.arguments)
+    return models.build(description.architecture, permission=permission, **description.arguments)
 
 
 @standard_settings()

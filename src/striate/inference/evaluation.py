@@ -178,6 +178,8 @@ def evaluate(
     cache: bool = True,
     path_column: str | None = None,
     label_column: str | None = None,
+    network: Any = None,
+    trust: str = "",
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Evaluate a classifier.
@@ -192,6 +194,8 @@ def evaluate(
         cache: keep the decoded images on disk for the next time.
         path_column: column of the image paths, if the data are a table.
         label_column: column of the class names, if the data are a table.
+        network: as for `striate.load`, unless a classifier is given.
+        trust: as for `striate.load`.
         progress: receives updates.
 
     Raises:
@@ -200,7 +204,7 @@ def evaluate(
     """
     if batch < 1:
         raise UsageError(f"a batch size of {batch}", "it must be at least 1", "Leave --batch out for 64")
-    classifier = model if isinstance(model, Classifier) else load_classifier(model, device)
+    classifier = _opened(model, device, network, trust)
     found, notes = _find(classifier, data, path_column, label_column)
     dataset, extra = found.with_classes(classifier.classes)
     name, samples = choose_split(dataset.splits, split, dataset.source)
@@ -215,15 +219,19 @@ def evaluate(
     )
     progress.end()
     if not len(which):
-        raise DataError(
-            f"cannot evaluate on {dataset.source!r}",
-            f"none of its {len(samples)} images can be read, the first since {images.problems[0].reason}",
-        )
+        why = f"none of its {len(samples)} images can be read, the first since {images.problems[0].reason}"
+        raise DataError(f"cannot evaluate on {dataset.source!r}", why)
     record = measure(
         tuple(images.names[i] for i in which), images.labels[which], probabilities, classifier.classes,
         images=ImageSubset(images, which), problems=images.problems, data=dataset.source, split=name,
     )  # fmt: skip
     return replace(record, extra_classes=extra, notes=(*record.notes, *notes, *dataset.notes))
+
+
+def _opened(model: Classifier | str | os.PathLike[str], device: str, network: Any, trust: str) -> Classifier:
+    if isinstance(model, Classifier):
+        return model
+    return load_classifier(model, device, network=network, trust=trust)
 
 
 def _no_known_class(data: DataSet, extra: Mapping[str, int], classes: Sequence[str]) -> DataError:

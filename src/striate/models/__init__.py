@@ -39,6 +39,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from striate.errors import UsageError, unknown_name
+from striate.models.references import MAX_CHANNELS as MAX_CHANNELS
+from striate.models.references import NOTHING, kind_of, reference
+from striate.models.references import Permission as Permission
+from striate.models.references import is_custom as is_custom
+from striate.models.references import is_foreign as is_foreign
+from striate.models.references import path_of as path_of
 from striate.validation import InvalidValueError, require, shown
 
 if TYPE_CHECKING:
@@ -55,8 +61,9 @@ class Architecture:
         sizes: `any`: it reads images of any size; `argument`: the size is the argument `input_size`; `one`:
             it reads `input_size` only.
         channels: 3 for RGB; 1 for a network designed for grayscale.
-        first_conv: name of the first convolution.
-        classifier: name of the last layer with weights, which transfer learning replaces.
+        first_conv: name of the first convolution; empty if it is not known.
+        classifier: name of the last layer with weights, which transfer learning replaces; empty if it is not
+            known.
         head_replaceable: whether the classifier alone can be replaced and trained.
         auxiliary: whether it has auxiliary heads, which the argument `auxiliary` leaves out.
         family: networks of one family share recipes; the file's name by default.
@@ -123,11 +130,14 @@ DEFAULT = "resnet18"  # for training, if no network is named
 
 
 def describe(name: str) -> Architecture:
-    """The row of `MODELS` for a name.
+    """The row of `MODELS` for a name; a general one for a network that Striate does not define.
 
     Raises:
         UsageError: there is no such row; the message lists near matches.
     """
+    if is_foreign(name):
+        kind_of(name)
+        return Architecture("foreign", first_conv="", classifier="")
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
     return MODELS[name]
@@ -142,31 +152,46 @@ def module_of(name: str) -> ModuleType:
     return importlib.import_module(f"striate.models.{describe(name).file}")
 
 
-def build(name: str, *, append: int | None = None, **arguments: Any) -> nn.Module:
+def build(
+    name: str, *, append: int | None = None, permission: Permission = NOTHING, **arguments: Any
+) -> nn.Module:
     """Build a network with fresh weights.
 
     Args:
-        name: a key of `MODELS`.
+        name: a key of `MODELS`, or as in `striate.models.references`.
         append: number of scores of an additional fully connected layer on top of the network; None for none.
-        arguments: arguments of the network's function: `num_classes`, `in_channels`, `input_size` and others.
+        permission: for a name of `references`: the code that the caller allows.
+        arguments: arguments of the network's function: `num_classes`, `in_channels`, `input_size` and others;
+            or the fields of `references.Reference`.
 
     Returns:
         A plain `torch.nn.Module` that reads `[batch, channel, height, width]`.
 
     Raises:
         UsageError: unknown name or argument.
+        TrustError: an import path that the caller does not trust.
     """
-    function = getattr(module_of(name), name)
-    bound = bind(name, function, arguments)
     if append is not None:
         _check_argument("append", append, int)
-    network: nn.Module = function(**arguments)
+    if not isinstance(permission, Permission):  # an argument of a bundle
+        raise UsageError(f"cannot build {name}", "it has no argument permission")
+    if is_foreign(name):
+        from striate.models import foreign
+
+        found = reference(name, arguments)
+        base, scores = foreign.build(name, found, permission), found.num_classes
+    elif permission.network is not None:
+        raise UsageError(f"network= for a {name}", "Striate builds this network itself", "Leave it out")
+    else:
+        function = getattr(module_of(name), name)
+        bound = bind(name, function, arguments)
+        bound.apply_defaults()
+        base, scores = function(**arguments), bound.arguments["num_classes"]
     if append is None:
-        return network
+        return base
     from striate.models.appended import Appended
 
-    bound.apply_defaults()
-    return Appended(network, bound.arguments["num_classes"], append)
+    return Appended(base, scores, append)
 
 
 def interface(name: str, arguments: Mapping[str, Any]) -> tuple[int, int, tuple[int, int] | None]:
@@ -175,6 +200,9 @@ def interface(name: str, arguments: Mapping[str, Any]) -> tuple[int, int, tuple[
     Raises:
         UsageError: unknown name or argument, or an invalid value.
     """
+    if is_foreign(name):
+        found = reference(name, arguments)
+        return arguments.get("append") or found.num_classes, found.in_channels, found.input_size
     row, own = describe(name), {key: value for key, value in arguments.items() if key != "append"}
     bound = bind(name, getattr(module_of(name), name), own)
     bound.apply_defaults()

@@ -9,19 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from striate.errors import UsageError
+from striate.errors import StriateError, UsageError
 from striate.printable import first_few
 
 _MAX_CONSTANTS = 1 << 28  # bytes of a network's buffers that are not saved, such as sinusoids
 _MARGIN = 64  # parameters beyond twice the tensors of a file: some are replaced while a network is built
 
 
-def without_memory(make: Callable[[], nn.Module], tensors: int) -> nn.Module:
+def without_memory(make: Callable[[], nn.Module], tensors: int, *, own: bool = True) -> nn.Module:
     """Create a network on the meta device: it has shapes and needs no memory for values.
 
     Args:
         make: creates it.
         tensors: how many a file has for it.
+        own: whether Striate defines it. Others may read values while they are built, which fails there; they
+            are then built as usual.
 
     Raises:
         UsageError: it has many more parameters; their modules alone could fill memory.
@@ -38,7 +40,16 @@ def without_memory(make: Callable[[], nn.Module], tensors: int) -> nn.Module:
 
     hook = register_module_parameter_registration_hook(counted)
     try:
-        with torch.device("meta"):
+        try:
+            with torch.device("meta"):
+                return make()
+        except StriateError:
+            raise
+        except Exception:
+            if own:
+                raise
+        count = 0
+        with torch.random.fork_rng(devices=[]):
             return make()
     finally:
         hook.remove()
@@ -72,6 +83,18 @@ def require_fit(network: nn.Module, tensors: Mapping[str, tuple[torch.dtype, tup
     if constants > _MAX_CONSTANTS:
         why = f"its constants take {constants / 1e9:,.1f} GB"
         raise UsageError("the arguments of the network are too large", why)
+
+
+def rebuilt(make: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Module:
+    """Build a network that Striate does not define, and load its tensors, which fit.
+
+    What such a network computes for itself besides them is only right if it is built with memory.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = make()
+    device = next((tensor.device for tensor in state.values()), torch.device("cpu"))
+    network.to(device).load_state_dict(state)
+    return network
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

@@ -61,11 +61,12 @@ def weighted_outputs(output: Tensor | WeightedOutputs) -> list[tuple[Tensor, flo
 
 def no_weight_decay(network: nn.Module) -> set[str]:
     """Names of the matrices that networks exempt from weight decay, such as a ViT's positions."""
-    return {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, module in network.named_modules()
-        for name in getattr(module, "no_weight_decay", ())
-    }
+    found = set()
+    for prefix, module in network.named_modules():
+        own = getattr(module, "no_weight_decay", ())
+        names = own() if callable(own) else own  # in timm it is a method
+        found |= {f"{prefix}.{name}" if prefix else name for name in names}
+    return found
 
 
 def set_drop_path(network: nn.Module, rate: float) -> None:

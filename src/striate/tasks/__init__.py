@@ -48,7 +48,15 @@ TASKS: dict[str, TaskEntry] = {
         load="striate.inference.classifier:load",
         evaluate="striate.inference.evaluation:evaluate",
         report="striate.tasks.classification.report:report",
-        evaluate_options=("batch", "workers", "cache", "path_column", "label_column"),
+        evaluate_options=(
+            "batch",
+            "workers",
+            "cache",
+            "path_column",
+            "label_column",
+            "network",
+            "trust",
+        ),
     ),
     "seq2seq": TaskEntry(
         config="striate.tasks.seq2seq.config:Seq2SeqConfig",

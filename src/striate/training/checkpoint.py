@@ -68,9 +68,14 @@ def write(
     text = strict_json.dumps({"format": FORMAT, "values": values, "facts": facts}, ascii_only=True)
     header = tensor_file.header_bytes(table, {_STATE: text, _DIGEST: _digest(text, table, arrays.values())})
     pieces: list[bytes | memoryview] = [header, *arrays.values()]
-    write_atomic(run / CHECKPOINTS / f"{values['step']:012}.safetensors", pieces)
+    write_atomic(path_of(run, values["step"]), pieces)
     for old in _files(run)[_KEEP:]:
         old.unlink(missing_ok=True)
+
+
+def path_of(run: Path, step: int) -> Path:
+    """The checkpoint of a run folder after so many steps."""
+    return run / CHECKPOINTS / f"{step:012}.safetensors"
 
 
 def newest(

@@ -6,7 +6,6 @@ takes that group as its parameter type.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -15,12 +14,14 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from striate.device import MAX_SEED
-from striate.errors import UsageError
+from striate.errors import UsageError, unknown_name
 from striate.progress import SILENT, Progress
-from striate.training.options import Options, current_names, option, seconds_of
+from striate.training.options import Options, current_names, declarations, option, seconds_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from striate.training.callbacks import Callbacks
 
 MAX_SIDE = 8192  # pixels of a network's input: more than this is a slip of the finger
 MAX_WORKERS = 1024  # threads
@@ -29,6 +30,7 @@ MAX_BATCH = 10_000_000  # images or tokens
 MAX_STEPS = 1_000_000_000
 MAX_RATE = 3.4e38  # of a learning rate or a weight decay: the largest number of float32
 MAX_MILESTONES = 10_000
+TRACKERS = ("tensorboard", "mlflow", "wandb", "swanlab")
 SCHEDULES = ("cosine", "step", "constant", "inverse-sqrt", "noam")
 DECAYS = {"adamw": 0.01, "sgd": 1e-4, "rmsprop": 1e-5}  # optimizers, and their default weight decay
 
@@ -209,12 +211,29 @@ class RunOptions(Options):
         "not finite", minimum=0, maximum=MAX_COUNT,
     )  # fmt: skip
     profile: bool = option(False, "Profile training: time per phase")
+    log: str = option(
+        "", "Trackers that receive the metrics of each epoch, separated by commas: tensorboard, mlflow, "
+        "wandb, swanlab",
+    )  # fmt: skip
+    callbacks: Any = option(
+        (), "Objects with methods of striate.training.callbacks.Callback", in_cli=False, saved=False
+    )
     name: str | None = option(None, "Name of the run folder", unset="DATA-MODEL")
     out: str = option("runs", "Folder in which the run folder is created")
     progress: Progress = option(SILENT, "Receives progress updates", in_cli=False, saved=False)
 
+    @property
+    def log_names(self) -> tuple[str, ...]:
+        """The trackers of `log`; raises UsageError for unknown ones."""
+        names = tuple(filter(None, (name.strip() for name in self.log.split(","))))
+        for name in names:
+            if name not in TRACKERS:
+                raise unknown_name("value for --log", name, TRACKERS)
+        return names
+
     def check_together(self) -> None:
-        """Refuse a name that is a path."""
+        """Refuse a name that is a path, and unknown trackers."""
+        _ = self.log_names
         if self.name is not None and (self.name in ("", ".", "..") or PurePath(self.name).name != self.name):
             raise UsageError(
                 f"--name {self.name!r}", "it must be the name of one folder", "Use --out for its parent"
@@ -232,6 +251,7 @@ class RunConfig(DataOptions, Optimization, RunOptions):
 
     FREE: ClassVar[tuple[str, ...]] = (
         "data", "device", "workers", "cache", "save_every", "profile", "rollbacks", "out", "name",
+        "log",
     )  # fmt: skip
     task: str = option("", "Task", in_cli=False)
 
@@ -245,11 +265,29 @@ class RunConfig(DataOptions, Optimization, RunOptions):
         known, notes = current_names(cls, values)
         return cls(**known), notes
 
+    @classmethod
+    def given(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that the user gives, before those of a file join them, with what they imply."""
+        return dict(values)
+
     @property
     def unsaved(self) -> dict[str, Any]:
-        """The options that config.yaml cannot restore: free ones, callables and the progress."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {n: v for n, v in values.items() if n in (*self.FREE, "progress") or callable(v)}
+        """The options that config.yaml cannot restore: free ones, callables, and those that are not saved."""
+        values = {
+            name: getattr(self, name) for name in ("data", *(n for n, _, _ in declarations(type(self))))
+        }
+        lost = {name for name, declared, _ in declarations(type(self)) if not declared.saved}
+        return {n: v for n, v in values.items() if n in (*self.FREE, *lost) or callable(v)}
+
+    def open_callbacks(self, is_main: bool) -> Callbacks:
+        """The callbacks of a run: none but in the main process.
+
+        Raises:
+            UsageError: the package of a tracker is not installed, or an object is no callback.
+        """
+        from striate.training.loggers import callbacks_of
+
+        return callbacks_of(self if is_main else None)
 
     @property
     def source(self) -> str:

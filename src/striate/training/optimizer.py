@@ -99,7 +99,8 @@ def layer_scales(network: nn.Module, decay: float) -> dict[str, float]:
         return dict.fromkeys(names, 1.0)
     layers = stages(network)
     depth = {module: place for place, layer in enumerate(layers) for module in layer}
-    depth[getattr(network, "final_norm", "")] = len(layers) - 1
+    norm = getattr(network, "final_norm", "")
+    depth[norm if isinstance(norm, str) else ""] = len(layers) - 1
     scales = {}
     for name in names:
         place = max((depth[module] for module in depth if name.startswith(f"{module}.")), default=0)

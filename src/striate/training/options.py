@@ -38,6 +38,7 @@ class Option:
         above: valid values are larger than this.
         below: valid values are smaller than this.
         choices: valid names, or `module:NAME` of a collection that is imported when it is needed.
+        more: a text that marks further valid names, which are checked elsewhere.
         flags: command-line spellings in place of `--name`; `--name/--no-name` for two-way switches.
         old_names: earlier names, which are still read and whose flags are hidden.
         unset: how `--help` shows a default of None.
@@ -51,6 +52,7 @@ class Option:
     above: float | None = None
     below: float | None = None
     choices: tuple[str, ...] | str = ()
+    more: str = ""
     flags: tuple[str, ...] = ()
     old_names: tuple[str, ...] = ()
     unset: str = ""
@@ -157,7 +159,7 @@ def check(name: str, value: Any, declared: Option, hint: Any) -> None:
         if not isinstance(value, str) and str in kinds:
             why, fix = "it must be a name", f"Give one of {', '.join(declared.known[:3])}, ..."
             raise UsageError(f"{name}=<{type(value).__name__}>", why, fix)
-        if value not in declared.known:
+        if value not in declared.known and not (declared.more and declared.more in value):
             raise unknown_name(f"value for {flag(name)}", str(value), declared.known)
         return
     if not {int, float} & set(kinds) or isinstance(value, bool):

@@ -49,6 +49,7 @@ def set_up(
     if resumed is not None:
         _announce(resumed, progress)
         config = config if resumed.has_begun else given_config(resumed)
+    callbacks = config.open_callbacks(distributed.is_main)  # before anything slow
     device = distributed.device(config.device)
     stopwatch = Profile(device) if config.profile else OFF
     task = kind(config, data, Context(device, distributed, progress, stopwatch))
@@ -69,7 +70,7 @@ def set_up(
     run = TrainingRun(
         folder=Path(distributed.broadcast_object(str(folder))), config=setup.config,
         description=setup.description, notes=setup.notes,
-        is_main=distributed.is_main, task=task,
+        is_main=distributed.is_main, task=task, callbacks=callbacks,
     )  # fmt: skip
     task.folder = run.folder
     saved = None if resumed is None else resumed.checkpoint

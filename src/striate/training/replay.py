@@ -46,6 +46,10 @@ def options_of(
         values, _ = current_names(kind, values)
     except UsageError as error:
         raise UsageError(f"{error.what} in {str(path)!r}", error.why, error.fix) from error
+    unsaved = {name for name, declared, _ in declarations(kind) if not declared.saved}
+    if found_unsaved := sorted(unsaved & values.keys()):  # `trust`, for one, is the caller's to give
+        what, why = f"{found_unsaved[0]} in {str(path)!r}", "it is not an option that a file can hold"
+        raise UsageError(what, why, "Remove the line")
     hints = {name: kinds_of(hint) for name, _, hint in declarations(kind)}
     return {
         name: _relative_to(path.parent, value) if name in _PATHS else _parsed(value, hints.get(name, ()))

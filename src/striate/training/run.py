@@ -94,9 +94,11 @@ def _train(training: Training, run: TrainingRun, checkpointer: Checkpointer) -> 
         _warn_of_rewritten_files(training, run)
         checkpointer.after_epoch(row)
         context.progress.info(_log_line(training, row))
+        run.callbacks.call("on_epoch_end", row)
 
     interrupts = Interrupts(state, context.progress, context.distributed)
-    with _locked_and_timed(training, run), _compiler_errors():
+    checkpointer.on_save = lambda path: run.callbacks.call("on_checkpoint", path)
+    with _locked_and_timed(training, run), _compiler_errors(), run.callbacks.around(run):
         checkpointer.begin()
         try:
             with interrupts:

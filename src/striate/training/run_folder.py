@@ -23,6 +23,7 @@ from striate.csv_file import write_csv
 from striate.errors import DataError, access_error
 from striate.files import Fingerprint, expanded, probe, write_atomic
 from striate.reading import MAX_TABLE_BYTES, read_bytes
+from striate.training.callbacks import Callbacks
 from striate.training.config_file import DATA_TABLE, FORMAT, NAME, config_text
 
 
@@ -41,6 +42,7 @@ class TrainingRun:
         seconds: duration of the run.
         profile: seconds by phase, with `--profile`.
         is_main: whether this process writes; always true of a single process.
+        callbacks: of the main process.
     """
 
     task: Any
@@ -53,6 +55,7 @@ class TrainingRun:
     seconds: float = 0.0
     profile: dict[str, float] = field(default_factory=dict)
     is_main: bool = True
+    callbacks: Callbacks = field(default_factory=Callbacks)
 
     @property
     def best(self) -> Path:

@@ -40,18 +40,30 @@ def split_at_trainable(network: nn.Module) -> Split | None:
     except Exception:  # a forward may do anything with its input, and the proxy supports only some of it
         return None
     changing: set[fx.Node] = set()
+    constant: set[fx.Node] = set()  # what depends neither on the images nor on what trains
     for node in graph.nodes:
-        if _changes(node, network) or not changing.isdisjoint(node.all_input_nodes):
+        if _changes(node, base) or not changing.isdisjoint(node.all_input_nodes):
             changing.add(node)
-    border = [node for node in graph.nodes if node not in changing and not changing.isdisjoint(node.users)]
+        elif node.op != "placeholder" and constant.issuperset(node.all_input_nodes):
+            constant.add(node)
+    before = [node for node in graph.nodes if node not in changing | constant]
+    border = [node for node in before if not changing.isdisjoint(node.users)]
     if len(border) != 1 or border[0].op == "placeholder":
         return None
     frozen = fx.GraphModule(base, _steps_until(border[0]))
-    return Split(frozen.eval(), _steps_after(border[0], changing))
+    for node in reversed(graph.nodes):
+        if node in constant and not changing.isdisjoint(node.users):
+            changing.add(node)  # it is needed after the border
+    after = _steps_after(border[0], changing)
+    if any(node.op == "get_attr" and not _has(network, str(node.target)) for node in after.nodes):
+        return None  # a tensor that was made while tracing, which the network does not have
+    return Split(frozen.eval(), after)
 
 
 class _Tracer(Tracer):
-    """Traces into modules that are partly frozen; every other module is one step."""
+    """Traces into modules that are partly frozen; every other module is one step. Buffers are read anew."""
+
+    proxy_buffer_attributes = True
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         """Whether a module is one step."""
@@ -72,6 +84,12 @@ def _changes(node: fx.Node, network: nn.Module) -> bool:
     )
 
 
+def _has(network: nn.Module, target: str) -> bool:
+    """Whether a network has a tensor of this name."""
+    path, _, name = target.rpartition(".")
+    return hasattr(network.get_submodule(path), name)
+
+
 def _steps_until(border: fx.Node) -> fx.Graph:
     """The steps from the images to the features."""
     graph = fx.Graph()
@@ -84,11 +102,11 @@ def _steps_until(border: fx.Node) -> fx.Graph:
     return graph
 
 
-def _steps_after(border: fx.Node, changing: set[fx.Node]) -> fx.Graph:
-    """The steps from the features to the scores."""
+def _steps_after(border: fx.Node, kept: set[fx.Node]) -> fx.Graph:
+    """The steps from the features to the scores, of those that are kept."""
     graph = fx.Graph()
     copies = {border: graph.placeholder("features")}
     for node in border.graph.nodes:
-        if node in changing:
+        if node in kept:
             copies[node] = graph.node_copy(node, lambda old: copies[old])
     return graph

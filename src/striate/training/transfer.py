@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from striate.errors import UsageError
+from striate.models.foreign import adapted_kernel
 
-_NORMS = (nn.BatchNorm2d, nn.LayerNorm)
+_NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class Loading:
 def load(network: nn.Module, state: dict[str, Tensor], source: str) -> Loading:
     """Load all weights that fit, adapt those that can be adapted, and report the others.
 
-    A first layer for RGB is summed over its channels for a grayscale network. A network may adapt weights to
-    its input size (`adapt_weights`, see `striate.models`).
+    A first convolution for other channels is adapted to the network's: its mean over the input channels,
+    scaled (for grayscale, their sum). A network may adapt weights to its input size (`adapt_weights`, see
+    `striate.models`).
 
     Args:
         network: its state is overwritten.
@@ -41,6 +44,7 @@ def load(network: nn.Module, state: dict[str, Tensor], source: str) -> Loading:
         source: where they come from, for the notes.
     """
     own = network.state_dict()
+    first = next((f"{n}.weight" for n, layer in network.named_modules() if isinstance(layer, nn.Conv2d)), "")
     fits, notes = {}, []
     if adapt := getattr(network, "adapt_weights", None):
         state, notes = adapt(state)
@@ -50,15 +54,24 @@ def load(network: nn.Module, state: dict[str, Tensor], source: str) -> Loading:
         wanted = own[name].shape
         if value.shape == wanted:
             fits[name] = value
-        elif value.ndim == 4 and (value.shape[1], wanted[1]) == (3, 1) and value.shape[2:] == wanted[2:]:
-            fits[name] = value.sum(dim=1, keepdim=True)
-            notes.append(f"{name}: summed over red, green and blue for grayscale images")
+        elif name == first and _other_channels(value.shape, wanted):
+            fits[name] = adapted_kernel(value, wanted[1])
+            notes.append(
+                f"{name}: summed over red, green and blue for grayscale images"
+                if (value.shape[1], wanted[1]) == (3, 1)
+                else f"{name}: for {wanted[1]} channels, the mean over its {value.shape[1]}, scaled"
+            )
         else:
             notes.append(f"{name}: not loaded because its shape is {list(value.shape)}, not {list(wanted)}")
     network.load_state_dict(fits, strict=False)
     fresh = tuple(name for name in own if name not in fits)
     missing = f"; initialised at random: {', '.join(fresh)}" if fresh else ""
     return Loading(fresh, (f"{source}: {len(fits)} of {len(own)} tensors loaded{missing}", *notes))
+
+
+def _other_channels(one: torch.Size, other: torch.Size) -> bool:
+    """Whether two shapes of convolutions differ in nothing but the number of input channels."""
+    return len(one) == len(other) == 4 and (one[0], *one[2:]) == (other[0], *other[2:])
 
 
 def freeze(network: nn.Module, mode: str, last_layers: int, head: str) -> list[str]:

@@ -30,6 +30,7 @@ from striate.transforms.image_file import LargeFile, open_content
 from striate.transforms.pixel_formats import Array, Box, UnsupportedPixelsError
 from striate.transforms.pixel_formats import Uint8Array as Uint8Array
 from striate.transforms.pixels import ArrayPixels, ImagePixels, Pixels, orientation
+from striate.transforms.tiff import parse
 
 FileSource = str | os.PathLike[str] | bytes  # path of a file, or its bytes
 ImageSource = FileSource | bytearray | memoryview | BinaryIO | Image.Image | Array
@@ -134,17 +135,17 @@ def open_pixels(
     name = name_of(source)
     if isinstance(source, Image.Image):
         with decode_errors(name), _lock_of(source):
-            _check_size(source.size)
+            check_size(source.size)
             pixels: Pixels = ImagePixels(source, channels)
         with decode_errors(name):
             yield pixels
     elif isinstance(source, np.ndarray):
         pixels = ArrayPixels(source, channels)
         with decode_errors(name):
-            _check_size(pixels.size)
+            check_size(pixels.size)
             yield pixels
     else:
-        with _content_of(source) as data, open_bytes(data, name) as image:
+        with content_of(source) as data, open_bytes(data, name) as image:
             full_size = image.size
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
@@ -178,7 +179,7 @@ def open_bytes(data: bytes | BinaryIO, name: str = "image bytes") -> Iterator[Im
         except UnidentifiedImageError:
             found = Image.open(file, formats=_all_formats())
         with found as image:
-            _check_size(image.size)
+            check_size(image.size)
             if isinstance(data, LargeFile):
                 data.allow_pixels(image.width * image.height)
             yield image
@@ -219,7 +220,7 @@ def name_of(source: ImageSource) -> str:
 
 
 @contextlib.contextmanager
-def _content_of(source: FileSource | bytearray | memoryview | BinaryIO) -> Iterator[bytes | BinaryIO]:
+def content_of(source: FileSource | bytearray | memoryview | BinaryIO) -> Iterator[bytes | BinaryIO]:
     """Yield the bytes of a file; or the open file if it is too large to be in memory besides its pixels."""
     if isinstance(source, (str, os.PathLike)):
         with open_content(source) as content:
@@ -248,7 +249,7 @@ def _lock_of(source: object) -> threading.Lock:
     return _LOCKS[id(source) // 64 % len(_LOCKS)]
 
 
-def _check_size(size: tuple[int, int]) -> None:
+def check_size(size: tuple[int, int]) -> None:
     """Raise the exceptions that `decode_errors` reports for images without pixels, or with too many."""
     if size[0] * size[1] > MAX_PIXELS:
         raise Image.DecompressionBombError
@@ -303,6 +304,8 @@ def _unknown_format(data: bytes) -> str:
     """Return what a file is that Pillow cannot identify."""
     if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
         return "it is HEIC, which Pillow cannot read; convert it to JPEG or PNG"
+    if (tiff := parse(data)) is not None and tiff.bands > 4:
+        return f"it has {tiff.bands} bands, which --channels {tiff.bands} reads; this is for RGB or grayscale"
     if data[:4] in (b"II*\0", b"MM\0*"):
         return "it is a TIFF of a kind that Pillow cannot read; convert it to PNG or to an 8-bit TIFF"
     start = data[:16].lstrip().lower()

@@ -21,7 +21,8 @@ def augment(
 ) -> Tensor:
     """Call a transform on each image of a batch.
 
-    The transform receives a Pillow image; albumentations transforms receive a NumPy array. The generators of
+    The transform receives a Pillow image; albumentations transforms receive a NumPy array. Images that are
+    neither RGB nor grayscale are uint8 tensors `[channels, height, width]`. The generators of
     Python, NumPy and torch are seeded for each image and restored afterwards, so that the result depends on
     `rand` only.
 
@@ -51,6 +52,8 @@ def augment(
                 if hasattr(transform, "set_random_seed"):
                     transform.set_random_seed(seed)  # albumentations has its own generator
                 changed = transform(image=image)["image"]
+            elif shape[2] not in (1, 3):
+                changed = transform(torch.from_numpy(image).permute(2, 0, 1).contiguous())
             else:
                 changed = transform(Image.fromarray(image.squeeze(2) if shape[2] == 1 else image))
             out.append(_pixels(changed, shape))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from PIL import Image
 
 from striate.errors import LayoutError, UsageError
 from striate.transforms.decode import ImageSource, Uint8Array, decode, decode_errors, name_of, open_pixels
+from striate.transforms.multiband import array_bands, read_bands
 from striate.transforms.pixel_formats import Array
 from striate.transforms.pixels import ArrayPixels, Pixels
 from striate.transforms.scaling import COPIED, Span, fits_at_once, scale
@@ -39,6 +40,7 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
 }
 
 INTERPOLATIONS = {n: Image.Resampling[n.upper()] for n in ("nearest", "bilinear", "bicubic", "lanczos")}
+MAX_CHANNELS = 16
 MAX_SIDE = 8192  # pixels of a network's input, as for --imgsz
 _FAR = 1e6  # from 0 to 1, the range of pixels; float32 still has six digits after a division by it
 _CHUNK = 1 << 18  # float32 values: one MiB
@@ -57,7 +59,8 @@ class Preprocess:
             `size`.
         shorter_side: for `crop`, the shorter side before the crop, in pixels; at least max(size).
         interpolation: `nearest`, `bilinear`, `bicubic` or `lanczos`; antialiased when downscaling.
-        channels: 3 for RGB, 1 for grayscale.
+        channels: 3 for RGB, 1 for grayscale; 2 and 4 to 16 for images of so many bands, which are not
+            converted.
         mean: subtracted from each channel after scaling to 0-1.
         std: divides each channel after that.
     """
@@ -66,7 +69,7 @@ class Preprocess:
     resize: Literal["crop", "squash", "letterbox", "line"] = "crop"
     shorter_side: int = 256
     interpolation: str = "bilinear"
-    channels: Literal[1, 3] = 3
+    channels: int = 3
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -89,8 +92,9 @@ class Preprocess:
             raise _bad("shorter_side", self.shorter_side, f"it must be at least {max(self.size)}, the crop")
         if self.interpolation not in INTERPOLATIONS:
             raise _bad("interpolation", self.interpolation, f"it must be one of {', '.join(INTERPOLATIONS)}")
-        if self.channels not in (1, 3):
-            raise _bad("channels", self.channels, "it must be 1 (grayscale) or 3 (RGB)")
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            why = f"it must be 1 (grayscale), 3 (RGB), or another number of bands up to {MAX_CHANNELS}"
+            raise _bad("channels", self.channels, why)
         if not len(self.mean) == len(self.std) == self.channels:
             raise _bad("mean, std", (self.mean, self.std), f"each needs {self.channels} values")
         if min(self.std) <= 0:
@@ -100,14 +104,13 @@ class Preprocess:
             raise _bad("mean, std", (self.mean, self.std), why)
 
     @classmethod
-    def for_size(cls, size: int, channels: Literal[1, 3] = 3, **others: Any) -> Preprocess:
+    def for_size(cls, size: int, channels: int = 3, **others: Any) -> Preprocess:
         """Create the usual preprocessing for square inputs of `size` pixels.
 
         Above 64 px the shorter side is resized to 8/7 of the crop, such as 256 for 224 (He et al. 2016 after
-        Krizhevsky et al. 2012); small images are not cropped. Mean and std are 0.5 for grayscale, ImageNet's
-        for RGB.
+        Krizhevsky et al. 2012); small images are not cropped. Mean and std are ImageNet's for RGB, else 0.5.
         """
-        gray = {"mean": (0.5,), "std": (0.5,)} if channels == 1 else {}
+        gray = {} if channels == 3 else {"mean": (0.5,) * channels, "std": (0.5,) * channels}
         margin = size if size <= 64 else round(size * 8 / 7)
         return cls(**{"size": (size, size), "shorter_side": margin, "channels": channels, **gray, **others})
 
@@ -116,6 +119,12 @@ class Preprocess:
         """Create the usual preprocessing for lines of text: one height, up to `width` pixels wide."""
         half = (0.5,) * channels
         return cls(size=(height, width), resize="line", channels=channels, mean=half, std=half)
+
+    @property
+    def summary(self) -> str:
+        """Size and normalization in words."""
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"{self.size[1]}x{self.size[0]} pixels, mean {mean}, standard deviation {std}"
 
     @property
     def uncropped_size(self) -> tuple[int, int]:
@@ -134,14 +143,16 @@ class Preprocess:
         Raises:
             DecodeError, LayoutError: as `read`.
         """
-        return decode(source, self.channels)
+        if self.channels not in (1, 3):
+            return read_bands(source, self.channels)
+        return decode(source, self._rgb_or_gray)
 
     def fit(self, image: Array) -> Uint8Array:
         """Resize and crop one image to the network's input size, for evaluation and prediction.
 
         Args:
             image: uint8 `[height, width]` or `[height, width, 1 or 3]` of any size, or another array that
-                `transforms.decode.open_pixels` takes.
+                `transforms.decode.open_pixels` takes; with other `channels`, `[height, width, channels]`.
 
         Returns:
             uint8 `[size[0], size[1], channels]`; for `line` `[size[0], up to size[1], channels]`.
@@ -149,6 +160,9 @@ class Preprocess:
         Raises:
             LayoutError: the array has another shape or dtype.
         """
+        if self.channels not in (1, 3):
+            bands = array_bands(image, self.channels)
+            return np.concatenate([self._of_band.fit(band) for band in np.moveaxis(bands, 2, 0)], axis=2)
         return self._fit(ArrayPixels(image, self.channels), self.size)
 
     def resize_uncropped(self, image: Array) -> Uint8Array:
@@ -157,6 +171,9 @@ class Preprocess:
         Uses torch, which is five times as fast as Pillow; values differ by at most 1 of 255. An array that
         has that size already is returned as it is.
         """
+        if self.channels not in (1, 3):
+            bands = np.moveaxis(array_bands(image, self.channels), 2, 0)
+            return np.concatenate([self._of_band.resize_uncropped(band) for band in bands], axis=2)
         pixels = ArrayPixels(image, self.channels)
         x, y = self._spans(pixels.size, self.uncropped_size)
         if self.interpolation not in ("bilinear", "bicubic") or not fits_at_once(x, y):
@@ -184,8 +201,12 @@ class Preprocess:
             DecodeError: the image cannot be decoded, or memory cannot hold it.
             LayoutError: the array or object is not an image.
         """
+        if crop and self.channels not in (1, 3):
+            bands = read_bands(source, self.channels)
+            with decode_errors(name_of(source)):
+                return self.fit(bands)
         if crop:
-            with open_pixels(source, self.channels) as pixels:
+            with open_pixels(source, self._rgb_or_gray) as pixels:
                 return self._fit(pixels, self.size)
         decoded = self.decode_uncropped(source)
         with decode_errors(name_of(source)):
@@ -203,9 +224,11 @@ class Preprocess:
         """
         if isinstance(source, np.ndarray):
             return source
+        if self.channels not in (1, 3):
+            return read_bands(source, self.channels)
         # Letterbox resizes by the longer side; the shorter one may have any size.
         enough = None if self.resize == "letterbox" else 2 * max(self.uncropped_size)
-        with open_pixels(source, self.channels, at_least=enough) as pixels:
+        with open_pixels(source, self._rgb_or_gray, at_least=enough) as pixels:
             if math.prod(pixels.size) > COPIED:
                 return self._fit(pixels, self.uncropped_size)
             return pixels.to_array()
@@ -259,6 +282,15 @@ class Preprocess:
             raise UsageError("invalid preprocess", str(error), f"Its fields are {known}") from error
         own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**own)
+
+    @property
+    def _rgb_or_gray(self) -> Literal[1, 3]:
+        return 1 if self.channels == 1 else 3
+
+    @functools.cached_property
+    def _of_band(self) -> Preprocess:
+        """The preprocessing of one band by itself."""
+        return replace(self, channels=1, mean=self.mean[:1], std=self.std[:1])
 
     def _fit(self, pixels: Pixels, size: tuple[int, int]) -> Uint8Array:
         """Resize and crop with Pillow; `size` is height and width of the result."""

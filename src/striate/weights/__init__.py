@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from striate import bundle, models
 from striate.bundle import Description
@@ -22,7 +22,7 @@ __all__ = ["CATALOG", "default", "find", "import_weights", "open_weights"]
 
 
 def open_weights(
-    source: str, architecture: str, progress: Progress = SILENT
+    source: str, architecture: str, progress: Progress = SILENT, network: Any = None
 ) -> tuple[Description, dict[str, Tensor]]:
     """Load weights for a network from the catalog, a bundle or a foreign file.
 
@@ -31,6 +31,7 @@ def open_weights(
             `resnet50.v1`, a bundle, a run folder, or a `.pth` or `.safetensors` file of another library.
         architecture: the network they must fit.
         progress: receives download updates, and one line per assumption about a foreign file.
+        network: a network that Striate does not define, if the caller gives it as an object.
 
     Returns:
         The description (`provenance["notes"]` lists the assumptions), and the tensors on the CPU, with the
@@ -44,6 +45,10 @@ def open_weights(
         DataError: the download failed.
     """
     models.describe(architecture)
+    if models.is_foreign(architecture):
+        from striate.weights.libraries import open_foreign
+
+        return open_foreign(source, architecture, network, progress)
     if (entry := named(source, architecture)) is not None:
         _require(architecture, entry.architecture, source)
         from striate.weights.download import get

@@ -21,7 +21,7 @@ from striate.weights import catalog
         ({"sched": "noam"}, "unknown value for --sched 'noam'"),
         ({"imgsz": -3}, "--imgsz -3: it must be from 1 to 8192"),
         ({"imgsz": 32.5}, "it must be a whole number"),
-        ({"channels": 2}, "--channels 2: it must be 1 or 3"),
+        ({"channels": 17}, "--channels 17: it must be from 1 to 16"),
         ({"model": "lenet5", "imgsz": 28}, "reads 32x32 only"),
         ({"layer_decay": 1.1}, "--layer-decay 1.1: it must be above 0 and at most 1"),
         ({"drop_path": 1.0}, "--drop-path 1.0: it must be at least 0 and below 1"),

@@ -17,6 +17,7 @@ from striate.data.images.npz import read_arrays
 from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet, Samples, Stamp
 from striate.errors import DataError, DecodeError, UsageError
 from striate.transforms.decode import Uint8Array, to_array
+from striate.transforms.preprocess import MAX_CHANNELS
 from striate.validation import is_text
 
 IN_MEMORY_SUFFIX = "(in memory)"  # ends the name of a dataset without a path
@@ -24,6 +25,7 @@ IN_MEMORY_SUFFIX = "(in memory)"  # ends the name of a dataset without a path
 # Array names in .npz files.
 _ARRAYS = {"images": {"images", "image", "x", "data"}, "labels": {"labels", "label", "y", "targets"}}
 _TRANSFORMS = ("transform", "transforms", "target_transform")  # attributes of torchvision's datasets
+_BANDS = range(1, MAX_CHANNELS + 1)  # numbers of channels
 _PROBES = 3  # samples that are compared before a shortcut is used
 
 
@@ -33,8 +35,9 @@ def read(source: Any) -> DataSet:
     Args:
         source: one of
 
-            * a pair (images, labels): uint8 in 0-255, `[n, height, width]`, `[n, height, width, 1 or 3]` or
-              `[n, 1 or 3, height, width]`; labels `[n]`, integers or names,
+            * a pair (images, labels): uint8 in 0-255, `[n, height, width]`, `[n, height, width, channels]` or
+              `[n, channels, height, width]` of 1 to 16 channels (1 or 3 if both axes could be meant); labels
+              `[n]`, integers or names,
             * a map-style `torch.utils.data.Dataset` whose items are an image (Pillow, or uint8 as above)
               and a label,
             * a mapping of `train`, `val` or `test` to one of these.
@@ -302,10 +305,11 @@ def pixels_of(images: npt.NDArray[Any]) -> Uint8Array:
         raise DataError("cannot use these images", why, fix)
     if images.ndim == 3:
         return images
-    if images.shape[3] not in (1, 3):
-        if images.shape[1] not in (1, 3):
-            raise DataError("cannot use these images", f"no axis of {list(images.shape)} has 1 or 3 channels")
-        images = images.transpose(0, 2, 3, 1)
+    axis = next((a for few in ((1, 3), _BANDS) for a in (3, 1) if images.shape[a] in few), None)
+    if axis is None:
+        why = f"no axis of {list(images.shape)} has 1 to {_BANDS[-1]} channels"
+        raise DataError("cannot use these images", why)
+    images = images if axis == 3 else images.transpose(0, 2, 3, 1)
     return images[..., 0] if images.shape[3] == 1 else images
 
 

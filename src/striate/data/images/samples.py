@@ -58,8 +58,8 @@ class Samples:
         names: `[n]`, the path of each image file, or a name such as `digits/17` for an image in memory.
             Members of an archive start with the path of the archive.
         labels: int64 `[n]`, indices into the classes of the dataset.
-        pixels: uint8 `[n, height, width]` (grayscale) or `[n, height, width, 3]` if the images are in memory,
-            else None.
+        pixels: uint8 `[n, height, width]` (grayscale) or `[n, height, width, channels]` if the images are in
+            memory, else None.
         store: the archive or `Dataset` that holds the images; None if they are files or in memory.
         keys: int64 `[n]`, the keys of the images in `store`.
     """

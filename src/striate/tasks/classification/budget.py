@@ -34,8 +34,8 @@ def choose_image_size(
     Returns:
         The size in pixels (None for the network's own), and a message about it.
     """
-    row = models.MODELS[config.model]
-    if config.imgsz is not None or row.sizes != "any":
+    row = models.describe(config.architecture)
+    if config.imgsz is not None or row.sizes != "any" or models.is_foreign(config.architecture):
         return config.imgsz, ""
     train, test = dataset.splits["train"], dataset.splits.get("test", dataset.splits["val"])
     workers = context.distributed.workers(config.workers)
@@ -82,8 +82,8 @@ def image_size(step: float, seconds: float, train: int, held_out: int, epochs: f
 def step_seconds(config: ClassificationConfig, classes: int, device: torch.device) -> float:
     """Seconds of training per pixel of one channel, measured with a few steps on noise."""
     size, batch = 96, min(config.batch, 32)
-    channels = config.channels or models.MODELS[config.model].channels
-    network = models.build(config.model, num_classes=classes, in_channels=channels)
+    channels = config.channels or models.MODELS[config.architecture].channels
+    network = models.build(config.architecture, num_classes=classes, in_channels=channels)
     network = prepare(network, device, training=True).train()
     images = torch.rand(batch, channels, size, size, device=device)
     labels = torch.zeros(batch, dtype=torch.long, device=device)

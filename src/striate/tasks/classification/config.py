@@ -51,9 +51,10 @@ class ImageOptions(DataOptions):
         maximum=MAX_SIDE,
         unset="the network's own",
     )
-    channels: Literal[1, 3] | None = option(
-        None, "Input channels: 3 for RGB, 1 for grayscale", unset="from the network and the images"
-    )
+    channels: int | None = option(
+        None, "Input channels: 3 for RGB, 1 for grayscale; others for images of so many bands", minimum=1,
+        maximum=models.MAX_CHANNELS, unset="from the network and the images",
+    )  # fmt: skip
     resize: Literal["crop", "squash", "letterbox"] = option(
         "crop", "How images are resized to the shape of the input", choices=("crop", "squash", "letterbox")
     )
@@ -86,8 +87,24 @@ class NetworkOptions(Options):
 
     PANEL: ClassVar[str] = "Model"
 
-    model: str = option(
-        models.DEFAULT, "Name of the network", flags=("--model", "-m"), choices="striate.models:MODELS"
+    model: str | Callable[..., Any] = option(
+        models.DEFAULT, "Network: a name, timm:NAME, torchvision:NAME or package.module:factory (in Python "
+        "also an nn.Module or a function that returns one)", flags=("--model", "-m"),
+        choices="striate.models:MODELS", more=":",
+    )  # fmt: skip
+    classifier: str | None = option(
+        None, "Name of the last layer with weights, of a network that Striate does not define",
+        unset="found automatically",
+    )  # fmt: skip
+    model_arguments: dict[str, Any] | None = option(
+        None, "Keyword arguments of the factory of package.module:factory", in_cli=False
+    )
+    trust: str = option(
+        "", "Packages whose code may be imported to build a network that a file names, separated by commas",
+        saved=False,
+    )  # fmt: skip
+    network: Any = option(
+        None, "A network that Striate does not define, as an object: set by model", in_cli=False, saved=False
     )
     weights: str = option(
         "none", "Initial weights: none, pretrained (published; the default if --transfer freezes layers), a "
@@ -142,12 +159,39 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
             from striate.data import open_data  # imports NumPy
 
             object.__setattr__(self, "data", open_data(self.data))
+        if not isinstance(self.model, str) and callable(self.model):
+            name, arguments = models.path_of(self.model)
+            object.__setattr__(self, "network", self.model)
+            object.__setattr__(self, "model", name)
+            object.__setattr__(self, "model_arguments", arguments or None)
         super().__post_init__()
+
+    @property
+    def architecture(self) -> str:
+        """The name of the network, also if it was given as an object."""
+        assert isinstance(self.model, str), "set at once"
+        return self.model
+
+    @property
+    def permission(self) -> models.Permission:
+        """What the caller allows beyond the networks of Striate."""
+        return models.Permission(self.network, self.trust)
+
+    @property
+    def brings_weights(self) -> bool:
+        """Whether the initial weights may be those that the network comes with."""
+        return self.weights == "none" and models.is_custom(self.architecture)
 
     def check_together(self) -> None:
         """Refuse combinations that have no meaning."""
-        row = models.describe(self.model)
-        if self.transfer != "all" and self.weights == "none":
+        row = models.describe(self.architecture)
+        if self.classifier is not None and not models.is_foreign(self.architecture):
+            what, why = f"--classifier with {self.model}", f"that of this network is {row.classifier}"
+            raise UsageError(what, why, "Leave it out")
+        if self.model_arguments and not models.is_custom(self.architecture):
+            what = f"model_arguments with {self.model}"
+            raise UsageError(what, "only the factory of an import path takes them", "Leave them out")
+        if self.transfer != "all" and self.weights == "none" and not self.brings_weights:
             what = f"--transfer {self.transfer} without weights"
             raise UsageError(what, "the frozen layers would be random", "Give --weights")
         if self.views and self.transfer == "all":
@@ -180,6 +224,14 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
             yield data
 
     @classmethod
+    def given(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that the user gives. Who names an import path allows it, which a file cannot."""
+        model = values.get("model")
+        if not isinstance(model, str) or not models.is_foreign(model):
+            return dict(values)
+        return {**values, "trust": ",".join(filter(None, (values.get("trust"), model.partition(":")[0])))}
+
+    @classmethod
     def from_user(cls, values: Mapping[str, Any]) -> tuple[ClassificationConfig, list[str]]:
         """Fill in the weights of transfer learning, the network they name, and the settings of a recipe."""
         from striate.weights.catalog import PRETRAINED  # imports NumPy
@@ -195,6 +247,7 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
             from striate.training import recipes
 
             data, model = known.pop("data"), known.pop("model", models.DEFAULT)
+            model = model if isinstance(model, str) else models.path_of(model)[0]
             settings, message = recipes.apply(known.pop("recipe"), model, known)
             known = {"data": data, **settings}
             notes.append(message)
@@ -217,7 +270,12 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         """Name of the run folder."""
         from striate.data.images.in_memory import IN_MEMORY_SUFFIX
 
-        return self.name or f"{dataset_name(self.source.removesuffix(IN_MEMORY_SUFFIX))}-{self.model}"
+        return self.name or f"{dataset_name(self.source.removesuffix(IN_MEMORY_SUFFIX))}-{self.network_name}"
+
+    @property
+    def network_name(self) -> str:
+        """The network's name without its library or module, as part of a file name."""
+        return self.architecture.rpartition(":")[2]
 
     @property
     def epoch_limit(self) -> int | None:
@@ -233,7 +291,7 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
             return 0.1 * self.step_batch / 256  # Goyal et al. 2017, section 2.1
         if self.opt == "rmsprop":
             return 0.016 * self.step_batch / 256  # torchvision's reference for MobileNetV3: 0.064 for 1024
-        return 2e-3 if models.MODELS[self.model].input_size <= 64 else 1e-3
+        return 2e-3 if models.describe(self.architecture).input_size <= 64 else 1e-3
 
     @property
     def backbone_peak_lr(self) -> float:
@@ -242,18 +300,19 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
             return self.backbone_lr
         return self.peak_lr / 10 if self.layer_decay == 1 else self.peak_lr
 
-    def own_preprocess(self, pixels_shape: tuple[int, ...] | None) -> Preprocess:
+    def own_preprocess(self, pixels_shape: tuple[int, ...] | None, bands: int | None = None) -> Preprocess:
         """The preprocessing of a run with random initial weights.
 
         Args:
-            pixels_shape: of images in memory, `[n, height, width(, 3)]`; None for files.
+            pixels_shape: of images in memory, `[n, height, width(, channels)]`; None for files.
+            bands: channels of images that are neither grayscale nor RGB.
         """
         # These import NumPy, which `--help` does not.
         from striate.transforms.preprocess import NORMALIZATIONS, Preprocess
 
-        row = models.MODELS[self.model]
+        row = models.describe(self.architecture)
         size = self.imgsz or row.input_size
-        channels = self.channels or row.channels
+        channels = self.channels or bands or row.channels
         if pixels_shape is not None:
             side = max(pixels_shape[1:3])
             if self.imgsz is None and row.sizes != "one" and side <= 64 >= row.input_size:
@@ -264,9 +323,30 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         if self.normalize == "auto":
             return preprocess
         mean, std = NORMALIZATIONS[self.normalize]
-        if channels == 1:
-            return dataclasses.replace(preprocess, mean=(fmean(mean),), std=(fmean(std),))
-        return dataclasses.replace(preprocess, mean=mean, std=std)
+        if channels == 3:
+            return dataclasses.replace(preprocess, mean=mean, std=std)
+        return dataclasses.replace(preprocess, mean=(fmean(mean),) * channels, std=(fmean(std),) * channels)
+
+    def made_for(self) -> Preprocess | None:
+        """The preprocessing that a network of another library was made for, if it says."""
+        if not models.is_foreign(self.architecture):
+            return None
+        from striate.weights.libraries import preprocess_of
+
+        return preprocess_of(self.architecture, self.network)
+
+    def require_colours(self, channels: int) -> None:
+        """Refuse augmentations that change colours, for images of bands whose colours are unknown.
+
+        Raises:
+            UsageError: names the option.
+        """
+        if channels in (1, 3):
+            return
+        needing = {"--augment strong": self.augment == "strong", "--lighting": self.lighting > 0}
+        for flag in (name for name, given in needing.items() if given):
+            why = f"it changes colours, so it needs RGB images; these have {channels} channels"
+            raise UsageError(f"{flag} with {channels} channels", why, "Use --augment standard")
 
     def augmentation(self, preprocess: Preprocess, images: int) -> tuple[str | Callable[..., Any], str]:
         """The augmentation, and why `auto` chooses it (empty if the user chose it).
@@ -289,7 +369,8 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         if images >= AUTO_MANY_IMAGES:
             return "light", f"{images:,} images vary enough"
         epochs = 0 if self.budget else self.epoch_limit or 0
-        if images < AUTO_FEW_IMAGES and epochs >= AUTO_MANY_EPOCHS:
+        is_rgb = preprocess.channels == 3  # the operations of `strong` need colours
+        if is_rgb and images < AUTO_FEW_IMAGES and epochs >= AUTO_MANY_EPOCHS:
             return "strong", f"the network would overfit {images:,} images in {epochs} epochs"
         if max(preprocess.size) <= 64:
             return "light", "images of up to 64 px"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from striate import bundle
+from striate import bundle, models
 from striate.csv_file import read_table, write_csv
 from striate.data import DataSet, DecodedImages, Problem, Samples, SplitPlan, open_data, split
 from striate.data.check import quick_check
@@ -30,6 +30,7 @@ from striate.files import probe
 from striate.tasks import data_table
 from striate.tasks.data_table import Source
 from striate.training.schedule import shuffled_batches
+from striate.transforms.multiband import count_bands
 from striate.transforms.preprocess import Preprocess
 from striate.weights.catalog import named
 
@@ -121,20 +122,25 @@ def choose_preprocess(
     Returns:
         The preprocessing, and a note for each way in which it differs from that of the weights.
     """
-    pixels = dataset.splits["train"].pixels
-    own = config.own_preprocess(None if pixels is None else pixels.shape)
-    if pretrained is None:
-        return own, []
-    size = pretrained if config.imgsz is None else own
-    channels = config.channels or pretrained.channels
-    source = pretrained if config.normalize == "auto" else own
+    pixels, bands = dataset.splits["train"].pixels, _bands(dataset)
+    own = config.own_preprocess(None if pixels is None else pixels.shape, bands)
+    base = pretrained or config.made_for()
+    if base is None:
+        unknown = models.is_foreign(config.architecture) and config.imgsz is None
+        assumed = f"{config.model} does not say for which images it was made: {own.summary} are assumed"
+        return own, [f"{assumed} (--imgsz, --normalize and --channels change it)"] if unknown else []
+    size = base if config.imgsz is None else own
+    channels = config.channels or bands or base.channels
+    source = base if config.normalize == "auto" else own
     mean, std = source.mean, source.std
-    if len(mean) != channels:  # weights for RGB on grayscale images, or the other way round
+    if len(mean) != channels:  # weights for RGB on images of other channels, or the other way round
         mean, std = (fmean(mean),) * channels, (fmean(std),) * channels
     chosen = dataclasses.replace(
-        pretrained, size=size.size, shorter_side=size.shorter_side, resize=size.resize, channels=channels,
+        base, size=size.size, shorter_side=size.shorter_side, resize=size.resize, channels=channels,
         mean=mean, std=std,
     )  # fmt: skip
+    if pretrained is None:
+        return chosen, []
     notes = [
         f"the weights were trained with {field} {getattr(pretrained, field)}; "
         f"this run uses {getattr(chosen, field)}"
@@ -142,6 +148,18 @@ def choose_preprocess(
         if getattr(chosen, field) != getattr(pretrained, field)
     ]
     return chosen, notes
+
+
+def _bands(dataset: DataSet) -> int | None:
+    """The channels of images that are neither grayscale nor RGB; None for others, and for unknown ones."""
+    train = dataset.splits["train"]
+    if train.pixels is not None:
+        count = train.pixels.shape[3] if train.pixels.ndim == 4 else 1
+    else:
+        with contextlib.suppress(DecodeError):
+            return count_bands(train.fetch(0))
+        return None
+    return None if count in (1, 3) else count
 
 
 def require_enough(dataset: DataSet, train: DecodedImages, val: DecodedImages) -> None:
@@ -246,8 +264,10 @@ def _expected_preprocess(config: ClassificationConfig, dataset: DataSet) -> Prep
         return None  # the budget decides the image size
     if config.weights == "none":
         return choose_preprocess(config, dataset, None)[0]
+    if models.is_foreign(config.architecture):
+        return None
     with contextlib.suppress(DataError):  # unreadable weights are reported when they are opened
-        if (entry := named(config.weights, config.model)) is not None:
+        if (entry := named(config.weights, config.architecture)) is not None:
             return choose_preprocess(config, dataset, entry.preprocess)[0]
         path = bundle.path_of(config.weights)
         if path.exists() and bundle.is_bundle(path):

@@ -11,7 +11,10 @@ from torch import nn
 from striate import models
 from striate.bundle import Description
 from striate.errors import UsageError
+from striate.models.adoption import adopt
+from striate.models.appended import Appended
 from striate.models.layers import no_weight_decay
+from striate.models.references import Reference
 from striate.progress import Progress
 from striate.tasks.classification.config import ClassificationConfig
 from striate.training import optimizer, transfer
@@ -30,7 +33,7 @@ def open_pretrained(config: ClassificationConfig, progress: Progress) -> Pretrai
     """
     if config.weights == "none":
         return None
-    description, state = open_weights(config.weights, config.model, progress)
+    description, state = open_weights(config.weights, config.architecture, progress, config.network)
     if config.transfer == "append" and "append" in description.arguments:
         raise UsageError(
             f"cannot append to {config.weights!r}", "it already has an appended layer", "Use --transfer head"
@@ -58,32 +61,29 @@ def build(
     Raises:
         UsageError: frozen layers would have random weights, or more layers than there are shall be trained.
     """
-    row = models.MODELS[config.model]
-    arguments: dict[str, Any] = {"num_classes": len(classes), "in_channels": preprocess.channels}
-    if row.sizes == "argument":
-        arguments["input_size"] = list(preprocess.size)
-    if row.auxiliary and config.transfer != "all":
-        arguments["auxiliary"] = False  # auxiliary heads on frozen layers would train nothing
-    if pretrained is None:
-        return models.build(config.model, **arguments), arguments, []
-    description, state = pretrained
-    arguments = {**description.arguments, **arguments}  # such as LeNet's widths
-    notes = []
-    if config.transfer == "append":
-        state = {f"base.{name}": value for name, value in state.items()}
-    if config.transfer == "append" or "append" in description.arguments:
-        arguments |= {"num_classes": description.arguments["num_classes"], "append": len(classes)}
+    if models.is_foreign(config.architecture):
+        network, arguments, notes = _adopt(config, preprocess, len(classes), pretrained)
+    else:
+        arguments, notes = _arguments(config, preprocess, len(classes), pretrained), []
+        network = models.build(config.architecture, **arguments)
+    if pretrained is None and not (config.brings_weights and config.transfer != "all"):
+        return network, arguments, notes
     head = head_of(config, arguments)
-    if config.transfer == "head" or (config.transfer != "append" and description.classes != classes):
-        state = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
-        if description.classes:
-            before = len(description.classes)
-            notes.append(f"{head}, for {before} classes, is replaced by one for {len(classes)}")
-    network = models.build(config.model, **arguments)
-    loading = transfer.load(network, state, Path(config.weights).name)
-    notes += loading.notes
+    if pretrained is not None:
+        state, remarks = _kept(config, classes, pretrained, head)
+        loading = transfer.load(network, state, Path(config.weights).name)
+        if not len(network.state_dict()) > len(loading.fresh):
+            what = f"cannot start {config.model} from {config.weights!r}"
+            raise UsageError(what, "none of its tensors fits", "Give weights with the network's own keys")
+        notes += [*remarks, *loading.notes]
+        fresh = set(loading.fresh)
+    else:
+        fresh = set()
+    if not head and config.transfer in ("head", "append"):
+        what = f"--transfer {config.transfer} with {config.model}"
+        raise UsageError(what, "its last layer was not found", "Name it with --classifier")
     trained = transfer.freeze(network, config.transfer, config.last_layers, head)
-    random = set(loading.fresh) & set(transfer.frozen_state(network))
+    random = fresh & set(transfer.frozen_state(network))
     if random:
         raise UsageError(
             f"--transfer {config.transfer} with {config.weights!r}",
@@ -96,9 +96,62 @@ def build(
     return network, arguments, notes
 
 
+def _arguments(
+    config: ClassificationConfig, preprocess: Preprocess, classes: int, pretrained: Pretrained | None
+) -> dict[str, Any]:
+    """The arguments of a network of Striate."""
+    row = models.MODELS[config.architecture]
+    arguments: dict[str, Any] = {"num_classes": classes, "in_channels": preprocess.channels}
+    if row.sizes == "argument":
+        arguments["input_size"] = list(preprocess.size)
+    if row.auxiliary and config.transfer != "all":
+        arguments["auxiliary"] = False  # auxiliary heads on frozen layers would train nothing
+    if pretrained is None:
+        return arguments
+    description, _ = pretrained
+    arguments = {**description.arguments, **arguments}  # such as LeNet's widths
+    if config.transfer == "append" or "append" in description.arguments:
+        arguments |= {"num_classes": description.arguments["num_classes"], "append": classes}
+    return arguments
+
+
+def _adopt(
+    config: ClassificationConfig, preprocess: Preprocess, classes: int, pretrained: Pretrained | None
+) -> tuple[nn.Module, dict[str, Any], list[str]]:
+    """Build a network that Striate does not define; its arguments, and notes about what was replaced."""
+    before = {} if pretrained is None else pretrained[0].arguments
+    appends = config.transfer == "append" or "append" in before
+    wanted = Reference(
+        before.get("num_classes", 0) if appends else classes, preprocess.channels, preprocess.size,
+        config.classifier or "", options=dict(config.model_arguments or {}),
+    )  # fmt: skip
+    found = adopt(config.architecture, wanted, config.permission)
+    network, arguments = found.network, found.reference.to_json()
+    if appends:
+        network = Appended(network, found.reference.num_classes, classes)
+        arguments["append"] = classes
+    return network, arguments, list(found.notes)
+
+
+def _kept(
+    config: ClassificationConfig, classes: tuple[str, ...], pretrained: Pretrained, head: str
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The initial weights under the network's names, without those of a classifier that is replaced."""
+    description, state = pretrained
+    if config.transfer == "append":
+        return {f"base.{name}": value for name, value in state.items()}, []
+    if config.transfer != "head" and description.classes == classes:
+        return state, []
+    state = {name: value for name, value in state.items() if not head or not name.startswith(f"{head}.")}
+    before = len(description.classes)
+    return state, [f"{head}, for {before} classes, is replaced by one for {len(classes)}"] if before else []
+
+
 def rebuild(config: ClassificationConfig, description: Description, head: str | None) -> nn.Module:
     """The network of a run that is being resumed, frozen as before; its weights are restored later."""
-    network = models.build(description.architecture, **description.arguments)
+    network = models.build(
+        description.architecture, permission=config.permission, **description.arguments
+    )  # fmt: skip
     if head is not None:
         transfer.freeze(network, config.transfer, config.last_layers, head)
     return network
@@ -106,7 +159,9 @@ def rebuild(config: ClassificationConfig, description: Description, head: str | 
 
 def head_of(config: ClassificationConfig, arguments: dict[str, Any]) -> str:
     """Name of the module that learns at the full rate in transfer learning."""
-    return "head" if "append" in arguments else models.MODELS[config.model].classifier
+    if "append" in arguments:
+        return "head"
+    return arguments.get("classifier") or models.describe(config.architecture).classifier
 
 
 def parameter_groups(

@@ -56,13 +56,14 @@ def prepare(task: Classification, resumed: Mapping[str, Any] | None) -> Setup:
         context.progress.warn(note)
     task.preprocess, (task.train, task.val) = preprocess, data.images(preprocess, config)
     data.stop()
+    config.require_colours(preprocess.channels)
     require_enough(dataset, task.train, task.val)
 
     _require_memory(config, preprocess, len(task.train), context)
     seed_everything(config.seed, context.device)
     if resumed is None:
         net, arguments, remarks = network.build(config, preprocess, dataset.classes, pretrained)
-        head = None if pretrained is None else network.head_of(config, arguments)
+        head = full_rate_module(config, arguments, pretrained is not None, remarks)
         description = _describe(config, arguments, dataset, preprocess, len(task.train))
         notes += remarks
         for remark in remarks:
@@ -80,6 +81,24 @@ def prepare(task: Classification, resumed: Mapping[str, Any] | None) -> Setup:
     return Setup(config, description, net, {"head": head}, notes)
 
 
+def full_rate_module(
+    config: ClassificationConfig, arguments: dict[str, Any], pretrained: bool, remarks: list[str]
+) -> str | None:
+    """Name of the module that learns at the full rate, the others at that of pretrained layers; None for all.
+
+    Nobody says whether a network of the user comes with trained weights. It does if a part of it is frozen,
+    if the user gives a rate for it, or if its classifier was made for other classes.
+    """
+    if pretrained:
+        return network.head_of(config, arguments)
+    if not config.brings_weights:
+        return None
+    head = network.head_of(config, arguments)
+    replaced = any(remark.startswith(f"{head}, for ") for remark in remarks)
+    trained = config.transfer != "all" or config.backbone_lr is not None or config.layer_decay != 1
+    return head if head and (trained or replaced) else None
+
+
 def _require_memory(
     config: ClassificationConfig, preprocess: Preprocess, images: int, context: Context
 ) -> None:
@@ -88,13 +107,15 @@ def _require_memory(
     pixels = preprocess.size[0] * preprocess.size[1]
     if context.device.type != "cpu" or config.transfer != "all" or count * pixels <= _USUAL_PIXELS:
         return
+    if models.is_foreign(config.architecture):
+        return
     fix = f"Use a smaller --batch or --imgsz, or --micro-batches {2 * config.micro_batches}"
-    if models.MODELS[config.model].sizes == "argument":
+    if models.MODELS[config.architecture].sizes == "argument":
         arguments: dict[str, Any] = {
             "in_channels": preprocess.channels, "input_size": list(preprocess.size)
         }  # fmt: skip
-        require_weights(lambda: models.build(config.model, **arguments), "Use a smaller --imgsz")
-    anatomy = trace(config.model, size=preprocess.size)
+        require_weights(lambda: models.build(config.architecture, **arguments), "Use a smaller --imgsz")
+    anatomy = trace(config.architecture, size=preprocess.size)
     require_activations(anatomy.activation, -(-count // config.micro_batches), fix)
 
 
@@ -127,7 +148,7 @@ def _describe(
     """The header of the run's bundles."""
     return Description(
         task="classification",
-        architecture=config.model,
+        architecture=config.architecture,
         arguments=arguments,
         classes=dataset.classes,
         preprocess=preprocess,

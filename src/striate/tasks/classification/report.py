@@ -27,6 +27,7 @@ from striate.sections import (
     Text,
 )
 from striate.tasks.classification.augmentation import augmented
+from striate.transforms.decode import Uint8Array
 from striate.transforms.mixing import mix_batch
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def worst_mistakes(evaluation: Evaluation) -> ImageGrid | None:
         return None
     classes = evaluation.classes
     return ImageGrid(
-        tuple(np.asarray(evaluation.images[i]) for i in wrong),
+        tuple(visible(np.asarray(evaluation.images[i])) for i in wrong),
         tuple(
             (
                 f"{classes[predicted[i]]} {confidence[i]:.0%}" if predicted[i] >= 0 else "scores not finite",
@@ -146,6 +147,11 @@ def worst_mistakes(evaluation: Evaluation) -> ImageGrid | None:
         alt="The wrong predictions with the highest confidence",
         file="mistakes",
     )
+
+
+def visible(image: Uint8Array) -> Uint8Array:
+    """An image as RGB or grayscale, `[height, width, 3 or 1]`: of many bands, the first three."""
+    return image[:, :, :3] if image.shape[2] >= 3 else image[:, :, :1]
 
 
 def augmented_batch(task: Classification) -> ImageGrid:
@@ -160,7 +166,7 @@ def augmented_batch(task: Classification) -> ImageGrid:
     )
     images = mixed[:_MAX_AUGMENTED].round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return ImageGrid(
-        tuple(images),
+        tuple(map(visible, images)),
         tuple((task.dataset.classes[label],) for label in task.train.labels[which[:_MAX_AUGMENTED]]),
         columns=8,
         alt="Augmented training images",

@@ -236,7 +236,7 @@ class Classification(Task):
         return evaluate(
             run.folder, dataclasses.replace(self.dataset, source=config.source), split=split,
             batch=config.batch, device=config.device, workers=config.workers, cache=config.cache,
-            progress=self.context.progress,
+            network=config.network, trust=config.trust, progress=self.context.progress,
         )  # fmt: skip
 
     def report(self, run: Any, evaluation: Any) -> Any:
