@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from in_memory import noise, noise_training, random_network
 
 from striate.device import choose
-from striate.tasks.classification.config import EPOCHS, ClassificationConfig
+from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.classification.network import parameter_groups
+from striate.tasks.classification.options import EPOCHS
 from striate.training.loop import fit
 from striate.training.optimizer import make_optimizer
 

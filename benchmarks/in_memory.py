@@ -11,7 +11,8 @@ from torch import nn
 
 from striate import models
 from striate.data import InMemoryImages
-from striate.tasks.classification.config import EPOCHS, ClassificationConfig
+from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.classification.options import EPOCHS
 from striate.tasks.classification.task import Classification
 from striate.training.distributed import SINGLE, Distributed
 from striate.training.loop import Training

@@ -14,8 +14,8 @@ from torch import nn
 
 from striate.errors import TrainingError, UsageError
 from striate.progress import SILENT
-from striate.tasks.classification.config import MONITORS
 from striate.tasks.classification.metrics import ClassificationMetrics, validate
+from striate.tasks.classification.options import MONITORS
 from striate.training.loop import LossNotFiniteError, fit, train_step
 from striate.training.optimizer import make_optimizer
 from striate.training.schedule import LRSchedule

@@ -87,7 +87,7 @@ def test_a_module_is_trained_frozen_and_resumed_exactly(tmp_path):
     copied = pickle.loads(pickle.dumps(classifier))
     probabilities = classifier.predict(bands(3)[0]).probabilities
     assert np.array_equal(copied.predict(bands(3)[0]).probabilities, probabilities)
-    parity = striate.export(tmp_path / "b", tmp_path / "x.pth", "pth", network=network)
+    parity = striate.export(tmp_path / "b", tmp_path / "x.pth", "state-dict", network=network)
     assert parity.equal == parity.n
 
 

@@ -9,139 +9,25 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from striate import models
 from striate.errors import DataError, UsageError
-from striate.training.config import (
-    MAX_RATE,
-    MAX_SIDE,
-    SCHEDULES,
-    DataOptions,
-    Optimization,
-    RunConfig,
-    dataset_name,
+from striate.tasks.classification.options import (
+    EPOCHS,
+    ClassifierOptimization,
+    ImageOptions,
+    NetworkOptions,
 )
-from striate.training.options import Options, current_names, option, override
-from striate.transforms.augmentations import AUGMENTATIONS
+from striate.training.config import RunConfig, dataset_name
+from striate.training.options import current_names, option
 
 if TYPE_CHECKING:
     from striate.tasks.classification.data import ImageData
     from striate.transforms.preprocess import Preprocess
 
 AUTO_FEW_IMAGES, AUTO_MANY_EPOCHS = 10_000, 50  # with fewer images and so many epochs, `auto` is `strong`
-EPOCHS = 20
-MONITORS = ("top1", "macro-f1", "loss")
 AUTO_MANY_IMAGES = 5_000_000  # with so many, `auto` is `light`
-IMAGE_SCHEDULES = tuple(kind for kind in SCHEDULES if kind != "noam")  # noam is for Transformers
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageOptions(DataOptions):
-    """How images are found, become the network's input, and are augmented."""
-
-    path_column: str | None = option(
-        None, "Column of a CSV or TSV file with the paths of the images", unset="a usual name such as path"
-    )
-    label_column: str | None = option(None, "Column with the class names", unset="a usual name such as label")
-    imgsz: int | None = option(
-        None,
-        "Side of the square input in pixels",
-        minimum=1,
-        maximum=MAX_SIDE,
-        unset="the network's own",
-    )
-    channels: int | None = option(
-        None, "Input channels: 3 for RGB, 1 for grayscale; others for images of so many bands", minimum=1,
-        maximum=models.MAX_CHANNELS, unset="from the network and the images",
-    )  # fmt: skip
-    resize: Literal["crop", "squash", "letterbox"] = option(
-        "crop", "How images are resized to the shape of the input", choices=("crop", "squash", "letterbox")
-    )
-    normalize: str = option(
-        "auto", "Normalization: auto (that of the weights), imagenet, half (mean 0.5 and standard deviation "
-        "0.5), vgg (only subtract the mean, in 0 to 255)", choices=("auto", "imagenet", "half", "vgg"),
-    )  # fmt: skip
-    augment: str | Callable[..., Any] = option(
-        "auto", "Data augmentation", choices="striate.tasks.classification.config:AUGMENT"
-    )
-    views: int = option(
-        0, "Augmented versions of each image to cache; frozen layers run once for each. 0: new versions in "
-        "every epoch (--transfer head and append use no augmentation by default)", minimum=0, maximum=10_000,
-    )  # fmt: skip
-    lighting: float = option(
-        0.0, "PCA colour augmentation (AlexNet): standard deviation; 0 for none", minimum=0, maximum=100
-    )
-    mixup: float = option(0.0, "MixUp: alpha; 0 for none", minimum=0, maximum=1000)
-    cutmix: float = option(
-        0.0, "CutMix: alpha; 0 for none; with MixUp, one of the two per batch", minimum=0, maximum=1000
-    )
-
-
-AUGMENT = ("auto", *AUGMENTATIONS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkOptions(Options):
-    """Which network, and which part of it is trained."""
-
-    PANEL: ClassVar[str] = "Model"
-
-    model: str | Callable[..., Any] = option(
-        models.DEFAULT, "Network: a name, timm:NAME, torchvision:NAME or package.module:factory (in Python "
-        "also an nn.Module or a function that returns one)", flags=("--model", "-m"),
-        choices="striate.models:MODELS", more=":",
-    )  # fmt: skip
-    classifier: str | None = option(
-        None, "Name of the last layer with weights, of a network that Striate does not define",
-        unset="found automatically",
-    )  # fmt: skip
-    model_arguments: dict[str, Any] | None = option(
-        None, "Keyword arguments of the factory of package.module:factory", in_cli=False
-    )
-    trust: str = option(
-        "", "Packages whose code may be imported to build a network that a file names, separated by commas",
-        saved=False,
-    )  # fmt: skip
-    network: Any = option(
-        None, "A network that Striate does not define, as an object: set by model", in_cli=False, saved=False
-    )
-    weights: str = option(
-        "none", "Initial weights: none, pretrained (published; the default if --transfer freezes layers), a "
-        "name from `striate weights list`, a bundle or run folder, or a .pth or .safetensors file",
-    )  # fmt: skip
-    transfer: str = option(
-        "all", "Layers to train: all; last (the last stages); head (a new classifier); append (a new layer "
-        "after the classifier)", choices=("all", "last", "head", "append"),
-    )  # fmt: skip
-    last_layers: int = option(2, "Number of stages that --transfer last trains", minimum=1, maximum=1000)
-    drop_path: float = option(
-        0.0, "Stochastic depth: drop rate of the last block; rising linearly with depth", minimum=0, below=1
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifierOptimization(Optimization):
-    """Optimization with the defaults of image classification."""
-
-    epochs: int | None = override(Optimization, "epochs", None, unset=f"{EPOCHS}; no limit with --budget")
-    batch: int = override(Optimization, "batch", 64)
-    lr: float | None = override(
-        Optimization, "lr", None,
-        unset="adamw: 0.001 (0.002 up to 64 px); sgd: 0.1 x batch/256; rmsprop: 0.016 x batch/256",
-    )  # fmt: skip
-    sched: str = override(Optimization, "sched", "cosine", choices=IMAGE_SCHEDULES)
-    monitor: str = override(Optimization, "monitor", "top1", choices=MONITORS)
-    recipe: str | None = option(
-        None, "Training recipe (`striate recipes`): paper (settings of the network's paper), modern (newer "
-        "published settings), ...; explicit options override the recipe", unset="none",
-    )  # fmt: skip
-    backbone_lr: float | None = option(
-        None, "Peak learning rate of pretrained layers", above=0, maximum=MAX_RATE, unset="a tenth of --lr"
-    )
-    layer_decay: float = option(
-        1.0, "Layer-wise learning rate decay towards the input; 1 for none", above=0, maximum=1
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +123,9 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         from striate.weights.catalog import PRETRAINED  # imports NumPy
 
         known, notes = current_names(cls, values)
-        if "weights" not in known and known.get("transfer", "all") != "all":
+        model = known.get("model", models.DEFAULT)
+        comes_with_weights = not isinstance(model, str) or models.is_custom(model)
+        if "weights" not in known and known.get("transfer", "all") != "all" and not comes_with_weights:
             known["weights"] = PRETRAINED[0]
         if "model" not in known and (model := network_of(known.get("weights", "none"))):
             known["model"] = model
