@@ -13,7 +13,7 @@ from test_strict_json import strictly
 import striate
 from striate import bundle, cli, tensor_file, weights
 from striate.errors import DataError, StriateWarning
-from striate.inference.classifier import NOT_FINITE
+from striate.inference.prediction import NOT_FINITE
 
 
 def damaged(source, target, change):

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from striate import anatomy, data, metrics, models, transforms
     from striate.api import Run, evaluate, export, load, resume, train, train_seq2seq
     from striate.data.check import CheckReport, check
-    from striate.inference.classifier import Classifier, Prediction
+    from striate.inference.classifier import Classifier
     from striate.inference.evaluation import Evaluation
+    from striate.inference.prediction import Prediction
     from striate.inference.text_evaluation import evaluate_seq2seq
     from striate.inference.translator import Translator, load_translator
     from striate.transforms.preprocess import Preprocess
@@ -25,7 +26,7 @@ _HOMES = {
     "CheckReport": "striate.data.check",
     "Classifier": "striate.inference.classifier",
     "Evaluation": "striate.inference.evaluation",
-    "Prediction": "striate.inference.classifier",
+    "Prediction": "striate.inference.prediction",
     "Preprocess": "striate.transforms.preprocess",
     "Run": "striate.api",
     "Translator": "striate.inference.translator",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from striate.exporters import Parity
     from striate.inference.classifier import Classifier
     from striate.inference.evaluation import Evaluation
+    from striate.inference.onnx_classifier import OnnxClassifier
     from striate.inference.text_evaluation import TextEvaluation
     from striate.inference.translator import Translator
     from striate.training.config import RunConfig
@@ -189,14 +190,16 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, network: Any = N
     """Open a bundle for use, on any device; executes no code from the file.
 
     Args:
-        path: a bundle, or a run folder, whose `best.safetensors` is opened.
+        path: a bundle, or a run folder, whose `best.safetensors` is opened; or an ONNX file that `export`
+            wrote, which runs in ONNX Runtime without torch.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         network: for a classifier whose network Striate does not define: an `nn.Module` of its layers, which
             is copied, or a function that returns one, as it was given for training.
         trust: packages whose code may be imported to build such a network, separated by commas.
 
     Returns:
-        A `Classifier` or a `Translator`, depending on the bundle's task.
+        A `Classifier` or a `Translator`, depending on the bundle's task; an `OnnxClassifier` for an ONNX
+        file.
 
     Raises:
         BundleError: missing, damaged, or not a bundle.
@@ -204,12 +207,12 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, network: Any = N
         UsageError: the device is not available.
     """
     more = {"network": network, "trust": trust} if network is not None or trust else {}
-    task = _task_of(path)
+    task = entry("classification") if bundle.is_onnx(path) else _task_of(path)
     if more and "trust" not in task.evaluate_options:
         raise UsageError(
             "network= and trust=", "only image classifiers have other networks", "Leave them out"
         )
-    model: Classifier | Translator = task.find("load")(path, device, **more)
+    model: Classifier | Translator | OnnxClassifier = task.find("load")(path, device, **more)
     return model
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 import striate
 from striate import bundle, models
 from striate.errors import BundleError, DecodeError, LayoutError, UsageError
-from striate.inference.classifier import softmax
+from striate.inference.prediction import softmax
 
 
 @pytest.fixture(scope="module")

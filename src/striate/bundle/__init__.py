@@ -47,7 +47,7 @@ _IMPORT = (
 
 __all__ = [
     "FORMAT", "Description", "Inspection", "add_metrics", "damaged", "describe", "inspect", "is_bundle",
-    "load", "must_fit", "path_of", "read", "warn_if_not_finite", "with_tensors", "write",
+    "is_onnx", "load", "must_fit", "path_of", "read", "warn_if_not_finite", "with_tensors", "write",
 ]  # fmt: skip
 
 
@@ -202,6 +202,11 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
         return _KEY in tensor_file.read_header(Path(path), _IMPORT).metadata
     except BundleError:
         return False
+
+
+def is_onnx(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is named as an ONNX file: an exported model instead of a bundle."""
+    return os.fspath(path).lower().endswith(".onnx")
 
 
 def path_of(place: str | os.PathLike[str]) -> Path:

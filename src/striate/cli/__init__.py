@@ -79,7 +79,7 @@ OLD_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("weights", "export"): ("export", "--to", "state-dict"),
     ("seq2seq", "export"): ("export",),
 }
-_NEED_TORCH = ("demo", "train", "resume", "evaluate", "predict", "export")  # whatever their arguments
+_NEED_TORCH = ("demo", "train", "resume", "evaluate", "predict", "export")
 _LONGEST_VALUE, _LONGEST_MESSAGE = 80, 400  # characters of what the parser refuses
 _COMPLETE = "_STRIATE_COMPLETE"  # the shell sets it when it asks for completions
 
@@ -102,7 +102,7 @@ def run(argv: Sequence[str]) -> int:
     warnings.showwarning = partial(_show_warning, show)
     try:
         argv = _current_names(argv)
-        if argv[0] in _NEED_TORCH and "--help" not in argv:
+        if _needs_torch(argv):
             preload.load_libraries()
         with translated_errors():
             code = _app(argv)(list(argv), prog_name="striate", standalone_mode=False)
@@ -132,6 +132,13 @@ def run(argv: Sequence[str]) -> int:
         return _print_error(f"{what}. {fix}", INTERNAL_EXIT_CODE, argv, what, "", fix)
     finally:
         warnings.showwarning = show
+
+
+def _needs_torch(argv: Sequence[str]) -> bool:
+    """Whether a command line will load torch, as far as the words say."""
+    if argv[0] == "predict" and any(word.lower().endswith(".onnx") for word in argv):
+        return False
+    return argv[0] in _NEED_TORCH and "--help" not in argv
 
 
 def _show_warning(show: Callable[..., None], message: Warning, kind: type[Warning], *where: Any) -> None:

@@ -76,7 +76,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 def no_answer(error: str) -> str:
     """Why a source has no answer, in the place of the answer."""
-    from striate.inference.classifier import NOT_FINITE
+    from striate.inference.prediction import NOT_FINITE
 
     return f"no answer: {error}" if error == NOT_FINITE else f"cannot be read: {error}"
 

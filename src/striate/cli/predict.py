@@ -56,7 +56,9 @@ def predict(
     paths = [path for source in sources for path in (_listed() if source == "-" else find_images(source))]
     if not paths:
         raise UsageError("no images to predict", "the list on standard input is empty")
-    task = bundle.describe(bundle.path_of(model)).task  # a wrong file is reported before torch is imported
+    task = "classification"
+    if not bundle.is_onnx(model):
+        task = bundle.describe(bundle.path_of(model)).task  # reports a wrong file before torch is imported
 
     from striate.cli.console import print_json, watching
 
@@ -126,7 +128,7 @@ def _classify(
 ) -> tuple[list[str], Iterable[_Result], dict[str, Any]]:
     """The CSV header, the results, and further JSON keys."""
     from striate.device import cpu_count
-    from striate.inference.classifier import load
+    from striate.inference.loading import load
 
     classifier = load(model, device, trust=trust)
 

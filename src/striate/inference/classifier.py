@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,55 +21,18 @@ from striate.data.images.base import Indices
 from striate.data.images.loader import stream
 from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
-from striate.errors import BundleError, DataError, DecodeError
+from striate.errors import BundleError
+from striate.inference.prediction import ImagePredictor, softmax
 from striate.kernels import prepare
 from striate.kernels.folding import fold
 from striate.models import Permission
 from striate.progress import SILENT, Progress
-from striate.transforms.decode import ImageSource, Uint8Array, name_of
+from striate.transforms.decode import Uint8Array
 from striate.transforms.preprocess import Preprocess
 
-NOT_FINITE = "its scores are not finite (NaN or infinite)"  # the error of a prediction without an answer
-
 
 @dataclass(frozen=True)
-class Score:
-    """A class and its probability, 0 to 1."""
-
-    name: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction for one image.
-
-    Attributes:
-        path: of the image, or the name of a file object; `array` for an array or a Pillow image; `image
-            bytes`.
-        classes: the model's class names.
-        probabilities: float64 `[classes]`, summing to 1; empty if there is an error.
-        error: why the image cannot be read or has no answer, in one line; None if it has one.
-    """
-
-    path: str
-    classes: tuple[str, ...]
-    probabilities: npt.NDArray[np.float64]
-    error: str | None = None
-
-    def top(self, k: int = 5) -> list[Score]:
-        """The `k` most probable classes, most probable first; empty if there is an error."""
-        best = np.argsort(-self.probabilities, kind="stable")[:k]
-        return [Score(self.classes[i], float(self.probabilities[i])) for i in best]
-
-    @property
-    def label(self) -> str | None:
-        """The name of the most probable class; None if there is an error."""
-        return None if self.error else self.top(1)[0].name
-
-
-@dataclass(frozen=True)
-class Classifier:
+class Classifier(ImagePredictor):
     """An image classifier: a network with its class names and preprocessing.
 
     Attributes:
@@ -87,64 +48,6 @@ class Classifier:
     description: Description
     device: torch.device
     path: str = ""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names, in the order of the network's outputs."""
-        return self.description.classes
-
-    @property
-    def preprocess(self) -> Preprocess:
-        """How an image becomes the network's input."""
-        return self.description.image_preprocess
-
-    def predict(self, source: ImageSource) -> Prediction:
-        """Predict one image.
-
-        Args:
-            source: a path, the bytes of a file, a file object, a Pillow image, or uint8 pixels
-                `[height, width]` or `[height, width, 1 or 3]`, of any size; all give the same result. See
-                `striate.transforms.decode.open_pixels`.
-
-        Raises:
-            DecodeError: the file cannot be read. (`predict_many` returns such errors instead.)
-            DataError: the scores are not finite.
-            LayoutError: the array is not laid out like that, or is no image at all.
-        """
-        prediction = next(self.predict_many([source], workers=1))
-        if prediction.error == NOT_FINITE:
-            raise DataError(
-                f"cannot classify {prediction.path!r}", NOT_FINITE, "Use another model: this one is damaged"
-            )
-        if prediction.error is not None:
-            raise DecodeError(f"cannot decode {prediction.path!r}", prediction.error)
-        return prediction
-
-    def predict_many(
-        self,
-        sources: Iterable[ImageSource],
-        *,
-        batch: int = 64,
-        workers: int = 2,
-        progress: Progress = SILENT,
-    ) -> Iterator[Prediction]:
-        """Predict images in batches, in their order; unreadable ones give a prediction with an error.
-
-        Args:
-            sources: images as for `predict`; any number, read lazily.
-            batch: batch size.
-            workers: threads that decode images.
-            progress: receives an update per batch; the caller begins and ends the stage.
-        """
-        remaining, read = iter(sources), partial(read_image, preprocess=self.preprocess)
-        with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
-            pending = [pool.submit(read, source) for source in islice(remaining, batch)]
-            while pending:
-                # The next batch is decoded while the network works on this one.
-                following = [pool.submit(read, source) for source in islice(remaining, batch)]
-                yield from self._answers([task.result() for task in pending])
-                progress.advance(len(pending))
-                pending = following
 
     def probabilities(
         self, images: Uint8Array, *, batch: int = 64, progress: Progress = SILENT
@@ -191,27 +94,6 @@ class Classifier:
         allow_forks()
         with standard_settings():
             return fold(copy.deepcopy(self.network), (self.preprocess.channels, *self.preprocess.size))
-
-    def _answers(self, prepared: Sequence[tuple[str, Uint8Array | DecodeError]]) -> Iterator[Prediction]:
-        good = [image for _, image in prepared if not isinstance(image, DecodeError)]
-        rows = iter(self.probabilities(np.stack(good), batch=len(good)) if good else ())
-        nothing = np.empty(0)
-        for path, image in prepared:
-            if isinstance(image, DecodeError):
-                yield Prediction(path, self.classes, nothing, image.why)
-                continue
-            row: npt.NDArray[np.float64] = next(rows)
-            finite = bool(np.isfinite(row).all())
-            yield Prediction(path, self.classes, row if finite else nothing, None if finite else NOT_FINITE)
-
-
-def read_image(source: ImageSource, preprocess: Preprocess) -> tuple[str, Uint8Array | DecodeError]:
-    """The name of an image (see `Prediction.path`), and the network's input or why it cannot be read."""
-    name = name_of(source)
-    try:
-        return name, preprocess.read(source)
-    except DecodeError as error:
-        return name, error
 
 
 @standard_settings()
@@ -298,12 +180,3 @@ def logits(
     if not scores:
         return np.empty((0, 0), np.float32), np.empty(0, np.int64)
     return np.concatenate(scores), np.concatenate(which)
-
-
-def softmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """exp(x) / sum(exp(x)) along the last axis, in float64; NaN if a score is not finite."""
-    with np.errstate(invalid="ignore"):
-        powers = np.exp(scores.astype(np.float64) - scores.max(axis=-1, keepdims=True))
-        shares = powers / powers.sum(axis=-1, keepdims=True)
-    shares[~np.isfinite(scores).all(axis=-1)] = np.nan
-    return cast(npt.NDArray[np.float64], shares)

@@ -25,8 +25,8 @@ from striate.data.text.tokens import UNK, Tokenizer, check_tokenizers, shown_unk
 from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DataError, DecodeError, UsageError
-from striate.inference.classifier import NOT_FINITE, read_image
 from striate.inference.generation import Hypothesis, beam, greedy
+from striate.inference.prediction import NOT_FINITE, read_image
 from striate.kernels import prepare
 from striate.kernels.prepacking import prepack
 from striate.models.seq2seq import SequenceToSequence, TextToText, build

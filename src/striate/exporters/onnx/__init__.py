@@ -22,6 +22,7 @@ from striate.exporters.onnx.operators import translate
 from striate.exporters.onnx.recorder import BATCH, IMAGES, record
 from striate.files import probe, write_atomic
 from striate.inference.classifier import Classifier
+from striate.inference.onnx_classifier import DESCRIPTION
 from striate.transforms.preprocess import Preprocess
 from striate.version import __version__
 
@@ -53,7 +54,7 @@ def export(classifier: Classifier, out: Path, samples: Sequence[str] = (), *, fl
     network, preprocess = classifier.network, classifier.preprocess
     metadata = {
         "classes": strict_json.dumps(list(classifier.classes)),
-        "striate": strict_json.dumps(classifier.description.to_json()),
+        DESCRIPTION: strict_json.dumps(classifier.description.to_json()),
     }
     made = graph(network, preprocess, floats=floats)
     try:

@@ -1,0 +1,97 @@
+"""Classify images with an exported ONNX file in ONNX Runtime. This module does not load torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from striate import strict_json
+from striate.bundle import Description
+from striate.errors import BundleError, StriateError, UsageError
+from striate.files import expanded
+from striate.inference.prediction import ImagePredictor, softmax
+from striate.progress import SILENT, Progress
+from striate.reading import open_file
+from striate.transforms.decode import Uint8Array
+
+DESCRIPTION = "striate"  # the key of the description in the file's metadata
+_INPUT = "images"
+
+
+class OnnxClassifier(ImagePredictor):
+    """An image classifier that `striate export --to onnx` wrote: the original's answers, up to rounding.
+
+    Attributes:
+        description: class names, preprocessing, metrics, provenance.
+        path: of the file.
+    """
+
+    def __init__(self, session: Any, description: Description, path: str) -> None:
+        self.session, self.description, self.path = session, description, path
+
+    def probabilities(
+        self, images: Uint8Array, *, batch: int = 64, progress: Progress = SILENT
+    ) -> npt.NDArray[np.float64]:
+        """As `ImagePredictor.probabilities`."""
+        parts = []
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            parts.append(softmax(self.session.run(None, {_INPUT: part})[0]))
+            progress.advance(len(part))
+        return np.concatenate(parts) if parts else np.empty((0, len(self.classes)))
+
+
+def load(path: str | os.PathLike[str], device: str = "auto") -> OnnxClassifier:
+    """Open an ONNX file that Striate exported, without loading torch.
+
+    Args:
+        path: the file.
+        device: `auto` or `cpu`.
+
+    Raises:
+        UsageError: another device, or ONNX Runtime is not installed.
+        BundleError: no such file, damaged, or not exported by Striate from pixels to scores.
+    """
+    what = f"cannot open {os.fspath(path)!r}"
+    if device not in ("auto", "cpu"):
+        raise UsageError(
+            f"--device {device} with an ONNX file", "it runs on the CPU", "Use the bundle, or cpu"
+        )
+    path = expanded(path)
+    open_file(path, BundleError, what).close()
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UsageError(what, "ONNX Runtime is not installed", "pip install 'striate[onnx]'") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # its messages become the error below
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no base class
+        why = " ".join(str(error).split())[:200]
+        raise BundleError(what, f"ONNX Runtime cannot read it ({why})", "Export it again") from error
+    return OnnxClassifier(session, _description(session, path, what), str(path))
+
+
+def _description(session: Any, path: Path, what: str) -> Description:
+    """The description in the metadata of a file, which must fit its input and output."""
+    fix = "Give a file that `striate export --to onnx` wrote"
+    text = session.get_modelmeta().custom_metadata_map.get(DESCRIPTION)
+    if text is None:
+        raise BundleError(what, "Striate did not write it: its metadata have no classes", fix)
+    try:
+        description = Description.from_json(strict_json.loads(text))
+    except (StriateError, ValueError) as error:
+        raise BundleError(what, f"its description is damaged: {error}", "Export it again") from error
+    (image, *_), (scores, *_) = session.get_inputs(), session.get_outputs()
+    preprocess = description.image_preprocess
+    if image.type != "tensor(uint8)":
+        raise BundleError(what, "it reads normalized images, not pixels", fix)
+    expected = [[*preprocess.size, preprocess.channels], [len(description.classes)]]
+    if [list(image.shape[1:]), list(scores.shape[1:])] != expected:
+        raise BundleError(what, "its shapes are not those of its description", "Export it again")
+    return description
