@@ -140,6 +140,17 @@ def run(colors, tmp_path_factory):
     return striate.train(colors, model="lenet", epochs=3, batch=8, out=str(out), name="colors", test=0.2)
 
 
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """One Chromium for all tests that drive pages."""
+    from browser import CHROMIUM, Browser
+
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with Browser(tmp_path_factory.mktemp("browser")) as started:
+        yield started
+
+
 class Warm:
     """Runs command lines in separate processes, which warm_process.py forks; one at a time."""
 

@@ -292,7 +292,16 @@ def configure(data: Any, options: dict[str, Any]) -> RunConfig:
     config, messages = _config_of(options.get("task", "classification")).from_user({**options, "data": data})
     for message in messages:
         config.progress.info(message)
+    _require_writers(config.parquet)
     return config
+
+
+def _require_writers(parquet: bool | None) -> None:
+    """Refuse a run whose files could not be written at its end."""
+    if parquet:
+        from striate.report.page import require_parquet
+
+        require_parquet()
 
 
 def _config_of(task: str) -> type[RunConfig]:
@@ -326,6 +335,7 @@ def resume_training(
     """
     from striate.training import run
 
+    _require_writers(changed.get("parquet"))
     task = entry(read_config(expanded(folder), _config_of)["task"])
     return run.resume(task.find("task"), task.find("config"), folder, {**changed, "progress": progress})
 
@@ -344,7 +354,11 @@ def finish(training: TrainingRun) -> Run[Any]:
     page = training.folder / "report.html"
     if training.is_main:
         bundle.add_metrics(training.best, {evaluation.split: evaluation.headline()})
-        page = write_report(training.task.report(training, evaluation), training.folder, training)
+        config = training.config
+        page = write_report(
+            training.task.report(training, evaluation), training.folder, training,
+            figures=config.figures, full=config.full, parquet=config.parquet,
+        )  # fmt: skip
     return Run(training, evaluation, page)
 
 

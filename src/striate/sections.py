@@ -6,13 +6,47 @@ renderer can draw the same report. This module needs only NumPy: it loads neithe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from string import Formatter
 from typing import Any
 
 import numpy.typing as npt
 
 Value = str | int | float | None
 Array = npt.NDArray[Any]
+
+
+class Phrase(str):
+    """A text with values in it that a page can show in other languages, too; otherwise its English text.
+
+    `Phrase("{n:,} images of {split}", n=5, split="val")` equals `"5 images of val"`.
+
+    Attributes:
+        template: the text with the names of its values in braces, without their formats.
+        values: the formatted values by name. A `Phrase` among them is translated as well.
+    """
+
+    template: str
+    values: dict[str, str]
+    _source: tuple[str, dict[str, Any]]
+
+    def __new__(cls, template: str, **values: Any) -> Phrase:
+        """Format the template as `str.format` does."""
+        shown, plain = {}, ""
+        for text, name, spec, _ in Formatter().parse(template):
+            plain += text
+            if name is not None:
+                value = values[name]
+                shown[name] = value if isinstance(value, Phrase) else format(value, spec or "")
+                plain += f"{{{name}}}"
+        phrase = super().__new__(cls, template.format(**values))
+        phrase.template, phrase.values, phrase._source = plain, shown, (template, values)
+        return phrase
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
+        """What a copy is made from."""
+        template, values = self._source
+        return (template,), values
 
 
 @dataclass(frozen=True)
@@ -36,11 +70,25 @@ class Column:
         title: its heading.
         format: Python format of its numbers, such as `.1%`; empty for text.
         bar_max: value of a full bar next to each number; 0 for no bars.
+        is_phrase: whether its texts are the page's own words, so that they are translated; names are not.
     """
 
     title: str
     format: str = ""
     bar_max: float = 0.0
+    is_phrase: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share of some trials with its 95 % interval, in a table."""
+
+    value: float
+    low: float
+    high: float
+
+
+Cell = Value | Estimate
 
 
 @dataclass(frozen=True)
@@ -50,10 +98,12 @@ class Table:
     Attributes:
         columns: one for each value of a row.
         rows: the values; None where there is nothing to measure.
+        of_classes: whether there is a row for each class of the report's predictions, in their order.
     """
 
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Value, ...], ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    of_classes: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,11 +135,13 @@ class Panel:
         title: what the axis measures, with its unit.
         lines: the curves.
         share: whether the values are fractions of one, shown as percentages.
+        floor: where the axis of values starts; None for wherever they do.
     """
 
     title: str
     lines: tuple[Line, ...]
     share: bool = False
+    floor: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +157,46 @@ class Curves(Figure):
     epochs: tuple[int, ...]
     panels: tuple[Panel, ...]
     best_epoch: int
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a classifier says about labelled images; several figures of a page explore it.
+
+    Attributes:
+        classes: names.
+        paths: of each image.
+        labels: int `[n]`, the true classes.
+        predicted: int `[n]`; -1 where the scores are not finite.
+        probabilities: float `[n, classes]`.
+        images: `[n]`, uint8 `[height, width, channels]` each, read on access.
+        are_files: whether the paths are those of files that a browser can open.
+    """
+
+    classes: tuple[str, ...]
+    paths: tuple[str, ...] = field(repr=False)
+    labels: Array = field(repr=False)
+    predicted: Array = field(repr=False)
+    probabilities: Array = field(repr=False)
+    images: Any = field(repr=False)
+    are_files: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery(Figure):
+    """The images of a report's predictions: the errors, the uncertain ones, those of a class or of a cell.
+
+    Attributes:
+        worst: the wrong predictions with the highest confidence, for pages without scripts; None if there
+            are none.
+    """
+
+    worst: ImageGrid | None
+
+
+@dataclass(frozen=True, eq=False)
+class ClassCurves(Figure):
+    """Precision-recall and ROC curves of a chosen class of the report's predictions, with a threshold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +296,20 @@ class PrecisionRecall(Figure):
     curves: tuple[tuple[str, Array, Array], ...]
 
 
-Block = Text | Table | Figure
+@dataclass(frozen=True)
+class Listing:
+    """Names and values, such as versions; `code` for what a terminal takes.
+
+    Attributes:
+        items: what it is, and its value; a value is never translated.
+        code: a command line to copy; empty for none.
+    """
+
+    items: tuple[tuple[str, str], ...]
+    code: str = ""
+
+
+Block = Text | Table | Figure | Listing
 
 
 @dataclass(frozen=True)
@@ -240,6 +345,11 @@ class Card:
     unit: str = ""
     interval: tuple[float, float] | None = None
 
+    @property
+    def is_share(self) -> bool:
+        """Whether the figure is a fraction of one, shown as a percentage."""
+        return self.format.endswith("%")
+
 
 @dataclass(frozen=True)
 class Report:
@@ -253,6 +363,7 @@ class Report:
         warnings: what a reader of the figures must know; duplicates are shown once.
         commands: command lines that use the model.
         config: configuration of the run as YAML; empty for none.
+        predictions: what figures such as the gallery show; None if there are none.
     """
 
     title: str
@@ -262,3 +373,4 @@ class Report:
     warnings: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     config: str = ""
+    predictions: Predictions | None = None

@@ -133,13 +133,12 @@ def test_report(pair, capsys, tmp_path):
         "pr_curves.csv",
         "confusion.csv",
         "mistakes.csv",
-        "pr_curves.png",
         "report.html",
     )
     assert sorted(p.name for p in out.iterdir()) == sorted(names)
     page = (out / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4
-    assert "http" not in page
+    assert page.count('src="data:image/jpeg;base64,') == 1
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
     assert "&lt;b&gt;cat" in page
     assert "<b>cat" not in page
     rows = (out / "per_class.csv").read_text().splitlines()
@@ -151,6 +150,9 @@ def test_report(pair, capsys, tmp_path):
         "<b>cat,1,1",
         "background,0,0",
     ]
+    assert run(["detection", *pair, "--out", str(out), "--figures"]) == 0
+    assert (out / "pr_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert run(["detection", *pair, "--figures"]) == 2
     assert run(["detection", *pair, "--picture", "a.png"]) == 2
     assert run(["detection", *pair, "--out", str(out), "--picture", "b.png"]) == 3
 

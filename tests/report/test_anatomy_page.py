@@ -6,13 +6,21 @@ import re
 
 import numpy as np
 import pytest
-from browser import needs_chromium, open_page
+from browser import needs_chromium
 from PIL import Image
 from torch import nn
 
 from striate.anatomy import trace
 from striate.models import MODELS
 from striate.report.anatomy_page import lanes, render, resizable
+
+
+def opened(browser, folder, page, anchor):
+    """Opens a page at an anchor; returns its document."""
+    (folder / "page.html").write_text(page, "utf-8")
+    browser.window(1500, 700)
+    browser.open(f"{(folder / 'page.html').as_uri()}#{anchor}")
+    return browser.evaluate("document.documentElement.outerHTML")
 
 
 def rows_of(document):
@@ -41,12 +49,12 @@ class UNet(nn.Module):
 
 @needs_chromium
 @pytest.mark.parametrize("name", ["googlenet", "resnet20", "mobilenet_v3_small", "unet"])
-def test_sizes_are_recomputed_in_the_page(tmp_path, name):
+def test_sizes_are_recomputed_in_the_page(tmp_path, browser, name):
     net = UNet() if name == "unet" else name
     size = (51, 75) if name in ("unet", "resnet20") else (251, 309)
     page = render(trace(net))
     expected = trace(net, size=size)
-    document = open_page(tmp_path, page, f"size={size[0]}x{size[1]}", "--dump-dom")
+    document = opened(browser, tmp_path, page, f"size={size[0]}x{size[1]}")
     rows = rows_of(document)
     assert [row[1] for row in rows] == [layer.name for layer in expected.layers]
     assert [row[3] for row in rows] == [" x ".join(map(str, layer.output[1:])) for layer in expected.layers]
@@ -55,22 +63,22 @@ def test_sizes_are_recomputed_in_the_page(tmp_path, name):
 
 
 @needs_chromium
-def test_a_size_that_does_not_fit_is_reported(tmp_path):
-    document = open_page(tmp_path, render(trace("lenet")), "size=40x40", "--dump-dom")
+def test_a_size_that_does_not_fit_is_reported(tmp_path, browser):
+    document = opened(browser, tmp_path, render(trace("lenet")), "size=40x40")
     assert "an image of 40 x 40 does not fit: fc1" in document
 
 
 @needs_chromium
-def test_pointing_at_a_layer_shows_its_field_over_the_image(tmp_path):
+def test_pointing_at_a_layer_shows_its_field_over_the_image(tmp_path, browser):
     anatomy = trace("resnet18")
     index = next(i for i, layer in enumerate(anatomy.layers) if layer.name == "layer3.0.conv2")
     photograph = np.full((64, 64, 3), (0, 0, 255), np.uint8)
     page = render(anatomy, photograph)
-    document = open_page(tmp_path, page, f"layer={index}", "--dump-dom")
+    document = opened(browser, tmp_path, page, f"layer={index}")
     field = json.loads(html.unescape(re.search(r'data-field="(.*?)"', document).group(1)))
     assert [tuple(axis) for axis in field] == list(anatomy.layers[index].sees((7, 7)))
     shot = tmp_path / "shot.png"
-    open_page(tmp_path, page, f"layer={index}", f"--screenshot={shot}", "--window-size=1500,700")
+    browser.screenshot(shot, whole=False)
     pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
     blue = (pixels[..., 2] > 200) & (pixels[..., 0] < 60) & (pixels[..., 1] < 60)
     border = (abs(pixels - [209, 0, 87]).max(axis=2) < 25) & (np.arange(pixels.shape[1]) > 1100)

@@ -1,16 +1,20 @@
 """All pages share one template: they fit a phone, and numbers look the same everywhere."""
 
+import ast
+import copy
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import horizontal_overflow, needs_chromium
+from browser import needs_chromium
 from PIL import Image
 
 from striate import cli, sections
 from striate.anatomy import trace
 from striate.data.check import check
-from striate.report import anatomy_page, check_page, page
+from striate.report import anatomy_page, check_page, page, templates
 from striate.report.templates import number
 
 LONG = "a_name_without_any_space_" * 6
@@ -26,7 +30,7 @@ def seq2seq_page(run, tmp_path):
     columns = tuple(map(sections.Column, ("source", "answer", "reference")))
     table = sections.Table(columns, ((LONG, LONG, LONG), ("a " * 99, "b " * 99, "c " * 99)))
     found = (sections.Section("Attention", (attention, attention)), sections.Section("Answers", (table,)))
-    return page.render(sections.Report(LONG, LONG, found, warnings=(LONG,), commands=(LONG,), config=LONG))[0]
+    return page.render(sections.Report(LONG, LONG, found, warnings=(LONG,), commands=(LONG,), config=LONG))
 
 
 def detection_page(run, tmp_path):
@@ -63,10 +67,13 @@ def page_of_a_network(run, tmp_path):
 
 @needs_chromium
 @pytest.mark.parametrize("make", [run_page, seq2seq_page, detection_page, checked_page, page_of_a_network])
-def test_pages_do_not_scroll_sideways_on_a_phone(run, tmp_path, make):
+def test_pages_do_not_scroll_sideways_on_a_phone(run, tmp_path, browser, make):
     text = make(run, tmp_path)
     assert "prefers-color-scheme: dark" in text
-    assert horizontal_overflow(tmp_path, text, 360) == 0
+    (tmp_path / "page.html").write_text(text, "utf-8")
+    browser.open((tmp_path / "page.html").as_uri())
+    assert browser.overflow(360) == 0
+    assert browser.errors == []
 
 
 def test_numbers_for_readers():
@@ -74,3 +81,50 @@ def test_numbers_for_readers():
     assert number("text", ".3f") == "text"
     assert number(0.1234, ".1%") == "12.3\N{NO-BREAK SPACE}%"
     assert number(12345, ",d") == "12,345"
+
+
+SOURCES = Path(templates.__file__).parents[1]
+
+
+def phrases():
+    """The templates of all phrases of the Python sources, without the formats of their values."""
+    files = [*SOURCES.glob("report/*.py"), *SOURCES.glob("tasks/*/report*.py")]
+    calls = [node for file in files for node in ast.walk(ast.parse(file.read_text("utf-8")))]
+    for call in calls:
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Phrase":
+            for part in ast.walk(call.args[0]):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    yield re.sub(r"\{(\w+)(:[^}]*)?\}", r"{\1}", part.value)
+
+
+def test_every_phrase_has_a_chinese_text_with_the_same_values():
+    chinese = templates.translations()
+    scripts = "".join(file.read_text("utf-8") for file in SOURCES.glob("report/script/*.js"))
+    html = "".join(file.read_text("utf-8") for file in SOURCES.glob("report/*.html"))
+    in_scripts = re.findall(r'\b(?:t|label)\("([^"]+)"', scripts) + re.findall(
+        r'\), "([A-Z][^"]+)"[,)]', scripts
+    )
+    in_scripts += re.findall(r'\["\w*", "([^"]+)"\]', scripts)
+    wanted = {*phrases(), *re.findall(r'"([^"]+)"\|t\b', html), *in_scripts}
+    assert {text for text in wanted if text not in chinese} == set()
+    everything = scripts + html + "".join(file.read_text("utf-8") for file in SOURCES.rglob("*.py"))
+    assert len(wanted) > 100
+    for english, translated in chinese.items():
+        values = [sorted(set(re.findall(r"\{(\w+)\}", text))) for text in (english, translated)]
+        assert values[0] == values[1], english
+    unused = {text for text in chinese if re.split(r"[{%\"]", text)[0][:60] not in everything}
+    assert {text for text in unused if not re.fullmatch(r"(train|val|test) images|95\xa0.*", text)} == set()
+
+
+def test_phrases_are_texts_with_values():
+    phrase = sections.Phrase("{n:,} of {what}", n=1234, what=sections.Phrase("test images"))
+    assert phrase == "1,234 of test images"
+    assert (phrase.template, phrase.values) == ("{n} of {what}", {"n": "1,234", "what": "test images"})
+    again = copy.deepcopy(phrase)
+    assert (again, again.values["what"].template) == (phrase, "test images")
+    shown = templates.translated(phrase)
+    assert shown.endswith(">1,234 of test images</span>")
+    assert templates.translated("<b> is no phrase") == "<b> is no phrase"  # the template escapes it
+    hostile = templates.translated(sections.Phrase("{name}", name="'\"><script>"))
+    assert "<script>" not in hostile
+    assert "\"'" not in hostile

@@ -42,7 +42,10 @@ def detection(
     style: Annotated[str, typer.Option(help=_STYLES)] = "coco",
     iou: Annotated[float, number(_IOU, low=0, high=1)] = 0.5,
     score: Annotated[float | None, number(_SCORE, low=-1e9, high=1e9)] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for an HTML report, figures and CSV.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for an HTML report and CSV.")] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="With --out: write the figures as PNG files, too.")
+    ] = False,
     picture: Annotated[Path | None, typer.Option(help="With --out: image to draw the matches on.")] = None,
     bootstrap: Annotated[int, number(_BOOTSTRAP, low=0, high=100_000)] = 0,
     compare: Annotated[Path | None, typer.Option(help="Another detector's detections to compare.")] = None,
@@ -70,11 +73,15 @@ def detection(
     """
     if picture is not None and out is None:
         raise UsageError("--picture without --out", "the picture is part of the report", "Add --out FOLDER")
+    if figures and out is None:
+        raise UsageError("--figures without --out", "they belong to the report", "Add --out FOLDER")
     chosen = settings_of(iou_type, max_detections, area_ranges, iou_thresholds, sigmas)
     has_xml = ground_truth.is_dir() and any(ground_truth.glob("*.xml"))  # they contain the image sizes
     layout = (coordinates, relative, score_last, images, names, ground_truth if has_xml else None)
     reader = Reader(ground_truth, layout, _settings(style, mode, iou, chosen), style, threads)
-    answer, lines = _evaluate(reader, detections, compare, bootstrap, Point(iou, score, out, picture))
+    answer, lines = _evaluate(
+        reader, detections, compare, bootstrap, Point(iou, score, out, picture, figures)
+    )
     if as_json:
         print_json(answer)
     else:
@@ -83,12 +90,13 @@ def detection(
 
 
 class Point(NamedTuple):
-    """An operating point, the folder of the report and the image to draw on."""
+    """An operating point, the folder of the report, the image to draw on, and whether to write figures."""
 
     iou: float
     score: float | None
     out: Path | None
     picture: Path | None
+    figures: bool
 
 
 def _settings(style: str, mode: str, iou: float, chosen: dict[str, Any]) -> Any:
@@ -230,7 +238,7 @@ def _explain(
         from striate.report.detection_image import draw_matches
 
         drawn = draw_matches(at.picture, e.matched, index, score)
-    return as_json(e), write_report(at.out, result, e, **resampled, image=drawn), name
+    return as_json(e), write_report(at.out, result, e, **resampled, image=drawn, figures=at.figures), name
 
 
 def _image_index(gt: Path, picture: Path, truth: Any) -> int:

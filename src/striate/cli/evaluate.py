@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -22,6 +22,13 @@ _text = partial(typer.Option, rich_help_panel="Sequence to sequence")
 # Options that `seq2seq evaluate` shares.
 Split = Annotated[str, typer.Option(help=_SPLIT)]
 Report = Annotated[str | None, typer.Option(help="Folder for an HTML report.")]
+Figures = Annotated[bool, typer.Option("--figures", help="With --out: write the figures as PNG files, too.")]
+Full = Annotated[
+    bool, typer.Option("--full", help="With --out: put a small copy of every image into the report.")
+]
+Parquet = Annotated[
+    bool, typer.Option("--parquet", help="With --out: write predictions.parquet, too; needs pyarrow.")
+]
 Source = Annotated[str | None, _text("--from", help="File extension of the source, in a folder of pairs.")]
 Target = Annotated[str | None, _text("--to", help="File extension of the target.")]
 Beam = Annotated[
@@ -54,6 +61,9 @@ def evaluate(
     split: Split = "auto",
     device: Device = "auto",
     out: Report = None,
+    figures: Figures = False,
+    full: Full = False,
+    parquet: Parquet = False,
     as_json: Json = False,
     batch: Annotated[
         int | None,
@@ -76,15 +86,39 @@ def evaluate(
 
     Python: striate.evaluate("runs/flowers-resnet18", "flowers/")
     """
+    output = Output(out, figures, full, parquet)
     evaluate_and_print(
-        model, [*(data or ()), *(data_flag or ())], out, as_json, split=split, device=device, batch=batch,
+        model, [*(data or ()), *(data_flag or ())], output, as_json, split=split, device=device, batch=batch,
         workers=workers, cache=cache, path_column=path_column, label_column=label_column, beams=beam,
         shuffled=shuffled, languages=languages(source, target), source_columns=source_columns,
         target_columns=target_columns, reference_columns=reference_columns, trust=trust or None,
     )  # fmt: skip
 
 
-def evaluate_and_print(model: str, data: list[str], out: str | None, as_json: bool, **options: Any) -> None:
+class Output(NamedTuple):
+    """The folder of the report, and what is written into it besides the page; see `write_report`."""
+
+    folder: str | None
+    figures: bool
+    full: bool
+    parquet: bool
+
+    def check(self) -> None:
+        """Refuse what cannot be written before anything is computed."""
+        from striate.errors import UsageError
+        from striate.report.prediction_table import require_parquet
+        from striate.training.run_folder import writable
+
+        for name in ("figures", "full", "parquet"):
+            if self.folder is None and getattr(self, name):
+                raise UsageError(f"--{name} without --out", "it belongs to the report", "Add --out FOLDER")
+        if self.parquet:
+            require_parquet()
+        if self.folder is not None:
+            writable(self.folder)
+
+
+def evaluate_and_print(model: str, data: list[str], out: Output, as_json: bool, **options: Any) -> None:
     """Evaluate a model with the options that are not None, and print the result."""
     from striate import bundle
     from striate.errors import UsageError
@@ -99,10 +133,7 @@ def evaluate_and_print(model: str, data: list[str], out: str | None, as_json: bo
         raise UsageError(f"{flag} with a {name} model", "it has no such option", f"Leave {flag} out")
     if len(data) > task.max_paths:
         raise UsageError(f"{len(data)} datasets", " and ".join(map(repr, data)), "Give one")
-    if out is not None:
-        from striate.training.run_folder import writable
-
-        writable(out)
+    out.check()
 
     import striate
     from striate.cli.console import print_evaluation, print_json, say, watching
@@ -111,10 +142,13 @@ def evaluate_and_print(model: str, data: list[str], out: str | None, as_json: bo
     with watching() as progress:
         evaluation = striate.evaluate(model, source, progress=progress, **given)
     report = None
-    if out is not None:
+    if out.folder is not None:
         from striate.report.page import write_report
 
-        report = write_report(task.find("report")(evaluation, model=model), Path(out))
+        report = write_report(
+            task.find("report")(evaluation, model=model), Path(out.folder),
+            figures=out.figures, full=out.full, parquet=out.parquet,
+        )  # fmt: skip
     if as_json:
         print_json({**evaluation.to_json(), "report": None if report is None else str(report)})
         return

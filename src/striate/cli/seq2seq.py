@@ -57,14 +57,18 @@ def evaluate(
     shuffled: evaluation.Shuffled = None,
     device: Device = "auto",
     out: evaluation.Report = None,
+    figures: evaluation.Figures = False,
+    full: evaluation.Full = False,
+    parquet: evaluation.Parquet = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate a model on source-target pairs: BLEU, chrF, exact match, character and word error rates.
 
     Python: striate.evaluate("runs/words-small", "words.tsv", beams=5)
     """
+    output = evaluation.Output(out, figures, full, parquet)
     evaluation.evaluate_and_print(
-        model, data, out, as_json, split=split, device=device, beams=beam, shuffled=shuffled,
+        model, data, output, as_json, split=split, device=device, beams=beam, shuffled=shuffled,
         languages=evaluation.languages(from_, to), source_columns=source_columns,
         target_columns=target_columns, reference_columns=reference_columns,
     )  # fmt: skip

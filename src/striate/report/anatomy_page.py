@@ -11,6 +11,7 @@ from PIL import Image
 
 from striate.anatomy import Anatomy, Layer, table
 from striate.report import templates
+from striate.report.thumbnails import data_url
 
 # Kinds of operators whose output size the page can compute for another input size.
 RESIZABLE_KINDS = {"window", "fixed", "scale", "slice", "pad", "same"}
@@ -88,4 +89,4 @@ def lanes(layers: Sequence[Layer]) -> list[int]:
 def _jpeg_url(image: np.ndarray[Any, Any]) -> str:
     out = io.BytesIO()
     Image.fromarray(image).save(out, "JPEG", quality=85)
-    return templates.data_url(out.getvalue(), "jpeg")
+    return data_url(out.getvalue(), "jpeg")

@@ -16,6 +16,7 @@ from striate.data.check import CheckReport, Finding
 from striate.device import cpu_count
 from striate.errors import DecodeError
 from striate.report import templates
+from striate.report.thumbnails import data_url
 from striate.sections import Column, Table
 from striate.transforms.decode import Uint8Array, open_bytes, to_array
 from striate.transforms.image_file import open_content
@@ -90,4 +91,4 @@ def _thumbnail(path: str, in_memory: dict[str, tuple[Samples, int]]) -> str | No
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR, reducing_gap=None)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=80)
-    return templates.data_url(out.getvalue(), "jpeg")
+    return data_url(out.getvalue(), "jpeg")

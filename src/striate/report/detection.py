@@ -28,7 +28,7 @@ from striate.metrics.detection.explain import (
 )
 from striate.metrics.detection.resampling import Comparison, Interval
 from striate.metrics.detection.similarity import OVERLAP_NAMES
-from striate.report.page import render
+from striate.report.page import png_files, render
 from striate.sections import (
     Array,
     Bin,
@@ -81,8 +81,9 @@ def write_report(
     interval: Interval | None = None,
     comparison: Comparison | None = None,
     image: Array | None = None,
+    figures: bool = False,
 ) -> list[Path]:
-    """Write report.html, per_class.csv, pr_curves.csv and .png, confusion.csv and mistakes.csv.
+    """Write report.html, per_class.csv, pr_curves.csv, confusion.csv and mistakes.csv.
 
     Args:
         folder: created if it does not exist.
@@ -91,6 +92,7 @@ def write_report(
         interval: confidence interval of the AP.
         comparison: with another detector.
         image: uint8 `[height, width, 3]`, one image with its matches drawn in.
+        figures: whether to write the figures as PNG files, too, which needs matplotlib.
 
     Returns:
         The paths of the files.
@@ -101,7 +103,8 @@ def write_report(
     folder = Path(folder)
     classes = class_rows(result, e)
     names = (*e.point.names, "background")
-    page, images = render(_report(result, e, classes, interval, comparison, image))
+    report = _report(result, e, classes, interval, comparison, image)
+    images = png_files(report) if figures else {}
     files = {
         "per_class.csv": csv_bytes(list(classes[0]) if classes else [], (row.values() for row in classes)),
         "pr_curves.csv": csv_bytes(("class", "score", "precision", "recall", "f1"), _curve_rows(e.curves)),
@@ -112,7 +115,7 @@ def write_report(
             ("kind", "count", "gain"), ((k, e.breakdown.count[k], e.breakdown.gain[k]) for k in KINDS)
         ),
         **{f"{name}.png": content for name, content in images.items()},
-        "report.html": page.encode("utf-8", "replace"),
+        "report.html": render(report).encode("utf-8", "replace"),
     }
     for name, content in files.items():
         write_atomic(folder / name, content)

@@ -164,6 +164,13 @@ def _image_grid(block: sections.ImageGrid) -> Figure:
 
 
 @_draw.register
+def _gallery(block: sections.Gallery) -> Figure:
+    if block.worst is None:
+        return new_figure(1, 1)
+    return _image_grid(block.worst)
+
+
+@_draw.register
 def _attention_map(block: sections.AttentionMap) -> Figure:
     """A row for each token of the answer, a column for each token of the source."""
     weights = block.weights[:MAX_ATTENTION_TOKENS, :MAX_ATTENTION_TOKENS]

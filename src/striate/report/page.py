@@ -1,32 +1,77 @@
-"""Write a report as one self-contained HTML page with its figures as PNG files next to it."""
+"""Write a report as one self-contained HTML page, which draws its figures itself."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
+import os
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import yaml
 from PIL import Image
 
 from striate.files import write_atomic
-from striate.report import figures, templates
-from striate.sections import Block, Card, Column, Figure, Picture, Report, Section, Table, Text
+from striate.report import chart_data, reproduce, templates
+from striate.report.prediction_data import pack
+from striate.report.prediction_table import require_parquet as require_parquet
+from striate.report.prediction_table import write_predictions
+from striate.sections import (
+    Block,
+    Card,
+    Column,
+    Figure,
+    ImageGrid,
+    Listing,
+    Phrase,
+    Picture,
+    Report,
+    Section,
+    Table,
+    Text,
+)
 
 if TYPE_CHECKING:
     from striate.training.run_folder import TrainingRun
 
+# The files in script/ that draw each kind of figure.
+_SCRIPTS = {
+    "curves": ("lines.js",),
+    "matrix": ("matrix.js",),
+    "reliability": ("reliability.js",),
+    "gallery": ("predictions.js", "gallery.js"),
+    "classes": ("lines.js", "predictions.js", "classes.js"),
+    "precision_recall": ("lines.js", "precision_recall.js"),
+    "attention": ("attention.js",),
+    "image_attention": ("attention.js",),
+}
+_ORDER = (
+    "tables.js", "lines.js", "predictions.js", "matrix.js", "reliability.js", "gallery.js", "classes.js",
+    "precision_recall.js", "attention.js", "start.js",
+)  # fmt: skip
 
-def write_report(report: Report, folder: Path, run: TrainingRun | None = None) -> Path:
-    """Write `report.html` and its figures as PNG files into a folder.
+
+def write_report(
+    report: Report,
+    folder: Path,
+    run: TrainingRun | None = None,
+    *,
+    figures: bool = False,
+    full: bool = False,
+    parquet: bool = False,
+) -> Path:
+    """Write `report.html` into a folder, and `predictions.csv` if the report has predictions.
 
     Args:
         report: what the page shows.
         folder: created if it does not exist.
         run: adds what every training run has: its name, warnings, epochs, time, profile and configuration.
+        figures: whether to write the figures as PNG files, too, which needs matplotlib.
+        full: whether the page contains a small copy of each image, instead of some within 5 MB.
+        parquet: whether to write the predictions as `predictions.parquet`, too, which needs pyarrow.
 
     Returns:
         The path of the page.
@@ -34,29 +79,32 @@ def write_report(report: Report, folder: Path, run: TrainingRun | None = None) -
     Raises:
         DataError: the folder cannot be written to.
     """
-    text, images = render(report if run is None else with_run(report, run))
-    for name, image in images.items():
+    report = report if run is None else with_run(report, run)
+    for name, image in png_files(report).items() if figures else ():
         write_atomic(folder / f"{name}.png", image)
+    if report.predictions is not None:
+        write_predictions(folder, report.predictions, parquet=parquet)
     page = folder / "report.html"
-    write_atomic(page, text.encode("utf-8", "replace"))
+    write_atomic(page, render(report, full=full, folder=folder).encode("utf-8", "replace"))
     return page
 
 
 def with_run(report: Report, run: TrainingRun) -> Report:
     """Add to a task's report what every training run has."""
-    few = len(run.epochs) < run.last_epoch  # within a budget, not every epoch is evaluated
-    evaluated = f", {len(run.epochs)} of them evaluated" if few else ""
-    best = f"the best is {run.best_epoch} (by {run.config.monitor})"
     cards = (
-        Card(run.last_epoch, f"epochs{evaluated}, {best}", ",d"),
-        Card(run.seconds, "total time", ",.0f", unit="s"),
+        Card(run.last_epoch, _epochs(run), ",d"),
+        Card(run.seconds, Phrase("total time"), ",.0f", unit="s"),
     )
     sections = report.sections
     if run.profile:
         from striate.training.profile import shares  # loads torch, which other reports do not need
 
-        columns = (Column("phase"), Column("seconds", ",.1f"), Column("share", ".1%", bar_max=1.0))
-        sections += (Section("Training time", (Table(columns, tuple(shares(run.profile))),)),)
+        columns = (
+            Column(Phrase("phase")), Column(Phrase("seconds"), ",.1f"),
+            Column(Phrase("share"), ".1%", bar_max=1.0),
+        )  # fmt: skip
+        sections += (Section(Phrase("Training time"), (Table(columns, tuple(shares(run.profile))),)),)
+    sections += (reproduce.section(run),)
     return dataclasses.replace(
         report,
         title=run.folder.name,
@@ -67,34 +115,68 @@ def with_run(report: Report, run: TrainingRun) -> Report:
     )
 
 
-def render(report: Report) -> tuple[str, dict[str, bytes]]:
-    """Render a report.
+def _epochs(run: TrainingRun) -> Phrase:
+    """What the number of epochs counts; within a budget, not every epoch is evaluated."""
+    best = {"best": run.best_epoch, "monitor": run.config.monitor}
+    if len(run.epochs) < run.last_epoch:
+        return Phrase(
+            "epochs, {count} of them evaluated, the best is {best} (by {monitor})",
+            count=len(run.epochs),
+            **best,
+        )
+    return Phrase("epochs, the best is {best} (by {monitor})", **best)
 
-    Returns:
-        The HTML, which refers to nothing outside itself, and the PNG files of figures that name one.
+
+def render(report: Report, *, full: bool = False, folder: Path | None = None) -> str:
+    """Render a report as HTML that refers to nothing outside itself, except by links.
+
+    Args:
+        report: what the page shows.
+        full: whether the page contains a small copy of each image, instead of some within 5 MB.
+        folder: in which the page will be, for links to files with relative paths.
     """
-    blocks = [block for section in report.sections for block in section.blocks if isinstance(block, Figure)]
-    images = {id(block): _png(block) for block in blocks}
-    text = templates.render(
+    figures = [block for section in report.sections for block in section.blocks if isinstance(block, Figure)]
+    drawn = [block for block in figures if not isinstance(block, (ImageGrid, Picture))]
+    places = {id(block): place for place, block in enumerate(drawn)}
+    payload: dict[str, Any] = {"blocks": [chart_data.data(block) for block in drawn]}
+    if report.predictions is not None:
+        payload["predictions"] = pack(report.predictions, full=full, base=_base(folder))
+    needed = {file for block in payload["blocks"] for file in _SCRIPTS[block["kind"]]}
+    return templates.render(
         "page.html", title=report.title, subtitle=report.subtitle, cards=report.cards, report=report,
-        warnings=list(dict.fromkeys(report.warnings)), grouped=_grouped,
-        url=lambda block: templates.data_url(images[id(block)], "png"),
+        warnings=list(dict.fromkeys(report.warnings)), grouped=_grouped, payload=payload,
+        numbers=lambda block: places[id(block)],
+        scripts=[name for name in _ORDER if name in needed or name in ("tables.js", "start.js")],
     )  # fmt: skip
-    return text, {block.file: images[id(block)] for block in blocks if block.file}
+
+
+def png_files(report: Report) -> dict[str, bytes]:
+    """The PNG files of the figures that name one."""
+    blocks = [block for section in report.sections for block in section.blocks if isinstance(block, Figure)]
+    return {block.file: _png(block) for block in blocks if block.file}
 
 
 def _png(block: Figure) -> bytes:
     if not isinstance(block, Picture):
+        from striate.report import figures  # loads matplotlib
+
         return figures.png(figures.draw(block))
     content = io.BytesIO()
     Image.fromarray(block.image.squeeze()).save(content, "PNG")
     return content.getvalue()
 
 
+def _base(folder: Path | None) -> str:
+    """URL of the working folder as seen from the page, with a slash at its end."""
+    if folder is None:
+        return ""
+    path = os.path.relpath(Path.cwd(), folder.absolute()).replace(os.sep, "/")
+    return quote(path, errors="replace") + "/"
+
+
 def _grouped(blocks: Iterable[Block]) -> list[tuple[str, list[Block]]]:
-    """Split blocks into runs of the same kind: `text`, `table` or `figure`."""
-
-    def kind(block: Block) -> str:
-        return "text" if isinstance(block, Text) else "table" if isinstance(block, Table) else "figure"
-
-    return [(name, list(group)) for name, group in groupby(blocks, kind)]
+    """Split blocks into runs of the same kind: `text`, `table`, `listing` or `figure`."""
+    kinds: dict[type, str] = {Text: "text", Table: "table", Listing: "listing"}
+    return [
+        (name, list(group)) for name, group in groupby(blocks, lambda block: kinds.get(type(block), "figure"))
+    ]

@@ -1,16 +1,29 @@
-"""Render the HTML templates of reports. All of them extend base.html, which has the only stylesheet."""
+"""Render the HTML templates of reports. All of them extend base.html; the only stylesheet is style.css."""
 
 from __future__ import annotations
 
-import base64
 import functools
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 import striate
 from striate import strict_json
-from striate.sections import Value
+from striate.report import chart_data
+from striate.report.thumbnails import thumbnail
+from striate.sections import Card, Phrase, Value
+
+_WIDE = (
+    "Curves",
+    "ConfusionMatrix",
+    "Gallery",
+    "ClassCurves",
+    "ImageAttention",
+    "DetectionImages",
+    "TextLines",
+)
 
 
 def render(name: str, *, title: str, **values: Any) -> str:
@@ -21,9 +34,19 @@ def render(name: str, *, title: str, **values: Any) -> str:
         title: heading of the page.
         values: whatever else the template needs, and any of these: `subtitle`, one line below the heading;
             `cards`, key figures, records of `striate.sections.Card`; `footer`, a sentence after the version;
-            `full_width`, True to use up to 1500 pixels instead of 1000.
+            `full_width`, True to use up to 1500 pixels instead of 1160; `scripts`, file names in `script/`
+            besides the one of all pages.
     """
-    return _environment().get_template(name).render(title=title, **values)
+    scripts = ("core.js", *values.pop("scripts", ("plain.js",)))
+    return _environment().get_template(name).render(title=title, scripts=scripts, **values)
+
+
+@functools.cache
+def translations() -> dict[str, str]:
+    """The Chinese text for each English one that pages contain."""
+    text = files("striate.report").joinpath("chinese.json").read_text("utf-8")
+    found: dict[str, str] = strict_json.loads(text)
+    return found
 
 
 @functools.cache
@@ -35,9 +58,13 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "t": translated}
     environment.policies |= {"json.dumps_function": strict_json.dumps, "json.dumps_kwargs": {}}
-    environment.globals |= {"zip": zip, "version": striate.__version__}
+    environment.globals |= {
+        "zip": zip, "version": striate.__version__, "script": _scripts, "translations": translations(),
+        "interval": _interval, "percent": _percent, "thumbnail": thumbnail, "wide_figures": _WIDE,
+        "values_of": chart_data.table,
+    }  # fmt: skip
     environment.globals |= {"subtitle": "", "cards": (), "footer": "", "full_width": False}
     return environment
 
@@ -54,6 +81,26 @@ def number(value: Value, spec: str = "") -> str:
     return value if isinstance(value, str) else format(value, spec).replace("%", "\N{NO-BREAK SPACE}%")
 
 
-def data_url(content: bytes, kind: str) -> str:
-    """Return the URL that holds an image file, of the kind `png` or `jpeg`."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def translated(text: str) -> str:
+    """HTML of a text of the page, which a script can show in another language; other text is only escaped."""
+    if not isinstance(text, Phrase) and text not in translations():
+        return text
+    source = chart_data.phrase_json(text) if isinstance(text, Phrase) else [text, {}]
+    return Markup('<span data-t="{}">{}</span>').format(strict_json.dumps(source), str(text))
+
+
+def _scripts(*names: str) -> Markup:
+    """The content of files in `script/`, which contain no end of a script."""
+    folder = files("striate.report").joinpath("script")
+    return Markup("\n".join(folder.joinpath(name).read_text("utf-8") for name in names))
+
+
+def _interval(card: Card) -> Phrase:
+    assert card.interval is not None
+    low, high = (number(end, card.format) for end in card.interval)
+    return Phrase("95\N{NO-BREAK SPACE}% interval {low} to {high}", low=low, high=high)
+
+
+def _percent(share: float) -> str:
+    """A share as CSS length."""
+    return f"{100 * min(1.0, max(0.0, share)):.2f}%"

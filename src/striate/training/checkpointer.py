@@ -18,6 +18,7 @@ from striate.training import checkpoint
 from striate.training.checkpoint import Checkpoint
 from striate.training.config_file import CHECKPOINTS, NAME
 from striate.training.ema import keep_epoch
+from striate.training.energy import EnergyMeter
 from striate.training.loop import Training, require_finite_weights
 from striate.training.precise_batchnorm import reestimate
 from striate.training.run_folder import TrainingRun
@@ -39,6 +40,9 @@ class Checkpointer:
         facts: what else a resumed run needs.
         started: when this process took over, on the clock of `time.perf_counter`.
         resumed: the checkpoint that the run resumes from, None for a new run.
+
+    Attributes:
+        energy: what the processors use, in this process.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Checkpointer:
         self._last, self._cost = time.perf_counter(), 0.0
         self._returned_to: Path | None = None
         self.on_save: Callable[[Path], None] = lambda path: None  # called with each checkpoint
+        self.energy = EnergyMeter()
 
     @property
     def seconds(self) -> float:
@@ -131,6 +136,7 @@ class Checkpointer:
         every = self._training.config.save_every
         if self._state.step % every == 0 if every else self._is_due(_INTERVAL):
             self.save()
+        self.energy.update()
 
     def after_epoch(self, row: EpochMetrics) -> None:
         """Save after each epoch; if epochs are short, as often as that costs little."""

@@ -220,6 +220,17 @@ class RunOptions(Options):
     )
     name: str | None = option(None, "Name of the run folder", unset="DATA-MODEL")
     out: str = option("runs", "Folder in which the run folder is created")
+    figures: bool = option(
+        False, "Write the figures of the report as PNG files, too", flags=("--figures/--no-figures",)
+    )
+    full: bool = option(
+        False, "Put a small copy of every image into the report, not only as many as fit in 5 MB",
+        flags=("--full/--no-full",),
+    )  # fmt: skip
+    parquet: bool = option(
+        False, "Write predictions.parquet next to predictions.csv; needs pyarrow",
+        flags=("--parquet/--no-parquet",),
+    )  # fmt: skip
     progress: Progress = option(SILENT, "Receives progress updates", in_cli=False, saved=False)
 
     @property
@@ -250,8 +261,8 @@ class RunConfig(DataOptions, Optimization, RunOptions):
     """
 
     FREE: ClassVar[tuple[str, ...]] = (
-        "data", "device", "workers", "cache", "save_every", "profile", "rollbacks", "out", "name",
-        "log",
+        "data", "device", "workers", "cache", "save_every", "profile", "rollbacks", "out", "name", "log",
+        "figures", "full", "parquet",
     )  # fmt: skip
     task: str = option("", "Task", in_cli=False)
 

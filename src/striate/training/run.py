@@ -128,6 +128,7 @@ def _train(training: Training, run: TrainingRun, checkpointer: Checkpointer) -> 
             raise WriteError(error.what, error.why, fix) from error
         finally:
             run.epochs, run.best_epoch, run.seconds = state.rows, state.best_epoch, checkpointer.seconds
+            run.joules = checkpointer.energy.total()
             run.notes += report_notes(training.task, state)
         _warn_of_few_steps(training, run)
         _average(training, run)

@@ -41,6 +41,7 @@ class TrainingRun:
         best_epoch: the epoch of `best.safetensors`; 0 before the first one.
         seconds: duration of the run.
         profile: seconds by phase, with `--profile`.
+        joules: energy of the processors since this process began to train; None if it cannot be read.
         is_main: whether this process writes; always true of a single process.
         callbacks: of the main process.
     """
@@ -54,6 +55,7 @@ class TrainingRun:
     best_epoch: int = 0
     seconds: float = 0.0
     profile: dict[str, float] = field(default_factory=dict)
+    joules: float | None = None
     is_main: bool = True
     callbacks: Callbacks = field(default_factory=Callbacks)
 

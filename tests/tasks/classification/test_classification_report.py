@@ -7,7 +7,8 @@ import pytest
 from random_evaluation import random_evaluation
 
 from striate.data import Problem
-from striate.sections import Table
+from striate.metrics.classification import wilson_interval
+from striate.sections import Estimate, Table
 from striate.tasks.classification import report as classification_report
 from striate.tasks.classification.report import reliability, report, sections, worst_mistakes
 
@@ -19,19 +20,33 @@ def headings(found):
 def test_sections_of_a_run(run):
     found = sections(run.evaluation, run.training)
     assert headings(found) == [
+        "Errors",
+        "Per-class metrics",
+        "Calibration",
         "Training curves",
         "Augmented training batch",
-        "Confusion matrix and calibration",
-        "Worst mistakes",
-        "Per-class metrics",
+        "Network",
     ]
-    curves = found[0].blocks[0]
+    curves = found[3].blocks[0]
     assert (curves.epochs, curves.best_epoch) == ((1, 2, 3), run.training.best_epoch)
     assert curves.panels[1].lines[1].values == tuple(row.val_top1 for row in run.training.epochs)
-    batch = found[1].blocks[0]
+    assert curves.panels[2].lines[0].values == tuple(row.lr for row in run.training.epochs)
+    assert curves.panels[3].lines[0].values == tuple(row.images_per_second for row in run.training.epochs)
+    batch = found[4].blocks[0]
     assert len(batch.images) == len(batch.captions) == 8
     assert batch.images[0].dtype == np.uint8
-    assert headings(sections(run.evaluation)) == headings(found)[2:]
+    assert headings(sections(run.evaluation)) == headings(found)[:3]
+
+
+def test_the_parts_of_the_network(run):
+    network = run.training.task.setup.network
+    section = sections(run.evaluation, run.training)[-1]
+    total = sum(p.numel() for p in network.parameters())
+    rows = section.blocks[0].rows
+    assert sum(row[2] for row in rows) == total
+    assert f"{total:,} parameters" in section.note
+    assert [row[0] for row in rows] == [name for name, _ in network.named_children()]
+    assert all(row[4] in (None, 1.0) for row in rows)
 
 
 def test_numbers_stay_numbers():
@@ -43,7 +58,12 @@ def test_numbers_stay_numbers():
     assert (mean_f1.value, ece.value) == (record.metrics["macro_f1"], record.ece)
     table = next(s for s in content.sections if s.heading == "Per-class metrics").blocks[0]
     score = record.per_class[2]
-    assert table.rows[2] == (score.name, score.support, score.precision, score.recall, score.f1)
+    called = int((record.predicted == 2).sum())
+    intervals = (wilson_interval(score.precision, called), wilson_interval(score.recall, score.support))
+    assert table.rows[2] == (
+        score.name, score.support, Estimate(score.precision, *intervals[0]),
+        Estimate(score.recall, *intervals[1]), score.f1,
+    )  # fmt: skip
     assert content.title == "m.safetensors on data"
     assert content.commands[0] == "striate predict 'some where/m.safetensors' PHOTO.jpg"
     assert len(report(random_evaluation("abc"), model="m").cards) == 4  # no top-5 among three classes
@@ -74,8 +94,9 @@ def test_no_mistakes_no_images():
     record = random_evaluation("ab")
     perfect = dataclasses.replace(record, probabilities=np.eye(2)[record.labels])
     assert worst_mistakes(perfect) is None
-    section = next(s for s in sections(perfect) if s.heading == "Worst mistakes")
-    assert section.blocks[0].text == "None: all 60 test images are right."
+    section = next(s for s in sections(perfect) if s.heading == "Errors")
+    assert section.note == "None: all 60 test images are right."
+    assert section.blocks[1].worst is None
 
 
 def test_the_worst_mistakes_come_first():

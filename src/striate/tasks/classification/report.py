@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -11,15 +13,21 @@ import numpy as np
 import torch
 
 from striate.inference.evaluation import Evaluation
+from striate.metrics.classification import wilson_interval
 from striate.sections import (
     Bin,
     Card,
+    ClassCurves,
     Column,
     ConfusionMatrix,
     Curves,
+    Estimate,
+    Gallery,
     ImageGrid,
     Line,
     Panel,
+    Phrase,
+    Predictions,
     Reliability,
     Report,
     Section,
@@ -47,7 +55,7 @@ def report(evaluation: Evaluation, run: TrainingRun | None = None, *, model: str
     """
     return Report(
         title=f"{Path(model).name} on {evaluation.data}",
-        subtitle=_subtitle(run) if run else f"Evaluated on {evaluation.what} of {evaluation.data}",
+        subtitle=_subtitle(run) if run else _evaluated_on(evaluation),
         sections=tuple(sections(evaluation, run)),
         cards=tuple(_cards(evaluation, run)),
         warnings=tuple(_warnings(evaluation)),
@@ -56,46 +64,45 @@ def report(evaluation: Evaluation, run: TrainingRun | None = None, *, model: str
             f"striate evaluate {quote(model)} --data {quote(evaluation.data)}",
             f"striate weights inspect {quote(model)}",
         ),
-    )
+        predictions=Predictions(
+            evaluation.classes, evaluation.names, evaluation.labels, evaluation.predicted,
+            evaluation.probabilities, evaluation.images, are_files=os.path.isfile(evaluation.names[0]),  # noqa: PTH113 - raises no error
+        ),
+    )  # fmt: skip
 
 
 def sections(evaluation: Evaluation, run: TrainingRun | None = None) -> list[Section]:
-    """Curves, augmented batch, confusion matrix, calibration, mistakes, classes and unreadable images."""
-    found: list[Section] = []
+    """Errors, classes, calibration, curves, augmented batch, unreadable images and network."""
+    found = [
+        _errors_section(evaluation),
+        _classes_section(evaluation),
+        Section(Phrase("Calibration"), (reliability(evaluation), _calibration_text(evaluation))),
+    ]
     if run is not None:
         if run.epochs:
-            found.append(Section("Training curves", (curves(run),)))
+            found.append(Section(Phrase("Training curves"), (curves(run),)))
         found.append(_augmented_section(run))
-    both = (confusion_matrix(evaluation), reliability(evaluation))
-    found += [
-        Section("Confusion matrix and calibration", both),
-        _mistakes_section(evaluation),
-        _classes_section(evaluation),
-    ]
-    problems = [*(run.task.problems if run else ()), *evaluation.problems]
-    if problems:
-        rows = tuple((problem.path, problem.reason) for problem in problems[:_MAX_PROBLEMS])
-        blocks: tuple[Table | Text, ...] = (Table((Column("file"), Column("reason")), rows),)
-        if len(problems) > _MAX_PROBLEMS:
-            place = ", listed in problems.csv" if run else ""
-            blocks += (Text(f"and {len(problems) - _MAX_PROBLEMS:,} more{place}", secondary=True),)
-        note = "They were left out. Nothing was changed in the data folder."
-        found.append(Section(f"Unreadable images ({len(problems):,})", blocks, note))
+    if (problems := _problems_section(evaluation, run)) is not None:
+        found.append(problems)
+    if run is not None:
+        found.append(_network_section(run))
     return found
 
 
 def curves(run: TrainingRun) -> Curves:
-    """Loss and accuracy on training and validation images over the epochs."""
+    """Loss and accuracy on training and validation images, learning rate and speed over the epochs."""
 
     def lines(name: str) -> tuple[Line, ...]:
         return tuple(
-            Line(split, tuple(getattr(row, f"{split}_{name}") for row in run.epochs))
+            Line(Phrase(split), tuple(getattr(row, f"{split}_{name}") for row in run.epochs))
             for split in ("train", "val")
         )
 
     panels = (
-        Panel("Loss (cross-entropy, nats)", lines("loss")),
-        Panel("Accuracy (top-1)", lines("top1"), share=True),
+        Panel(Phrase("Loss (cross-entropy, nats)"), lines("loss")),
+        Panel(Phrase("Accuracy (top-1)"), lines("top1"), share=True, floor=None),
+        Panel(Phrase("Learning rate"), (Line(Phrase("learning rate"), tuple(row.lr for row in run.epochs)),)),
+        Panel(Phrase("Training speed (images/s)"), (Line(Phrase("images/s"), _speeds(run)),)),
     )
     return Curves(
         tuple(row.epoch for row in run.epochs), panels, run.best_epoch,
@@ -120,7 +127,10 @@ def reliability(evaluation: Evaluation, bins: int = 10) -> Reliability:
         Bin(i / bins, (i + 1) / bins, count, hit / count if count else None)
         for i, (count, hit) in enumerate(zip(counts, hits, strict=True))
     )
-    return Reliability(found, evaluation.ece, alt="Reliability diagram", file="calibration")
+    return Reliability(
+        found, evaluation.ece, Phrase("confidence"), Phrase("accuracy"), alt="Reliability diagram",
+        file="calibration",
+    )  # fmt: skip
 
 
 def worst_mistakes(evaluation: Evaluation) -> ImageGrid | None:
@@ -174,58 +184,151 @@ def augmented_batch(task: Classification) -> ImageGrid:
     )
 
 
+def _speeds(run: TrainingRun) -> tuple[float, ...]:
+    return tuple(row.images_per_second for row in run.epochs)
+
+
 def _augmented_section(run: TrainingRun) -> Section:
     config = run.config
     parts = [str(config.to_json()["augment"])]
     mixing = (("MixUp", config.mixup), ("CutMix", config.cutmix))
     parts += [f"{name} {alpha:g}" for name, alpha in mixing if alpha]
-    note = f"The first batch as the network received it (augmentation: {', '.join(parts)})."
-    return Section("Augmented training batch", (augmented_batch(run.task),), note)
-
-
-def _mistakes_section(evaluation: Evaluation) -> Section:
-    grid = worst_mistakes(evaluation)
-    if grid is None:
-        return Section("Worst mistakes", (Text(f"None: all {evaluation.n:,} {evaluation.what} are right."),))
-    note = (
-        "The wrong predictions with the highest confidence: prediction, confidence and true class. "
-        "Wrong labels show up here first."
+    note = Phrase(
+        "The first batch as the network received it (augmentation: {augmentation}).",
+        augmentation=", ".join(parts),
     )
-    return Section("Worst mistakes", (grid,), note)
+    return Section(Phrase("Augmented training batch"), (augmented_batch(run.task),), note)
+
+
+def _errors_section(evaluation: Evaluation) -> Section:
+    grid = worst_mistakes(evaluation)
+    note = Phrase("Wrong labels show up first among the errors with the highest confidence.")
+    if grid is None:
+        note = Phrase("None: all {n:,} {what} are right.", n=evaluation.n, what=_what(evaluation))
+    gallery = Gallery(
+        grid, alt="The wrong predictions with the highest confidence", file="mistakes" if grid else ""
+    )
+    return Section(Phrase("Errors"), (confusion_matrix(evaluation), gallery), note)
 
 
 def _classes_section(evaluation: Evaluation) -> Section:
     columns = (
-        Column("class"), Column("images", ",d"), Column("precision", ".1%"), Column("recall", ".1%"),
-        Column("F1", ".1%", bar_max=1.0),
+        Column(Phrase("class")), Column(Phrase("images"), ",d"), Column(Phrase("precision"), ".1%"),
+        Column(Phrase("recall"), ".1%"), Column(Phrase("F1"), ".1%", bar_max=1.0),
     )  # fmt: skip
-    rows = tuple((c.name, c.support, c.precision, c.recall, c.f1) for c in evaluation.per_class)
-    return Section("Per-class metrics", (Table(columns, rows),))
+    called = evaluation.confusion.sum(axis=0).tolist()
+    rows = tuple(
+        (c.name, c.support, _estimate(c.precision, n), _estimate(c.recall, c.support), c.f1)
+        for c, n in zip(evaluation.per_class, called, strict=True)
+    )
+    note = Phrase("Precision and recall with their 95 % intervals. Choose a class to see its curves.")
+    curves = ClassCurves(alt="Precision-recall and ROC curves of a class")
+    return Section(Phrase("Per-class metrics"), (Table(columns, rows, of_classes=True), curves), note)
 
 
-def _subtitle(run: TrainingRun) -> str:
-    height, width = run.description.image_preprocess.size
-    return (
-        f"{run.config.model} on {run.description.provenance['data']}: {run.task.train_count:,} training "
-        f"images of {width}×{height} px, {len(run.task.dataset.classes)} classes"
+def _estimate(share: float, n: int) -> Estimate | None:
+    """A share with its Wilson interval; None of no images."""
+    return Estimate(share, *wilson_interval(share, n)) if n else None
+
+
+def _calibration_text(evaluation: Evaluation) -> Text:
+    if not math.isfinite(evaluation.ece):
+        return Text(Phrase("No prediction is finite, so there is nothing to measure."), secondary=True)
+    return Text(
+        Phrase(
+            "A bar shows how often predictions of this confidence are correct; on the dashed line they are "
+            "as often correct as the model says. Below it, the model is too confident."
+        ),
+        secondary=True,
     )
 
 
+def _problems_section(evaluation: Evaluation, run: TrainingRun | None) -> Section | None:
+    problems = [*(run.task.problems if run else ()), *evaluation.problems]
+    if not problems:
+        return None
+    rows = tuple((problem.path, problem.reason) for problem in problems[:_MAX_PROBLEMS])
+    blocks: tuple[Table | Text, ...] = (Table((Column(Phrase("file")), Column(Phrase("reason"))), rows),)
+    if len(problems) > _MAX_PROBLEMS:
+        count = len(problems) - _MAX_PROBLEMS
+        more = "and {count:,} more, listed in problems.csv" if run else "and {count:,} more"
+        blocks += (Text(Phrase(more, count=count), secondary=True),)
+    note = Phrase("They were left out. Nothing was changed in the data folder.")
+    return Section(Phrase("Unreadable images ({count:,})", count=len(problems)), blocks, note)
+
+
+def _network_section(run: TrainingRun) -> Section:
+    """The parts of the network with their parameters; frozen ones are marked."""
+    network = run.task.setup.network
+    total = sum(p.numel() for p in network.parameters())
+    rows = []
+    for name, part in network.named_children():
+        count = sum(p.numel() for p in part.parameters())
+        trained = sum(p.numel() for p in part.parameters() if p.requires_grad)
+        rows.append((name, _layers(part), count, count / max(1, total), trained / count if count else None))
+    columns = (
+        Column(Phrase("part")), Column(Phrase("layers")), Column(Phrase("parameters"), ",d"),
+        Column(Phrase("share"), ".1%", bar_max=1.0), Column(Phrase("trained"), ".0%"),
+    )  # fmt: skip
+    preprocess = run.description.image_preprocess
+    note = Phrase(
+        "{architecture}, {total:,} parameters, input {channels}×{height}×{width}. `striate anatomy "
+        "{architecture}` shows output size, receptive field and MACs of each layer.",
+        architecture=run.description.architecture, total=total, channels=preprocess.channels,
+        height=preprocess.size[0], width=preprocess.size[1],
+    )  # fmt: skip
+    return Section(Phrase("Network"), (Table(columns, tuple(rows)),), note)
+
+
+def _layers(part: torch.nn.Module) -> str:
+    """The most frequent kinds of layers of a part with their numbers: `4 Conv2d, 4 BatchNorm2d`."""
+    kinds: dict[str, int] = {}
+    for module in part.modules():
+        if not list(module.children()):
+            kinds[type(module).__name__] = kinds.get(type(module).__name__, 0) + 1
+    most = sorted(kinds.items(), key=lambda pair: -pair[1])[:4]
+    return ", ".join(f"{count} {name}" if count > 1 else name for name, count in most)
+
+
+def _what(evaluation: Evaluation) -> Phrase:
+    """The images in words, as `Evaluation.what`."""
+    return Phrase(evaluation.what)
+
+
+def _evaluated_on(evaluation: Evaluation) -> Phrase:
+    return Phrase("Evaluated on {what} of {data}", what=_what(evaluation), data=evaluation.data)
+
+
+def _subtitle(run: TrainingRun) -> Phrase:
+    height, width = run.description.image_preprocess.size
+    return Phrase(
+        "{model} on {data}: {count:,} training images of {width}×{height} px, {classes} classes",
+        model=run.config.model, data=run.description.provenance["data"], count=run.task.train_count,
+        width=width, height=height, classes=len(run.task.dataset.classes),
+    )  # fmt: skip
+
+
 def _cards(evaluation: Evaluation, run: TrainingRun | None) -> list[Card]:
-    cards = [Card(value, metric.label, metric.format) for metric, value in evaluation.shown.items()]
-    label = f"{cards[0].label} on {evaluation.n:,} {evaluation.what}"
+    cards = [Card(value, Phrase(metric.label), metric.format) for metric, value in evaluation.shown.items()]
+    label = Phrase("{metric} on {n:,} {what}", metric=cards[0].label, n=evaluation.n, what=_what(evaluation))
     cards[0] = replace(cards[0], label=label, interval=evaluation.top1_ci)
-    baseline = f"majority baseline: always {evaluation.majority_class}"
+    baseline = Phrase("majority baseline: always {name}", name=evaluation.majority_class)
     cards.insert(1, Card(evaluation.majority_top1, baseline, cards[0].format))
     if run is not None:
-        cards.append(Card(run.task.images_per_second(run), "training images per second", ",.0f"))
+        cards.append(Card(run.task.images_per_second(run), Phrase("training images per second"), ",.0f"))
     return cards
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:
-    warnings = list(evaluation.notes)
+    warnings: list[str] = list(evaluation.notes)
     if evaluation.missing_classes:
-        warnings.append(f"No {evaluation.what} of: {', '.join(evaluation.missing_classes)}")
+        names = ", ".join(evaluation.missing_classes)
+        warnings.append(Phrase("No {what} of: {names}", what=_what(evaluation), names=names))
     for name, count in evaluation.extra_classes.items():
-        warnings.append(f"The model does not know the class {name!r}: its {count} images were not evaluated")
+        warnings.append(
+            Phrase(
+                "The model does not know the class {name}: its {count} images were not evaluated",
+                name=repr(name), count=count,
+            )
+        )  # fmt: skip
     return warnings

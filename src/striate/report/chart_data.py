@@ -1,0 +1,163 @@
+"""The figures of a page as JSON values for its scripts, and as tables for readers without scripts."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from striate import sections
+from striate.report.class_order import clustered
+from striate.report.thumbnails import thumbnail
+from striate.sections import Array, Column, Phrase, Table
+
+MAX_PAIRS = 30  # of classes in the table of a confusion matrix
+MAX_POINTS = 200  # of a curve
+MAX_TOKENS = 60  # of the source and of the answer, in an attention map
+MAX_FULL_MATRIX = 12  # classes of a matrix that is written out as a table
+
+
+@functools.singledispatch
+def data(block: sections.Figure) -> dict[str, Any]:
+    """What the script `kind` draws, as JSON values.
+
+    Raises:
+        NotImplementedError: a record that this renderer does not know.
+    """
+    raise NotImplementedError(f"no drawing for {type(block).__name__}")
+
+
+@functools.singledispatch
+def table(block: sections.Figure) -> Table | None:
+    """The numbers of a figure; None if a table says nothing that the page does not say elsewhere."""
+    return None
+
+
+@data.register
+def _(block: sections.Curves) -> dict[str, Any]:
+    panels = [
+        {
+            "title": phrase_json(panel.title), "share": panel.share, "floor": panel.floor,
+            "lines": [{"label": phrase_json(line.label), "y": rounded(line.values)} for line in panel.lines],
+        }
+        for panel in block.panels
+    ]  # fmt: skip
+    return {"kind": "curves", "x": list(block.epochs), "panels": panels, "best": block.best_epoch}
+
+
+@table.register
+def _(block: sections.Curves) -> Table:
+    lines = [(panel, line) for panel in block.panels for line in panel.lines]
+    columns = [
+        Column(Phrase("{title}: {line}", title=panel.title, line=line.label), ".1%" if panel.share else ".4g")
+        for panel, line in lines
+    ]
+    rows = zip(block.epochs, *(line.values for _, line in lines), strict=True)
+    return Table((Column(Phrase("epoch"), "d"), *columns), tuple(rows))
+
+
+@data.register
+def _(block: sections.ConfusionMatrix) -> dict[str, Any]:
+    rows, columns = np.nonzero(block.counts)
+    cells = np.stack([rows, columns, block.counts[rows, columns]], 1).ravel().tolist()
+    return {"kind": "matrix", "names": list(block.names), "cells": cells, "order": clustered(block.counts)}
+
+
+@table.register
+def _(block: sections.ConfusionMatrix) -> Table:
+    """The whole matrix of a few classes, otherwise the pairs with the most confusions."""
+    names, counts = block.names, block.counts
+    if len(names) <= MAX_FULL_MATRIX:
+        columns = (Column(Phrase("true class")), *(Column(name, "d") for name in names))
+        return Table(columns, tuple((name, *row) for name, row in zip(names, counts.tolist(), strict=True)))
+    wrong = counts - np.diag(np.diag(counts))
+    worst = np.argsort(-wrong, axis=None, kind="stable")[:MAX_PAIRS]
+    pairs = [divmod(int(i), len(names)) for i in worst if wrong.flat[i]]
+    size = counts.sum(axis=1)
+    columns = (
+        Column(Phrase("true class")), Column(Phrase("predicted")), Column(Phrase("images"), ",d"),
+        Column(Phrase("of the class"), ".1%"),
+    )  # fmt: skip
+    return Table(
+        columns, tuple((names[t], names[p], int(wrong[t, p]), float(wrong[t, p] / size[t])) for t, p in pairs)
+    )
+
+
+@data.register
+def _(block: sections.Reliability) -> dict[str, Any]:
+    bins = [[b.low, b.high, b.count, b.accuracy] for b in block.bins]
+    axes = {"x": phrase_json(block.confidence), "y": phrase_json(block.accuracy)}
+    return {"kind": "reliability", "bins": bins, "ece": _finite(block.ece), **axes}
+
+
+@table.register
+def _(block: sections.Reliability) -> Table:
+    columns = (
+        Column(block.confidence), Column(Phrase("number"), ",d"), Column(block.accuracy, ".1%"),
+    )  # fmt: skip
+    return Table(columns, tuple((f"{b.low:g} – {b.high:g}", b.count, b.accuracy) for b in block.bins))
+
+
+@data.register
+def _(block: sections.Gallery) -> dict[str, Any]:
+    return {"kind": "gallery"}
+
+
+@data.register
+def _(block: sections.ClassCurves) -> dict[str, Any]:
+    return {"kind": "classes"}
+
+
+@data.register
+def _(block: sections.PrecisionRecall) -> dict[str, Any]:
+    curves = [
+        {"name": name, "x": rounded(thinned(recall)), "y": rounded(thinned(precision))}
+        for name, recall, precision in block.curves
+    ]
+    return {"kind": "precision_recall", "curves": curves}
+
+
+@data.register
+def _(block: sections.AttentionMap) -> dict[str, Any]:
+    weights = block.weights[:MAX_TOKENS, :MAX_TOKENS]
+    return {
+        "kind": "attention", "source": list(block.source[:MAX_TOKENS]),
+        "target": list(block.target[:MAX_TOKENS]), "weights": [rounded(row, 3) for row in weights],
+    }  # fmt: skip
+
+
+@data.register
+def _(block: sections.ImageAttention) -> dict[str, Any]:
+    weights = block.weights[:MAX_TOKENS]
+    return {
+        "kind": "image_attention", "image": thumbnail(block.image, 640),
+        "size": [int(block.image.shape[1]), int(block.image.shape[0])],
+        "target": list(block.target[:MAX_TOKENS]),
+        "weights": [[rounded(row, 3) for row in step] for step in weights],
+    }  # fmt: skip
+
+
+def thinned(values: Array) -> Array:
+    """At most about 200 values, the first and the last one included."""
+    if len(values) <= MAX_POINTS:
+        return values
+    kept: Array = values[np.unique(np.linspace(0, len(values) - 1, MAX_POINTS).astype(int))]
+    return kept
+
+
+def rounded(values: Any, digits: int = 5) -> list[float | None]:
+    """Numbers with some significant digits; None in place of those that are not finite."""
+    return [float(f"{value:.{digits}g}") if math.isfinite(value) else None for value in map(float, values)]
+
+
+def phrase_json(text: str) -> Any:
+    """A phrase as its template and values, which the page translates; other text as it is."""
+    if not isinstance(text, Phrase):
+        return text
+    return [text.template, {name: phrase_json(value) for name, value in text.values.items()}]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

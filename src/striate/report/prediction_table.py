@@ -1,0 +1,97 @@
+"""predictions.csv and predictions.parquet: what a classifier says about each image."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from striate.csv_file import csv_line
+from striate.errors import UsageError
+from striate.files import write_atomic
+from striate.sections import Array, Predictions
+
+COLUMNS = ("path", "truth", "prediction", "correct", "loss")  # then p_CLASS for each class
+_ROWS = 1024  # that are written at once
+
+
+def write_predictions(folder: Path, predictions: Predictions, *, parquet: bool = False) -> list[Path]:
+    """Write `predictions.csv`: path, true and predicted class, loss, and the probability of each class.
+
+    The prediction is empty where the scores are not finite. Probabilities are rounded to six decimals, which
+    keeps the file small with many classes; the loss is the cross-entropy in nats before that.
+
+    Args:
+        folder: created if it does not exist.
+        predictions: of any number of images.
+        parquet: whether to write `predictions.parquet`, too, with all digits; needs pyarrow.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        DataError: the folder cannot be written to.
+        UsageError: pyarrow is not installed.
+    """
+    files = [folder / "predictions.csv"]
+    write_atomic(files[0], _csv(predictions))
+    if parquet:
+        files.append(folder / "predictions.parquet")
+        write_atomic(files[1], _parquet(predictions))
+    return files
+
+
+def require_parquet() -> None:
+    """Refuse `--parquet` before anything is computed; raises UsageError if pyarrow is not installed."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise UsageError("--parquet", "it needs pyarrow, which is not installed", "Run: pip install pyarrow")
+
+
+def losses(predictions: Predictions) -> Array:
+    """Cross-entropy of each image in nats; infinite where the true class has probability 0."""
+    own = predictions.probabilities[np.arange(len(predictions.labels)), predictions.labels]
+    with np.errstate(divide="ignore"):
+        found: Array = -np.log(own) + 0.0  # not -0
+    return found
+
+
+def _columns(predictions: Predictions) -> list[str]:
+    return [*COLUMNS, *(f"p_{name}" for name in predictions.classes)]
+
+
+def _csv(p: Predictions) -> Iterator[bytes]:
+    yield _encoded(csv_line(_columns(p)))
+    numbers = ",%g" * len(p.classes)  # numbers need no quotes, and formatting all of them at once is fast
+    every = losses(p).tolist()
+    for start in range(0, len(p.labels), _ROWS):
+        chances = np.round(p.probabilities[start : start + _ROWS], 6).tolist()
+        lines = []
+        for i, row in enumerate(chances, start):
+            truth, guess = int(p.labels[i]), int(p.predicted[i])
+            named = (p.paths[i], p.classes[truth], p.classes[guess] if guess >= 0 else "")
+            lines.append(csv_line((*named, int(truth == guess), f"{every[i]:.6g}")) + numbers % tuple(row))
+        yield _encoded("\n".join(lines))
+
+
+def _encoded(lines: str) -> bytes:
+    return f"{lines}\n".encode("utf-8", "surrogateescape")
+
+
+def _parquet(p: Predictions) -> bytes:
+    require_parquet()
+    import pyarrow
+    from pyarrow import parquet
+
+    names = np.array([*p.classes, None], object)
+    columns: list[Any] = [
+        [path.encode("utf-8", "backslashreplace").decode() for path in p.paths],
+        names[p.labels].tolist(), names[p.predicted].tolist(), (p.labels == p.predicted).tolist(),
+        losses(p), *np.ascontiguousarray(p.probabilities.T),
+    ]  # fmt: skip
+    out = io.BytesIO()
+    parquet.write_table(pyarrow.table(columns, names=_columns(p)), out)
+    return out.getvalue()

@@ -1,0 +1,104 @@
+// Gallery: the errors, the uncertain predictions, the images of a class or of a cell of the confusion matrix.
+
+const PAGE = 24; // images that are shown at first, and added by each "Show more"
+
+function drawGallery(host) {
+  const choice = { list: "wrong", cls: NONE, cell: null, text: "", count: PAGE };
+  const grid = make("ul", { class: "images" }), status = make("p", { class: "status", "aria-live": "polite" });
+  const more = say(make("button", { type: "button", onclick: () => { choice.count += 4 * PAGE; show(); } }), "Show more");
+  const chip = make("button", { type: "button", hidden: true, onclick: () => { choice.cell = null; show(); } });
+  const lists = segments([["wrong", "Errors"], ["uncertain", "Uncertain"], ["all", "All"]], choice.list, value => choose({ list: value, cell: null }));
+  const classes = classChoice("all classes", k => choose({ cls: k, cell: null }));
+  const search = make("input", { type: "search", oninput: event => choose({ text: event.target.value.toLowerCase() }) });
+  const viewer = openViewer();
+  let found = [];
+
+  function choose(changes) {
+    Object.assign(choice, { count: PAGE }, changes);
+    show();
+  }
+
+  function matches(image) {
+    const { labels, predicted, paths } = predictions;
+    if (choice.cell && (labels[image] !== choice.cell.row || predicted[image] !== choice.cell.column)) return false;
+    if (choice.cls !== NONE && labels[image] !== choice.cls && predicted[image] !== choice.cls) return false;
+    return !choice.text || paths[image].toLowerCase().includes(choice.text);
+  }
+
+  function show() {
+    const list = choice.cell ? choice.cell.row === choice.cell.column ? "uncertain" : "wrong" : choice.list;
+    found = Array.from(listed(list).filter(matches));
+    if (choice.list !== "all" || choice.cell) found.sort((a, b) => predictions.images.has(b) - predictions.images.has(a)); // stable
+    grid.replaceChildren(...found.slice(0, choice.count).map((image, place) => thumbnailOf(image, () => viewer(found, place))));
+    more.hidden = found.length <= choice.count;
+    lists.show(choice.cell ? "" : choice.list);
+    classes.value = choice.cls;
+    chip.hidden = !choice.cell;
+    if (choice.cell) chip.textContent = `${className(choice.cell.row)} → ${className(choice.cell.column)}  ×`;
+    search.placeholder = t("file name");
+    search.setAttribute("aria-label", t("file name"));
+    const all = predictions.paths.length < predictions.total;
+    say(status, all ? "{count} images; the page lists {listed} of {total}, predictions.csv has all" : "{count} images",
+      { count: grouped(found.length), listed: grouped(predictions.paths.length), total: grouped(predictions.total) });
+  }
+
+  listen("cell", cell => {
+    choose({ cell, cls: NONE, text: "" });
+    search.value = "";
+    host.closest("figure").scrollIntoView({ block: "nearest", behavior: "instant" });
+  });
+  listen("class images", k => {
+    choose({ cls: k, cell: null, list: "wrong" });
+    host.closest("figure").scrollIntoView({ block: "start", behavior: "instant" });
+  });
+  host.append(make("div", { class: "tools" }, lists.node, make("label", {}, label("Class"), classes), search, chip), status, grid, more);
+  redraws.push(show);
+  show();
+}
+
+function thumbnailOf(image, open) {
+  const truth = className(predictions.labels[image]), guess = className(predictions.predicted[image]);
+  const wrong = isWrong(image), name = predictions.paths[image].split("/").pop();
+  const text = wrong ? `${guess} ${percent(chance(image, 0), 0)}, ${t("true")}: ${truth}` : `${guess} ${percent(chance(image, 0), 0)}`;
+  return make("li", {}, make("button", { type: "button", onclick: open, title: `${text}\n${predictions.paths[image]}`, "aria-label": `${text}, ${name}` },
+    photo(image, { loading: "lazy" }),
+    make("span", { class: "cap" }, make("b", { class: wrong ? "no" : "yes" }, guess), ` ${percent(chance(image, 0), 0)}`),
+    wrong ? make("span", { class: "cap" }, label("true"), ": ", make("b", {}, truth)) : null,
+    make("span", { class: "cap" }, name.length > 18 ? `…${name.slice(-16)}` : name)));
+}
+
+// A window with one image: its five best classes, its file, and the way to its neighbours in the list.
+function openViewer() {
+  const dialog = make("dialog", { "aria-label": "image" });
+  let images = [], place = 0;
+
+  function guess(name, share, isTruth) {
+    return make("div", { class: `guess${isTruth ? " truth" : ""}` }, make("span", { class: "name", title: name }, name, isTruth ? " ✓" : ""),
+      make("span", { class: "meter" }, make("i", { style: `width: ${(100 * share).toFixed(1)}%` })), make("span", { class: "value" }, percent(share)));
+  }
+
+  function show() {
+    const image = images[place], { top, best, labels, own, paths, predicted } = predictions, truth = labels[image];
+    const ranks = predicted[image] === NONE ? [] : Array.from({ length: best }, (_, rank) => rank);
+    const rows = ranks.map(rank => guess(className(top[image * best + rank]), chance(image, rank), top[image * best + rank] === truth));
+    if (!ranks.some(rank => top[image * best + rank] === truth)) rows.push(guess(className(truth), own[image] / 65535, true));
+    const link = fileLink(image);
+    const step = (by, phrase) => say(make("button", { type: "button", disabled: !images[place + by], onclick: () => { place += by; show(); } }), phrase);
+    dialog.replaceChildren(
+      photo(image, { class: "photo" }),
+      make("p", {}, label("predicted"), ": ", make("b", { class: isWrong(image) ? "serious" : "" }, className(predicted[image])), " · ", label("true"), ": ", make("b", {}, className(truth))),
+      ...rows,
+      make("p", { class: "path" }, link ? make("a", { href: link }, paths[image]) : paths[image]),
+      make("div", { class: "tools" }, step(-1, "Previous"), step(1, "Next"), say(make("button", { type: "button", onclick: () => dialog.close() }), "Close")));
+  }
+
+  dialog.addEventListener("keydown", event => {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (by && images[place + by] !== undefined) { place += by; show(); dialog.focus(); }
+  });
+  dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
+  dialog.tabIndex = -1;
+  document.body.append(dialog);
+  redraws.push(() => { if (dialog.open) show(); });
+  return (list, at) => { images = list; place = at; show(); dialog.showModal(); };
+}

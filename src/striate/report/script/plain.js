@@ -1,0 +1,2 @@
+// Starts a page that has no figures of its own.
+startCore();

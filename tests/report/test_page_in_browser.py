@@ -1,0 +1,125 @@
+"""The report page of a classifier in a real browser, driven with clicks and keys."""
+
+import pytest
+from browser import needs_chromium
+from random_evaluation import random_evaluation
+
+from striate.report.page import write_report
+from striate.tasks.classification.report import report
+
+pytestmark = needs_chromium
+
+NAMES = (
+    "</script><script>alert(1)</script>",
+    "大熊猫",
+    "x" * 300,
+    "\x1b[31m'\"{n}",
+    "<img src=x onerror=alert(2)>",
+    "plain",
+)
+
+
+@pytest.fixture(scope="module")
+def record():
+    return random_evaluation(NAMES, n=120)
+
+
+@pytest.fixture
+def page(record, tmp_path, browser):
+    browser.window(1400)
+    address = write_report(report(record, model="m"), tmp_path).as_uri()
+    browser.open(f"{address}#lang=en&theme=light")
+    assert browser.evaluate("document.documentElement.dataset.ready") == "true"
+    yield browser
+    assert browser.errors == []
+    assert browser.requests == [address]
+
+
+def test_clicks_filters_and_keys(page, record):
+    wrong = record.predicted != record.labels
+    gallery = "[data-block='1'] "
+    number = lambda: int(page.text(gallery + ".status").split()[0])
+    assert number() == wrong.sum()
+    # The most confident error is the first one.
+    worst = max((i for i in range(120) if wrong[i]), key=lambda i: record.probabilities[i].max())
+    assert page.text(gallery + "li .cap:last-child") == record.names[worst]
+    # A cell of the matrix, with the keyboard: true class 0, predicted class 1.
+    page.evaluate("document.querySelector('canvas').focus()")
+    page.press("ArrowRight", "Enter")
+    assert number() == record.confusion[0, 1]
+    assert f"{record.confusion[0, 1]} of {record.per_class[0].support}" in page.text(
+        "[data-block='0'] .status"
+    )
+    # The most frequent confusion, with the mouse.
+    page.click(".pair")
+    off = record.confusion.copy()
+    off[range(6), range(6)] = 0
+    assert number() == off.max()
+    # A class, then a file name.
+    page.enter(gallery + "select", 5, "change")
+    assert number() == (wrong & ((record.labels == 5) | (record.predicted == 5))).sum()
+    page.click(gallery + "[data-value=all]")
+    page.enter(gallery + "input", "7.p")
+    five = [i for i in range(7, 120, 10) if record.labels[i] == 5 or record.predicted[i] == 5]
+    assert number() == len(five)
+    # One image, and the next one.
+    page.click(gallery + "li button")
+    assert page.text("dialog .path") == min(record.names[i] for i in five)
+    first = min(five, key=lambda i: record.names[i])
+    assert page.count("dialog .guess") == 5 + (record.labels[first] == record.probabilities[first].argmin())
+    page.press("ArrowRight")
+    assert page.text("dialog .path") == sorted(record.names[i] for i in five)[1]
+    page.press("Escape")
+    assert not page.evaluate("document.querySelector('dialog').open")
+
+
+def test_a_threshold_updates_the_counts(page, record):
+    page.click("tr[data-class='3']")
+    page.enter("[type=range]", 30)
+    page.press("ArrowRight")
+    called = record.probabilities[:, 3] >= 0.31
+    own = record.labels == 3
+    expected = [int(sum(x)) for x in (called & own, called & ~own, own & ~called, ~called & ~own)]
+    found = page.evaluate(
+        "[...document.querySelectorAll('.counts b')].slice(0, 4).map(b => Number(b.textContent))"
+    )
+    assert found == expected
+    page.click(".of-classes th:nth-child(2) button")
+    supports = page.evaluate(
+        "[...document.querySelectorAll('.of-classes td:nth-child(2)')].map(c => Number(c.dataset.v))"
+    )
+    assert supports == sorted((score.support for score in record.per_class), reverse=True)
+
+
+def test_language_and_theme(page):
+    assert "Errors" in page.text("#part1 h2")
+    page.click("#language")
+    assert "错误" in page.text("#part1 h2")
+    assert "大熊猫" in page.text(".of-classes")
+    assert NAMES[3].replace("\x1b", "") in page.text(".of-classes").replace("\x1b", "")  # a name is no phrase
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    page.click("#language")
+    assert "Errors" in page.text("#part1 h2")
+    page.evaluate("localStorage.clear()")
+
+
+def test_a_phone_and_paper(page):
+    page.window(390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.window(800, media="print")
+    assert page.evaluate("getComputedStyle(document.querySelector('.tools')).display") == "none"
+
+
+def test_without_scripts_the_tables_are_there(browser, record, tmp_path):
+    address = write_report(report(record, model="m"), tmp_path).as_uri()
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(address)
+        text = browser.call("DOMSnapshot.captureSnapshot", computedStyles=["display"])["strings"]
+    finally:
+        browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert "大熊猫" in text
+    assert any("macro F1" in piece for piece in text)
