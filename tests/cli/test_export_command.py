@@ -43,6 +43,7 @@ def test_a_new_format_is_a_row(run, text_run, tmp_path, capsys, monkeypatch, com
         return Parity(3, 2, 0.25, outputs="answers", unit="points")
 
     monkeypatch.setitem(sys.modules, "new_format", SimpleNamespace(write=write))
+    monkeypatch.chdir(tmp_path)  # for the model card next to the export
     monkeypatch.setitem(FORMATS, "new", Format("new_format:write", (), "a new format"))
     assert cli.run([*command, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
@@ -59,11 +60,12 @@ def test_a_new_format_is_a_row(run, text_run, tmp_path, capsys, monkeypatch, com
     }  # fmt: skip
 
 
-def test_the_first_format_for_a_task_is_its_default(text_run, capsys, monkeypatch):
+def test_the_first_format_for_a_task_is_its_default(text_run, tmp_path, capsys, monkeypatch):
     def write(model, out, samples):
         return Parity(1, 1, 0.0)
 
     monkeypatch.setitem(sys.modules, "new_format", SimpleNamespace(write=write))
+    monkeypatch.chdir(tmp_path)  # for the model card next to the export
     for name, row in FORMATS.items():
         monkeypatch.setitem(FORMATS, name, Format("new_format:write", row.tasks, row.summary))
     assert cli.run(["export", str(text_run.best), "--json"]) == 0
