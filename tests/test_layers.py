@@ -13,8 +13,8 @@ LAYERS = {
     "reading": 0, "sections": 0, "strict_json": 0, "strict_yaml": 0, "validation": 0, "version": 0,
     "device": 1, "transforms": 1, "metrics": 1, "models": 1, "tensor_file": 1,
     "kernels": 2, "data": 2, "bundle": 2, "anatomy": 2, "weights": 2,
-    "inference": 3,
-    "training": 4, "explain": 4, "exporters": 4,
+    "explain": 3, "inference": 3,
+    "training": 4, "exporters": 4,
     "tasks": 5,
     "report": 6, "serve": 6, "labs": 6, "api": 6,
     "cli": 7, "__init__": 0, "__main__": 7,
@@ -36,6 +36,7 @@ SIDEWAYS = {
     ("strict_json", "printable"),
     ("csv_file", "files"),
     ("api", "report"),
+    ("inference", "explain"),  # a classifier explains its predictions
     ("weights", "bundle"),  # imported weights end up as a bundle
     ("data", "bundle"),
     ("labs", "report"),

@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # as in `typing`, whose import takes longer than everythi
 if TYPE_CHECKING:
     from typing import Any
 
-    from striate import anatomy, data, metrics, models, transforms
+    from striate import anatomy, data, explain, metrics, models, transforms
     from striate.api import Run, evaluate, export, load, resume, train, train_seq2seq
     from striate.data.check import CheckReport, check
     from striate.inference.classifier import Classifier
@@ -40,7 +40,7 @@ _HOMES = {
     "train": "striate.api",
     "train_seq2seq": "striate.api",
 }
-_MODULES = ("anatomy", "data", "metrics", "models", "transforms")
+_MODULES = ("anatomy", "data", "explain", "metrics", "models", "transforms")
 
 __all__ = [
     "CheckReport",
@@ -56,6 +56,7 @@ __all__ = [
     "data",
     "evaluate",
     "evaluate_seq2seq",
+    "explain",
     "export",
     "load",
     "load_translator",

@@ -68,6 +68,9 @@ COMMANDS = {
     "recipes": ["recipes", "recipes lenet"],
     "evaluate": ["evaluate {model} {data} --device cpu --out {out}", "evaluate {run} --json"],
     "predict": ["predict {model} {image}", "predict {model} - --json", "predict {model} {data} --csv"],
+    "explain": [
+        "explain {model} {image} --out {out} --json", "explain {model} {data} --no-test --out {out}",
+    ],
     "export": ["export {model} --to state-dict --out {out}"],
     "check": ["check {data} --out {out}", "check {data} --no-page --json"],
     "detection": ["detection {gt} {dt} --json", "detection {gt} {dt} --style voc12"],
@@ -125,6 +128,13 @@ def _data(name, *arguments):
     import striate.data
 
     return getattr(striate.data, name)(*arguments)
+
+
+def _explainer(m):
+    """An explainer of the model, and one image."""
+    import striate
+
+    return striate.explain.Explainer(_load(m).network, (3, 32, 32)), _tensor()[:1].float() / 255
 
 
 def _detection(name, *arguments):
@@ -260,6 +270,9 @@ _FUNCTIONS = {
     "striate.metrics.detection.COCO": _coco_eval,
     "striate.metrics.detection.COCOeval": _coco_eval,
     "striate.metrics.detection.MeanAveragePrecision": _meter,
+    "striate.explain.Explainer": lambda m: _explainer(m)[0].scores(_explainer(m)[1]),
+    "striate.explain.compute": lambda m: _function("striate.explain", "compute")(*_explainer(m), 0),
+    "striate.explain.explain": lambda m: [_load(m).explain(m.image), _load(m).explain(_pixels(), "rise")],
     "striate.models.build": lambda m: _function("striate.models", "build")("lenet", num_classes=2),
     "striate.models.describe": lambda m: _function("striate.models", "describe")("lenet"),
     "striate.weights.find": lambda m: _function("striate.weights", "find")("resnet18"),
@@ -306,17 +319,18 @@ def _grouped() -> dict:
 
 FUNCTIONS = _grouped()  # group -> name -> function
 PACKAGES = (
-    "striate", "striate.anatomy", "striate.data", "striate.metrics.detection", "striate.transforms",
-    "striate.weights",
+    "striate", "striate.anatomy", "striate.data", "striate.explain", "striate.metrics.detection",
+    "striate.transforms", "striate.weights",
 )  # fmt: skip
 # Public names that do nothing by themselves: records, tables, interfaces and packages.
 PASSIVE = {
     "striate": {
-        "CheckReport", "Evaluation", "Prediction", "Run", "__version__", "anatomy", "data", "metrics",
-        "models", "transforms",
+        "CheckReport", "Evaluation", "Prediction", "Run", "__version__", "anatomy", "data", "explain",
+        "metrics", "models", "transforms",
     },
     "striate.anatomy": {"Anatomy", "Layer"},
     "striate.data": {"DataSet", "Images", "InMemoryImages", "Problem", "Samples", "SplitPlan"},
+    "striate.explain": {"METHODS", "Explanation", "Faithfulness", "Method", "Randomization"},
     "striate.metrics.detection": {
         "CocoResult", "CocoSettings", "Detections", "EVALUATORS", "Federated", "GroundTruth", "LvisResult",
         "MatchRecord", "STYLES", "VocResult", "VocSettings",

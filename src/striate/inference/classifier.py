@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +21,17 @@ from striate.data.images.base import Indices
 from striate.data.images.loader import stream
 from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
-from striate.errors import BundleError
-from striate.inference.prediction import ImagePredictor, softmax
+from striate.errors import BundleError, DecodeError
+from striate.inference.prediction import ImagePredictor, read_image, softmax
 from striate.kernels import prepare
 from striate.kernels.folding import fold
 from striate.models import Permission
 from striate.progress import SILENT, Progress
-from striate.transforms.decode import Uint8Array
+from striate.transforms.decode import ImageSource, Uint8Array
 from striate.transforms.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from striate.explain import Explainer, Explanation
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,45 @@ class Classifier(ImagePredictor):
     description: Description
     device: torch.device
     path: str = ""
+
+    def explain(
+        self,
+        source: ImageSource,
+        method: str = "grad-cam",
+        *,
+        target: str | None = None,
+        versus: Sequence[str] = (),
+        samples: int | None = None,
+        test: bool = True,
+        check: bool = False,
+        progress: Progress = SILENT,
+    ) -> Explanation:
+        """Explain the prediction for one image: which parts of it speak for the class.
+
+        Args:
+            source: as for `predict`.
+            method: a key of `striate.explain.METHODS`.
+            target: name of the class to explain; the most probable one by default.
+            versus: names of classes to compare with, for `finer-cam`; by default those with near scores.
+            samples: passes of a method that has this choice.
+            test: test the map: hide and show its parts, in 33 passes.
+            check: also test whether the map depends on the weights (model randomization test).
+            progress: receives a stage of a slow method.
+
+        Raises:
+            DecodeError, DataError, LayoutError: as `predict`.
+            UsageError: an unknown method or class, or one that does not suit the network.
+        """
+        from striate.explain import explain
+
+        path, pixels = read_image(source, self.preprocess)
+        if isinstance(pixels, DecodeError):
+            raise DecodeError(f"cannot decode {path!r}", pixels.why)
+        image = self.preprocess.normalize(torch.from_numpy(pixels[None])).to(self.device)
+        return explain(
+            self._explainer, image, pixels, self.classes, path=path, method=method, target=target,
+            versus=versus, samples=samples, test=test, check=check, progress=progress,
+        )  # fmt: skip
 
     def probabilities(
         self, images: Uint8Array, *, batch: int = 64, progress: Progress = SILENT
@@ -86,7 +128,7 @@ class Classifier(ImagePredictor):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the folded copy, whose weights no copy or other process can read; it is made again."""
-        return {name: value for name, value in vars(self).items() if name != "_folded"}
+        return {name: value for name, value in vars(self).items() if name not in ("_folded", "_explainer")}
 
     @cached_property
     def _folded(self) -> nn.Module:
@@ -94,6 +136,16 @@ class Classifier(ImagePredictor):
         allow_forks()
         with standard_settings():
             return fold(copy.deepcopy(self.network), (self.preprocess.channels, *self.preprocess.size))
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        """Explains a folded copy of the network."""
+        from striate.explain import Explainer
+
+        allow_forks()
+        with standard_settings():
+            shape = (self.preprocess.channels, *self.preprocess.size)
+            return Explainer(copy.deepcopy(self.network), shape, folded=True)
 
 
 @standard_settings()

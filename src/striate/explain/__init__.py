@@ -1,0 +1,11 @@
+"""Explain predictions, and test the explanations."""
+
+from striate.explain.explainer import Explainer
+from striate.explain.explanation import Explanation, explain
+from striate.explain.faithfulness import Faithfulness
+from striate.explain.methods import METHODS, Method, compute
+from striate.explain.randomization import Randomization
+
+__all__ = [
+    "METHODS", "Explainer", "Explanation", "Faithfulness", "Method", "Randomization", "compute", "explain",
+]  # fmt: skip

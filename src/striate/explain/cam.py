@@ -1,0 +1,87 @@
+"""Class activation maps: weighted sums of the last feature maps.
+
+A is a feature map, k its channel, (i, j) its units, y^c the score of class c before softmax. All maps are
+ReLU'd: only what speaks for the class is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from striate.explain.explainer import Explainer
+
+_SIMILAR = 3  # classes that Finer-CAM compares with
+
+
+def grad_cam(explainer: Explainer, image: Tensor, target: int) -> Tensor:
+    """Grad-CAM: each map weighted by the mean gradient of the score over its units.
+
+    L^c = ReLU(sum_k alpha_k^c A^k) with alpha_k^c = 1/Z sum_ij dy^c / dA_ij^k (Selvaraju, Cogswell, Das,
+    Vedantam, Parikh, Batra 2017, ICCV, arXiv:1610.02391, equations 1 and 2).
+
+    Args:
+        explainer: of the network.
+        image: `[1, channels, height, width]`, as the network reads it.
+        target: number of the class.
+
+    Returns:
+        float32 `[rows, columns]` of the last feature maps, at least 0.
+
+    Raises:
+        UsageError: the network has no feature maps.
+    """
+    return _weighted_by_mean(explainer, image, lambda scores: scores[:, target].sum())
+
+
+def layer_cam(explainer: Explainer, image: Tensor, target: int) -> Tensor:
+    """LayerCAM: each unit weighted by its own positive gradient, on maps of twice the resolution.
+
+    Grad-CAM weights whole maps, which fails before the last stage of a network; LayerCAM does not. So it
+    reads the last maps that have at least twice as many rows and columns, if there are some.
+
+    M^c = ReLU(sum_k w^kc A^k) with w_ij^kc = ReLU(dy^c / dA_ij^k) (Jiang, Zhang, Hou, Cheng, Wei 2021, IEEE
+    Transactions on Image Processing 30, "LayerCAM", equations 6 to 8).
+
+    Args, returns, raises: as `grad_cam`.
+    """
+    maps, gradients, _ = explainer.maps(image, lambda scores: scores[:, target].sum(), fine=True)
+    return (gradients.relu() * maps).sum(dim=1).relu()[0].float()
+
+
+def finer_cam(explainer: Explainer, image: Tensor, target: int, versus: Sequence[int] = ()) -> Tensor:
+    """Finer-CAM: Grad-CAM of the difference to similar classes, "why this class and not that one".
+
+    Grad-CAM with y^c - gamma y^d in place of y^c, averaged over the reference classes d; gamma is 1 (Zhang et
+    al. 2025, "Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation", CVPR,
+    arXiv:2501.11309, section 3). What both classes share is suppressed.
+
+    Args:
+        explainer: of the network.
+        image: as for `grad_cam`.
+        target: number of the class.
+        versus: numbers of the reference classes; by default the three whose scores are nearest.
+
+    Returns, raises: as `grad_cam`.
+    """
+
+    def difference(scores: Tensor) -> Tensor:
+        others = list(versus) or nearest_classes(scores[0], target)
+        # A network with one class has no other; then this is Grad-CAM.
+        return (scores[:, [target]] - scores[:, others]).mean() if others else scores[:, target].sum()
+
+    return _weighted_by_mean(explainer, image, difference)
+
+
+def nearest_classes(scores: Tensor, target: int, count: int = _SIMILAR) -> list[int]:
+    """The classes whose scores `[classes]` are nearest to that of the target, without itself."""
+    distances = (scores.detach() - scores[target].detach()).abs()
+    order: list[int] = distances.argsort(stable=True).tolist()
+    return [number for number in order if number != target][:count]
+
+
+def _weighted_by_mean(explainer: Explainer, image: Tensor, objective: Callable[[Tensor], Tensor]) -> Tensor:
+    maps, gradients, _ = explainer.maps(image, objective)
+    weights = gradients.mean(dim=(2, 3), keepdim=True)
+    return (weights * maps).sum(dim=1).relu()[0].float()

@@ -1,0 +1,58 @@
+"""`striate explain`."""
+
+import json
+
+import numpy as np
+from PIL import Image
+
+from striate.cli import run as striate
+
+
+def test_figures_and_lines(run, colors, tmp_path, capsys):
+    image = str(next((colors / "blue").iterdir()))
+    out = tmp_path / "figures"
+    assert striate(["explain", str(run.best), image, "--out", str(out), "--check"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{image}  blue")
+    assert lines[1].split()[0] == "map"
+    assert "on the weights (rank correlation" in lines[2]
+    with Image.open(out / "000-grad-cam.png") as figure:
+        assert figure.size == (456, 224)
+
+
+def test_json_and_arrays_of_a_folder(run, few_colors, tmp_path, capsys):
+    """Images of one name in several folders get files of their own; a broken one gets its reason."""
+    folder = tmp_path / "images"
+    for name in ("red", "blue"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "x.png").write_bytes((few_colors / name / "000.png").read_bytes())
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    words = ["--method", "layer-cam", "--no-test", "--numpy", "--json", "--out", str(tmp_path / "out")]
+    assert striate(["explain", str(run.best), str(folder), *words]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [result["error"] is None for result in results] == [True, False, True] or len(results) == 3
+    good = [result for result in results if result["error"] is None]
+    assert [result["class"] for result in good] == ["blue", "red"]
+    assert [result["faithfulness"] for result in good] == [None, None]
+    maps = [np.load(result["files"]["map"]) for result in good]
+    assert [values.shape for values in maps] == [(28, 28), (28, 28)]
+    assert len({result["files"]["figure"] for result in good}) == 2
+
+
+def test_errors(run, few_colors, tmp_path, capsys):
+    image = str(few_colors / "red" / "000.png")
+    assert striate(["explain", str(run.best), image, "--method", "grad"]) == 2
+    assert "unknown method 'grad': did you mean grad-cam" in capsys.readouterr().err
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    out = ["--out", str(tmp_path / "out")]
+    assert striate(["explain", str(run.best), str(tmp_path / "broken.png"), *out]) == 3
+    assert "none of 1 images could be read" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert striate(["explain", str(run.best), image, "--out", str(tmp_path / "file")]) == 3
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_a_text_model_is_refused(text_run, few_colors, capsys):
+    image = str(few_colors / "red" / "000.png")
+    assert striate(["explain", str(text_run.folder), image]) == 3
+    assert "it was trained for seq2seq" in capsys.readouterr().err

@@ -1,0 +1,69 @@
+"""Class activation maps against plain implementations with hooks."""
+
+import torch
+from pretrained import build
+
+from striate.explain import Explainer
+from striate.explain.cam import finer_cam, grad_cam, layer_cam, nearest_classes
+
+SHAPE = (3, 32, 32)
+
+
+def material():
+    network, _ = build("resnet20", 32, num_classes=6)
+    image = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(3))
+    return network.eval(), image, Explainer(network, SHAPE)
+
+
+def hooked(network, image, layer, objective):
+    """Feature maps and gradients `[channels, rows, columns]` by hooks, as most implementations get them."""
+    kept = []
+    handle = layer.register_forward_hook(lambda _, inputs, output: kept.append(output))
+    try:
+        scores = network(image)
+    finally:
+        handle.remove()
+    (gradient,) = torch.autograd.grad(objective(scores[0]), kept[0])
+    return kept[0][0].detach(), gradient[0], scores[0].detach()
+
+
+def test_grad_cam():
+    network, image, explainer = material()
+    for target in (0, 5):
+        maps, gradient, _ = hooked(network, image, network.layer3, lambda s, c=target: s[c])
+        expected = torch.einsum("k,kij->ij", gradient.mean(dim=(1, 2)), maps).clamp(min=0)
+        torch.testing.assert_close(grad_cam(explainer, image, target), expected, rtol=1e-5, atol=1e-5)
+        # In closed form: the classifier's weights divided by the number of units.
+        weights = network.linear.weight[target].detach() / 64
+        closed = (weights[:, None, None] * maps).sum(dim=0).clamp(min=0)
+        torch.testing.assert_close(grad_cam(explainer, image, target), closed, rtol=1e-5, atol=1e-5)
+
+
+def test_layer_cam_reads_the_stage_before():
+    network, image, explainer = material()
+    maps, gradient, _ = hooked(network, image, network.layer2, lambda s: s[4])
+    expected = (gradient.clamp(min=0) * maps).sum(dim=0).clamp(min=0)
+    found = layer_cam(explainer, image, 4)
+    assert found.shape == (16, 16)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_finer_cam_is_the_map_of_the_mean_difference():
+    network, image, explainer = material()
+    scores = network(image)[0].detach()
+    order = sorted(range(6), key=lambda c: abs(float(scores[c] - scores[2])))
+    assert nearest_classes(scores, 2) == order[1:4]
+    for versus, others in (((), order[1:4]), ((5,), [5])):
+        maps, gradient, _ = hooked(
+            network, image, network.layer3, lambda s, o=others: sum(s[2] - s[d] for d in o) / len(o)
+        )
+        expected = (gradient.mean(dim=(1, 2), keepdim=True) * maps).sum(dim=0).clamp(min=0)
+        torch.testing.assert_close(
+            finer_cam(explainer, image, 2, versus=versus), expected, rtol=1e-5, atol=1e-5
+        )
+
+
+def test_finer_cam_without_other_classes_is_grad_cam():
+    network, _ = build("lenet", 32, num_classes=1)
+    explainer, image = Explainer(network, (3, 32, 32)), torch.randn(1, 3, 32, 32)
+    assert torch.equal(finer_cam(explainer, image, 0), grad_cam(explainer, image, 0))
