@@ -21,7 +21,15 @@ setup(
             sources=["native/json_columns.cpp", "native/matching.cpp", "native/module.cpp"],
             depends=[
                 f"native/{name}.hpp"
-                for name in ("curves", "json_columns", "json_reader", "matching", "memory", "sorting")
+                for name in (
+                    "curves",
+                    "json_columns",
+                    "json_reader",
+                    "json_vectors",
+                    "matching",
+                    "memory",
+                    "sorting",
+                )
             ],
             language="c++",
             extra_compile_args=FLAGS,

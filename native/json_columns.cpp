@@ -71,8 +71,20 @@ void read_box(Reader &in, double *box) {
     }
 }
 
+// Adds the place of an id; the id itself where it is not known. Rows of one image mostly follow one another.
+void add_place(int64_t id, const Places &known, int64_t &last, std::vector<std::int32_t> &places, std::vector<int64_t> &unknown) {
+    const std::int32_t place = !places.empty() && id == last ? places.back() : known.of(id);
+    last = id;
+    places.push_back(place);
+    if (place < 0) unknown.push_back(id);
+}
+
+struct LastIds {
+    int64_t image = 0, category = 0;
+};
+
 template <bool results>
-void read_row(Reader &in, Keys &keys, Columns &out) {
+void read_row(Reader &in, Keys &keys, const Known *known, LastIds &last, Columns &out) {
     const size_t begin = in.offset();
     unsigned seen = 0;
     int64_t id = 0, image = 0, category = 0;
@@ -106,8 +118,13 @@ void read_row(Reader &in, Keys &keys, Columns &out) {
                                           : "an annotation without id",
                       false};
     }
-    out.image.push_back(image);
-    out.category.push_back(category);
+    if (results && known) {
+        add_place(image, known->images, last.image, out.image_place, out.image);
+        add_place(category, known->categories, last.category, out.category_place, out.category);
+    } else {
+        out.image.push_back(image);
+        out.category.push_back(category);
+    }
     out.box.push_back(box);
     if (results) {
         out.score.push_back(score);
@@ -124,12 +141,13 @@ void read_row(Reader &in, Keys &keys, Columns &out) {
 
 // Rows up to the first that starts at or after `stop`, or to the closing bracket. True where it was closed.
 template <bool results>
-bool read_rows(Reader &in, const char *stop, Columns &out) {
+bool read_rows(Reader &in, const char *stop, const Known *known, Columns &out) {
     Keys keys;
+    LastIds last;
     do {
         in.blanks();
         if (in.at() >= stop) return false;
-        read_row<results>(in, keys, out);
+        read_row<results>(in, keys, known, last, out);
     } while (in.another(']', "a comma or ] was expected"));
     return true;
 }
@@ -141,13 +159,18 @@ void reserve(std::vector<T> &column, size_t most, size_t likely) {
 }
 
 template <bool results>
-void reserve(Columns &out, const char *text, size_t bytes) {
-    const size_t most = bytes / (results ? 84 : 400) + 16;  // a row is seldom shorter
+void reserve(Columns &out, const Known *known, const char *text, size_t bytes) {
+    const size_t most = bytes / (results ? 84 : 200) + 16;  // a row is seldom shorter
     const size_t sample = std::min<size_t>(bytes, 1 << 16);
     const size_t in_sample = static_cast<size_t>(std::count(text, text + sample, '{'));
     const size_t likely = sample ? static_cast<size_t>(0.99 * static_cast<double>(bytes) / static_cast<double>(sample) * static_cast<double>(in_sample)) : 0;
-    reserve(out.image, most, likely);
-    reserve(out.category, most, likely);
+    if (known) {
+        reserve(out.image_place, most, likely);
+        reserve(out.category_place, most, likely);
+    } else {
+        reserve(out.image, most, likely);
+        reserve(out.category, most, likely);
+    }
     reserve(out.box, most, likely);
     if (results) {
         reserve(out.score, most, likely);
@@ -187,7 +210,7 @@ struct Chunk {
 
 // The rows of an array whose opening bracket has been read, shared out among threads.
 template <bool results>
-void read_array(Reader &in, const char *text, const char *end, int threads, Columns &out) {
+void read_array(Reader &in, const char *text, const char *end, const Known *known, int threads, Columns &out) {
     std::vector<Chunk> chunks;
     const char *first = in.at();
     const size_t share = static_cast<size_t>(end - first) / static_cast<size_t>(std::max(threads, 1));
@@ -199,11 +222,11 @@ void read_array(Reader &in, const char *text, const char *end, int threads, Colu
     }
     std::vector<std::thread> others;
     for (Chunk &chunk : chunks) {
-        const auto work = [&chunk, text, end] {
+        const auto work = [&chunk, known, text, end] {
             try {
                 Reader mine(text, chunk.begin, end);
-                reserve<results>(chunk.columns, chunk.begin, static_cast<size_t>(chunk.stop - chunk.begin));
-                chunk.closed = read_rows<results>(mine, chunk.stop, chunk.columns);
+                reserve<results>(chunk.columns, known, chunk.begin, static_cast<size_t>(chunk.stop - chunk.begin));
+                chunk.closed = read_rows<results>(mine, chunk.stop, known, chunk.columns);
                 chunk.reached = mine.at();
             } catch (...) {  // a wrong guess, or a mistake in the text that the first thread will meet
                 chunk.failed = true;
@@ -217,8 +240,8 @@ void read_array(Reader &in, const char *text, const char *end, int threads, Colu
     }
     bool closed = false;
     try {
-        reserve<results>(out, first, chunks.empty() ? static_cast<size_t>(end - first) : share);
-        closed = read_rows<results>(in, chunks.empty() ? end : chunks[0].begin, out);
+        reserve<results>(out, known, first, chunks.empty() ? static_cast<size_t>(end - first) : share);
+        closed = read_rows<results>(in, chunks.empty() ? end : chunks[0].begin, known, out);
     } catch (...) {
         for (std::thread &thread : others) thread.join();
         throw;
@@ -227,11 +250,13 @@ void read_array(Reader &in, const char *text, const char *end, int threads, Colu
     for (Chunk &chunk : chunks) {
         if (closed) break;
         if (in.at() != chunk.begin || chunk.failed) {
-            closed = read_rows<results>(in, end, out);
+            closed = read_rows<results>(in, end, known, out);
             break;
         }
         append(out.image, chunk.columns.image);
         append(out.category, chunk.columns.category);
+        append(out.image_place, chunk.columns.image_place);
+        append(out.category_place, chunk.columns.category_place);
         append(out.box, chunk.columns.box);
         append(out.score, chunk.columns.score);
         append(out.id, chunk.columns.id);
@@ -246,11 +271,11 @@ void read_array(Reader &in, const char *text, const char *end, int threads, Colu
 }
 
 template <bool results>
-void read_annotations(Reader &in, const char *text, const char *end, int threads, Dataset &out) {
+void read_annotations(Reader &in, const char *text, const char *end, const Known *known, int threads, Dataset &out) {
     out.annotations = Columns();  // of a key that comes twice, the last one counts
     out.has_annotations = true;
     if (!in.open('[', ']', "annotations should be an array")) return;
-    read_array<results>(in, text, end, threads, out.annotations);
+    read_array<results>(in, text, end, known, threads, out.annotations);
 }
 
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
@@ -294,14 +319,14 @@ void read_images(Reader &in, Dataset &out) {
 }
 
 template <bool results>
-void read_object(Reader &in, const char *text, const char *end, int threads, Dataset &out) {
+void read_object(Reader &in, const char *text, const char *end, const Known *known, int threads, Dataset &out) {
     if (!in.open('{', '}', "an object was expected")) return;
     do {
         const char *key;
         size_t length;
         in.key(key, length);
         if (STRIATE_IS("annotations")) {
-            read_annotations<results>(in, text, end, threads, out);
+            read_annotations<results>(in, text, end, known, threads, out);
         } else if (!results && STRIATE_IS("images")) {
             out.images_begin = in.offset();
             read_images(in, out);
@@ -322,42 +347,39 @@ void read_object(Reader &in, const char *text, const char *end, int threads, Dat
 
 }  // namespace
 
-void read_json(const char *text, size_t size, bool results, int threads, Dataset &out) {
+void read_json(const char *text, size_t size, bool results, const Known *known, int threads, Dataset &out) {
     const char *end = text + size;
-    will_read(text, size);
     Reader in(text, text, end);
     in.literal("\xef\xbb\xbf");  // a byte order mark
     in.blanks();
     if (in.peek() == '[') {
         if (!results) in.refuse("ground truth should be an object with images, annotations and categories");
-        read_annotations<true>(in, text, end, threads, out);
+        read_annotations<true>(in, text, end, known, threads, out);
     } else if (results) {
-        read_object<true>(in, text, end, threads, out);
+        read_object<true>(in, text, end, known, threads, out);
     } else {
-        read_object<false>(in, text, end, threads, out);
+        read_object<false>(in, text, end, nullptr, threads, out);
     }
     in.blanks();
     if (!in.done()) in.refuse("something after the end");
 }
 
+Places::Places(const int64_t *known, size_t count) {
+    size_t slots = 16;
+    while (slots < 2 * count) slots *= 2, --shift_;
+    keys_.resize(slots);
+    values_.assign(slots, -1);
+    for (size_t i = 0; i < count; ++i) {
+        const size_t s = slot(known[i]);
+        keys_[s] = known[i];
+        values_[s] = static_cast<std::int32_t>(i);
+    }
+}
+
 void places(const int64_t *ids, size_t count, const int64_t *known, size_t known_count, std::int32_t *out) {
     will_write(out, count * sizeof *out);
-    size_t slots = 16;
-    int shift = 60;
-    while (slots < 2 * known_count) slots *= 2, --shift;
-    std::vector<int64_t> keys(slots);
-    std::vector<std::int32_t> values(slots, -1);
-    const auto slot = [&](int64_t id) {
-        size_t s = static_cast<size_t>(static_cast<uint64_t>(id) * 0x9e3779b97f4a7c15u >> shift);
-        while (values[s] >= 0 && keys[s] != id) s = (s + 1) & (slots - 1);
-        return s;
-    };
-    for (size_t i = 0; i < known_count; ++i) {
-        const size_t s = slot(known[i]);
-        keys[s] = known[i];
-        values[s] = static_cast<std::int32_t>(i);
-    }
-    for (size_t i = 0; i < count; ++i) out[i] = i && ids[i] == ids[i - 1] ? out[i - 1] : values[slot(ids[i])];
+    const Places table(known, known_count);
+    for (size_t i = 0; i < count; ++i) out[i] = i && ids[i] == ids[i - 1] ? out[i - 1] : table.of(ids[i]);
 }
 
 }  // namespace striate

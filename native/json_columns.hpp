@@ -11,8 +11,33 @@ struct Box {
     double side[4];  // x, y, width, height
 };
 
+// Ids of any order; of equal ones the last counts.
+class Places {
+  public:
+    Places(const std::int64_t *known, std::size_t count);
+
+    std::int32_t of(std::int64_t id) const { return values_[slot(id)]; }  // -1 where it is not known
+
+  private:
+    std::size_t slot(std::int64_t id) const {
+        std::size_t s = static_cast<std::size_t>(static_cast<std::uint64_t>(id) * 0x9e3779b97f4a7c15u >> shift_);
+        while (values_[s] >= 0 && keys_[s] != id) s = (s + 1) & (keys_.size() - 1);
+        return s;
+    }
+
+    int shift_ = 60;
+    std::vector<std::int64_t> keys_;
+    std::vector<std::int32_t> values_;
+};
+
+// What the ids of detections refer to.
+struct Known {
+    Places images, categories;
+};
+
 struct Columns {
-    std::vector<std::int64_t> id, image, category;
+    std::vector<std::int64_t> id, image, category;  // ids; of unknown ones alone, where `Known` was given
+    std::vector<std::int32_t> image_place, category_place;  // their places, if so; -1 for unknown ones
     std::vector<Box> box;
     std::vector<double> score, area;
     std::vector<std::uint8_t> crowd;
@@ -30,8 +55,8 @@ struct Dataset {
 
 // `results`: rows are detections (image_id, category_id, bbox, score), in an array or under "annotations";
 // else the text is an object and its annotations are ground truth (id, area and iscrowd, and no score).
-// Throws Refusal (json_reader.hpp).
-void read_json(const char *text, std::size_t size, bool results, int threads, Dataset &out);
+// `known`: null, or what the ids of detections refer to. Throws Refusal (json_reader.hpp).
+void read_json(const char *text, std::size_t size, bool results, const Known *known, int threads, Dataset &out);
 
 // For each id its place in `known`, or -1. Of equal known ids the last one counts.
 void places(const std::int64_t *ids, std::size_t count, const std::int64_t *known, std::size_t known_count,

@@ -10,9 +10,7 @@
 #include <limits>
 #include <string>
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
+#include "json_vectors.hpp"
 
 namespace striate {
 
@@ -214,7 +212,8 @@ class Reader {
     // Four plain numbers of at most eight characters each, up to the bracket behind them; false, and nothing is
     // read, where they look different. Their ends are found first, so that no number waits for the one before.
     bool four_numbers([[maybe_unused]] double *out) {
-#if defined(__SSE2__) && defined(__GNUC__)
+#if defined(STRIATE_VECTORS)
+        if (kHasAvx2) return four_numbers_avx2(p_, end_, kPowers, out);
         if (end_ - p_ < 56) return false;  // 48, and what a number reads beyond its end
         uint64_t ends = 0;
         for (int i = 0; i < 3; ++i) {
@@ -342,7 +341,9 @@ class Reader {
 
     // Numbers such as 12 and 12.5 and the commas after them, up to one that is something else or the last.
     void skip_plain_numbers() {
-        skip_blocks_of_numbers();
+#if defined(STRIATE_VECTORS)
+        p_ = kHasAvx2 ? skip_numbers_avx2(p_, end_) : skip_numbers(p_, end_);
+#endif
         while (end_ - p_ >= 16) {
             const uint64_t v = load8(p_), stops = non_digits(v), rest = stops & (stops - 1);
             const int whole = stops ? trailing_zeros(stops) / 8 : 0;
@@ -357,39 +358,6 @@ class Reader {
             if (!digit(p_[length])) return;
             p_ += length;
         }
-    }
-
-    // The same, 64 characters at a time, as bits of masks.
-    void skip_blocks_of_numbers() {
-#if defined(__SSE2__) && defined(__GNUC__)
-        while (end_ - p_ >= 64) {
-            __m128i part[4];
-            for (int i = 0; i < 4; ++i) part[i] = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p_) + i);
-            const auto mask = [&part](auto test) {
-                uint64_t bits = 0;
-                for (int i = 0; i < 4; ++i) bits |= static_cast<uint64_t>(static_cast<uint32_t>(_mm_movemask_epi8(test(part[i])))) << (16 * i);
-                return bits;
-            };
-            const auto equal = [&mask](char c) { return mask([c](__m128i v) { return _mm_cmpeq_epi8(v, _mm_set1_epi8(c)); }); };
-            uint64_t digits = mask([](__m128i v) {
-                const __m128i value = _mm_sub_epi8(v, _mm_set1_epi8('0'));
-                return _mm_cmpeq_epi8(_mm_min_epu8(value, _mm_set1_epi8(9)), value);
-            });
-            uint64_t points = equal('.'), commas = equal(','), blanks = equal(' ');
-            uint64_t ends = commas & (digits >> 1 | (blanks >> 1 & digits >> 2));  // a number follows
-            if (const uint64_t other = ~(digits | points | commas | blanks)) ends &= (other & -other) - 1;
-            if (!ends) return;
-            const int last = 63 - __builtin_clzll(ends);
-            const uint64_t inside = ~uint64_t{0} >> (63 - last), zeros = equal('0');
-            digits &= inside, points &= inside, commas &= inside, blanks &= inside;
-            const uint64_t after_digit = digits << 1, after_point = points << 1;
-            const uint64_t wrong = ((points | commas) & ~after_digit) | (after_point & ~digits) | (blanks & ~(commas << 1)) |
-                                   (digits & ~(after_digit | after_point) & zeros & digits >> 1) |  // a leading zero
-                                   (points & (digits + after_point) & ~digits);  // a second point: the sum carries to the end of the digits
-            if (wrong) return;
-            p_ += last + (p_[last + 1] == ' ' ? 2 : 1);
-        }
-#endif
     }
 
     void skip_number() {

@@ -33,9 +33,10 @@ struct Truth {
 };
 
 struct Detection {
-    uint32_t key;  // upper half of one that ascends as the score descends
-    int32_t row;
+    uint32_t upper, lower;  // halves of a key that ascends as the score descends
+    int32_t row, image;
     uint32_t out;  // the area ranges in which it counts for nothing if it matches nothing
+    double box[4];
 };
 
 struct Candidate {
@@ -94,8 +95,7 @@ class Worker {
         group_of_.resize(dts);
         int32_t image = 0;
         for (size_t d = 0; d < dts; ++d) {
-            if (d + kAhead < dts) fetch(p_.dt_image + dt_[d + kAhead].row);
-            const int32_t here = p_.dt_image[dt_[d].row];
+            const int32_t here = dt_[d].image;
             if (d == 0 || here != image) groups_.push_back(static_cast<int32_t>(d));
             image = here;
             group_of_[d] = static_cast<int32_t>(groups_.size()) - 1;
@@ -107,15 +107,14 @@ class Worker {
     // which has their places in `order_`.
     void rank(size_t dts) {
         order_.resize(dts);
-        for (size_t i = 0; i < dts; ++i) order_[i] = {dt_[i].key, static_cast<uint32_t>(i)};
+        for (size_t i = 0; i < dts; ++i) order_[i] = {dt_[i].upper, static_cast<uint32_t>(i)};
         sort_upper_halves(order_, spare_);
-        ranking_.resize(dts);
-        const auto score_of = [this](const Entry &item) { return p_.dt_score[dt_[item.at].row]; };
-        for (size_t i = 0; i < dts; ++i) {
+        order_equal_halves(order_, [this](const Entry &item) { return dt_[item.at].lower; });
+        ranking_.resize(dts, p_.scores != nullptr);
+        for (size_t i = 0; i < ranking_.score.size(); ++i) {
             if (i + kAhead < dts) fetch(p_.dt_score + dt_[order_[i + kAhead].at].row);
-            ranking_.score[i] = score_of(order_[i]);
+            ranking_.score[i] = p_.dt_score[dt_[order_[i].at].row];
         }
-        order_equal_halves(order_, ranking_.score, score_of);
         by_score_.resize(dts);
         next_.assign(groups_.begin(), groups_.end());
         for (size_t i = 0; i < dts; ++i) {
@@ -146,7 +145,7 @@ class Worker {
             const int32_t *first = by_score_.data() + groups_[i];
             const int64_t size = groups_[i + 1] - groups_[i], kept = std::min(size, most());
             cut_ += size - kept;
-            const int32_t image = p_.dt_image[dt_[groups_[i]].row];
+            const int32_t image = dt_[groups_[i]].image;
             targets_before(image);
             targets_.clear();
             targets_before(int64_t{image} + 1);
@@ -175,13 +174,13 @@ class Worker {
                 for (size_t i = 0; i < dts; ++i) note_unmatched(detection(places[i]));
             return;
         }
-        for (size_t i = 0; i < dts; ++i) fetch(p_.dt_box + 4 * static_cast<int64_t>(detection(places[i]).row));
+        for (size_t i = 0; i < dts; ++i) fetch(detection(places[i]).box);
         const size_t begin = masks_.size();
         taken_.assign(targets_.size() * areas_, 0);
         bool plain = lowest_ > 0 && numbers();  // where 0 suffices, every pair is a candidate
         for (size_t i = 0; plain && i < dts; ++i) {
             const Detection &dt = detection(places[i]);
-            plain = overlaps_ ? candidates_given(overlaps_ + i * targets_.size()) : candidates_of_boxes(dt.row);
+            plain = overlaps_ ? candidates_given(overlaps_ + i * targets_.size()) : candidates_of_boxes(dt.box);
             if (!plain) break;
             if (!candidates_.empty()) {
                 ranking_.matched[static_cast<size_t>(places[i])] = static_cast<int32_t>(masks_.size());
@@ -219,9 +218,8 @@ class Worker {
         return true;
     }
 
-    bool candidates_of_boxes(int32_t row) {
+    bool candidates_of_boxes(const double *d) {
         candidates_.clear();
-        const double *d = p_.dt_box + 4 * static_cast<int64_t>(row);
         const double right = d[2] + d[0], bottom = d[3] + d[1], area = d[2] * d[3];
         if (!(std::fabs(right) <= std::numeric_limits<double>::max() && std::fabs(bottom) <= std::numeric_limits<double>::max()))
             return false;
@@ -409,9 +407,9 @@ bool lay_out_overlaps(const Problem &p, const Grouped<Truth> &truths, const Grou
         start.push_back(total);
         size_t g = truths.start[k];
         for (size_t d = detections.start[k]; d < detections.start[k + 1];) {
-            const int32_t image = p.dt_image[detections.rows[d].row];
+            const int32_t image = detections.rows[d].image;
             int64_t dts = 0, gts = 0;
-            for (; d < detections.start[k + 1] && p.dt_image[detections.rows[d].row] == image; ++d) ++dts;
+            for (; d < detections.start[k + 1] && detections.rows[d].image == image; ++d) ++dts;
             while (g < truths.start[k + 1] && truths.rows[g].image < image) ++g;
             for (; g < truths.start[k + 1] && truths.rows[g].image == image; ++g) ++gts;
             total += std::min(dts, most) * gts;
@@ -429,7 +427,8 @@ int64_t evaluate(const Problem &p, int threads) {
         const double *box = p.dt_box + 4 * static_cast<int64_t>(row);
         const bool excused = p.dt_excused && p.dt_excused[row];
         const uint32_t out = excused ? ~uint32_t{0} : outside(p, p.dt_area ? p.dt_area[row] : box[2] * box[3]);
-        return Detection{static_cast<uint32_t>(descending(p.dt_score[row]) >> 32), row, out};
+        const uint64_t key = descending(p.dt_score[row]);
+        return Detection{static_cast<uint32_t>(key >> 32), static_cast<uint32_t>(key), row, p.dt_image[row], out, {box[0], box[1], box[2], box[3]}};
     };
     const auto look_ahead = [&p](int32_t row) {
         fetch(p.dt_category + row);
@@ -440,10 +439,10 @@ int64_t evaluate(const Problem &p, int threads) {
         group<Detection>(p.dt_image, p.dt_category, p.detections, p.images, p.categories, make, look_ahead);
     std::vector<int64_t> overlap_start;
     if (p.overlaps && !lay_out_overlaps(p, truths, detections, overlap_start)) return -1;
-    const size_t curves = static_cast<size_t>(p.categories) * static_cast<size_t>(p.areas) * static_cast<size_t>(p.limits) *
+    const size_t curves = static_cast<size_t>(p.categories) * static_cast<size_t>(p.areas) * static_cast<size_t>(p.limits - p.first) *
                           static_cast<size_t>(p.thresholds) * static_cast<size_t>(p.levels);
     will_write(p.precision, curves * sizeof(double));
-    will_write(p.scores, curves * sizeof(double));
+    if (p.scores) will_write(p.scores, curves * sizeof(double));
     std::atomic<int64_t> next{0}, cut{0};
     std::atomic<bool> failed{false};
     auto work = [&] {

@@ -43,9 +43,10 @@ struct Problem {
     const double *area_range;  // [A, 2]
     int limits;                // M
     const std::int64_t *max_detections;  // [M], ascending
+    int first;                 // of the limits that have curves: the last P = M - first
 
-    double *precision;  // [K, A, M, T, R], -1 where there is no ground truth
-    double *scores;     // [K, A, M, T, R], likewise
+    double *precision;  // [K, A, P, T, R], -1 where there is no ground truth
+    double *scores;     // [K, A, P, T, R], likewise; or null
     double *recall;     // [K, A, M, T], likewise
 
     // Who matched whom, where asked for; all of them or none.

@@ -36,12 +36,8 @@ inline void will_write(void *data, std::size_t bytes) {
     if (bytes >= kLargePage) advise(data, bytes, MADV_HUGEPAGE);
     advise(data, bytes, MADV_POPULATE_WRITE);
 }
-
-// The whole text will be read.
-inline void will_read(const void *data, std::size_t bytes) { advise(data, bytes, MADV_POPULATE_READ); }
 #else
 inline void will_write(void *, std::size_t) {}
-inline void will_read(const void *, std::size_t) {}
 #endif
 
 // A fixed number of plain values, not set to zero; of all of them if `full`.

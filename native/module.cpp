@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <new>
+#include <optional>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -100,26 +101,36 @@ class Buffers {
     std::vector<std::unique_ptr<Py_buffer>> views_;
 };
 
-// ---- read_json(text, results, threads)
+// ---- read_json(text, results, threads, known)
 
 PyObject *refusal(const striate::Refusal &r) {
     return Py_BuildValue("(nsi)", static_cast<Py_ssize_t>(r.at), r.why, static_cast<int>(r.general));
 }
 
 PyObject *read_json(PyObject *, PyObject *args) {
-    PyObject *text;
+    PyObject *text, *images_object = nullptr, *categories_object = nullptr;
     int results, threads;
-    if (!PyArg_ParseTuple(args, "Opi", &text, &results, &threads)) return nullptr;
+    if (!PyArg_ParseTuple(args, "Opi|(OO)", &text, &results, &threads, &images_object, &categories_object)) return nullptr;
     Buffers buffers;
     const char *bytes = buffers.get<char>(text, "text", -1);
     if (!bytes) return nullptr;
     const size_t size = static_cast<size_t>(buffers.length);
+    const std::int64_t *images = nullptr, *categories = nullptr;
+    size_t image_count = 0, category_count = 0;
+    if (images_object) {
+        if (!(images = buffers.get<std::int64_t>(images_object, "known images", -1))) return nullptr;
+        image_count = static_cast<size_t>(buffers.length);
+        if (!(categories = buffers.get<std::int64_t>(categories_object, "known categories", -1))) return nullptr;
+        category_count = static_cast<size_t>(buffers.length);
+    }
     striate::Dataset data;
     striate::Refusal refused{0, nullptr, false};
     bool no_memory = false;
     Py_BEGIN_ALLOW_THREADS
     try {
-        striate::read_json(bytes, size, results != 0, threads, data);
+        std::optional<striate::Known> known;
+        if (images) known.emplace(striate::Known{{images, image_count}, {categories, category_count}});
+        striate::read_json(bytes, size, results != 0, known ? &*known : nullptr, threads, data);
     } catch (const striate::Refusal &r) {
         refused = r;
     } catch (const std::exception &) {
@@ -129,8 +140,8 @@ PyObject *read_json(PyObject *, PyObject *args) {
     if (no_memory) return PyErr_NoMemory();
     if (refused.why) return refusal(refused);
     striate::Columns &c = data.annotations;
-    return Py_BuildValue("{sNsNsNsNsNsNsNsNsNsLsOs(nn)s(nn)s(nn)}", "id", column(std::move(c.id)), "image",
-                         column(std::move(c.image)), "category", column(std::move(c.category)), "box",
+    return Py_BuildValue("{sNsNsNsNsNsNsNsNsNsNsNsLsOs(nn)s(nn)s(nn)}", "id", column(std::move(c.id)), "image",
+                         column(std::move(c.image)), "category", column(std::move(c.category)), "image_place", column(std::move(c.image_place)), "category_place", column(std::move(c.category_place)), "box",
                          column(std::move(c.box)), "score", column(std::move(c.score)), "area", column(std::move(c.area)),
                          "crowd", column(std::move(c.crowd)), "images", column(std::move(data.images)), "sizes", column(std::move(data.sizes)), "areas_missing",
                          static_cast<long long>(c.areas_missing), "has_annotations", data.has_annotations ? Py_True : Py_False,
@@ -192,9 +203,9 @@ PyObject *evaluate(PyObject *, PyObject *args) {
     striate::Problem p{};
     long long images, categories;
     PyObject *gi, *gc, *gb, *ga, *gk, *gn, *gv, *di, *dc, *db, *ds, *da, *dm, *de, *ov, *iou, *rec, *ar, *md, *pr, *sc, *re, *m1, *m2, *m3, *m4;
-    int threads;
-    if (!PyArg_ParseTuple(args, "LL(OOOOOOO)(OOOOOOO)O(OOOO)(OOO)(OOOO)i", &images, &categories, &gi, &gc, &gb, &ga, &gk, &gn,
-                          &gv, &di, &dc, &db, &ds, &da, &dm, &de, &ov, &iou, &rec, &ar, &md, &pr, &sc, &re, &m1, &m2, &m3, &m4, &threads))
+    int first, threads;
+    if (!PyArg_ParseTuple(args, "LL(OOOOOOO)(OOOOOOO)O(OOOOi)(OOO)(OOOO)i", &images, &categories, &gi, &gc, &gb, &ga, &gk, &gn,
+                          &gv, &di, &dc, &db, &ds, &da, &dm, &de, &ov, &iou, &rec, &ar, &md, &first, &pr, &sc, &re, &m1, &m2, &m3, &m4, &threads))
         return nullptr;
     Buffers b;
     p.images = images;
@@ -215,7 +226,11 @@ PyObject *evaluate(PyObject *, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "at most 32 thresholds, 32 areas and 2**31 - 1 rows");
         return nullptr;
     }
-    const Py_ssize_t cells = static_cast<Py_ssize_t>(categories) * A * M * T;
+    if (first < 0 || first > M) {
+        PyErr_Format(PyExc_ValueError, "settings.first: %d, but there are %zd limits", first, M);
+        return nullptr;
+    }
+    const Py_ssize_t recalls = static_cast<Py_ssize_t>(categories) * A * M * T, curves = static_cast<Py_ssize_t>(categories) * A * (M - first) * T * R;
     const bool ok = (p.gt_category = b.get<std::int32_t>(gc, "truths.category", G)) && (p.gt_box = b.get<double>(gb, "truths.box", 4 * G)) &&
                     (p.gt_area = b.get<double>(ga, "truths.area", G)) && (p.gt_crowd = b.get<std::uint8_t>(gk, "truths.crowd", G)) &&
                     (p.gt_ignore = b.get<std::uint8_t>(gn, "truths.ignore", G)) && (p.gt_void = b.get<std::uint8_t>(gv, "truths.void", G)) &&
@@ -226,8 +241,8 @@ PyObject *evaluate(PyObject *, PyObject *args) {
                     maybe(b, ov, "overlaps", -1, p.overlaps);
     if (!ok) return nullptr;
     p.overlap_count = p.overlaps ? b.length : 0;
-    if (!(p.precision = b.get<double>(pr, "precision", cells * R, true)) || !(p.scores = b.get<double>(sc, "scores", cells * R, true)) ||
-        !(p.recall = b.get<double>(re, "recall", cells, true)) || !maybe(b, m1, "dt_match", A * T * D, p.dt_match, true) ||
+    if (!(p.precision = b.get<double>(pr, "precision", curves, true)) || !maybe(b, sc, "scores", curves, p.scores, true) ||
+        !(p.recall = b.get<double>(re, "recall", recalls, true)) || !maybe(b, m1, "dt_match", A * T * D, p.dt_match, true) ||
         !maybe(b, m2, "gt_match", A * T * G, p.gt_match, true) || !maybe(b, m3, "dt_ignored", A * T * D, p.dt_ignored, true) ||
         !maybe(b, m4, "dt_rank", D, p.dt_rank, true))
         return nullptr;
@@ -240,6 +255,7 @@ PyObject *evaluate(PyObject *, PyObject *args) {
     p.levels = static_cast<int>(R);
     p.areas = static_cast<int>(A);
     p.limits = static_cast<int>(M);
+    p.first = first;
     std::int64_t cut = 0;
     bool no_memory = false;
     Py_BEGIN_ALLOW_THREADS
@@ -258,7 +274,7 @@ PyObject *evaluate(PyObject *, PyObject *args) {
 }
 
 PyMethodDef methods[] = {
-    {"read_json", read_json, METH_VARARGS, "read_json(text, results, threads): columns as a dict, or (offset, why, general)."},
+    {"read_json", read_json, METH_VARARGS, "read_json(text, results, threads, (images, categories)=None): columns as a dict, or (offset, why, general)."},
     {"places", places, METH_VARARGS, "places(ids, known, out): for each id its place among the known ones, or -1."},
     {"evaluate", evaluate, METH_VARARGS, "Matches detections and fills precision, scores and recall; returns how many lie beyond the last limit."},
     {nullptr, nullptr, 0, nullptr},
@@ -273,7 +289,7 @@ PyMODINIT_FUNC PyInit__native(void) {
     PyObject *m = PyModule_Create(&module);
     if (!m) return nullptr;
     column_type = PyType_FromSpec(&column_spec);
-    if (PyModule_AddIntConstant(m, "VERSION", 5) < 0 || !column_type || PyModule_AddObjectRef(m, "Column", column_type) < 0) {
+    if (PyModule_AddIntConstant(m, "VERSION", 6) < 0 || !column_type || PyModule_AddObjectRef(m, "Column", column_type) < 0) {
         Py_DECREF(m);
         return nullptr;
     }

@@ -97,18 +97,19 @@ inline void sort_upper_halves(std::vector<Entry> &items, std::vector<Entry> &spa
     }
 }
 
-// Entries of equal keys ordered by the scores that they stand for, which differ in the lower halves of their keys:
-// `score[i]` belongs to items[i], `score_of` looks one up. Both are reordered.
-template <typename ScoreOf>
-void order_equal_halves(std::vector<Entry> &items, std::vector<double> &score, ScoreOf score_of) {
+// Entries of equal keys ordered by the lower halves of their keys.
+template <typename LowerHalf>
+void order_equal_halves(std::vector<Entry> &items, LowerHalf lower_half) {
     for (size_t begin = 0, end; begin < items.size(); begin = end) {
+        const uint32_t key = items[begin].key;
+        end = begin + 1;
+        if (end == items.size() || items[end].key != key) continue;
         bool differ = false;
-        for (end = begin + 1; end < items.size() && items[end].key == items[begin].key; ++end)
-            differ |= descending(score[end]) != descending(score[end - 1]);
+        const uint32_t lower = lower_half(items[begin]);
+        for (; end < items.size() && items[end].key == key; ++end) differ |= lower_half(items[end]) != lower;
         if (!differ) continue;
         std::stable_sort(&items[begin], &items[begin] + (end - begin),
-                         [&](const Entry &a, const Entry &b) { return descending(score_of(a)) < descending(score_of(b)); });
-        for (size_t i = begin; i < end; ++i) score[i] = score_of(items[i]);
+                         [&](const Entry &a, const Entry &b) { return lower_half(a) < lower_half(b); });
     }
 }
 

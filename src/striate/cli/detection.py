@@ -168,7 +168,7 @@ def _evaluate(
 
     truth = reader.ground_truth()
     found = reader.detections(predictions, truth)
-    result = evaluate_as(reader.style, truth, found, reader.settings, reader.threads)
+    result = evaluate_as(reader.style, truth, found, reader.settings, reader.threads, defer=True)
     for note in result.notes:
         print(f"striate: {escaped(note)}", file=sys.stderr)
     answer, lines = metrics(result)

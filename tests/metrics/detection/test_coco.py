@@ -1,6 +1,7 @@
 """COCO's numbers against pycocotools 2.0.11, bit for bit, for the native kernel and for NumPy's."""
 
 import json
+import pickle
 from dataclasses import replace
 from unittest import mock
 
@@ -237,6 +238,33 @@ def test_every_recall_level_at_every_number_of_objects(monkeypatch):
         native = evaluate_coco(truth, found, settings, threads=1).scores[0, :, 0, 0, 0]
         reached = np.searchsorted(np.arange(1, n + 1) / n, settings.recalls, side="left")
         np.testing.assert_array_equal(native, np.append(found.score, 0)[reached], err_msg=str(n))
+
+
+@pytest.mark.parametrize(
+    ("limits", "curves"),
+    [((1, 10, 100), 1), ((1, 10, 50), 1), ((1, 100, 500), 2), ((1, 100, 100), 2), ((0, 1), 1), ((3,), 1)],
+)
+def test_deferred_curves_are_those_of_pycocotools(limits, curves, version, tmp_path):
+    """What `stats` does not use is computed when somebody asks, also for a copy and after pickling."""
+    for seed in range(6):
+        gt, rows = awkward(seed)
+        paths = write(tmp_path, gt, rows)
+        truth = read_ground_truth(paths[0])
+        found = read_detections(paths[1], truth)
+        now = evaluate_coco(truth, found, CocoSettings(limits=limits))
+        later = evaluate_coco(truth, found, CocoSettings(limits=limits), defer=True)
+        theirs = reference(gt, rows, maxDets=[*limits, *limits[-1:] * 2][: max(3, len(limits))])
+        assert later.curves.scores is None
+        assert later.curves.precision.shape[-1] == curves
+        for result in (later, pickle.loads(pickle.dumps(later))):
+            assert result.stats.tolist() == now.stats.tolist()
+            assert result.per_class() == now.per_class()
+            assert result.by_area() == now.by_area()
+            assert result.lines() == now.lines()
+            for name in ("precision", "recall", "scores"):
+                np.testing.assert_array_equal(getattr(result, name), theirs.eval[name][..., : len(limits)])
+            for limit in {*limits, 7}:
+                assert result.mean_precision(0.5, "all", limit) == now.mean_precision(0.5, "all", limit)
 
 
 @pytest.mark.parametrize("limits", [(1, 10, 50), (2, 100, 100), (100, 100, 100)])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.errors import DataError
-from striate.metrics.detection import coco_json, kernel, read_detections, read_ground_truth
+from striate.metrics.detection import coco_json, kernel, read_detections, read_ground_truth, reference
 
 needs_native = pytest.mark.skipif(kernel._native is None, reason="the native kernel was not built here")
 ROW = '{"image_id":1,"category_id":2,"bbox":[1.5,2,3.25,4],"score":0.75}'
@@ -287,6 +287,57 @@ def test_rows_shared_out_among_threads(threads):
         assert bytes(one[name]) == bytes(many[name])
     broken = text[:-3] + b"x" + text[-3:]
     assert native(broken, threads=threads) == native(broken) == (len(text) - 3, native(broken)[1], 0)
+
+
+@needs_native
+@pytest.mark.parametrize("threads", [1, 3])
+def test_ids_are_looked_up_while_reading(threads):
+    """Places are those of `places`, and unknown ids are listed in their order, also over several threads."""
+    rng = np.random.default_rng(threads)
+    image, category = rng.integers(-5, 40, 20000), rng.choice([1, 7, 2**40, -(2**62), 9], 20000)
+    known = np.array([-3, 0, 1, 2, 2**33, 17, 17, 39]), np.array([1, 2**40, -(2**62)])
+    text = json.dumps(
+        [
+            {"image_id": i, "category_id": c, "bbox": [1, 2, 3, 4], "score": 0.5}
+            for i, c in zip(np.repeat(image, 2).tolist(), np.repeat(category, 2).tolist(), strict=True)
+        ]
+    ).encode()
+    raw, read = native(text, threads=threads), kernel._native.read_json(text, True, threads, known)
+    for name, ids in zip(("image", "category"), known, strict=True):
+        given = np.frombuffer(raw[name], np.int64)
+        expected = np.empty(given.size, np.int32)
+        reference.places(given, ids, expected)
+        assert np.frombuffer(read[f"{name}_place"], np.int32).tolist() == expected.tolist()
+        assert np.frombuffer(read[name], np.int64).tolist() == given[expected < 0].tolist()
+        assert bytes(raw[f"{name}_place"]) == b""
+    assert bytes(read["box"]) == bytes(raw["box"])
+    for odd in ((known[0].astype(np.int32), known[1]), (known[0], "ids")):
+        with pytest.raises((ValueError, TypeError)):
+            kernel._native.read_json(text, True, threads, odd)
+
+
+@pytest.mark.parametrize("version", ["native", "numpy"])
+def test_ids_that_the_ground_truth_does_not_have(version, tmp_path, monkeypatch):
+    if version == "numpy":
+        monkeypatch.setattr(kernel, "_native", None)
+    gt, dt = tmp_path / "gt.json", tmp_path / "dt.json"
+    gt.write_text(
+        '{"images":[{"id":5},{"id":1}],"categories":[{"id":2},{"id":1}],"annotations":[{"id":1,"image_id":1,'
+        '"category_id":2,"bbox":[0,0,1,1]}]}'
+    )
+    truth = read_ground_truth(gt)
+    other = [ROW.replace('"category_id":2', f'"category_id":{number}') for number in (90, -4)]
+    rows = [ROW, other[0], ROW.replace('"image_id":1', '"image_id":5'), other[1], other[1]]
+    dt.write_text(f"[{','.join(rows)}]")
+    found = read_detections(dt, truth)
+    assert (found.image.dtype, found.image.tolist()) == (np.int32, [0, 0, 1, 0, 0])
+    assert (found.category.dtype, found.category.tolist()) == (np.int32, [1, -1, 1, -1, -1])
+    assert found.notes == (
+        "3 detections of classes that the ground truth does not have (-4, 90) were dropped",
+    )
+    dt.write_text(f"[{ROW},{ROW.replace('1', '77', 1)}]")
+    with pytest.raises(DataError, match=r"image 77 of .*dt\.json"):
+        read_detections(dt, truth)
 
 
 def test_mistakes_are_told_with_their_place(tmp_path):

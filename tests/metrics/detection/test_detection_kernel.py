@@ -36,3 +36,25 @@ def test_columns_of_the_wrong_length_are_refused():
         kernel._native.places(np.zeros(2, np.int64), np.zeros(1, np.int64), np.zeros(3, np.int32))
     with pytest.raises(ValueError, match="ids: 2 items of 4 bytes"):
         kernel._native.places(np.zeros(2, np.int32), np.zeros(1, np.int64), np.zeros(2, np.int32))
+
+
+@pytest.mark.skipif(kernel._native is None, reason="the native kernel was not built here")
+@pytest.mark.parametrize(
+    ("first", "size", "message"),
+    [
+        (2, 1, "settings.first: 2"),
+        (-1, 1, "settings.first: -1"),
+        (0, 2, "precision: 2 items"),
+        (1, 1, "precision: 1"),
+    ],
+)
+def test_curves_that_do_not_fit_the_limits_are_refused(first, size, message):
+    none, one = np.zeros(0), np.ones(1)
+    places, flags, boxes = np.zeros(0, np.int32), np.zeros(0, np.bool_), np.zeros((0, 4))
+    truths = places, places, boxes, none, flags, flags, flags
+    given = one, one, np.ones((1, 2)), np.ones(1, np.int64), first
+    curves = np.empty(size), None, np.empty(1)
+    with pytest.raises(ValueError, match=message):
+        kernel._native.evaluate(
+            1, 1, truths, (places, places, boxes, none, None, None, None), None, given, curves, (None,) * 4, 1
+        )

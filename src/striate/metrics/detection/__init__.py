@@ -66,6 +66,7 @@ def evaluate(
     settings = settings_for(style, **options)
     iou_type = settings.iou_type if isinstance(settings, CocoSettings) else "bbox"
     boxes_alone = iou_type == "bbox" and style != "lvis"
+    from_files = not isinstance(truth, GroundTruth) and not isinstance(detections, Detections)
     if not isinstance(truth, GroundTruth):
         truth = read_ground_truth(truth, threads) if boxes_alone else read_ground_truth_with(truth, iou_type)
     if not isinstance(detections, Detections):
@@ -73,7 +74,7 @@ def evaluate(
             detections = read_detections(detections, truth, threads)
         else:
             detections = read_detections_with(detections, truth, iou_type)
-    return evaluate_as(style, truth, detections, settings, threads)
+    return evaluate_as(style, truth, detections, settings, threads, defer=from_files)
 
 
 def evaluate_as(
@@ -82,12 +83,18 @@ def evaluate_as(
     detections: Detections,
     settings: CocoSettings | VocSettings,
     threads: int | None = None,
+    *,
+    defer: bool = False,
 ) -> Any:
-    """Evaluate in a style, with settings from `settings_for`: as `evaluate`, without reading files."""
+    """Evaluate in a style, with settings from `settings_for`: as `evaluate`, without reading files.
+
+    `defer` is that of `evaluate_coco`.
+    """
     if isinstance(settings, VocSettings):
         return evaluate_voc(truth, detections, settings)
-    run = evaluate_lvis if style == "lvis" else evaluate_coco
-    return run(truth, detections, settings, threads=threads)
+    if style == "lvis":
+        return evaluate_lvis(truth, detections, settings, threads=threads)
+    return evaluate_coco(truth, detections, settings, threads=threads, defer=defer)
 
 
 def settings_for(style: str, **options: Any) -> CocoSettings | VocSettings:

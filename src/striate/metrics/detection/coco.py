@@ -5,9 +5,9 @@ Source: Lin et al., "Microsoft COCO: Common Objects in Context", 2014, and `coco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -35,12 +35,11 @@ from striate.metrics.detection.reference import (
 from striate.metrics.detection.similarity import IouType, check_iou_type, group_overlaps, overlap_of
 from striate.metrics.detection.summary import (
     Row,
-    filled_rows,
-    keypoint_rows,
     mean_or_none,
     mean_stat,
     stat_lines,
     stat_names,
+    stat_rows,
 )
 
 Mode = Literal["strict", "corrected"]
@@ -114,30 +113,49 @@ class CocoResult:
     """COCO's metrics; -1 where there is no ground truth.
 
     Args:
-        precision: float64 [T, R, K, A, M].
-        recall: float64 [T, K, A, M], the largest recall reached.
-        scores: float64 [T, R, K, A, M], the score at which each recall level is reached.
+        curves: precision float64 [T, R, K, A, P] of the last P limits; the score at which each recall level
+            is reached, likewise, or None; the largest recall reached, float64 [T, K, A, M].
         settings: of the evaluation.
         category_ids: K ids, ascending.
         category_names: K names.
         matches: the matches, if requested.
         notes: warnings about the data, for the user.
+        complete: returns the curves of all limits, with scores; None if `curves` has them.
     """
 
-    precision: Floats
-    recall: Floats
-    scores: Floats
+    curves: Curves
     settings: CocoSettings
     category_ids: NDArray[Any]
     category_names: tuple[str, ...]
     matches: MatchRecord | None = None
     notes: tuple[str, ...] = ()
+    complete: Callable[[], Curves] | None = None
+
+    @cached_property
+    def _all_curves(self) -> Curves:
+        return self.complete() if self.complete else self.curves
+
+    @property
+    def precision(self) -> Floats:
+        """float64 [T, R, K, A, M]."""
+        return self._all_curves.precision
+
+    @property
+    def recall(self) -> Floats:
+        """float64 [T, K, A, M], the largest recall reached."""
+        return self.curves.recall
+
+    @property
+    def scores(self) -> Floats:
+        """float64 [T, R, K, A, M], the score at which each recall level is reached."""
+        scores = self._all_curves.scores
+        assert scores is not None
+        return scores
 
     @cached_property
     def rows(self) -> list[Row]:
         """Definitions of `stats`: COCO's twelve metrics; its ten for key points."""
-        limits = self.settings.limits
-        return keypoint_rows(limits[-1]) if self.settings.iou_type == "keypoints" else filled_rows(limits)
+        return stat_rows(self.settings.iou_type, self.settings.limits)
 
     @property
     def stat_names(self) -> list[str]:
@@ -181,11 +199,16 @@ class CocoResult:
 
     def mean_precision(self, threshold: float | None = None, area: str = "all", limit: int = 100) -> float:
         """AP, averaged over classes, recall levels and thresholds (or at one threshold); -1 if undefined."""
-        return self._mean(self.precision, threshold, area, limit)
+        limits = self.settings.limits
+        last = limits[len(limits) - self.curves.precision.shape[-1] :]
+        # A limit may occur twice.
+        if limits.count(limit) == last.count(limit):
+            return self._mean(self.curves.precision, threshold, area, limit, last)
+        return self._mean(self.precision, threshold, area, limit, limits)
 
     def mean_recall(self, threshold: float | None = None, area: str = "all", limit: int = 100) -> float:
         """AR, averaged over classes and thresholds (or at one threshold); -1 if undefined."""
-        return self._mean(self.recall, threshold, area, limit)
+        return self._mean(self.recall, threshold, area, limit, self.settings.limits)
 
     def lines(self) -> list[str]:
         """The metrics as pycocotools prints them, and AP and AR of area ranges that are not COCO's."""
@@ -200,24 +223,34 @@ class CocoResult:
         ]
         return stat_lines(rows, self._values(rows), self.settings.thresholds)
 
-    def _mean(self, values: Floats, threshold: float | None, area: str, limit: int) -> float:
+    def _mean(
+        self, values: Floats, threshold: float | None, area: str, limit: int, limits: tuple[int, ...]
+    ) -> float:
         s = self.settings
         threshold = next(
             (t for t in s.thresholds if threshold is not None and abs(t - threshold) < CLOSE), threshold
         )
-        return mean_stat(values, threshold, area, limit, s.thresholds, s.areas, s.limits)
+        return mean_stat(values, threshold, area, limit, s.thresholds, s.areas, limits)
 
     def per_class(self) -> list[dict[str, Any]]:
         """Id, name, AP, AP50 and AR of each class at `ap_limit`; None if it has no ground truth."""
         m = self.settings.limits.index(self.ap_limit)
+        at = m - len(self.settings.limits)  # counted from the end, where `curves` has it
         at50 = np.flatnonzero(np.abs(np.array(self.settings.thresholds) - 0.5) < CLOSE)
         rows = []
         for k, name in enumerate(self.category_names):
-            precision, recall = self.precision[:, :, k, 0, m], self.recall[:, k, 0, m]
+            precision, recall = self.curves.precision[:, :, k, 0, at], self.recall[:, k, 0, m]
             values = {"ap": precision, "ap50": precision[at50], "ar": recall}
             means = {key: mean_or_none(value) for key, value in values.items()}
             rows.append({"id": self.category_ids[k : k + 1].tolist()[0], "class": name} | means)
         return rows
+
+
+def _first_limit_with_curves(settings: CocoSettings) -> int:
+    """The first of the limits whose precision the summary reads."""
+    rows = stat_rows(settings.iou_type, settings.limits)
+    needed = {limit for precise, _, _, limit in rows if precise}
+    return min(m for m, limit in enumerate(settings.limits) if limit in needed)
 
 
 def evaluate_coco(
@@ -227,6 +260,7 @@ def evaluate_coco(
     *,
     matches: bool = False,
     threads: int | None = None,
+    defer: bool = False,
 ) -> CocoResult:
     """Evaluate boxes, masks or key points as COCO does; difficult objects are ignored.
 
@@ -236,6 +270,8 @@ def evaluate_coco(
         settings: of the evaluation; COCO's defaults if None.
         matches: also return the matches.
         threads: number of threads; None for all cores, at most 8. The results do not depend on it.
+        defer: compute scores, and precision at limits that `stats` does not use, only when somebody reads
+            `precision` or `scores`. The result keeps the data until then, and they must not change.
 
     Raises:
         DataError: a score is NaN, in mode "corrected"; or there are no masks or key points to compare.
@@ -262,16 +298,10 @@ def evaluate_coco(
         overlaps = group_overlaps(truths, columns, settings.limits[-1], overlap)
     names = truth.category_names if settings.use_categories else ("all",)
     ids = truth.category_ids if settings.use_categories else np.array([-1])
-    curves, record, cut = run_kernel(
-        truths,
-        columns,
-        overlaps,
-        settings,
-        truth.image_ids.size,
-        len(names),
-        matches=matches,
-        threads=threads,
+    run = partial(
+        run_kernel, truths, columns, overlaps, settings, truth.image_ids.size, len(names), threads=threads
     )
+    curves, record, cut = run(matches=matches, lean=defer)
     notes = (*truth.notes, *detections.notes, *outside_notes(truth, detections))
     notes += cut_notes(cut, len(detections), settings.limits[-1], "class and image")
     if void.any():
@@ -279,7 +309,12 @@ def evaluate_coco(
             f"{int(void.sum())} ground truths have id 0, which pycocotools reads as no match: they count as "
             "missed here, but not in the explanation; mode corrected matches them",
         )
-    return CocoResult(curves.precision, curves.recall, curves.scores, settings, ids, names, record, notes)
+    complete = partial(_curves_of, run) if defer else None
+    return CocoResult(curves, settings, ids, names, record, notes, complete)
+
+
+def _curves_of(run: Callable[[], tuple[Curves, Any, int]]) -> Curves:
+    return run()[0]
 
 
 def cut_notes(cut: int, detections: int, limit: int, group: str) -> tuple[str, ...]:
@@ -298,48 +333,54 @@ def run_kernel(
     images: int,
     classes: int,
     *,
-    matches: bool,
+    matches: bool = False,
+    lean: bool = False,
     threads: int | None = None,
 ) -> tuple[Curves, MatchRecord | None, int]:
     """Call the kernel, at most `AT_ONCE` thresholds at a time.
 
     Returns:
         Precision and scores [T, R, K, A, M], and recall [T, K, A, M]; the matches, if asked for; and how many
-        detections lie beyond the last limit.
+        detections lie beyond the last limit. `lean`: without scores, and precision only of the limits from
+        the first one that the summary uses.
     """
     G, D, A = truths.image.size, detections.image.size, len(settings.areas)
     areas = np.array([list(r) for r in settings.areas.values()], np.float64)
     recalls, limits = np.array(settings.recalls, np.float64), np.array(settings.limits, np.int64)
+    first = _first_limit_with_curves(settings) if lean else 0
     parts: list[Curves] = []
     records: list[MatchRecord] = []
     cut = 0
     for start in range(0, len(settings.thresholds), AT_ONCE):
         thresholds = np.array(settings.thresholds[start : start + AT_ONCE], np.float64)
         T = thresholds.size
-        shape = (classes, A, limits.size, T, recalls.size)
-        curves = Curves(np.empty(shape), np.empty(shape), np.empty(shape[:-1]))
+        shape = (classes, A, limits.size - first, T, recalls.size)
+        recall = np.empty((classes, A, limits.size, T))
+        curves = Curves(np.empty(shape), None if lean else np.empty(shape), recall)
         parts.append(curves)
         if matches:
             both = np.full((A, T, D), -1, np.int32), np.full((A, T, G), -1, np.int32)
             records.append(MatchRecord(*both, np.zeros((A, T, D), np.bool_), np.full(D, -1, np.int32)))
-        one = Settings(thresholds, recalls, areas, limits)
+        one = Settings(thresholds, recalls, areas, limits, first)
         record = records[-1] if matches else NO_MATCHES
         cut = functions().evaluate(
             images, classes, truths, detections, overlaps, one, curves, record, thread_count(threads)
         )
     precision, scores, recall = _joined(parts, axis=3)
     joined = Curves(
-        precision.transpose(3, 4, 0, 1, 2), scores.transpose(3, 4, 0, 1, 2), recall.transpose(3, 0, 1, 2)
+        precision.transpose(3, 4, 0, 1, 2),
+        None if scores is None else scores.transpose(3, 4, 0, 1, 2),
+        recall.transpose(3, 0, 1, 2),
     )
     return joined, MatchRecord(*_joined(records, axis=1)) if matches else None, cut
 
 
-def _joined(parts: Sequence[tuple[NDArray[Any], ...]], axis: int) -> tuple[NDArray[Any], ...]:
-    """Concatenate the columns along their axis of thresholds; `rank` has none."""
+def _joined(parts: Sequence[tuple[Any, ...]], axis: int) -> tuple[Any, ...]:
+    """Concatenate the columns along their axis of thresholds; `rank` has none, and scores may be None."""
     if len(parts) == 1:
         return parts[0]
     return tuple(
-        column[0] if column[0].ndim == 1 else np.concatenate(column, axis=axis)
+        column[0] if column[0] is None or column[0].ndim == 1 else np.concatenate(column, axis=axis)
         for column in zip(*parts, strict=True)
     )
 

@@ -18,14 +18,15 @@ import numpy as np
 
 from striate.errors import DataError
 from striate.metrics.detection import kernel
-from striate.metrics.detection.columns import detections, ground_truth
-from striate.metrics.detection.records import Detections, GroundTruth
+from striate.metrics.detection.columns import Found, detections, ground_truth
+from striate.metrics.detection.records import Detections, GroundTruth, Ids
 from striate.reading import MAX_TABLE_BYTES, open_file, reason
 
 Columns = dict[str, Any]
 DTYPES: dict[str, Any] = {
-    "id": np.int64, "image": np.int64, "category": np.int64, "images": np.int64, "box": np.float64,
-    "score": np.float64, "area": np.float64, "crowd": np.bool_, "sizes": np.float64,
+    "id": np.int64, "image": np.int64, "category": np.int64, "image_place": np.int32,
+    "category_place": np.int32, "images": np.int64, "box": np.float64, "score": np.float64,
+    "area": np.float64, "crowd": np.bool_, "sizes": np.float64,
 }  # fmt: skip
 LAYOUT = "https://cocodataset.org/#format-data describes the layout"
 
@@ -67,10 +68,14 @@ def read_detections(
     Raises:
         DataError: as `read_ground_truth`, or an image that `truth` does not have.
     """
-    columns = _columns(Path(path), True, threads)
-    return detections(
-        columns["image"], columns["category"], columns["box"], columns["score"], truth=truth, source=str(path)
-    )
+    known = truth.image_ids, truth.category_ids
+    are_integers = all(ids.dtype == np.int64 for ids in known)
+    columns = _columns(Path(path), True, threads, known if are_integers else None)
+    image, category = columns["image"], columns["category"]
+    if columns["placed"]:
+        image = Found(columns["image_place"], image)
+        category = Found(columns["category_place"], category)
+    return detections(image, category, columns["box"], columns["score"], truth=truth, source=str(path))
 
 
 def _check_ids(path: str | os.PathLike[str], ids: Any) -> None:
@@ -92,14 +97,15 @@ def _bytes_of(path: Path) -> Any:
         raise DataError(f"cannot read {path}", f"{getattr(error, 'strerror', None) or error}") from None
 
 
-def _columns(path: Path, results: bool, threads: int | None) -> Columns:
+def _columns(path: Path, results: bool, threads: int | None, known: tuple[Ids, Ids] | None = None) -> Columns:
+    """The columns of a file; "placed": whether the native reader has looked the ids up among the `known`."""
     native = kernel.native()
     with _bytes_of(path) as text:
         native_error = None
         if native is not None:
-            read = native.read_json(text, results, kernel.thread_count(threads))
+            read = native.read_json(text, results, kernel.thread_count(threads), *([known] if known else []))
             if isinstance(read, dict):
-                return _native_columns(path, text, read, results)
+                return _native_columns(path, text, read, results) | {"placed": known is not None}
             offset, why, general = read
             native_error = None if general else _native_error(path, text, offset, why)
         if len(text) > MAX_TABLE_BYTES:  # of which Python's reader would need many times the memory
@@ -157,7 +163,7 @@ def _general_columns(path: Path, text: bytes, results: bool) -> Columns:
         rows = data["annotations"]
     if not isinstance(rows, list) or (not results and rows is data):
         raise DataError(f"{path}", "annotations should be an array", LAYOUT)
-    columns: Columns = {"areas_missing": 0}
+    columns: Columns = {"areas_missing": 0, "placed": False}
     take = _taker(path, rows)
     columns["image"], columns["category"] = take("image_id", _id), take("category_id", _id)
     columns["box"] = np.array(take("bbox", _box).tolist(), np.float64).reshape(-1, 4)

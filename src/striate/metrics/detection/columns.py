@@ -95,9 +95,16 @@ def _truth_notes(images: Ids, classes: Ids, wide: int, n: int) -> tuple[str, ...
     return tuple(notes)
 
 
+class Found(NamedTuple):
+    """Ids that have been looked up: their places, -1 for unknown ones, and the unknown ids."""
+
+    places: Places
+    unknown: Ids
+
+
 def detections(
-    image: ArrayLike,
-    category: ArrayLike,
+    image: ArrayLike | Found,
+    category: ArrayLike | Found,
     box: ArrayLike | None,
     score: ArrayLike,
     *,
@@ -112,8 +119,8 @@ def detections(
     """Make detections from raw columns; those of classes that `truth` does not have are dropped.
 
     Args:
-        image: [D] ids of images of `truth`.
-        category: [D] ids.
+        image: [D] ids of images of `truth`, or these looked up.
+        category: [D] ids, or these looked up.
         box: [D, 4] x, y, width, height; None for the boxes around the masks or the key points.
         score: [D].
         truth: the ground truth of the same images.
@@ -130,19 +137,18 @@ def detections(
     """
     shapes = _shapes(box, masks, keypoints)
     n = len(shapes.box)
-    images, classes = _ids(image, n, "image"), _ids(category, n, "category")
-    at, kind = find(images, truth.image_ids), find(classes, truth.category_ids)
-    if _any_unknown(at):
+    at, unknown = _look_up(image, n, "image", truth.image_ids)
+    kind, unknown_classes = _look_up(category, n, "category", truth.category_ids)
+    if unknown.size:
         raise DataError(
-            f"image {images[at < 0].tolist()[0]!r} of {source or 'the detections'}",
+            f"image {unknown.tolist()[0]!r} of {source or 'the detections'}",
             f"{truth.source or 'the ground truth'} has no image of that id",
             "Use the ground truth of the same images",
         )
-    if _any_unknown(kind):
-        unknown = classes[kind < 0].tolist()
-        names = ", ".join(map(repr, sorted(set(unknown), key=str)[:5]))
+    if unknown_classes.size:
+        names = ", ".join(map(repr, sorted(set(unknown_classes.tolist()), key=str)[:5]))
         note = f"detections of classes that the ground truth does not have ({names}) were dropped"
-        notes = (*notes, f"{len(unknown)} {note}")
+        notes = (*notes, f"{unknown_classes.size} {note}")
     scores = _column(score, n, np.float64, "score")
     if nonfinite := int((~np.isfinite(scores)).sum()):
         notes = (*notes, f"{nonfinite:,} of {n:,} detections have a score that is NaN or infinite")
@@ -193,8 +199,12 @@ def _shapes(box: ArrayLike | None, masks: Any, keypoints: ArrayLike | None) -> _
     return _Shapes(boxes, columns, points)
 
 
-def _any_unknown(places: Places) -> bool:
-    return bool(places.size) and int(places.min()) < 0
+def _look_up(ids: ArrayLike | Found, n: int, name: str, known: Ids) -> Found:
+    if isinstance(ids, Found):
+        return ids
+    column = _ids(ids, n, name)
+    places = find(column, known)
+    return Found(places, column[places < 0])
 
 
 def find(ids: Ids, known: Ids) -> Places:

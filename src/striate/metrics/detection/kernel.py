@@ -10,7 +10,7 @@ from types import ModuleType
 
 from striate.metrics.detection import reference
 
-VERSION = 5  # of the functions' arguments and results, as in native/module.cpp
+VERSION = 6  # of the functions' arguments and results, as in native/module.cpp
 
 
 def _load() -> ModuleType | None:

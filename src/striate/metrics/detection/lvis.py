@@ -67,7 +67,7 @@ class LvisResult(CocoResult):
 
     def _of_frequency(self, letter: str) -> float:
         of = [k for k, frequency in enumerate(self.frequency) if frequency == letter]
-        mean = mean_or_none(self.precision[:, :, of, 0, -1])
+        mean = mean_or_none(self.curves.precision[:, :, of, 0, -1])
         return -1.0 if mean is None else mean
 
     def lines(self) -> list[str]:

@@ -44,19 +44,23 @@ class DetectionColumns(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """Settings: T thresholds, R recall levels, A area ranges [A, 2], M ascending limits."""
+    """Settings: T thresholds, R recall levels, A area ranges [A, 2], M ascending limits.
+
+    `first` is the first limit that has curves, so P = M - first limits have them.
+    """
 
     thresholds: Floats
     recalls: Floats
     areas: Floats
     limits: NDArray[np.int64]
+    first: int = 0
 
 
 class Curves(NamedTuple):
-    """Outputs: precision and scores [K, A, M, T, R], recall [K, A, M, T]; -1 without ground truth."""
+    """Outputs: precision and scores [K, A, P, T, R], recall [K, A, M, T]; -1 without ground truth."""
 
     precision: Floats
-    scores: Floats
+    scores: Floats | None  # None: not wanted
     recall: Floats
 
 
@@ -239,7 +243,8 @@ def evaluate(
         How many detections of known images and classes lie beyond the last limit.
     """
     for values in curves:
-        values.fill(-1)
+        if values is not None:
+            values.fill(-1)
     areas = settings.areas.reshape(-1, 2)
     most = int(settings.limits[-1]) if settings.limits.size else 0
     bar = np.minimum(settings.thresholds, 1 - 1e-10)
@@ -291,7 +296,13 @@ def _accumulate(
         kept = order[rank[order] < limit]
         for a in np.flatnonzero(positives):
             for t in range(settings.thresholds.size):
-                cell = category, a, m, t
-                curves.precision[cell], curves.scores[cell], curves.recall[cell] = curve(
+                precision, score, recall = curve(
                     tp[a, t, kept], fp[a, t, kept], scores[kept], int(positives[a]), settings.recalls
                 )
+                curves.recall[category, a, m, t] = recall
+                if m < settings.first:
+                    continue
+                cell = category, a, m - settings.first, t
+                curves.precision[cell] = precision
+                if curves.scores is not None:
+                    curves.scores[cell] = score

@@ -51,6 +51,11 @@ def keypoint_rows(limit: int) -> list[Row]:
     return [(precise, t, area, limit) for precise in (True, False) for t, area in some]
 
 
+def stat_rows(iou_type: str, limits: Sequence[int]) -> list[Row]:
+    """Definitions of COCO's twelve metrics, or of its ten for key points."""
+    return keypoint_rows(limits[-1]) if iou_type == "keypoints" else filled_rows(limits)
+
+
 def stat_names(rows: Sequence[Row]) -> list[str]:
     """A name for each number: AP50, APs, ... The limit is part of it if recalls at several limits follow."""
     overall = [row for row in rows if not row[0] and row[1] is None and row[2] == "all"]
@@ -89,7 +94,8 @@ def mean_stat(
 
 def mean_or_none(values: Floats) -> float | None:
     """Mean of the values above -1; None if there are none."""
-    kept = values[values > -1]
+    flat = np.ravel(values)  # mostly a copy: reading a transposed array twice takes longer
+    kept = flat[flat > -1]
     return float(np.mean(kept)) if kept.size else None
 
 
