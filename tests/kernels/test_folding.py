@@ -223,3 +223,41 @@ def test_a_network_whose_steps_cannot_be_followed_is_given_back():
 
     network = Choosy().eval()
     assert fold(network, (3, 32, 32)) is network
+
+
+class _Optional(nn.Module):
+    """An argument that decides, and layers whose classes do more than torch's, as in timm."""
+
+    class Padded(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(nn.functional.pad(x, (0, 1, 0, 1)))
+
+    class Activated(nn.BatchNorm2d):
+        def forward(self, x):
+            return torch.relu(super().forward(x))
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = self.Padded(3, 8, 3), self.Activated(8)
+        self.second, self.last = nn.Conv2d(8, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x, mask=None, pre_logits: bool = False):
+        x = self.second(self.norm(self.first(x)))
+        if mask is not None:
+            x = x * mask
+        x = x.mean((2, 3))
+        return x if pre_logits else self.last(x)
+
+
+def test_optional_arguments_and_derived_layers_are_kept():
+    torch.manual_seed(0)
+    network = _Optional().eval()
+    nn.init.normal_(network.norm.running_mean)
+    folded = fold(network, (3, 12, 12))
+    assert folded is not network, "its plain convolution is folded"
+    images = torch.randn(3, 3, 12, 12)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(images), network(images))
+    kinds = [type(layer) for layer in folded.modules()]
+    assert _Optional.Padded in kinds
+    assert _Optional.Activated in kinds

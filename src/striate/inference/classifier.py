@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from striate.data.images.loader import stream
 from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DecodeError
+from striate.inference.penultimate import Penultimate
 from striate.inference.prediction import ImagePredictor, read_image, softmax
 from striate.kernels import prepare
 from striate.kernels.folding import fold
@@ -91,6 +92,53 @@ class Classifier(ImagePredictor):
             versus=versus, samples=samples, test=test, check=check, progress=progress,
         )  # fmt: skip
 
+    def embed(
+        self,
+        sources: Iterable[ImageSource],
+        *,
+        batch: int = 64,
+        workers: int = 2,
+        progress: Progress = SILENT,
+    ) -> npt.NDArray[np.float32]:
+        """The features of images: the input of the network's last layer (see `Penultimate`).
+
+        Args:
+            sources: images as for `predict`.
+            batch: batch size.
+            workers: threads that decode images.
+            progress: receives an update per batch; the caller begins and ends the stage.
+
+        Returns:
+            float32 `[n, features]`, in the order of the images.
+
+        Raises:
+            DecodeError: an image cannot be read.
+            UsageError: the network's last layer is not known.
+        """
+        found = [np.empty((0, 0), np.float32)]
+        for prepared in self.read_batches(sources, batch, workers):
+            for _, image in prepared:
+                if isinstance(image, DecodeError):
+                    raise image
+            images = np.stack([image for _, image in prepared])  # type: ignore[misc]  # none is an error
+            source = InMemoryImages(images, np.zeros(len(images), np.int64), ("array",) * len(images), ())
+            found.append(self.features(source, batch=batch)[0])
+            progress.advance(len(prepared))
+        return np.concatenate(found[1:] or found)
+
+    def features(
+        self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
+    ) -> tuple[npt.NDArray[np.float32], Indices]:
+        """As `embed`, for a dataset of images that have the network's input size.
+
+        Returns:
+            float32 `[n, features]`, and int64 `[n]`, the position of each row's image: of those that can be
+            read.
+        """
+        return logits(
+            self._penultimate, self.preprocess, source, self.device, batch, workers=workers, progress=progress
+        )
+
     def probabilities(
         self, images: Uint8Array, *, batch: int = 64, progress: Progress = SILENT
     ) -> npt.NDArray[np.float64]:
@@ -127,8 +175,9 @@ class Classifier(ImagePredictor):
         return softmax(scores) if len(scores) else scores.astype(np.float64), which
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the folded copy, whose weights no copy or other process can read; it is made again."""
-        return {name: value for name, value in vars(self).items() if name not in ("_folded", "_explainer")}
+        """Leave out the copies of the network: no other process can read folded weights."""
+        copies = ("_folded", "_explainer", "_penultimate")
+        return {name: value for name, value in vars(self).items() if name not in copies}
 
     @cached_property
     def _folded(self) -> nn.Module:
@@ -136,6 +185,14 @@ class Classifier(ImagePredictor):
         allow_forks()
         with standard_settings():
             return fold(copy.deepcopy(self.network), (self.preprocess.channels, *self.preprocess.size))
+
+    @cached_property
+    def _penultimate(self) -> Penultimate:
+        """A copy of the network that returns the input of its last layer."""
+        arguments = self.description.arguments
+        known = arguments.get("classifier") or models.describe(self.description.architecture).classifier
+        with standard_settings():
+            return Penultimate(copy.deepcopy(self.network), "head" if "append" in arguments else known)
 
     @cached_property
     def _explainer(self) -> Explainer:

@@ -115,14 +115,21 @@ class ImagePredictor(ABC):
             workers: threads that decode images.
             progress: receives an update per batch; the caller begins and ends the stage.
         """
+        for prepared in self.read_batches(sources, batch, workers):
+            yield from self._answers(prepared)
+            progress.advance(len(prepared))
+
+    def read_batches(
+        self, sources: Iterable[ImageSource], batch: int, workers: int
+    ) -> Iterator[list[tuple[str, Uint8Array | DecodeError]]]:
+        """The names of images and the network's inputs, or why they cannot be read, batch by batch."""
         remaining, read = iter(sources), partial(read_image, preprocess=self.preprocess)
         with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
             pending = [pool.submit(read, source) for source in islice(remaining, batch)]
             while pending:
                 # The next batch is decoded while the network works on this one.
                 following = [pool.submit(read, source) for source in islice(remaining, batch)]
-                yield from self._answers([task.result() for task in pending])
-                progress.advance(len(pending))
+                yield [task.result() for task in pending]
                 pending = following
 
     @abstractmethod

@@ -9,9 +9,11 @@ of oneDNN's kernel, which otherwise rearranges them in each call.
 from __future__ import annotations
 
 import copy
+import inspect
 import operator
+import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,11 @@ from striate.kernels.linear import has_onednn
 from striate.models.layers import check_images
 from striate.models.transformer import MultiHeadAttention
 
+Layer = TypeVar("Layer", bound=nn.Module)
+
 TOLERANCE = 1e-4  # of the largest score; rounding changes scores by about 1e-6 of it
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 # An activation after a convolution: its name and its parameters in oneDNN, and the function in place.
 _Activation = tuple[str, list[float], Callable[[Tensor], Tensor]]
@@ -54,7 +60,7 @@ def fold(network: nn.Module, shape: tuple[int, int, int], tolerance: float = TOL
     """
     base = copy.copy(network)  # the tracer adds constants to it
     try:
-        graph = Tracer().trace(base)
+        graph = Tracer().trace_images(base)
     except Exception:  # a forward may do anything with its input, and a proxy supports little of it
         return network
     weight = next(network.parameters())
@@ -64,7 +70,7 @@ def fold(network: nn.Module, shape: tuple[int, int, int], tolerance: float = TOL
         try:
             folded = _rewrite(fx.GraphModule(base, graph), sizes)
             scores = folded(noise)
-        except RuntimeError:  # a sum of two shapes; a processor that oneDNN does not support
+        except Exception:  # a sum of two shapes, a processor that oneDNN does not support, foreign steps
             return network
         same = (scores - expected).abs().max() <= tolerance * expected.abs().max()  # False for NaN
     return folded if same else network
@@ -78,9 +84,36 @@ class Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is one step."""
-        # The fast ones (`striate.kernels.prepare`) look at the size of their input.
-        is_layer = isinstance(m, (nn.Linear, nn.Dropout, MultiHeadAttention))
+        # Subclasses of torch's layers look at the size of their input: the fast ones of
+        # `striate.kernels.prepare`, BatchNorm with an activation and others of timm.
+        is_layer = isinstance(m, (nn.Linear, nn.Dropout, MultiHeadAttention, nn.Conv2d, *_NORMS))
         return is_layer or super().is_leaf_module(m, module_qualified_name)
+
+    def trace_images(self, network: nn.Module) -> fx.Graph:
+        """Trace a network as a function of images; its other arguments keep their defaults."""
+        _, *others = inspect.signature(network.forward).parameters.values()
+        defaults = {p.name: p.default for p in others if p.default is not p.empty}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of defaults that the graph does not check
+            graph = self.trace(network, concrete_args=defaults or None)
+        _, *unused = [node for node in graph.nodes if node.op == "placeholder"]
+        checks = set(unused)  # an argument, and what compares it with its default
+        for node in graph.nodes:
+            if node.all_input_nodes and checks.issuperset(node.all_input_nodes):
+                checks.add(node)
+        for node in reversed(graph.nodes):
+            if node in checks:
+                graph.erase_node(node)
+        return graph
+
+
+def is_plain(layer: Any, kind: type[Layer]) -> TypeGuard[Layer]:
+    """Whether a layer computes what its torch class does: a subclass may pad, or apply an activation."""
+    own = type(layer)
+    methods = ("forward", "_conv_forward")
+    return isinstance(layer, kind) and all(
+        getattr(own, name, None) is getattr(kind, name, None) for name in methods
+    )  # fmt: skip
 
 
 class _Convolution(nn.Module):
@@ -185,7 +218,7 @@ def _rewrite(module: fx.GraphModule, sizes: dict[str, torch.Size]) -> fx.GraphMo
                 images = graph.call_method("contiguous", (node,), {"memory_format": torch.channels_last})
             node.replace_all_uses_with(images, delete_user_cb=lambda user, images=images: user is not images)
         layer = layers.get(node.target) if node.op == "call_module" else None
-        if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and layer.padding != "same":
+        if is_plain(layer, nn.Conv2d) and layer.padding_mode == "zeros" and layer.padding != "same":
             chain = _Chain(node, layers)
             name = f"step{number}"
             in_place = _can_overwrite(module, chain)
@@ -230,7 +263,7 @@ class _Chain:
             last, (node,) = self.nodes[-1], self.nodes[-1].users
             step = layers.get(str(node.target)) if node.op == "call_module" else node.target
             others = tuple(n for n in node.all_input_nodes if n is not last)
-            if isinstance(step, nn.BatchNorm2d) and len(self.nodes) == 1 and step.running_mean is not None:
+            if is_plain(step, nn.BatchNorm2d) and len(self.nodes) == 1 and step.running_mean is not None:
                 self.norm = step
             elif step is operator.add and not self.shortcut and len(others) == 1:
                 self.shortcut = others

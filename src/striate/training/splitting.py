@@ -36,7 +36,7 @@ def split_at_trainable(network: nn.Module) -> Split | None:
     """
     base = copy.copy(network)  # the tracer adds constants to the module
     try:
-        graph = _Tracer().trace(base)
+        graph = _Tracer().trace_images(base)
     except Exception:  # a forward may do anything with its input, and the proxy supports only some of it
         return None
     changing: set[fx.Node] = set()
