@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SETUP := pyproject.toml constraints.txt setup.py $(wildcard native/*)
 
-.PHONY: demo test test-slow test-versions check format clean
+.PHONY: demo test test-slow test-versions test-peers check format clean
 
 demo: $(VENV)/core.stamp
 	$(BIN)/striate demo
@@ -21,6 +21,10 @@ test-slow: $(VENV)/dev.stamp
 # The two commands of the README in fresh clones, with several versions of Python and torch: 20 GB, 40 minutes.
 test-versions:
 	$(PYTHON) benchmarks/versions.py
+
+# Networks of timm and torchvision, and trackers, in an environment of their own: 8 GB, 20 minutes.
+test-peers:
+	$(PYTHON) benchmarks/peers.py
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

@@ -91,6 +91,14 @@ def test_options_reach_the_factory_and_arguments_go_by_name():
     assert found.notes == ()
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16])
+def test_other_types_become_float32(kind):
+    network = Small().to(kind)
+    found = given(network)
+    assert {p.dtype for p in found.network.parameters()} == {torch.float32}
+    assert network.body.weight.dtype == kind
+
+
 class _Tuple(Small):
     def forward(self, x):
         return super().forward(x), x

@@ -49,10 +49,11 @@ def adopt(name: str, wanted: Reference, permission: Permission = NOTHING) -> Ado
     if any(map(nn.parameter.is_lazy, made.parameters())):
         why, fix = "their shapes are unknown until they have run", "Use layers with all of their sizes"
         raise UsageError(f"{name} has lazy layers", why, fix)
-    first = next((n for n, m in made.named_modules() if isinstance(m, nn.Conv2d) and m.groups == 1), "")
-    reads = made.get_submodule(first).in_channels if first else wanted.in_channels
-    assert isinstance(reads, int)
+    convolution = next((m for m in made.modules() if isinstance(m, nn.Conv2d) and m.groups == 1), None)
+    reads = wanted.in_channels if convolution is None else convolution.in_channels
     scores, ran = _run(name, made, reads, wanted.input_size)
+    convolutions = [n for n in ran if isinstance(made.get_submodule(n), nn.Conv2d)]
+    first = next((n for n in convolutions if made.get_submodule(n).in_channels == reads), "")
     classifier = wanted.classifier or _own_classifier(made) or _last(made, ran, scores)
     if wanted.classifier:
         _require_scores(made, classifier, scores)

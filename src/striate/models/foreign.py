@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from striate.errors import StriateError, UsageError, environment_error, unknown_name
@@ -45,7 +46,19 @@ def build(name: str, reference: Reference, permission: Permission = NOTHING) -> 
 
 
 def make(name: str, reference: Reference, permission: Permission = NOTHING) -> nn.Module:
-    """Call the factory of a network with those arguments that it takes; as for `build`."""
+    """Call the factory of a network with those arguments that it takes; as for `build`.
+
+    Returns:
+        The network in float32, on the CPU (or the meta device, if it is the default).
+    """
+    made = _make(name, reference, permission)
+    tensors = [*made.parameters(), *made.buffers()]
+    if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in tensors):
+        made = made.float()
+    return made if all(tensor.device.type in ("cpu", "meta") for tensor in tensors) else made.cpu()
+
+
+def _make(name: str, reference: Reference, permission: Permission) -> nn.Module:
     kind = references.kind_of(name)
     if permission.network is not None:
         return _call(name, permission.network, replace(reference, options={}))  # it has its own
@@ -191,9 +204,9 @@ def _call(name: str, factory: Any, reference: Reference) -> nn.Module:
 
 
 def _copied(name: str, module: nn.Module) -> nn.Module:
-    """A copy of a module of the caller, on the CPU, with all parameters trainable."""
+    """A copy of a module of the caller."""
     try:
-        made = copy.deepcopy(module).cpu()
+        made = copy.deepcopy(module)
     except Exception as error:  # __deepcopy__ and tensors of a graph raise anything
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         fix = "Give a function that returns the network instead"

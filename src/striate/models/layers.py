@@ -56,7 +56,11 @@ def weighted_outputs(output: Tensor | WeightedOutputs) -> list[tuple[Tensor, flo
     """
     if isinstance(output, Tensor):
         return [(output, 1.0)]
-    return list(zip(output, output.loss_weights, strict=True))
+    weights = getattr(output, "loss_weights", None)
+    if weights is None:
+        what = f"the network returns a {type(output).__name__} in training"
+        raise UsageError(what, "the loss needs scores [batch, classes]", "Build it without auxiliary heads")
+    return list(zip(output, weights, strict=True))
 
 
 def no_weight_decay(network: nn.Module) -> set[str]:

@@ -11,7 +11,7 @@ from write_tiffs import write_tiff
 
 import striate
 from striate import bundle, models
-from striate.errors import LayoutError, TrustError, UsageError
+from striate.errors import LayoutError, TrainingError, TrustError, UsageError
 from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.classification.data import choose_preprocess
 from striate.tasks.classification.network import build, parameter_groups
@@ -104,6 +104,30 @@ def test_images_of_eight_bands(tmp_path):
     for option in ({"augment": "strong"}, {"lighting": 0.1}):
         with pytest.raises(UsageError, match="it needs RGB images; these have 8 channels"):
             striate.train((bands(8), LABELS), model=small, out=str(tmp_path), **OPTIONS, **option)
+
+
+class Odd(nn.Module):
+    """Works in evaluation; in training it fails, or returns a tuple."""
+
+    def __init__(self, fails):
+        super().__init__()
+        self.layer, self.fails = nn.Linear(3, 2), fails
+
+    def forward(self, x):
+        scores = self.layer(x.mean((2, 3)))
+        if self.training and self.fails:
+            raise ValueError("more than 1 value")
+        return (scores, scores) if self.training else scores
+
+
+@pytest.mark.parametrize(
+    ("fails", "kind", "message"),
+    [(True, TrainingError, "object:Odd failed in training: ValueError: more than 1 value"),
+     (False, UsageError, "returns a tuple in training")],
+)  # fmt: skip
+def test_networks_that_fail_in_training_only(tmp_path, fails, kind, message):
+    with pytest.raises(kind, match=message):
+        striate.train((bands(3), LABELS), model=Odd(fails), out=str(tmp_path), **OPTIONS)
 
 
 def test_tiffs_say_how_many_bands_they_have(tmp_path):

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from striate.data import Images
+from striate.errors import StriateError, TrainingError, environment_error
 from striate.inference.classifier import logits
 from striate.metrics.classification import class_counts, macro_f1
+from striate.models import is_foreign
 from striate.models.layers import WeightedOutputs, weighted_outputs
 from striate.training.distributed import SINGLE, Distributed
 from striate.training.schedule import Indices
@@ -56,6 +58,30 @@ class ClassificationMetrics(EpochMetrics):
             f"val loss {self.val_loss:.4f}  val top1 {self.val_top1:.4f}"
         )
         return metrics, f"{self.images_per_second:,.0f} images/s"
+
+
+def forward(module: nn.Module, inputs: torch.Tensor, architecture: str) -> torch.Tensor | WeightedOutputs:
+    """The output of a network in training.
+
+    Args:
+        module: the network, or the layers after its frozen ones.
+        inputs: images, or features of the frozen layers.
+        architecture: its name, for the message.
+
+    Raises:
+        TrainingError: it is not a network of Striate, and failed.
+    """
+    try:
+        output: torch.Tensor | WeightedOutputs = module(inputs)
+        return output
+    except StriateError:
+        raise
+    except Exception as error:  # a forward may do anything
+        if not is_foreign(architecture) or environment_error(error) is not None:
+            raise
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        fix = "If it is BatchNorm in a batch of one image: use another --batch"
+        raise TrainingError(f"{architecture} failed in training", why, fix) from error
 
 
 def cross_entropy(
