@@ -103,6 +103,9 @@ def test_wandb(tmp_path):
 
 
 def test_swanlab(tmp_path):
-    run_with("swanlab", tmp_path)
-    files = [path for path in Path(tmp_path / "runs/run/swanlab").rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) > 0
+    rows = run_with("swanlab", tmp_path, resumed=False)
+    (file,) = Path(tmp_path / "runs/run/swanlab").rglob("*.swanlab")
+    content = file.read_bytes()  # protocol buffers, in which numbers are doubles
+    assert b"val_loss" in content
+    assert all(struct.pack("<d", row.val_loss) in content for row in rows)
+    assert "lenet" in (file.parent / "files" / "config.yaml").read_text()
