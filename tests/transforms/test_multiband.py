@@ -73,3 +73,17 @@ def test_damaged_and_truncated_files_are_decode_errors():
         data[-rng.integers(1, 200)] ^= 1 << rng.integers(8)
         with contextlib.suppress(DecodeError):  # no other error
             EIGHT.read(bytes(data))
+
+
+def test_checks_and_pages_show_the_first_bands(tmp_path):
+    from striate import cli
+
+    for label in ("a", "b"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(3):
+            noise = np.random.default_rng(ord(label) + i).integers(0, 256, (40, 40, 6)).astype(np.uint8)
+            (tmp_path / "data" / label / f"{i}.tif").write_bytes(write_tiff(noise))
+    (tmp_path / "data" / "a" / "cut.tif").write_bytes(write_tiff(BANDS)[:900])
+    (tmp_path / "data" / "b" / "same.tif").write_bytes((tmp_path / "data" / "a" / "0.tif").read_bytes())
+    assert cli.run(["check", str(tmp_path / "data"), "--out", str(tmp_path / "page"), "--json"]) in (0, 1)
+    assert "data:image/jpeg;base64" in (tmp_path / "page").read_text("utf-8")

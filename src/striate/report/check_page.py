@@ -20,6 +20,7 @@ from striate.report.thumbnails import data_url
 from striate.sections import Column, Table
 from striate.transforms.decode import Uint8Array, open_bytes, to_array
 from striate.transforms.image_file import open_content
+from striate.transforms.multiband import to_picture, visible_bands
 
 THUMBNAIL = 128  # pixels of the longer side
 MAX_GROUPS, MAX_IN_GROUP = 24, 6  # shown of each finding; the JSON output lists all
@@ -79,7 +80,9 @@ def _thumbnail(path: str, in_memory: dict[str, tuple[Samples, int]]) -> str | No
         samples, i = in_memory.get(path, (None, 0))
         source = path if samples is None else samples.fetch(i)
         if isinstance(source, np.ndarray):
-            pixels: Uint8Array = np.ascontiguousarray(source)
+            pixels: Uint8Array = source
+        elif (bands := visible_bands(source, path)) is not None:
+            pixels = bands
         else:
             opened = open_content(source) if isinstance(source, str) else nullcontext(source)
             with opened as content, open_bytes(content, path) as file:
@@ -87,7 +90,7 @@ def _thumbnail(path: str, in_memory: dict[str, tuple[Samples, int]]) -> str | No
                 pixels = to_array(file)
     except DecodeError:
         return None
-    image = Image.fromarray(pixels).convert("RGB")
+    image = to_picture(pixels).convert("RGB")
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR, reducing_gap=None)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=80)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import base64
 import io
 
-import numpy as np
 from PIL import Image
 
 from striate.sections import Array
+from striate.transforms.multiband import to_picture
 
 
 def jpeg(image: Array, longest: int = 96, quality: int = 80) -> bytes:
     """A JPEG of an image that is reduced to at most `longest` pixels on its longer side.
 
     Args:
-        image: uint8 `[height, width, channels]` with 1 or 3 channels.
+        image: uint8 `[height, width, channels]`; of more than three channels the first three are shown.
         longest: an image that is not larger keeps its size.
         quality: as Pillow's.
     """
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else np.ascontiguousarray(image))
+    picture = to_picture(image)
     if max(picture.size) > longest:
         picture.thumbnail((longest, longest), Image.Resampling.BILINEAR, reducing_gap=2.0)
     out = io.BytesIO()

@@ -75,6 +75,32 @@ def to_8_bits(values: Array) -> Uint8Array:
     return np.rint(values * (255.0 if values.dtype == np.bool_ else 255.0 / 65535)).astype(np.uint8)
 
 
+def visible(image: Uint8Array) -> Uint8Array:
+    """An image as RGB or grayscale, `[height, width, 3 or 1]`: of many bands, the first three."""
+    return image[:, :, :3] if image.shape[2] >= 3 else image[:, :, :1]
+
+
+def to_picture(pixels: Uint8Array) -> Image.Image:
+    """An array `[height, width]` or `[height, width, channels]` as a Pillow image, as `visible`."""
+    if pixels.ndim == 3:
+        bands = visible(pixels)
+        pixels = bands[:, :, 0] if bands.shape[2] == 1 else bands
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def visible_bands(content: Any, name: str) -> Uint8Array | None:
+    """The first bands of a TIFF file that Pillow cannot read, as `visible`; None for any other file.
+
+    Raises:
+        DecodeError: the file has so many bands, and is damaged.
+    """
+    count = count_bands(content)
+    if count is None:
+        return None
+    with decode.decode_errors(name):
+        return visible(read_bands(content, count))
+
+
 def count_bands(source: Any) -> int | None:
     """The bands of a TIFF file that is neither grayscale nor RGB, with or without alpha; None for others."""
     if isinstance(source, np.ndarray):

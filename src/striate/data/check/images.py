@@ -17,6 +17,7 @@ from striate.errors import DecodeError
 from striate.transforms import decode
 from striate.transforms.decode import MAX_PIXELS, TRUNCATED, Uint8Array
 from striate.transforms.image_file import LargeFile, open_content
+from striate.transforms.multiband import to_picture, visible_bands
 from striate.transforms.pixels import orientation
 
 SHORTER_SIDE = 160  # pixels; larger images are resized to this before they are measured
@@ -63,7 +64,7 @@ class ImageStats:
 def inspect_image(source: str | bytes | Uint8Array, name: str) -> ImageStats:
     """Check one image: a path, the bytes of a file, or pixels. Damaged files do not raise."""
     if isinstance(source, np.ndarray):
-        image = Image.fromarray(np.ascontiguousarray(source)).convert("RGB")
+        image = to_picture(source).convert("RGB")
         luma = np.asarray(image.convert("L"))
         return _measured(image, luma, _digest(np.ascontiguousarray(source).tobytes()), image.size, [], "")
     if isinstance(source, bytes):
@@ -81,6 +82,9 @@ def _inspect_content(content: bytes | LargeFile, name: str) -> ImageStats:
         return ImageStats(kind="empty", error="0 bytes")
     digest, start = _digest(content), content[:_START] if isinstance(content, bytes) else _start_of(content)
     try:
+        if (bands := visible_bands(content, name)) is not None:
+            shown = to_picture(bands)
+            return _measured(shown, np.asarray(shown.convert("L")), digest, shown.size, [], "TIFF")
         with decode.open_bytes(content, name) as image:
             facts = header(image, start, name)
             kind = image.format or ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,20 +61,11 @@ class ClassificationMetrics(EpochMetrics):
         return metrics, f"{self.images_per_second:,.0f} images/s"
 
 
-def forward(module: nn.Module, inputs: torch.Tensor, architecture: str) -> torch.Tensor | WeightedOutputs:
-    """The output of a network in training.
-
-    Args:
-        module: the network, or the layers after its frozen ones.
-        inputs: images, or features of the frozen layers.
-        architecture: its name, for the message.
-
-    Raises:
-        TrainingError: it is not a network of Striate, and failed.
-    """
+@contextlib.contextmanager
+def training_errors(architecture: str) -> Iterator[None]:
+    """Around the forward pass in training: raises TrainingError if a network of the user fails there."""
     try:
-        output: torch.Tensor | WeightedOutputs = module(inputs)
-        return output
+        yield
     except StriateError:
         raise
     except Exception as error:  # a forward may do anything

@@ -35,8 +35,8 @@ from striate.sections import (
     Text,
 )
 from striate.tasks.classification.augmentation import augmented
-from striate.transforms.decode import Uint8Array
 from striate.transforms.mixing import mix_batch
+from striate.transforms.multiband import visible
 
 if TYPE_CHECKING:
     from striate.tasks.classification.task import Classification
@@ -157,11 +157,6 @@ def worst_mistakes(evaluation: Evaluation) -> ImageGrid | None:
         alt="The wrong predictions with the highest confidence",
         file="mistakes",
     )
-
-
-def visible(image: Uint8Array) -> Uint8Array:
-    """An image as RGB or grayscale, `[height, width, 3 or 1]`: of many bands, the first three."""
-    return image[:, :, :3] if image.shape[2] >= 3 else image[:, :, :1]
 
 
 def augmented_batch(task: Classification) -> ImageGrid:

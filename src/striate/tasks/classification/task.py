@@ -26,7 +26,12 @@ from striate.tasks.classification.data import (
     write_inputs,
     write_problems,
 )
-from striate.tasks.classification.metrics import ClassificationMetrics, cross_entropy, forward, validate
+from striate.tasks.classification.metrics import (
+    ClassificationMetrics,
+    cross_entropy,
+    training_errors,
+    validate,
+)
 from striate.tasks.classification.network import parameter_groups
 from striate.tasks.classification.preparation import prepare
 from striate.training.schedule import EvaluationCost, Indices, LRSchedule, shuffled_batches
@@ -173,7 +178,8 @@ class Classification(Task):
                     self.config, self.preprocess, batch, state.epoch, state.step, index
                 )
         with self.context.stopwatch.phase("forward"), autocast(self.context.device, self.precision):
-            output = forward(module, inputs, self.config.architecture)
+            with training_errors(self.config.architecture):
+                output = module(inputs)
             loss, scores = cross_entropy(output, batch.labels, smoothing)
             if share < 1:  # the rest of each image is from the image before it
                 other, _ = cross_entropy(output, batch.labels.roll(1), smoothing)
