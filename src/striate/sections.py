@@ -290,6 +290,51 @@ class ImageAttention(Figure):
 
 
 @dataclass(frozen=True, eq=False)
+class Answers(Figure):
+    """What a model of sequences answered.
+
+    Attributes:
+        sources: texts, or paths of images.
+        references: the correct answers for each.
+        answers: of the model.
+        rates: float `[n]`, character error rate of each against its nearest reference.
+        images: `[n]`, uint8 `[height, width, channels]` each, read on access; None if the sources are texts.
+        are_files: whether the sources are paths of files that a browser can open.
+    """
+
+    sources: tuple[str, ...] = field(repr=False)
+    references: tuple[tuple[str, ...], ...] = field(repr=False)
+    answers: tuple[str, ...] = field(repr=False)
+    rates: Array = field(repr=False)
+    images: Any = field(default=None, repr=False)
+    are_files: bool = False
+
+
+@dataclass(frozen=True)
+class EpochSamples(Figure):
+    """Answers to the same sources after each of some epochs: epoch, source, answer, reference."""
+
+    rows: tuple[tuple[int, str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Bars(Figure):
+    """Shares of groups.
+
+    Attributes:
+        title: what the shares are.
+        groups: name, share (None if there is nothing to measure) and size of each.
+        group: what a group is.
+        size: what the groups consist of.
+    """
+
+    title: str
+    groups: tuple[tuple[str, float | None, int], ...]
+    group: str
+    size: str
+
+
+@dataclass(frozen=True, eq=False)
 class PrecisionRecall(Figure):
     """Precision-recall curves: a name, recall and precision for each class."""
 
@@ -364,6 +409,7 @@ class Report:
         commands: command lines that use the model.
         config: configuration of the run as YAML; empty for none.
         predictions: what figures such as the gallery show; None if there are none.
+        answers: of a model of sequences; None if there are none.
     """
 
     title: str
@@ -374,3 +420,4 @@ class Report:
     commands: tuple[str, ...] = ()
     config: str = ""
     predictions: Predictions | None = None
+    answers: Answers | None = None

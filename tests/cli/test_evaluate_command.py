@@ -32,7 +32,8 @@ def test_a_model_of_text(command, name, text_run, reversed_words, tmp_path):
     assert (result["n"], result["exact"]) == (expected.scores.n, expected.scores.exact)
     page = (tmp_path / "page" / "report.html").read_text("utf-8")
     assert result["report"] == str(tmp_path / "page" / "report.html")
-    assert "Worst mistakes" in page
+    assert ">Errors<" in page
+    assert (tmp_path / "page" / "predictions.csv").read_text("utf-8").count("\n") == result["n"] + 1
     assert "Attention" in page
     assert ">Training curves<" not in page
     code, out, _ = command(*argv, "--shuffled", "--split", "all")

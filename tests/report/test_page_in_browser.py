@@ -4,8 +4,11 @@ import pytest
 from browser import needs_chromium
 from random_evaluation import random_evaluation
 
+from striate.inference.text_evaluation import TextEvaluation
+from striate.metrics.text import TextScores
 from striate.report.page import write_report
 from striate.tasks.classification.report import report
+from striate.tasks.seq2seq.report import report as seq2seq_report
 
 pytestmark = needs_chromium
 
@@ -123,3 +126,25 @@ def test_without_scripts_the_tables_are_there(browser, record, tmp_path):
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
     assert "大熊猫" in text
     assert any("macro F1" in piece for piece in text)
+
+
+def test_answers_of_a_model_of_sequences(browser, text_run, tmp_path):
+    """Errors with their differences, a search, epochs, and attention by the keyboard."""
+    page = browser
+    scores = TextScores(n=3, exact=1 / 3, cer=0.25, wer=0.5, bleu=None, chrf=None, signatures={})
+    texts = (("ab", "abcd", "aab"), (("ba",), ("dcba",), ("baa",)), ("ba", "dbba", "<b>x"))
+    evaluation = TextEvaluation(scores, "pairs", "test", *texts, 9.0)
+    address = write_report(seq2seq_report(evaluation, model=str(text_run.best)), tmp_path).as_uri()
+    page.window(1400)
+    page.open(f"{address}#lang=en")
+    assert page.text(".status") == "2 answers"
+    assert page.text(".answers li:last-child mark.no") == "b"
+    assert page.text(".answers li:last-child mark.yes") == "c"
+    page.click("[data-value=all]")
+    page.enter("input[type=search]", "<B>")
+    assert (page.text(".status"), page.text(".answers .line:nth-child(2)")) == ("1 answers", "answer\n<b>x")
+    page.evaluate("document.querySelector('.tokens').focus()")
+    page.press("ArrowRight")
+    assert page.evaluate("document.querySelector('.tokens [aria-selected=true]').previousSibling !== null")
+    assert page.overflow(390) <= 0
+    assert (page.errors, page.requests) == ([], [address])

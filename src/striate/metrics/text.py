@@ -135,6 +135,40 @@ def edit_distance(left: Sequence[Any], right: Sequence[Any]) -> int:
     return int(row[-1])
 
 
+def alignment(answer: Sequence[Any], reference: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """The symbols of both sides in pairs, with as few edits as `edit_distance` counts.
+
+    Returns:
+        (of the answer, of the reference), where None stands for a symbol that is missing on that side.
+        Of several ways with as few edits, the one that pairs symbols as late as possible.
+    """
+    distances = [np.arange(len(reference) + 1)]
+    names: dict[Any, int] = {}
+    rows, columns = (
+        np.array([names.setdefault(symbol, len(names)) for symbol in side], np.int64)
+        for side in (answer, reference)
+    )
+    at = distances[0].copy()
+    for symbol in rows:
+        row = distances[-1] + 1
+        row[1:] = np.minimum(row[1:], distances[-1][:-1] + (columns != symbol))
+        distances.append(np.minimum.accumulate(row - at) + at)
+    pairs: list[tuple[Any, Any]] = []
+    i, j = len(answer), len(reference)
+    while i or j:
+        here = distances[i][j]
+        if i and j and here == distances[i - 1][j - 1] + (rows[i - 1] != columns[j - 1]):
+            i, j = i - 1, j - 1
+            pairs.append((answer[i], reference[j]))
+        elif i and here == distances[i - 1][j] + 1:
+            i -= 1
+            pairs.append((answer[i], None))
+        else:
+            j -= 1
+            pairs.append((None, reference[j]))
+    return pairs[::-1]
+
+
 def bleu_score(answers: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
     """Corpus BLEU, 0 to 1, and sacrebleu's signature; raises UsageError if sacrebleu is not installed."""
     return _sacrebleu("BLEU", answers, references)

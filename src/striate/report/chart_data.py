@@ -15,6 +15,7 @@ from striate.sections import Array, Column, Phrase, Table
 
 MAX_PAIRS = 30  # of classes in the table of a confusion matrix
 MAX_POINTS = 200  # of a curve
+MAX_ANSWERS = 20  # in the table of a list of answers
 MAX_TOKENS = 60  # of the source and of the answer, in an attention map
 MAX_FULL_MATRIX = 12  # classes of a matrix that is written out as a table
 
@@ -137,6 +138,54 @@ def _(block: sections.ImageAttention) -> dict[str, Any]:
         "target": list(block.target[:MAX_TOKENS]),
         "weights": [[rounded(row, 3) for row in step] for step in weights],
     }  # fmt: skip
+
+
+@data.register
+def _(block: sections.Answers) -> dict[str, Any]:
+    return {"kind": "answers"}
+
+
+@table.register
+def _(block: sections.Answers) -> Table:
+    """The answers with the highest error rates."""
+    worst = np.argsort(-block.rates, kind="stable")[:MAX_ANSWERS].tolist()
+    columns = (
+        Column(Phrase("source")), Column(Phrase("answer")), Column(Phrase("reference")),
+        Column(Phrase("character error rate"), ".1%"),
+    )  # fmt: skip
+    rows = tuple(
+        (block.sources[i], block.answers[i], " | ".join(block.references[i]), float(block.rates[i]))
+        for i in worst
+    )
+    return Table(columns, rows)
+
+
+@data.register
+def _(block: sections.EpochSamples) -> dict[str, Any]:
+    return {"kind": "samples", "rows": [list(row) for row in block.rows]}
+
+
+@table.register
+def _(block: sections.EpochSamples) -> Table:
+    columns = (
+        Column(Phrase("epoch"), "d"), Column(Phrase("source")), Column(Phrase("answer")),
+        Column(Phrase("reference")),
+    )  # fmt: skip
+    return Table(columns, block.rows)
+
+
+@data.register
+def _(block: sections.Bars) -> dict[str, Any]:
+    groups = [[name, None if share is None else _finite(share), size] for name, share, size in block.groups]
+    return {
+        "kind": "bars", "title": phrase_json(block.title), "group": phrase_json(block.group),
+        "size": phrase_json(block.size), "groups": groups,
+    }  # fmt: skip
+
+
+@table.register
+def _(block: sections.Bars) -> Table:
+    return Table((Column(block.group), Column(block.title, ".1%"), Column(block.size, ",d")), block.groups)
 
 
 def thinned(values: Array) -> Array:

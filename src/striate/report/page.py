@@ -16,9 +16,10 @@ from PIL import Image
 
 from striate.files import write_atomic
 from striate.report import chart_data, reproduce, templates
+from striate.report.answer_data import pack as pack_answers
 from striate.report.prediction_data import pack
 from striate.report.prediction_table import require_parquet as require_parquet
-from striate.report.prediction_table import write_predictions
+from striate.report.prediction_table import write_answers, write_predictions
 from striate.sections import (
     Block,
     Card,
@@ -47,10 +48,13 @@ _SCRIPTS = {
     "precision_recall": ("lines.js", "precision_recall.js"),
     "attention": ("attention.js",),
     "image_attention": ("attention.js",),
+    "answers": ("differences.js", "answers.js"),
+    "samples": ("differences.js", "answers.js"),
+    "bars": ("bars.js",),
 }
 _ORDER = (
     "tables.js", "lines.js", "predictions.js", "matrix.js", "reliability.js", "gallery.js", "classes.js",
-    "precision_recall.js", "attention.js", "start.js",
+    "precision_recall.js", "attention.js", "differences.js", "answers.js", "bars.js", "start.js",
 )  # fmt: skip
 
 
@@ -63,7 +67,7 @@ def write_report(
     full: bool = False,
     parquet: bool = False,
 ) -> Path:
-    """Write `report.html` into a folder, and `predictions.csv` if the report has predictions.
+    """Write `report.html` into a folder, and `predictions.csv` if the report has predictions or answers.
 
     Args:
         report: what the page shows.
@@ -84,6 +88,8 @@ def write_report(
         write_atomic(folder / f"{name}.png", image)
     if report.predictions is not None:
         write_predictions(folder, report.predictions, parquet=parquet)
+    if report.answers is not None:
+        write_answers(folder, report.answers, parquet=parquet)
     page = folder / "report.html"
     write_atomic(page, render(report, full=full, folder=folder).encode("utf-8", "replace"))
     return page
@@ -141,6 +147,8 @@ def render(report: Report, *, full: bool = False, folder: Path | None = None) ->
     payload: dict[str, Any] = {"blocks": [chart_data.data(block) for block in drawn]}
     if report.predictions is not None:
         payload["predictions"] = pack(report.predictions, full=full, base=_base(folder))
+    if report.answers is not None:
+        payload["answers"] = pack_answers(report.answers, full=full, base=_base(folder))
     needed = {file for block in payload["blocks"] for file in _SCRIPTS[block["kind"]]}
     return templates.render(
         "page.html", title=report.title, subtitle=report.subtitle, cards=report.cards, report=report,

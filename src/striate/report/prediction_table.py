@@ -1,21 +1,22 @@
-"""predictions.csv and predictions.parquet: what a classifier says about each image."""
+"""predictions.csv and predictions.parquet: what a model says about each image or text."""
 
 from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from striate.csv_file import csv_line
+from striate.csv_file import csv_line, write_csv
 from striate.errors import UsageError
 from striate.files import write_atomic
-from striate.sections import Array, Predictions
+from striate.sections import Answers, Array, Predictions
 
 COLUMNS = ("path", "truth", "prediction", "correct", "loss")  # then p_CLASS for each class
+ANSWER_COLUMNS = ("source", "truth", "prediction", "correct", "cer")
 _ROWS = 1024  # that are written at once
 
 
@@ -42,6 +43,36 @@ def write_predictions(folder: Path, predictions: Predictions, *, parquet: bool =
     if parquet:
         files.append(folder / "predictions.parquet")
         write_atomic(files[1], _parquet(predictions))
+    return files
+
+
+def write_answers(folder: Path, answers: Answers, *, parquet: bool = False) -> list[Path]:
+    """Write `predictions.csv` of a model of sequences: source, reference, answer, and its error rate.
+
+    Several references of a source are separated by ` | `.
+
+    Args:
+        folder: created if it does not exist.
+        answers: of any number of sources.
+        parquet: whether to write `predictions.parquet`, too; needs pyarrow.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        DataError: the folder cannot be written to.
+        UsageError: pyarrow is not installed.
+    """
+    truths = [" | ".join(texts) for texts in answers.references]
+    correct = (answers.rates == 0).astype(int).tolist()
+    texts: list[Sequence[str]] = [answers.sources, truths, answers.answers]
+    files = [folder / "predictions.csv"]
+    rows = list(zip(*texts, correct, answers.rates.tolist(), strict=True))
+    write_csv(files[0], rows, ANSWER_COLUMNS)
+    if parquet:
+        files.append(folder / "predictions.parquet")
+        columns = [*map(_unicode, texts), correct, answers.rates]
+        write_atomic(files[1], _parquet_bytes(columns, list(ANSWER_COLUMNS)))
     return files
 
 
@@ -82,16 +113,24 @@ def _encoded(lines: str) -> bytes:
 
 
 def _parquet(p: Predictions) -> bytes:
+    names = np.array([*p.classes, None], object)
+    columns: list[Any] = [
+        _unicode(p.paths), names[p.labels].tolist(), names[p.predicted].tolist(),
+        (p.labels == p.predicted).tolist(), losses(p), *np.ascontiguousarray(p.probabilities.T),
+    ]  # fmt: skip
+    return _parquet_bytes(columns, _columns(p))
+
+
+def _parquet_bytes(columns: list[Any], names: list[str]) -> bytes:
     require_parquet()
     import pyarrow
     from pyarrow import parquet
 
-    names = np.array([*p.classes, None], object)
-    columns: list[Any] = [
-        [path.encode("utf-8", "backslashreplace").decode() for path in p.paths],
-        names[p.labels].tolist(), names[p.predicted].tolist(), (p.labels == p.predicted).tolist(),
-        losses(p), *np.ascontiguousarray(p.probabilities.T),
-    ]  # fmt: skip
     out = io.BytesIO()
-    parquet.write_table(pyarrow.table(columns, names=_columns(p)), out)
+    parquet.write_table(pyarrow.table(columns, names=names), out)
     return out.getvalue()
+
+
+def _unicode(texts: Iterable[str]) -> list[str]:
+    """Texts without the bytes of file names that are not UTF-8, which Parquet cannot hold."""
+    return [text.encode("utf-8", "backslashreplace").decode() for text in texts]

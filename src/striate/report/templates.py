@@ -16,14 +16,9 @@ from striate.report.thumbnails import thumbnail
 from striate.sections import Card, Phrase, Value
 
 _WIDE = (
-    "Curves",
-    "ConfusionMatrix",
-    "Gallery",
-    "ClassCurves",
-    "ImageAttention",
-    "DetectionImages",
-    "TextLines",
-)
+    "Curves", "ConfusionMatrix", "Gallery", "ClassCurves", "ImageAttention", "Answers",
+    "EpochSamples", "DetectionImages",
+)  # fmt: skip
 
 
 def render(name: str, *, title: str, **values: Any) -> str:

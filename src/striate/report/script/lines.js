@@ -148,7 +148,7 @@ function drawCurves(block, host) {
     lineChart(place, {
       title: () => worded(panel.title), xLabel: () => t("epoch"), yLabel: () => "", shared: true, lines, at: block.best,
       x: { domain: span, format: String, whole: true },
-      y: { domain: [low, panel.share ? Math.min(1.02, high) : high], format: panel.share ? (v, tick) => percent(v, tick ? 0 : 1) : short },
+      y: { domain: [low, panel.share && high < 1.1 ? Math.min(1.02, high) : high], format: panel.share ? (v, tick) => percent(v, tick ? 0 : 1) : short },
     });
     if (lines.length > 1) place.append(legend(lines));
   }

@@ -11,6 +11,9 @@ const drawings = {
   precision_recall: (block, host) => drawPrecisionRecall(block, host),
   attention: (block, host) => drawAttention(block, host),
   image_attention: (block, host) => drawImageAttention(block, host),
+  answers: (block, host) => drawAnswers(host),
+  samples: (block, host) => drawSamples(block, host),
+  bars: (block, host) => drawBars(block, host),
 };
 
 startCore();

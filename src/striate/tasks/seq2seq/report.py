@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -10,28 +11,33 @@ import numpy as np
 
 from striate.inference.text_evaluation import TextEvaluation
 from striate.inference.translator import Answer, Translator, load_translator
-from striate.metrics.text import edit_distance
+from striate.metrics.classification import wilson_interval
 from striate.sections import (
+    Answers,
+    Array,
     AttentionMap,
+    Bars,
     Card,
     Column,
     Curves,
+    EpochSamples,
     ImageAttention,
     Line,
     Panel,
+    Phrase,
     Report,
     Section,
     Table,
-    Text,
 )
+from striate.tasks.seq2seq.answers import LineImages, error_rates, errors_by_length, errors_by_token
 from striate.tasks.seq2seq.samples import read_samples
 
 if TYPE_CHECKING:
     from striate.training.run_folder import TrainingRun
 
 _MAX_ATTENTION = 3  # answers whose attention is shown
-_MAX_ANSWERS = 20  # in each table
-_MAX_EPOCHS = 8  # whose sample answers are shown
+_MAX_TOKENS = 25  # in the table of errors
+_MAX_EPOCHS = 30  # whose sample answers are shown
 
 
 def report(evaluation: TextEvaluation, run: TrainingRun | None = None, *, model: str | Translator) -> Report:
@@ -43,49 +49,62 @@ def report(evaluation: TextEvaluation, run: TrainingRun | None = None, *, model:
         model: a translator or the path of a bundle; it computes the attention that the report shows.
     """
     translator = model if isinstance(model, Translator) else load_translator(model)
+    rates = error_rates(evaluation)
+    on = Phrase("Evaluated on {split} pairs of {data}", split=evaluation.split, data=evaluation.data)
     return Report(
         title=run.folder.name if run else f"{Path(translator.path).name} on {evaluation.data}",
-        subtitle=_subtitle(run) if run else f"Evaluated on {evaluation.split} pairs of {evaluation.data}",
-        sections=tuple(sections(evaluation, run, translator)),
+        subtitle=_subtitle(run) if run else on,
+        sections=tuple(sections(evaluation, run, translator, rates)),
         cards=tuple(_cards(evaluation)),
         warnings=evaluation.notes,
         commands=tuple(_commands(translator, run, evaluation)),
+        answers=_answers(evaluation, translator, rates),
     )
 
 
-def sections(evaluation: TextEvaluation, run: TrainingRun | None, translator: Translator) -> list[Section]:
-    """Curves, attention, wrong and correct answers, sample answers by epoch, metric signatures."""
-    found = []
-    if run and run.epochs:
-        found.append(Section("Training curves", (curves(run),)))
+def sections(
+    evaluation: TextEvaluation, run: TrainingRun | None, translator: Translator, rates: Array
+) -> list[Section]:
+    """Answers, errors by length and token, attention, curves, sample answers by epoch, metric signatures."""
+    found = [_answers_section(evaluation, translator, rates)]
+    found += _errors_sections(evaluation, translator, rates)
     maps = attention_maps(evaluation, translator)
     if maps:
-        note = (
+        note = Phrase(
             "For each token of the answer, the decoder's attention to the source: last layer, mean of its "
             "heads."
         )
-        found.append(Section("Attention", tuple(maps), note))
-    found += _answers_sections(evaluation)
+        found.append(Section(Phrase("Attention"), tuple(maps), note))
+    if run and run.epochs:
+        found.append(Section(Phrase("Training curves"), (curves(run),)))
     samples = _samples(run.folder) if run else ()
     if samples:
-        columns = (Column("epoch", "d"), Column("source"), Column("answer"), Column("reference"))
-        found.append(Section("Sample answers by epoch", (Table(columns, samples),)))
+        block = EpochSamples(samples, alt="Sample answers by epoch")
+        found.append(Section(Phrase("Sample answers by epoch"), (block,)))
     signatures = _signatures(evaluation)
     if signatures:
-        table = Table((Column("metric"), Column("sacrebleu signature")), tuple(signatures.items()))
-        found.append(Section("Metric signatures", (table,)))
+        columns = (Column(Phrase("metric")), Column(Phrase("sacrebleu signature")))
+        table = Table(columns, tuple(signatures.items()))
+        found.append(Section(Phrase("Metric signatures"), (table,)))
     return found
 
 
 def curves(run: TrainingRun) -> Curves:
-    """Loss, and error rate and exact matches of the answers, over the epochs."""
+    """Loss, error rate and exact matches of the answers, learning rate and speed over the epochs."""
 
     def line(label: str, name: str) -> Line:
         return Line(label, tuple(getattr(row, name) for row in run.epochs))
 
-    loss = (line("train (with label smoothing)", "train_loss"), line("val", "val_loss"))
-    answers = (line("token error rate", "val_error"), line("exact match", "val_exact"))
-    panels = (Panel("Loss (nats per token)", loss), Panel("Answers on val", answers, share=True))
+    loss = (line(Phrase("train (with label smoothing)"), "train_loss"), line(Phrase("val"), "val_loss"))
+    answers = (
+        line(Phrase("token error rate"), "val_error"), line(Phrase("exact match"), "val_exact"),
+    )  # fmt: skip
+    panels = (
+        Panel(Phrase("Loss (nats per token)"), loss),
+        Panel(Phrase("Answers on val"), answers, share=True),
+        Panel(Phrase("Learning rate"), (line(Phrase("learning rate"), "lr"),)),
+        Panel(Phrase("Training speed (tokens/s)"), (line(Phrase("tokens/s"), "tokens_per_second"),)),
+    )
     return Curves(
         tuple(row.epoch for row in run.epochs), panels, run.best_epoch,
         alt="Loss and error rates over the epochs", file="curves",
@@ -118,35 +137,59 @@ def _attention(
     return AttentionMap(tokens, answer.tokens, weights, alt="Attention to the source tokens", file=file)
 
 
-def worst_answers(evaluation: TextEvaluation) -> list[int]:
-    """Indices of the wrong answers, the one with the highest character error rate first."""
-    rates = np.array([
-        min(edit_distance(answer, text) / max(1, len(text)) for text in references)
-        for answer, references in zip(evaluation.answers, evaluation.references, strict=True)
-    ])  # fmt: skip
-    return [int(i) for i in np.argsort(-rates, kind="stable") if rates[i] > 0]
+def _answers(evaluation: TextEvaluation, translator: Translator, rates: Array) -> Answers:
+    images, are_files = None, False
+    if translator.reads_images:
+        images = LineImages(translator.description.image_preprocess, evaluation.sources)
+        are_files = os.path.isfile(evaluation.sources[0])  # noqa: PTH113 - raises no error
+    return Answers(
+        evaluation.sources, evaluation.references, evaluation.answers, rates, images, are_files,
+        alt="Answers",
+    )  # fmt: skip
 
 
-def _answers_sections(evaluation: TextEvaluation) -> list[Section]:
-    wrong = worst_answers(evaluation)
-    n = len(evaluation.answers)
-    if wrong:
-        note = f"{len(wrong):,} of {n:,} answers are not exact; those with the highest character error rate:"
-        found = [Section("Worst mistakes", (_answers_table(evaluation, wrong),), note)]
-    else:
-        found = [Section("Worst mistakes", (Text(f"None: all {n:,} answers are exact."),))]
-    correct = [i for i, answer in enumerate(evaluation.answers) if answer in evaluation.references[i]]
-    if correct:
-        found.append(Section("Correct answers", (_answers_table(evaluation, correct),)))
-    return found
+def _answers_section(evaluation: TextEvaluation, translator: Translator, rates: Array) -> Section:
+    n, wrong = len(rates), int((rates > 0).sum())
+    note = Phrase("{wrong:,} of {n:,} answers are not exact.", wrong=wrong, n=n)
+    if not wrong:
+        note = Phrase("None: all {n:,} answers are exact.", n=n)
+    return Section(Phrase("Errors"), (_answers(evaluation, translator, rates),), note)
 
 
-def _answers_table(evaluation: TextEvaluation, which: list[int]) -> Table:
-    rows = tuple(
-        (evaluation.sources[i], evaluation.answers[i], " | ".join(evaluation.references[i]))
-        for i in which[:_MAX_ANSWERS]
+def _errors_sections(evaluation: TextEvaluation, translator: Translator, rates: Array) -> list[Section]:
+    """Errors by length, and by token; nothing if there are none."""
+    wrong = np.flatnonzero(rates > 0)
+    if not len(wrong):
+        return []
+    groups = errors_by_length(evaluation.references, rates)
+    bars = Bars(
+        Phrase("wrong answers"), tuple(groups), Phrase("length in characters"), Phrase("answers"),
+        alt="Share of wrong answers by length",
+    )  # fmt: skip
+    target = translator.target
+
+    def tokens(text: str) -> list[str]:
+        return [target.id_to_token(i) for i in target.encode(text)]
+
+    rows, compared = errors_by_token(
+        [tokens(evaluation.answers[i]) for i in wrong], [tokens(evaluation.references[i][0]) for i in wrong]
     )
-    return Table((Column("source"), Column("answer"), Column("reference")), rows)
+    columns = (
+        Column(Phrase("token")), Column(Phrase("occurs"), ",d"), Column(Phrase("wrong"), ",d"),
+        Column(Phrase("share"), ".1%", bar_max=1.0), Column(Phrase("most often instead")),
+    )  # fmt: skip
+    table = Table(
+        columns,
+        tuple(
+            (token, count, errors, errors / count, instead or "–")
+            for token, count, errors, instead in rows[:_MAX_TOKENS]
+        ),
+    )
+    note = Phrase("In {count:,} wrong answers, aligned with their first reference.", count=compared)
+    return [
+        Section(Phrase("Errors by length"), (bars,)),
+        Section(Phrase("Errors by token"), (table,), note),
+    ]
 
 
 def _samples(folder: Path) -> tuple[tuple[int, str, str, str], ...]:
@@ -170,24 +213,30 @@ def _signatures(evaluation: TextEvaluation) -> dict[str, str]:
 def _cards(evaluation: TextEvaluation) -> list[Card]:
     scores, signatures = evaluation.scores, _signatures(evaluation)
     cards = [
-        Card(scores.exact, f"exact match on {scores.n:,} {evaluation.split} pairs", ".2%"),
-        Card(scores.cer, "character error rate", ".2%"),
-        Card(scores.wer, "word error rate", ".2%"),
+        Card(
+            scores.exact,
+            Phrase("exact match on {n:,} {split} pairs", n=scores.n, split=evaluation.split),
+            ".2%",
+            interval=wilson_interval(scores.exact, scores.n),
+        ),
+        Card(scores.cer, Phrase("character error rate"), ".2%"),
+        Card(scores.wer, Phrase("word error rate"), ".2%"),
     ]
     for key, label, value in (("bleu", "BLEU", scores.bleu), ("chrf", "chrF", scores.chrf)):
         if key in signatures and value is not None:
             cards.append(Card(100 * value, label, ".1f"))
-    speed = Card(evaluation.tokens_per_second, "tokens per second, greedy decoding", ",.0f")
+    speed = Card(evaluation.tokens_per_second, Phrase("tokens per second, greedy decoding"), ",.0f")
     return [*cards, speed]
 
 
-def _subtitle(run: TrainingRun) -> str:
+def _subtitle(run: TrainingRun) -> Phrase:
     config = run.config
-    layers = f"{config.depth}+{config.decoder_depth or config.depth}"
-    return (
-        f"{run.description.architecture} of width {config.width}, {layers} layers, on "
-        f"{len(run.task.data.splits['train']):,} pairs of {run.task.data.source}"
-    )
+    return Phrase(
+        "{architecture} of width {width}, {layers} layers, on {n:,} pairs of {data}",
+        architecture=run.description.architecture, width=config.width,
+        layers=f"{config.depth}+{config.decoder_depth or config.depth}",
+        n=len(run.task.data.splits["train"]), data=run.task.data.source,
+    )  # fmt: skip
 
 
 def _commands(translator: Translator, run: TrainingRun | None, evaluation: TextEvaluation) -> list[str]:
