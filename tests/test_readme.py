@@ -38,7 +38,7 @@ def test_the_python_runs(flowers, capsys):
     assert "report.html" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "check"])
+@pytest.mark.parametrize("target", ["demo", "demo-photos", "test", "check"])
 def test_the_make_targets_exist(target):
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ from torch import nn
 from striate import models
 from striate.kernels import folding
 from striate.kernels.folding import fold
+from striate.models.layers import SamePadding
 
 WITH_NORMS = {
     "resnet18": 64, "resnet50": 64, "resnet20": 32, "googlenet": 64, "vgg11_bn": 32,
@@ -99,6 +100,24 @@ def test_images_of_another_size_are_answered_too():
     folded = require_as_exact(network, images, (3, 64, 64))
     with pytest.raises(models.layers.LayoutError, match="The channels are last"):
         folded(images.permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 64)])
+def test_tensorflows_padding_holds_for_every_size(size):
+    """Even sides need one pixel more at the end than at the start, odd ones as many."""
+    network, _ = trained("efficientnet_lite0", 64)
+    folded = require_as_exact(network, torch.rand(2, 3, *size))
+    copies = []
+    for module in folded.modules():
+        if isinstance(module, SamePadding):
+            module.register_forward_hook(lambda *_: copies.append(1))
+    for other in (size, (66, 70), (65, 70), (66, 71), (65, 71)):
+        images = torch.rand(1, 3, *other)
+        with torch.no_grad():
+            expected = network(images)  # shares its paddings
+            copies.clear()
+            assert difference(folded(images), expected) < 1e-4, other
+        assert bool(copies) == (other != size), "for the typical size, no map is copied"
 
 
 def test_the_network_and_the_images_stay_as_they_were():

@@ -43,7 +43,9 @@ class Command:
 
 # In the order of the help. A group is a dict of its own commands; its line is in GROUPS.
 COMMANDS: dict[str, Command | dict[str, Command]] = {
-    "demo": Command("demo:demo", "Train LeNet on handwritten digits and evaluate it, in under a minute."),
+    "demo": Command(
+        "demo:demo", "Train a network on digits or photographs and evaluate it, in about a minute."
+    ),
     "train": Command("train:train", "Train an image classifier, evaluate it and write a report."),
     "resume": Command("resume:resume", "Resume a run that was stopped or killed."),
     "recipes": Command("recipes:recipes", "Show training recipes with their cost and published results."),
@@ -65,8 +67,8 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "anatomy:anatomy", "Show output size, receptive field, parameters and MACs of each layer."
     ),
     "weights": {
-        "list": Command("weights:list_", "List the official ImageNet weights."),
-        "get": Command("weights:get", "Download official weights into torch's cache."),
+        "list": Command("weights:list_", "List the published ImageNet weights."),
+        "get": Command("weights:get", "Download published weights into torch's cache."),
         "import": Command("weights:import_", "Convert other libraries' weights to a bundle (model file)."),
         "inspect": Command("weights:inspect", "Show the contents of a bundle (model file)."),
     },

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from striate.kernels.linear import has_onednn
-from striate.models.layers import check_images
+from striate.models.layers import SamePadding, check_images
 from striate.models.transformer import MultiHeadAttention
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -86,7 +86,8 @@ class Tracer(fx.Tracer):
         """Whether a module is one step."""
         # Subclasses of torch's layers look at the size of their input: the fast ones of
         # `striate.kernels.prepare`, BatchNorm with an activation and others of timm.
-        is_layer = isinstance(m, (nn.Linear, nn.Dropout, MultiHeadAttention, nn.Conv2d, *_NORMS))
+        kinds = (nn.Linear, nn.Dropout, MultiHeadAttention, nn.Conv2d, SamePadding, *_NORMS)
+        is_layer = isinstance(m, kinds)
         return is_layer or super().is_leaf_module(m, module_qualified_name)
 
     def trace_images(self, network: nn.Module) -> fx.Graph:
@@ -173,6 +174,44 @@ class _Convolution(nn.Module):
         return y
 
 
+class _SameConvolution(nn.Module):
+    """A convolution with TensorFlow's padding, which for the typical size does not copy its input.
+
+    oneDNN's kernels pad symmetrically. So the filter gets zeros on the left and on the top, as many as the
+    padding has more pixels on the right and at the bottom.
+
+    Args:
+        padding: before the convolution.
+        convolution: without padding of its own.
+        chain: the steps after it.
+        size: of the input before the padding.
+        in_place: as for `_Convolution`.
+    """
+
+    def __init__(
+        self, padding: SamePadding, convolution: nn.Conv2d, chain: _Chain, size: torch.Size, in_place: bool
+    ) -> None:
+        super().__init__()
+        self.padding = padding
+        padded = torch.Size([*size[:2], *(side + sum(padding.around(side)) for side in size[2:])])
+        self.general = _Convolution(convolution, chain, padded, in_place)
+        (top, bottom), (left, right) = (padding.around(side) for side in size[2:])
+        wider = nn.Conv2d(
+            convolution.in_channels, convolution.out_channels, 1, padding.stride, (bottom, right),
+            groups=convolution.groups, bias=False,
+        )  # fmt: skip
+        wider.weight = nn.Parameter(F.pad(convolution.weight.detach(), (right - left, 0, bottom - top, 0)))
+        wider.bias = convolution.bias
+        self.typical = _Convolution(wider, chain, size, in_place)
+        self.remainders = tuple(side % padding.stride for side in size[2:])
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """`[batch, in_channels, h, w]` -> `[batch, out_channels, h', w']`, the shape of `shortcut`."""
+        if tuple(side % self.padding.stride for side in x.shape[2:]) == self.remainders:
+            return self.typical(x, shortcut)
+        return self.general(self.padding(x), shortcut)
+
+
 def _fold_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of convolution and norm together; computed in float64, rounded once."""
     weight, bias = convolution.weight.detach(), convolution.bias
@@ -190,7 +229,7 @@ def _fold_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Ten
 
 
 def _run(network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, torch.Size]]:
-    """A network's scores, and the input shape of each convolution."""
+    """A network's scores, and the input shape of each convolution and padding."""
     sizes: dict[str, torch.Size] = {}
 
     def record(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
@@ -199,7 +238,7 @@ def _run(network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, torch.Si
     hooks = [
         layer.register_forward_pre_hook(record(name))
         for name, layer in network.named_modules()
-        if isinstance(layer, nn.Conv2d)
+        if isinstance(layer, (nn.Conv2d, SamePadding))
     ]
     try:
         scores: Tensor = network(images)
@@ -222,12 +261,22 @@ def _rewrite(module: fx.GraphModule, sizes: dict[str, torch.Size]) -> fx.GraphMo
             chain = _Chain(node, layers)
             name = f"step{number}"
             in_place = _can_overwrite(module, chain)
-            module.add_submodule(name, _Convolution(layer, chain, sizes[node.target], in_place))
+            before = node.args[0]
+            padding = layers.get(before.target)
+            step: nn.Module
+            if isinstance(padding, SamePadding) and has_onednn(layer.weight):
+                step = _SameConvolution(padding, layer, chain, sizes[before.target], in_place)
+                (images,) = before.args
+            else:
+                step, images = _Convolution(layer, chain, sizes[node.target], in_place), before
+            module.add_submodule(name, step)
             with graph.inserting_after(chain.nodes[-1]):
-                step = graph.call_module(name, (*node.args, *chain.shortcut))
-            chain.nodes[-1].replace_all_uses_with(step)
+                result = graph.call_module(name, (images, *chain.shortcut))
+            chain.nodes[-1].replace_all_uses_with(result)
             for replaced in reversed(chain.nodes):
                 graph.erase_node(replaced)
+            if not before.users:  # the padding, which is a part of the step now
+                graph.erase_node(before)
     module.delete_all_unused_submodules()
     module.recompile()
     return module.eval()
@@ -238,7 +287,9 @@ def _can_overwrite(module: fx.GraphModule, chain: _Chain) -> bool:
     convolution = chain.nodes[0]
     return all(
         shortcut.op == "call_module"
-        and isinstance(module.get_submodule(str(shortcut.target)), (_Convolution, nn.MaxPool2d))
+        and isinstance(
+            module.get_submodule(str(shortcut.target)), (_Convolution, _SameConvolution, nn.MaxPool2d)
+        )
         and all(user in chain.nodes[1:] or user < convolution for user in shortcut.users)
         for shortcut in chain.shortcut
     )

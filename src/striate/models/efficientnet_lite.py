@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from striate.models.layers import ResidualBlock, check_images, multiple_of_8
+from striate.models.layers import ResidualBlock, SamePadding, check_images, multiple_of_8
 from striate.models.recipe import NO_RANDAUGMENT, Recipe
 
 
@@ -41,25 +40,6 @@ STAGES = (
     Stage(6, 3, 1, 320, 1),
 )
 STEM, HEAD = 32, 1280  # channels at every width
-
-
-class SamePadding(nn.Module):
-    """TensorFlow's padding `SAME` with a stride: the output has ceil(size / stride) pixels.
-
-    If the number of padded pixels is odd, the right and the bottom get one more than the left and the top.
-    The usual symmetric padding places each window one pixel to the left of where the weights expect it.
-    """
-
-    def __init__(self, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.kernel, self.stride = kernel, stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, channels, h, w]` to the padded `[batch, channels, h', w']`."""
-        # (ceil(size / stride) - 1) stride + kernel - size, without a condition on the size
-        height = self.kernel - self.stride + (-x.shape[2]) % self.stride
-        width = self.kernel - self.stride + (-x.shape[3]) % self.stride
-        return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
 
 
 def convolution(

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterator, Mapping
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from striate.errors import LayoutError, UsageError
@@ -32,6 +33,34 @@ class ResidualBlock(nn.Module):
             return branch
         kept = torch.rand([branch.shape[0]] + [1] * (branch.ndim - 1), device=branch.device) >= self.drop_rate
         return branch * kept / (1.0 - self.drop_rate)
+
+
+class SamePadding(nn.Module):
+    """TensorFlow's padding `SAME` with a stride: the output has ceil(size / stride) pixels.
+
+    If the number of padded pixels is odd, the right and the bottom get one more than the left and the top.
+    The usual symmetric padding places each window one pixel to the left of where the weights expect it.
+
+    Args:
+        kernel: of the convolution that follows, which has no padding of its own; at least the stride.
+        stride: of that convolution.
+    """
+
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def around(self, side: int) -> tuple[int, int]:
+        """Number of pixels before and after a side of an image."""
+        # (ceil(side / stride) - 1) stride + kernel - side, without a condition on the side
+        total = self.kernel - self.stride + (-side) % self.stride
+        return total // 2, total - total // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, channels, h, w]` to the padded `[batch, channels, h', w']`."""
+        top, bottom = self.around(x.shape[2])
+        left, right = self.around(x.shape[3])
+        return F.pad(x, (left, right, top, bottom))
 
 
 class WeightedOutputs(Protocol):

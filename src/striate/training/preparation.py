@@ -21,7 +21,7 @@ from striate.training.profile import OFF, Profile
 from striate.training.resume import Resumed, environment, given_config
 from striate.training.run_folder import TrainingRun, writable
 from striate.training.run_names import announce_taken, create
-from striate.training.schedule import FEW_STEPS, EpochSchedule, Schedule, TimeBudget
+from striate.training.schedule import EpochSchedule, Schedule, TimeBudget
 from striate.training.state import RunningTotals, TrainState
 from striate.training.task import Context, Setup, Task
 
@@ -99,7 +99,7 @@ def _schedule(task: Task, run: TrainingRun, clock: Any, extension: Mapping[str, 
         )  # fmt: skip
     steps_per_epoch = len(task.order(0))
     steps = config.epochs * steps_per_epoch - skipped
-    if steps < FEW_STEPS:
+    if steps < task.few_steps:
         run.notes.append(f"only {steps} optimizer steps in total: too few to learn much (try more --epochs)")
         context.progress.warn(run.notes[-1])
     return EpochSchedule(config.epochs, steps_per_epoch, task.lr_schedule(steps), skipped)

@@ -24,7 +24,7 @@ from striate.training.precise_batchnorm import evaluation_units, reestimate, rep
 from striate.training.preparation import set_up
 from striate.training.resume import open_run
 from striate.training.run_folder import TrainingRun
-from striate.training.schedule import FEW_STEPS, TimeBudget
+from striate.training.schedule import TimeBudget
 
 if TYPE_CHECKING:
     from striate.training.config import RunConfig
@@ -180,7 +180,7 @@ def _warn_of_rewritten_files(training: Training, run: TrainingRun) -> None:
 def _warn_of_few_steps(training: Training, run: TrainingRun) -> None:
     """Warn if a time budget ended the run after few steps; without one, that is known before the first."""
     steps, config = training.state.step, training.config
-    if config.budget is None or steps >= FEW_STEPS:
+    if config.budget is None or steps >= training.task.few_steps:
         return
     count = f"{steps} optimizer step" + ("s" if steps != 1 else "")
     run.notes.append(

@@ -23,7 +23,6 @@ VALIDATION_SHARE = 0.1  # of a budget, at most, goes into validation during trai
 _SAFETY = 1.25  # factor on estimated times
 _RESOLUTION = 10_000  # steps of a schedule that follows the clock
 _MIN_EPOCH_SHARE = 0.005  # of a budget that lies at least between two evaluations
-FEW_STEPS = 50
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,8 @@ class Task(ABC):
     dynamic_shapes: ClassVar[bool] = False  # whether batches differ in shape, for torch.compile
     adam: ClassVar[Mapping[str, Any]] = {}  # AdamW's settings, if not torch's
 
+    few_steps: int = 50  # a run with fewer optimizer steps gets a warning
+
     setup: Setup
     folder: Path
 

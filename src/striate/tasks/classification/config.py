@@ -179,6 +179,8 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
             return 0.1 * self.step_batch / 256  # Goyal et al. 2017, section 2.1
         if self.opt == "rmsprop":
             return 0.016 * self.step_batch / 256  # torchvision's reference for MobileNetV3: 0.064 for 1024
+        if self.transfer in ("head", "append"):
+            return 3e-3  # one layer: as accurate as 0.001, and surer (docs/training.md)
         return 2e-3 if models.describe(self.architecture).input_size <= 64 else 1e-3
 
     @property

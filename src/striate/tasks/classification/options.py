@@ -108,7 +108,8 @@ class ClassifierOptimization(Optimization):
     batch: int = override(Optimization, "batch", 64)
     lr: float | None = override(
         Optimization, "lr", None,
-        unset="adamw: 0.001 (0.002 up to 64 px); sgd: 0.1 x batch/256; rmsprop: 0.016 x batch/256",
+        unset="adamw: 0.001 (0.002 up to 64 px, 0.003 for one new layer); sgd: 0.1 x batch/256; "
+        "rmsprop: 0.016 x batch/256",
     )  # fmt: skip
     sched: str = override(Optimization, "sched", "cosine", choices=IMAGE_SCHEDULES)
     monitor: str = override(Optimization, "monitor", "top1", choices=MONITORS)

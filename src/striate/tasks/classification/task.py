@@ -81,6 +81,8 @@ class Classification(Task):
     def prepare(self, resumed: Mapping[str, Any] | None) -> Setup:
         """Choose the preprocessing, open the images, and build the network."""
         setup = prepare(self, resumed)
+        if self.config.transfer in ("head", "append"):
+            self.few_steps = 10  # one layer on good features learns in few
         self.given, self.config, self.head = self.config, setup.config, setup.facts["head"]
         self.train_count = len(self.train)
         return setup
