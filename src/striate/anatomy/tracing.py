@@ -21,7 +21,7 @@ from striate.anatomy.records import Anatomy
 from striate.anatomy.shape_inference import ShapeInference, replace_tensors
 from striate.device import standard_settings
 from striate.errors import StriateError, UsageError
-from striate.models import build, describe
+from striate.models import build, describe, is_foreign
 
 
 def trace(
@@ -32,7 +32,7 @@ def trace(
     The network runs once in inference mode (`eval`), on shapes without data, and is left unchanged.
 
     Args:
-        model: a name of `striate.models.MODELS`, or any module.
+        model: a name of `striate.models.MODELS`, `timm:NAME`, `torchvision:NAME`, or any module.
         example: the module's input: a tensor, or a tuple of arguments, on any device; only shapes and types
             matter. By default an image that suits the network.
         size: height and width of that image, or one number for both.
@@ -63,6 +63,8 @@ def prepare(
             height = width = entry.input_size
         elif entry.sizes == "argument" and (height, width) != (entry.input_size,) * 2:
             options["input_size"] = height if height == width else (height, width)
+        if is_foreign(model):
+            options = {"num_classes": 1000, "in_channels": channels, "input_size": [height, width]}
         with torch.device(device):
             module = build(model, **options)
         name = model

@@ -79,11 +79,8 @@ def import_(
 
     Python: from striate.weights import import_weights; import_weights("resnet20.pth", model="resnet20")
     """
-    from striate import models
     from striate.cli.console import print_json, say
 
-    if model is not None:
-        models.describe(model)
     names, means, stds = _names(classes), _numbers("mean", mean), _numbers("std", std)
     from striate.weights import import_weights
 

@@ -20,14 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from striate.kernels.linear import has_onednn
+from striate.models.foreign import NORMS
 from striate.models.layers import SamePadding, check_images
 from striate.models.transformer import MultiHeadAttention
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
 TOLERANCE = 1e-4  # of the largest score; rounding changes scores by about 1e-6 of it
-
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 # An activation after a convolution: its name and its parameters in oneDNN, and the function in place.
 _Activation = tuple[str, list[float], Callable[[Tensor], Tensor]]
@@ -86,7 +85,7 @@ class Tracer(fx.Tracer):
         """Whether a module is one step."""
         # Subclasses of torch's layers look at the size of their input: the fast ones of
         # `striate.kernels.prepare`, BatchNorm with an activation and others of timm.
-        kinds = (nn.Linear, nn.Dropout, MultiHeadAttention, nn.Conv2d, SamePadding, *_NORMS)
+        kinds = (nn.Linear, nn.Dropout, MultiHeadAttention, nn.Conv2d, SamePadding, *NORMS)
         is_layer = isinstance(m, kinds)
         return is_layer or super().is_leaf_module(m, module_qualified_name)
 

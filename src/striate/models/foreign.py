@@ -23,6 +23,7 @@ from striate.models.references import NOTHING, Permission, Reference
 # Names that factories give these arguments.
 _CLASSES, _CHANNELS = ("num_classes", "n_classes"), ("in_channels", "in_chans")
 _SIZES = ("input_size", "img_size", "image_size")
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)  # of the stage before them
 _FEW_STAGES = 5  # with fewer, the largest of them is divided
 
 
@@ -169,10 +170,11 @@ def stage_containers(network: nn.Module, classifier: str) -> tuple[str, ...]:
 
 
 def _with_parameters(module: nn.Module, name: str) -> dict[str, int]:
-    """The children with parameters by their full names, with the numbers of these."""
+    """The children with parameters by their full names, with the numbers of these; norms belong to others."""
     counts = {
         f"{name}.{child}" if name else child: sum(p.numel() for p in part.parameters())
         for child, part in module.named_children()
+        if not isinstance(part, NORMS)
     }
     return {child: count for child, count in counts.items() if count}
 

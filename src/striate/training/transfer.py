@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.errors import UsageError
-from striate.models.foreign import adapted_kernel
-
-_NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
+from striate.models.foreign import NORMS, adapted_kernel
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def stages(network: nn.Module) -> list[list[str]]:
     """
     groups: list[list[str]] = []
     for name, module in _children(network, getattr(network, "stage_containers", ())):
-        if isinstance(module, _NORMS) and groups:
+        if isinstance(module, NORMS) and groups:
             groups[-1].append(name)
         elif any(True for _ in module.parameters()):
             groups.append([name])

@@ -107,7 +107,7 @@ def import_weights(
     """
     path = expanded(file)
     if model is not None:
-        models.describe(model)
+        require_own(model)
     if bundle.is_bundle(path):
         raise UsageError(f"{str(path)!r} is a bundle already", "it needs no import", "Use it directly")
     target = expanded(out) if out is not None else path.with_suffix(".safetensors")
@@ -123,6 +123,14 @@ def import_weights(
     description, state = read_foreign(path, model, Overrides(classes, mean, std, imgsz, part))
     bundle.write(target, _build(description, state), description)
     return target, description
+
+
+def require_own(model: str) -> None:
+    """Check that a network is one of Striate's; raises UsageError."""
+    models.describe(model)
+    if models.is_foreign(model):
+        why = "only weights of Striate's networks become a model file by themselves"
+        raise UsageError(f"--model {model}", why, "Use the file as it is: striate train DATA --weights FILE")
 
 
 def _require(wanted: str, found: str, source: str) -> None:

@@ -16,12 +16,10 @@ from striate.files import probe, why_missing
 from striate.models import references
 from striate.progress import Progress
 from striate.transforms.preprocess import INTERPOLATIONS, Preprocess
-from striate.weights.catalog import imagenet_classes
+from striate.weights.catalog import PRETRAINED, imagenet_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LIBRARY_WEIGHTS = ("imagenet", "pretrained")  # names of the weights that a library publishes
 
 
 def preprocess_of(name: str, network: Any = None) -> Preprocess | None:
@@ -69,12 +67,12 @@ def open_foreign(
         BundleError: the file is damaged or holds no weights.
         DataError: the library cannot download them.
     """
-    if source in LIBRARY_WEIGHTS:
+    if source in PRETRAINED:
         return _published(name)
     path = bundle.path_of(source)
     if probe(path) is None:
         fix = "Give imagenet, a bundle, or a .pth file with the network's own keys"
-        raise UsageError(f"cannot start from {source!r}", *why_missing(path, fix, LIBRARY_WEIGHTS))
+        raise UsageError(f"cannot start from {source!r}", *why_missing(path, fix, PRETRAINED))
     if bundle.is_bundle(path):
         description, state = bundle.read(path)
         if description.architecture != name:
