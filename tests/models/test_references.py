@@ -95,6 +95,13 @@ def test_whole_components_are_compared(trust, module, expected):
 def test_trust_is_a_list_of_names(trust):
     with pytest.raises(UsageError, match="--trust"):
         trusts(trust, "a")
+    with pytest.raises(UsageError, match="--trust"):
+        Permission(trust=trust)
+
+
+def test_a_network_is_a_module_or_a_function():
+    with pytest.raises(UsageError, match=r"network= is a str: it must be an nn\.Module"):
+        Permission("resnet18")
 
 
 @pytest.mark.parametrize("name", ["subprocess:run", "os:system", "builtins:exec", "torch.hub:load", "a:b"])

@@ -139,7 +139,8 @@ def layer_of(network: nn.Module, name: str) -> nn.Module:
     layers = dict(network.named_modules())
     if name not in layers:
         known = [path for path, layer in layers.items() if path and outputs_of(layer) is not None]
-        raise unknown_name(f"layer of this {type(network).__name__}", name, known)
+        hint = "" if known else "It has no linear layer and no convolution"
+        raise unknown_name(f"layer of this {type(network).__name__}", name, known, hint)
     return layers[name]
 
 

@@ -44,8 +44,12 @@ class Permission:
     network: Any = None
     trust: str = ""
 
-
-NOTHING = Permission()
+    def __post_init__(self) -> None:
+        """Check both; raises UsageError."""
+        if self.network is not None and not callable(self.network):
+            what = f"network= is a {type(self.network).__name__}"
+            raise UsageError(what, "it must be an nn.Module or a function that returns one", "Give one")
+        trusts(self.trust, "")
 
 
 @dataclass(frozen=True)
@@ -261,3 +265,6 @@ def installed(library: str) -> Iterator[Any]:
         yield module
     finally:
         sys.path[:] = before
+
+
+NOTHING = Permission()
