@@ -99,11 +99,14 @@ class Table:
         columns: one for each value of a row.
         rows: the values; None where there is nothing to measure.
         of_classes: whether there is a row for each class of the report's predictions, in their order.
+        picks: what a click on a row chooses in the page by the text of its first cell: `image`; empty for
+            nothing.
     """
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     of_classes: bool = False
+    picks: str = ""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -336,9 +339,103 @@ class Bars(Figure):
 
 @dataclass(frozen=True, eq=False)
 class PrecisionRecall(Figure):
-    """Precision-recall curves: a name, recall and precision for each class."""
+    """Precision-recall curves.
+
+    Attributes:
+        curves: name, recall and precision of each class.
+        scores: of the points of each curve; empty if unknown.
+        classes: index of each curve's class; empty if unknown.
+    """
 
     curves: tuple[tuple[str, Array, Array], ...]
+    scores: tuple[Array, ...] = ()
+    classes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Thresholds(Figure):
+    """Counts of a detector at each of some score thresholds.
+
+    Attributes:
+        names: of K classes.
+        edges: float `[n]`, thresholds, rising.
+        right, wrong: int `[K, n]`, true and false positives with at least this score.
+        objects: int `[K]`.
+        score: the threshold of the rest of the report.
+    """
+
+    names: tuple[str, ...]
+    edges: Array
+    right: Array
+    wrong: Array
+    objects: Array
+    score: float
+
+
+@dataclass(frozen=True)
+class DetectedBox:
+    """A detection, or an object of the ground truth, in an image.
+
+    Attributes:
+        kind: `right` or `wrong` for detections, `object` for the ground truth.
+        category: index of its class.
+        other: index of the class that it counts for in the confusion matrix; the number of classes stands for
+            background.
+        score: of the detection, or of the one that matches the object; None for an object without a match.
+        box: x, y, width, height in pixels.
+        effect: how much it lowers the average precision.
+        runs: numbers of pixels outside and inside the mask in turn, row by row, at the size of `mask_size`.
+        mask_size: width and height of the reduced mask.
+        points: x and y of the key points that are labelled.
+        suspicion: why the annotation may be wrong; empty if nothing suggests it.
+    """
+
+    kind: str
+    category: int
+    other: int
+    score: float | None
+    box: tuple[float, float, float, float]
+    effect: float = 0.0
+    runs: tuple[int, ...] = ()
+    mask_size: tuple[int, int] = (0, 0)
+    points: tuple[tuple[float, float], ...] = ()
+    suspicion: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class DetectedImage:
+    """An image with its detections and objects.
+
+    Attributes:
+        name: of its file, or its id.
+        size: width and height in pixels.
+        effect: how much its mistakes lower the average precision.
+        boxes: detections and objects.
+        picture: URL of the image; empty if it is not at hand.
+    """
+
+    name: str
+    size: tuple[float, float]
+    effect: float
+    boxes: tuple[DetectedBox, ...]
+    picture: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionImages(Figure):
+    """Images of a detector, those whose mistakes lower the average precision most first.
+
+    Attributes:
+        classes: names.
+        images: some of them.
+        names: of all images.
+        score: the score threshold.
+    """
+
+    classes: tuple[str, ...]
+    images: tuple[DetectedImage, ...]
+    names: tuple[str, ...]
+    score: float
 
 
 @dataclass(frozen=True)

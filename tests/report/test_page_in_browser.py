@@ -142,7 +142,7 @@ def test_answers_of_a_model_of_sequences(browser, text_run, tmp_path):
     assert page.text(".answers li:last-child mark.yes") == "c"
     page.click("[data-value=all]")
     page.enter("input[type=search]", "<B>")
-    assert (page.text(".status"), page.text(".answers .line:nth-child(2)")) == ("1 answers", "answer\n<b>x")
+    assert (page.text(".status"), page.text(".answers .line:nth-child(2)")) == ("1 answer", "answer\n<b>x")
     page.evaluate("document.querySelector('.tokens').focus()")
     page.press("ArrowRight")
     assert page.evaluate("document.querySelector('.tokens [aria-selected=true]').previousSibling !== null")

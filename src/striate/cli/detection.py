@@ -29,6 +29,7 @@ _IOU = "IoU threshold (OKS for key points) for VOC styles, --score and --out."
 _LIMITS = "COCO: maximum detections per class and image, such as 1,10,100. LVIS: per image, such as 300."
 _AREAS = "COCO: area ranges in square pixels, such as tiny:0:256,small:256:1024; all is always there."
 _THRESHOLDS = "COCO: IoU thresholds, such as 0.5,0.75 or 0.5:0.95:0.05."
+_IMAGES = "Folder of images: for the page of --out, and for relative coordinates."
 _SIGMAS = "Key points: standard deviation of annotators for each point, such as 0.026,0.025,..."
 
 
@@ -60,7 +61,7 @@ def detection(
     coordinates: Annotated[str, typer.Option(help=_COORDINATES)] = "auto",
     relative: Annotated[bool, typer.Option("--relative", help=_RELATIVE)] = False,
     score_last: Annotated[bool, typer.Option("--score-last", help="Text files: the score is last.")] = False,
-    images: Annotated[Path | None, typer.Option(help="Folder of images, for relative coordinates.")] = None,
+    images: Annotated[Path | None, typer.Option(help=_IMAGES)] = None,
     names: Annotated[Path | None, typer.Option(help="File with a class name on each line.")] = None,
     threads: Annotated[
         int | None, number("Number of threads.", low=1, high=MAX_WORKERS, show_default="all cores")
@@ -80,7 +81,7 @@ def detection(
     layout = (coordinates, relative, score_last, images, names, ground_truth if has_xml else None)
     reader = Reader(ground_truth, layout, _settings(style, mode, iou, chosen), style, threads)
     answer, lines = _evaluate(
-        reader, detections, compare, bootstrap, Point(iou, score, out, picture, figures)
+        reader, detections, compare, bootstrap, Point(iou, score, out, picture, figures, images)
     )
     if as_json:
         print_json(answer)
@@ -90,13 +91,14 @@ def detection(
 
 
 class Point(NamedTuple):
-    """An operating point, the folder of the report, the image to draw on, and whether to write figures."""
+    """An operating point, the folder of the report, the image to draw on, figures or not, all images."""
 
     iou: float
     score: float | None
     out: Path | None
     picture: Path | None
     figures: bool
+    images: Path | None
 
 
 def _settings(style: str, mode: str, iou: float, chosen: dict[str, Any]) -> Any:
@@ -230,28 +232,38 @@ def _explain(
     if at.out is None:
         return operating_point(match(*pair, at.iou, **options), score).to_json(), [], name
     from striate.report.detection import as_json, explain, write_report
+    from striate.report.detection_pictures import pictures_in
 
-    index = None if at.picture is None else _image_index(reader.path, at.picture, pair[0])
+    names = _image_names(reader.path, pair[0])
+    index = None if at.picture is None else _image_index(reader.path, at.picture, names)
     e = explain(*pair, at.iou, score, **options)
     drawn = None
     if at.picture is not None and index is not None:
         from striate.report.detection_image import draw_matches
 
         drawn = draw_matches(at.picture, e.matched, index, score)
-    return as_json(e), write_report(at.out, result, e, **resampled, image=drawn, figures=at.figures), name
+    files = {} if at.images is None else pictures_in(at.images)
+    written = write_report(
+        at.out, result, e, **resampled, image=drawn, figures=at.figures, names=names, files=files
+    )
+    return as_json(e), written, name
 
 
-def _image_index(gt: Path, picture: Path, truth: Any) -> int:
+def _image_names(gt: Path, truth: Any) -> list[str]:
+    """The file names of the images, or their ids if the ground truth names no files."""
+    ids = truth.image_ids.tolist()
+    if gt.suffix.lower() != ".json":
+        return [str(value) for value in ids]
+    from striate.metrics.detection import COCO
+
+    rows = {str(row["id"]): str(row.get("file_name") or row["id"]) for row in COCO(gt).imgs.values()}
+    return [rows.get(str(value), str(value)) for value in ids]
+
+
+def _image_index(gt: Path, picture: Path, names: list[str]) -> int:
     """Find an image in the ground truth by its file name."""
-    ids = {str(i): place for place, i in enumerate(truth.image_ids.tolist())}
-    if gt.suffix.lower() == ".json":
-        from striate.metrics.detection import COCO
-
-        rows = COCO(gt).imgs.values()
-        by_name = {Path(str(row.get("file_name", ""))).name: str(row["id"]) for row in rows}
-        index = ids.get(by_name.get(picture.name, ""))
-    else:
-        index = ids.get(picture.stem)
-    if index is None:
-        raise DataError(f"{picture}", f"{gt} has no image with that file name")
-    return index
+    wanted = picture.name if gt.suffix.lower() == ".json" else picture.stem
+    for index, name in enumerate(names):
+        if Path(name).name == wanted:
+            return index
+    raise DataError(f"{picture}", f"{gt} has no image with that file name")

@@ -10,11 +10,12 @@ import numpy as np
 
 from striate import sections
 from striate.report.class_order import clustered
+from striate.report.encoding import encoded
 from striate.report.thumbnails import thumbnail
 from striate.sections import Array, Column, Phrase, Table
 
 MAX_PAIRS = 30  # of classes in the table of a confusion matrix
-MAX_POINTS = 200  # of a curve
+MAX_POINTS, MAX_CURVE_NUMBERS = 200, 30_000  # of a curve, and points of all curves together
 MAX_ANSWERS = 20  # in the table of a list of answers
 MAX_TOKENS = 60  # of the source and of the answer, in an attention map
 MAX_FULL_MATRIX = 12  # classes of a matrix that is written out as a table
@@ -113,11 +114,69 @@ def _(block: sections.ClassCurves) -> dict[str, Any]:
 
 @data.register
 def _(block: sections.PrecisionRecall) -> dict[str, Any]:
-    curves = [
-        {"name": name, "x": rounded(thinned(recall)), "y": rounded(thinned(precision))}
+    points = max(20, min(MAX_POINTS, MAX_CURVE_NUMBERS // max(1, len(block.curves))))
+    curves: list[dict[str, Any]] = [
+        {"name": name, "x": rounded(thinned(recall, points)), "y": rounded(thinned(precision, points))}
         for name, recall, precision in block.curves
     ]
+    for curve, score in zip(curves, block.scores, strict=False):
+        curve["score"] = rounded(thinned(score, points))
+    for curve, index in zip(curves, block.classes, strict=False):
+        curve["class"] = index
     return {"kind": "precision_recall", "curves": curves}
+
+
+@data.register
+def _(block: sections.Thresholds) -> dict[str, Any]:
+    return {
+        "kind": "thresholds", "names": list(block.names), "edges": rounded(block.edges),
+        "right": encoded(block.right.astype(np.uint32)), "wrong": encoded(block.wrong.astype(np.uint32)),
+        "objects": block.objects.tolist(), "score": block.score,
+    }  # fmt: skip
+
+
+@data.register
+def _(block: sections.DetectionImages) -> dict[str, Any]:
+    images = [
+        {
+            "name": image.name, "size": rounded(image.size), "effect": rounded([image.effect])[0],
+            "picture": image.picture, "boxes": [_box(box) for box in image.boxes],
+        }
+        for image in block.images
+    ]  # fmt: skip
+    return {
+        "kind": "detections", "classes": list(block.classes), "images": images, "count": len(block.names),
+        "score": block.score,
+    }  # fmt: skip
+
+
+def _box(box: sections.DetectedBox) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "kind": box.kind, "class": box.category, "other": box.other, "score": box.score,
+        "box": rounded(box.box), "effect": rounded([box.effect], 3)[0],
+    }  # fmt: skip
+    if box.suspicion:
+        found["suspicion"] = box.suspicion
+    if box.runs:
+        found |= {"runs": list(box.runs), "mask": list(box.mask_size)}
+    if box.points:
+        found["points"] = [rounded(point) for point in box.points]
+    return found
+
+
+@table.register
+def _(block: sections.DetectionImages) -> Table:
+    """The images whose mistakes cost the most."""
+    columns = (Column(Phrase("image")), Column(Phrase("AP lost"), ".4f"), *(
+        Column(Phrase(kind), ",d") for kind in ("true positives", "false positives", "missed")
+    ))  # fmt: skip
+    rows = []
+    for image in block.images[:MAX_PAIRS]:
+        sure = [box for box in image.boxes if box.score is not None and box.score >= block.score]
+        counts = [sum(box.kind == kind for box in sure) for kind in ("right", "wrong", "object")]
+        objects = sum(box.kind == "object" for box in image.boxes)
+        rows.append((image.name, image.effect, counts[0], counts[1], objects - counts[2]))
+    return Table(columns, tuple(rows))
 
 
 @data.register
@@ -188,11 +247,11 @@ def _(block: sections.Bars) -> Table:
     return Table((Column(block.group), Column(block.title, ".1%"), Column(block.size, ",d")), block.groups)
 
 
-def thinned(values: Array) -> Array:
-    """At most about 200 values, the first and the last one included."""
-    if len(values) <= MAX_POINTS:
+def thinned(values: Array, most: int) -> Array:
+    """At most so many values at even places, the first and the last one included."""
+    if len(values) <= most:
         return values
-    kept: Array = values[np.unique(np.linspace(0, len(values) - 1, MAX_POINTS).astype(int))]
+    kept: Array = values[np.unique(np.linspace(0, len(values) - 1, most).astype(int))]
     return kept
 
 

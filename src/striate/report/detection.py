@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from striate.csv_file import csv_bytes
 from striate.files import write_atomic
 from striate.metrics.detection import CocoResult, Detections, GroundTruth, LvisResult, VocResult
 from striate.metrics.detection.breakdown import KINDS, Breakdown, breakdown
+from striate.metrics.detection.effects import SUSPICIONS, Effects, Suspicion, effects, suspicions
 from striate.metrics.detection.explain import (
     Counts,
     Curve,
@@ -28,6 +30,7 @@ from striate.metrics.detection.explain import (
 )
 from striate.metrics.detection.resampling import Comparison, Interval
 from striate.metrics.detection.similarity import OVERLAP_NAMES
+from striate.report.detection_pictures import detection_images
 from striate.report.page import png_files, render
 from striate.sections import (
     Array,
@@ -35,6 +38,8 @@ from striate.sections import (
     Card,
     Column,
     ConfusionMatrix,
+    DetectionImages,
+    Phrase,
     Picture,
     PrecisionRecall,
     Reliability,
@@ -42,9 +47,10 @@ from striate.sections import (
     Section,
     Table,
     Text,
+    Thresholds,
 )
 
-_MAX_CLASSES = 39  # of a confusion matrix, besides background
+_MAX_SUSPICIONS = 100
 _TITLES = {
     "ap": "AP", "ap50": "AP50", "ar": "AR", "tp": "TP", "fp": "FP", "fn": "FN", "f1": "F1",
     "best_f1": "best F1", "best_score": "score of best F1",
@@ -62,6 +68,8 @@ class Explanation:
     breakdown: Breakdown
     calibration: dict[str, Any]
     sizes: list[dict[str, Any]]
+    effects: Effects
+    suspicions: list[Suspicion]
 
 
 def explain(
@@ -69,8 +77,11 @@ def explain(
 ) -> Explanation:
     """Compute everything that the report shows about a detector; `options` are those of `match`."""
     m = match(truth, detections, iou, **options)
-    point, sizes = operating_point(m, score), by_size(m, score)
-    return Explanation(m, point, curves(m), confusion(m, score), breakdown(m), calibration(m), sizes)
+    mistakes = breakdown(m)
+    return Explanation(
+        m, operating_point(m, score), curves(m), confusion(m, score), mistakes, calibration(m),
+        by_size(m, score), effects(m), suspicions(m, mistakes, score),
+    )  # fmt: skip
 
 
 def write_report(
@@ -82,6 +93,8 @@ def write_report(
     comparison: Comparison | None = None,
     image: Array | None = None,
     figures: bool = False,
+    names: Sequence[str] = (),
+    files: Mapping[str, Path] = {},
 ) -> list[Path]:
     """Write report.html, per_class.csv, pr_curves.csv, confusion.csv and mistakes.csv.
 
@@ -93,6 +106,8 @@ def write_report(
         comparison: with another detector.
         image: uint8 `[height, width, 3]`, one image with its matches drawn in.
         figures: whether to write the figures as PNG files, too, which needs matplotlib.
+        names: of the image files, in the order of the ground truth's `image_ids`; empty for these ids.
+        files: image files by name, for the page (`detection_pictures.pictures_in`).
 
     Returns:
         The paths of the files.
@@ -102,14 +117,16 @@ def write_report(
     """
     folder = Path(folder)
     classes = class_rows(result, e)
-    names = (*e.point.names, "background")
-    report = _report(result, e, classes, interval, comparison, image)
+    labels = (*e.point.names, "background")
+    pictures = detection_images(e.matched, e.effects, e.suspicions, e.point.score, names=names, files=files)
+    report = _report(result, e, classes, interval, comparison, image, pictures)
     images = png_files(report) if figures else {}
-    files = {
+    contents = {
         "per_class.csv": csv_bytes(list(classes[0]) if classes else [], (row.values() for row in classes)),
         "pr_curves.csv": csv_bytes(("class", "score", "precision", "recall", "f1"), _curve_rows(e.curves)),
         "confusion.csv": csv_bytes(
-            ("really", *names), ((name, *row) for name, row in zip(names, e.confusion.tolist(), strict=True))
+            ("really", *labels),
+            ((name, *row) for name, row in zip(labels, e.confusion.tolist(), strict=True)),
         ),
         "mistakes.csv": csv_bytes(
             ("kind", "count", "gain"), ((k, e.breakdown.count[k], e.breakdown.gain[k]) for k in KINDS)
@@ -117,9 +134,9 @@ def write_report(
         **{f"{name}.png": content for name, content in images.items()},
         "report.html": render(report).encode("utf-8", "replace"),
     }
-    for name, content in files.items():
+    for name, content in contents.items():
         write_atomic(folder / name, content)
-    return [folder / name for name in files]
+    return [folder / name for name in contents]
 
 
 def _report(
@@ -129,34 +146,100 @@ def _report(
     interval: Interval | None,
     comparison: Comparison | None,
     image: Array | None,
+    pictures: DetectionImages,
 ) -> Report:
-    sections = [_metrics_section(result, interval)]
-    if comparison is not None:
-        sections.append(_comparison_section(comparison))
-    sections.append(_operating_point_section(e))
+    sections = [_errors_section(e, pictures)]
+    if e.suspicions:
+        sections.append(_suspicions_section(e, pictures))
     if image is not None:
         picture = Picture(image, alt="Matches in one image")
-        note = "Green: true positives. Red: false positives. Orange: missed objects."
-        sections.append(Section("Matches in one image", (picture,), note))
+        note = Phrase("Green: true positives. Red: false positives. Orange: missed objects.")
+        sections.append(Section(Phrase("Matches in one image"), (picture,), note))
     sections += [
         _mistakes_section(e.breakdown, e.point.iou),
-        Section("Precision-recall curves", (_precision_recall(e.curves),)),
-        Section("Per-class metrics", (_table(classes),)),
-        Section("Confusion matrix and calibration", (_confusion_matrix(e), _reliability(e.calibration))),
+        Section(Phrase("Precision-recall curves"), (_precision_recall(e.curves), thresholds(e))),
+        Section(Phrase("Per-class metrics"), (_table(classes, of_classes=True),)),
+        _metrics_section(result, interval),
     ]
-    total = e.point.total()
-    threshold = f"at {_overlap(e)} {e.point.iou:g} and score {e.point.score:g}"
-    name, value = _headline(result)[0]
-    cards = [Card(value, name, ".3f")]
-    cards += [Card(total[key], f"{key} {threshold}", ".3f") for key in ("precision", "recall")]
-    cards.append(Card(e.calibration["ece"], "expected calibration error", ".3f"))
+    if comparison is not None:
+        sections.append(_comparison_section(comparison))
+    sections += [
+        _operating_point_section(e),
+        Section(Phrase("Calibration"), (_reliability(e.calibration),)),
+    ]
     objects, detections = len(e.matched.truth), len(e.matched.detections)
     return Report(
         title="Detection report",
-        subtitle=f"{objects:,} objects, {detections:,} detections, {len(classes):,} classes",
+        subtitle=Phrase(
+            "{objects:,} objects, {detections:,} detections, {classes:,} classes",
+            objects=objects, detections=detections, classes=len(classes),
+        ),
         sections=tuple(sections),
-        cards=tuple(cards),
+        cards=_cards(result, e, interval),
         warnings=tuple(result.notes),
+    )  # fmt: skip
+
+
+def _cards(result: CocoResult | VocResult, e: Explanation, interval: Interval | None) -> tuple[Card, ...]:
+    name, value = _headline(result)[0]
+    total = e.point.total()
+    threshold = {"overlap": _overlap(e), "iou": f"{e.point.iou:g}", "score": f"{e.point.score:g}"}
+    at = Phrase("at {overlap} {iou} and score {score}", **threshold)
+    bounds = None if interval is None else (interval.low, interval.high)
+    cards = [Card(value, name, ".3f", interval=bounds)]
+    cards += [
+        Card(total[key], Phrase("{metric} {at}", metric=Phrase(key), at=at), ".3f")
+        for key in ("precision", "recall")
+    ]
+    cards.append(Card(e.calibration["ece"], Phrase("expected calibration error"), ".3f"))
+    return tuple(cards)
+
+
+def _errors_section(e: Explanation, pictures: DetectionImages) -> Section:
+    note = Phrase(
+        "The images stand in the order of their effect on AP{iou}: what their false positives and missed "
+        "objects take from the average precision without interpolation, {lost:.3f} in all images together.",
+        iou=f"{100 * e.point.iou:.0f}", lost=1 - e.effects.ap,
+    )  # fmt: skip
+    return Section(Phrase("Errors"), (_confusion_matrix(e), pictures), note)
+
+
+def _suspicions_section(e: Explanation, pictures: DetectionImages) -> Section:
+    """Confident mistakes that are perhaps those of the annotations."""
+    m = e.matched
+    classes, names = m.truth.category_names, pictures.names
+    rows = tuple(
+        (
+            names[m.detections.image[s.detection]], Phrase(SUSPICIONS[s.kind]),
+            classes[m.truth.category[s.truth]] if s.truth >= 0 else "–",
+            classes[m.detections.category[s.detection]], s.score,
+        )
+        for s in e.suspicions[:_MAX_SUSPICIONS]
+    )  # fmt: skip
+    columns = (
+        Column(Phrase("image")), Column(Phrase("perhaps"), is_phrase=True), Column(Phrase("annotated")),
+        Column(Phrase("detected")), Column(Phrase("score"), ".3f"),
+    )  # fmt: skip
+    note = Phrase(
+        "The most confident false positives. Look at them in the images above: the annotation may be wrong."
+    )
+    return Section(Phrase("Suspected label errors"), (Table(columns, rows, picks="image"),), note)
+
+
+def thresholds(e: Explanation) -> Thresholds:
+    """True and false positives of each class at about 100 score thresholds."""
+    m, K = e.matched, len(e.point.names)
+    scores = m.detections.score[m.right | m.wrong]
+    low, high = (0.0, 1.0) if not scores.size else (min(0.0, scores.min()), max(1.0, scores.max()))
+    edges = np.linspace(low, high, 101 if K <= 200 else 41)
+    place = np.searchsorted(edges, m.detections.score, "right") - 1
+    counts = np.zeros((2, K, len(edges)), np.int64)
+    for side, rows in enumerate((m.right, m.wrong)):
+        np.add.at(counts[side], (m.detections.category[rows], place[rows]), 1)
+    right, wrong = np.cumsum(counts[:, :, ::-1], axis=2)[:, :, ::-1]
+    objects = np.bincount(m.truth.category[m.counts], minlength=K)
+    return Thresholds(
+        e.point.names, edges, right, wrong, objects, e.point.score, alt="Counts at a score threshold"
     )
 
 
@@ -165,16 +248,17 @@ def _metrics_section(result: CocoResult | VocResult, interval: Interval | None) 
         f"Computed by {_rules(result)}. A dash means that there is nothing to measure. Everything below "
         "follows COCO's rules in corrected mode, which can match a ground truth with id 0, at one IoU."
     )
-    blocks = [Table((Column("metric"), Column("value", ".3f")), tuple(_headline(result)))]
+    columns = (Column(Phrase("metric")), Column(Phrase("value"), ".3f"))
+    blocks = [Table(columns, tuple(_headline(result)))]
     if interval is not None:
         blocks.append(_interval_table({"AP, bootstrap over images": interval}))
-    return Section("Metrics", tuple(blocks), note)
+    return Section(Phrase("Metrics"), tuple(blocks), note)
 
 
 def _comparison_section(c: Comparison) -> Section:
     named = {"this detector": c.first, "other detector": c.second, "difference": c.difference}
     note = f"Bootstrap over images; two-sided p = {c.p:.3f}."
-    return Section("Comparison with the other detector", (_interval_table(named),), note)
+    return Section(Phrase("Comparison with the other detector"), (_interval_table(named),), note)
 
 
 def _interval_table(named: dict[str, Interval]) -> Table:
@@ -195,7 +279,11 @@ def _operating_point_section(e: Explanation) -> Section:
         secondary=True,
     )
     blocks = (_table([e.point.total()]), _table(e.sizes), sizes)
-    return Section(f"Results at {_overlap(e)} {e.point.iou:g} and score {e.point.score:g}", blocks, note)
+    heading = Phrase(
+        "Results at {overlap} {iou} and score {score}",
+        overlap=_overlap(e), iou=f"{e.point.iou:g}", score=f"{e.point.score:g}",
+    )  # fmt: skip
+    return Section(heading, blocks, note)
 
 
 def _overlap(e: Explanation) -> str:
@@ -203,41 +291,43 @@ def _overlap(e: Explanation) -> str:
 
 
 def _mistakes_section(breakdown: Breakdown, iou: float) -> Section:
-    gain = Column(f"AP{100 * iou:.0f} gained if fixed", ".3f", bar_max=max([*breakdown.gain.values(), 0.01]))
-    rows = tuple((kind, breakdown.count[kind], breakdown.gain[kind]) for kind in KINDS)
-    note = "How much AP would rise if one kind of mistake were fixed."
-    return Section("Mistakes by kind", (Table((Column("kind"), Column("count", ",d"), gain), rows),), note)
+    title = Phrase("AP{iou} gained if fixed", iou=f"{100 * iou:.0f}")
+    gain = Column(title, ".3f", bar_max=max([*breakdown.gain.values(), 0.01]))
+    rows = tuple((Phrase(kind), breakdown.count[kind], breakdown.gain[kind]) for kind in KINDS)
+    note = Phrase("How much AP would rise if one kind of mistake were fixed.")
+    columns = (Column(Phrase("kind"), is_phrase=True), Column(Phrase("count"), ",d"), gain)
+    return Section(Phrase("Mistakes by kind"), (Table(columns, rows),), note)
 
 
 def _precision_recall(curves: Sequence[Curve]) -> PrecisionRecall:
-    lines = tuple((curve.name, curve.recall, curve.precision) for curve in curves if curve.positives)
-    return PrecisionRecall(lines, alt="Precision-recall curves", file="pr_curves")
+    shown = [(k, curve) for k, curve in enumerate(curves) if curve.positives]
+    return PrecisionRecall(
+        tuple((curve.name, curve.recall, curve.precision) for _, curve in shown),
+        tuple(curve.score for _, curve in shown), tuple(k for k, _ in shown),
+        alt="Precision-recall curves", file="pr_curves",
+    )  # fmt: skip
 
 
 def _confusion_matrix(e: Explanation) -> ConfusionMatrix:
-    """Take the classes with the most mistakes, and background as the last row and column."""
-    matrix, K = e.confusion, len(e.point.names)
-    mistakes = matrix.sum(0)[:K] + matrix.sum(1)[:K] - 2 * np.diag(matrix)[:K]
-    which = [*np.sort(np.argsort(-mistakes, kind="stable")[:_MAX_CLASSES]).tolist(), K]
-    names = (*e.point.names, "background")
-    counts = matrix[np.ix_(which, which)]
-    return ConfusionMatrix(tuple(names[i] for i in which), counts, alt="Confusion matrix")
+    """All classes, and background as the last row and column."""
+    return ConfusionMatrix((*e.point.names, "background"), e.confusion, alt="Confusion matrix")
 
 
 def _reliability(calibration: dict[str, Any]) -> Reliability:
     bins = tuple(Bin(row["low"], row["high"], row["count"], row["precision"]) for row in calibration["bins"])
-    return Reliability(bins, calibration["ece"], "score", "precision", alt="Reliability diagram")
+    ece = math.nan if calibration["ece"] is None else calibration["ece"]
+    return Reliability(bins, ece, Phrase("score"), Phrase("precision"), alt="Reliability diagram")
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> Table:
+def _table(rows: Sequence[dict[str, Any]], *, of_classes: bool = False) -> Table:
     """Make a table of records with the same keys: fractions with three decimals, counts without."""
     keys = list(rows[0]) if rows else []
     columns = []
     for key in keys:
         kinds = {type(row[key]) for row in rows} - {type(None)}
         spec = "" if str in kinds else ",d" if kinds == {int} else ".3f"
-        columns.append(Column(_TITLES.get(key, key), spec))
-    return Table(tuple(columns), tuple(tuple(row[key] for key in keys) for row in rows))
+        columns.append(Column(Phrase(_TITLES.get(key, key)), spec))
+    return Table(tuple(columns), tuple(tuple(row[key] for key in keys) for row in rows), of_classes)
 
 
 def class_rows(result: CocoResult | VocResult, e: Explanation) -> list[dict[str, Any]]:

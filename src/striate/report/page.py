@@ -51,10 +51,13 @@ _SCRIPTS = {
     "answers": ("differences.js", "answers.js"),
     "samples": ("differences.js", "answers.js"),
     "bars": ("bars.js",),
+    "thresholds": ("predictions.js", "thresholds.js"),
+    "detections": ("boxes.js", "detections.js"),
 }
 _ORDER = (
     "tables.js", "lines.js", "predictions.js", "matrix.js", "reliability.js", "gallery.js", "classes.js",
-    "precision_recall.js", "attention.js", "differences.js", "answers.js", "bars.js", "start.js",
+    "precision_recall.js", "attention.js", "differences.js", "answers.js", "bars.js", "thresholds.js",
+    "boxes.js", "detections.js", "start.js",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from striate.report.encoding import encoded
 from striate.report.thumbnails import jpeg
 from striate.sections import Array, Predictions
 
@@ -48,12 +49,6 @@ def pack(predictions: Predictions, *, full: bool = False, base: str = "") -> dic
         "bins": binned(predictions),
         "thumbnails": _thumbnails(predictions, interesting, which, full),
     }
-
-
-def encoded(values: Array) -> dict[str, str]:
-    """An array of unsigned numbers as its type and its bytes in base64."""
-    kind = values.dtype.newbyteorder("<")
-    return {"type": f"u{8 * kind.itemsize}", "data": base64.b64encode(values.astype(kind).tobytes()).decode()}
 
 
 def binned(predictions: Predictions) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from striate.report.thumbnails import thumbnail
 from striate.sections import Card, Phrase, Value
 
 _WIDE = (
-    "Curves", "ConfusionMatrix", "Gallery", "ClassCurves", "ImageAttention", "Answers",
-    "EpochSamples", "DetectionImages",
+    "Curves", "ConfusionMatrix", "Gallery", "ClassCurves", "ImageAttention", "Answers", "EpochSamples",
+    "DetectionImages",
 )  # fmt: skip
 
 

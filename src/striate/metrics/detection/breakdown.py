@@ -28,6 +28,8 @@ class Breakdown:
         gain: kind -> rise of AP.
         kind: int8 [D], index in `KINDS` of each wrong detection, -1 for the others.
         missed: bool [G], ground truths of the kind `missed`.
+        about: int64 [D], row of the object that each wrong detection concerns; -1 if it is on the background,
+            and for the others.
     """
 
     ap: float
@@ -35,6 +37,7 @@ class Breakdown:
     gain: dict[str, float]
     kind: NDArray[np.int8]
     missed: Bools
+    about: NDArray[np.int64]
 
 
 def breakdown(m: Matched, near: float = 0.1) -> Breakdown:
@@ -68,12 +71,13 @@ def breakdown(m: Matched, near: float = 0.1) -> Breakdown:
     fixable = (kind == KINDS.index("classification")) | (kind == KINDS.index("localisation"))
     missed = m.counts & ~used
     missed[about[fixable]] = False
+    concerns = np.where(kind == KINDS.index("background"), -1, about)
     about[~fixable] = -1  # correcting the others removes them
     count = {name: int((kind == i).sum()) for i, name in enumerate(KINDS)} | {"missed": int(missed.sum())}
     ap = _mean_ap(m, m.right, m.wrong, m.detections.category, m.counts)
     gain = {name: _corrected_ap(m, kind == i, about, used) - ap for i, name in enumerate(KINDS[:-1])}
     gain["missed"] = _mean_ap(m, m.right, m.wrong, m.detections.category, m.counts & ~missed) - ap
-    return Breakdown(ap, count, gain, kind, missed)
+    return Breakdown(ap, count, gain, kind, missed, concerns)
 
 
 def _kinds(iou: Floats, same: Bools, used: Bools, far: float, near: float) -> tuple[NDArray[np.int8], Floats]:

@@ -240,8 +240,25 @@ def confusion(m: Matched, score: float) -> Counts:
     """
     K = m.truth.category_ids.size
     matrix = np.zeros((K + 1, K + 1), np.int64)
+    pair = pairs(m, score)
+    shown = pair >= -1
+    true_class = np.where(pair >= 0, m.truth.category[pair] if len(m.truth) else K, K)
+    np.add.at(matrix, (true_class[shown], m.detections.category[shown]), 1)
+    free = m.counts.copy()
+    free[pair[pair >= 0]] = False
+    np.add.at(matrix, (m.truth.category[free], np.full(int(free.sum()), K)), 1)
+    return matrix
+
+
+def pairs(m: Matched, score: float) -> NDArray[np.int64]:
+    """The object that each detection counts for in the confusion matrix, int64 [D].
+
+    -1 stands for background, -2 for a detection that does not count: an ignored one, or one with a lower
+    score.
+    """
+    pair = np.full(len(m.detections), -2, np.int64)
     right, wrong = (side & (m.detections.score >= score) for side in (m.right, m.wrong))
-    np.add.at(matrix, (m.detections.category[right], m.detections.category[right]), 1)
+    pair[right], pair[wrong] = m.taken[right], -1
     free = m.counts.copy()
     free[m.taken[right]] = False
     for d, g in rows_by_image(m, wrong, m.counts):
@@ -252,11 +269,8 @@ def confusion(m: Matched, score: float) -> Counts:
             j = int(np.argmax(near)) if g.size else -1
             if j >= 0 and near[j] >= 0:
                 free[g[j]] = False
-                matrix[m.truth.category[g[j]], m.detections.category[row]] += 1
-            else:
-                matrix[K, m.detections.category[row]] += 1
-    np.add.at(matrix, (m.truth.category[free], np.full(int(free.sum()), K)), 1)
-    return matrix
+                pair[row] = g[j]
+    return pair
 
 
 def rows_by_image(m: Matched, detections: Bools, truth: Bools) -> list[tuple[Any, Any]]:

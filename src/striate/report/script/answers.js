@@ -22,7 +22,7 @@ function drawAnswers(host) {
     more.hidden = found.length <= choice.count;
     search.placeholder = t("text");
     search.setAttribute("aria-label", t("text"));
-    say(status, rows.length < count ? "{count} answers; the page lists {listed} of {total}, predictions.csv has all" : "{count} answers",
+    say(status, rows.length < count ? "{count} answers; the page lists {listed} of {total}, predictions.csv has all" : found.length === 1 ? "1 answer" : "{count} answers",
       { count: grouped(found.length), listed: grouped(rows.length), total: grouped(count) });
   }
 

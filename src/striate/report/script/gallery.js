@@ -38,7 +38,7 @@ function drawGallery(host) {
     search.placeholder = t("file name");
     search.setAttribute("aria-label", t("file name"));
     const all = predictions.paths.length < predictions.total;
-    say(status, all ? "{count} images; the page lists {listed} of {total}, predictions.csv has all" : "{count} images",
+    say(status, all ? "{count} images; the page lists {listed} of {total}, predictions.csv has all" : found.length === 1 ? "1 image" : "{count} images",
       { count: grouped(found.length), listed: grouped(predictions.paths.length), total: grouped(predictions.total) });
   }
 

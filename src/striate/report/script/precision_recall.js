@@ -21,7 +21,7 @@ function drawPrecisionRecall(block, host) {
   const grid = mean.map((_, i) => i / (MEAN - 1));
   const note = curve => i => curve.score ? `${t("score")} ${short(curve.score[i])}` : "";
   const format = (v, tick) => percent(v, tick ? 0 : 1), place = make("div");
-  const choice = make("select", { onchange: event => choose(Number(event.target.value)) }, say(make("option", { value: NO_CLASS }), "mean of all classes"),
+  const choice = make("select", { onchange: event => { const i = Number(event.target.value); choose(i); announce("detected class", i === NO_CLASS ? NO_CLASS : curves[i].class); } }, say(make("option", { value: NO_CLASS }), "mean of all classes"),
     curves.map((curve, i) => make("option", { value: i }, curve.name)));
   host.append(make("div", { class: "tools" }, make("label", {}, label("Class"), choice)), place);
 
@@ -35,7 +35,12 @@ function drawPrecisionRecall(block, host) {
     lineChart(place, {
       title: () => t("Precision-recall"), xLabel: () => t("recall"), yLabel: () => t("precision"), height: 340, widest: 640,
       x: { domain: [0, 1], format }, y: { domain: [0, 1.02], format }, lines: [...background, own],
-      choose: line => { if (line.curve) { choose(curves.indexOf(line.curve)); announce("detected class", line.curve.class); } },
+      choose: (line, i) => {
+        if (!line.curve) return;
+        choose(curves.indexOf(line.curve));
+        announce("detected class", line.curve.class);
+        if (line.curve.score) announce("score", line.curve.score[i]);
+      },
     });
   }
 

@@ -14,10 +14,13 @@ const drawings = {
   answers: (block, host) => drawAnswers(host),
   samples: (block, host) => drawSamples(block, host),
   bars: (block, host) => drawBars(block, host),
+  thresholds: (block, host) => drawThresholds(block, host),
+  detections: (block, host) => drawDetections(block, host),
 };
 
 startCore();
 sortTables();
+payload.detections = payload.blocks.find(block => block.kind === "detections");
 if (payload.predictions) openPredictions(payload.predictions);
 for (const host of document.querySelectorAll("[data-block]")) {
   const block = payload.blocks[Number(host.dataset.block)], place = make("div");
