@@ -77,15 +77,25 @@ def _chosen(m: Matched, effects: Effects, pair: Array, suspicious: list[int]) ->
     by_effect = np.argsort(-effects.image, kind="stable")
     rank = np.empty(len(by_effect), np.int64)
     rank[by_effect] = np.arange(len(by_effect))
-    K = m.truth.category_ids.size
-    rows = np.flatnonzero((pair >= -1) & (m.detections.image >= 0))
-    true_class = np.where(pair[rows] >= 0, m.truth.category[pair[rows]] if len(m.truth) else K, K)
-    cells = true_class.astype(np.int64) * (K + 1) + m.detections.category[rows]
-    order = np.lexsort((rank[m.detections.image[rows]], cells))
+    images, cells = _confusions(m, pair)
+    order = np.lexsort((rank[images], cells))
     first = order[np.unique(cells[order], return_index=True)[1]]
     best = by_effect[effects.image[by_effect] > 0][:MAX_IMAGES].tolist()
-    more = [*m.detections.image[suspicious[:MAX_IMAGES]].tolist(), *m.detections.image[rows[first]].tolist()]
+    more = [*m.detections.image[suspicious[:MAX_IMAGES]].tolist(), *images[first].tolist()]
     return list(dict.fromkeys([*best, *more]))[: 2 * MAX_IMAGES]
+
+
+def _confusions(m: Matched, pair: Array) -> tuple[Array, Array]:
+    """The image and the cell of the confusion matrix of each detection and of each object without one."""
+    K = m.truth.category_ids.size
+    rows = np.flatnonzero((pair >= -1) & (m.detections.image >= 0))
+    free = m.counts.copy()
+    free[pair[pair >= 0]] = False
+    true_class = np.where(pair[rows] >= 0, m.truth.category[pair[rows]] if len(m.truth) else K, K)
+    cells = true_class.astype(np.int64) * (K + 1) + m.detections.category[rows]
+    missed = m.truth.category[free].astype(np.int64) * (K + 1) + K
+    images = np.concatenate((m.detections.image[rows], m.truth.image[free]))
+    return images, np.concatenate((cells, missed))
 
 
 class _Sides:
