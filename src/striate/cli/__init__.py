@@ -53,6 +53,13 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "predict": Command("predict:predict", "Classify images, or recognize the text in them."),
     "embed": Command("embed:embed", "Write the features of images, with their paths and labels."),
     "explain": Command("explain:explain", "Show which parts of an image speak for a class, and test that."),
+    "explore": {
+        "filters": Command("explore:filters", "Draw the filters of a convolution."),
+        "maps": Command("explore:maps", "Draw the feature maps of a layer for an image."),
+        "channel": Command("explore:channel", "Find the images that activate a channel most."),
+        "nearest": Command("explore:nearest", "Find the training images most similar to an image."),
+        "prototypes": Command("explore:prototypes", "Find prototypes and criticisms of each class."),
+    },
     "export": Command(
         "export:export", "Export a model to another format (ONNX, CTranslate2, torch.export, .pth)."
     ),
@@ -75,6 +82,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "doctor": Command("doctor:doctor", "Show versions, devices and the image cache; clear the cache."),
 }
 GROUPS = {
+    "explore": "See what a classifier has learned: filters, feature maps, similar images, prototypes.",
     "seq2seq": "Sequence to sequence: translate text, or recognize text in images.",
     "weights": "List, download, import and inspect weights.",
 }

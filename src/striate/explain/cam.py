@@ -6,11 +6,12 @@ ReLU'd: only what speaks for the class is shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from striate.explain.explainer import Explainer
+from striate.explain.splitting import Combination
 
 _SIMILAR = 3  # classes that Finer-CAM compares with
 
@@ -32,7 +33,7 @@ def grad_cam(explainer: Explainer, image: Tensor, target: int) -> Tensor:
     Raises:
         UsageError: the network has no feature maps.
     """
-    return _weighted_by_mean(explainer, image, lambda scores: scores[:, target].sum())
+    return _weighted_by_mean(explainer, image, lambda _: {target: 1.0})
 
 
 def layer_cam(explainer: Explainer, image: Tensor, target: int) -> Tensor:
@@ -46,7 +47,7 @@ def layer_cam(explainer: Explainer, image: Tensor, target: int) -> Tensor:
 
     Args, returns, raises: as `grad_cam`.
     """
-    maps, gradients, _ = explainer.maps(image, lambda scores: scores[:, target].sum(), fine=True)
+    maps, gradients, _ = explainer.maps(image, lambda _: {target: 1.0}, fine=True)
     return (gradients.relu() * maps).sum(dim=1).relu()[0].float()
 
 
@@ -66,10 +67,10 @@ def finer_cam(explainer: Explainer, image: Tensor, target: int, versus: Sequence
     Returns, raises: as `grad_cam`.
     """
 
-    def difference(scores: Tensor) -> Tensor:
-        others = list(versus) or nearest_classes(scores[0], target)
-        # A network with one class has no other; then this is Grad-CAM.
-        return (scores[:, [target]] - scores[:, others]).mean() if others else scores[:, target].sum()
+    def difference(scores: Tensor) -> dict[int, float]:
+        # A network with one class has no others; then this is Grad-CAM.
+        others = set(versus or nearest_classes(scores[0], target)) - {target}
+        return {target: 1.0, **dict.fromkeys(others, -1 / max(1, len(others)))}
 
     return _weighted_by_mean(explainer, image, difference)
 
@@ -81,7 +82,7 @@ def nearest_classes(scores: Tensor, target: int, count: int = _SIMILAR) -> list[
     return [number for number in order if number != target][:count]
 
 
-def _weighted_by_mean(explainer: Explainer, image: Tensor, objective: Callable[[Tensor], Tensor]) -> Tensor:
-    maps, gradients, _ = explainer.maps(image, objective)
+def _weighted_by_mean(explainer: Explainer, image: Tensor, combination: Combination) -> Tensor:
+    maps, gradients, _ = explainer.maps(image, combination)
     weights = gradients.mean(dim=(2, 3), keepdim=True)
     return (weights * maps).sum(dim=1).relu()[0].float()

@@ -95,6 +95,20 @@ def sheet(images: Sequence[Uint8Array], columns: int = 0) -> Image.Image:
     return page
 
 
+def stacked(rows: Sequence[Sequence[Uint8Array]]) -> Image.Image:
+    """Sheets of one row below each other; empty rows stay empty."""
+    drawn = [sheet(row, len(row)) for row in rows if row]
+    height = _THUMBNAIL + _GAP
+    page = Image.new(
+        "RGB", (max((row.width for row in drawn), default=1), height * max(1, len(rows))), "white"
+    )
+    filled = iter(drawn)
+    for place, row in enumerate(rows):
+        if row:
+            page.paste(next(filled), (0, place * height))
+    return page
+
+
 def tiles(arrays: npt.NDArray[Any]) -> list[Uint8Array]:
     """Each array `[height, width]` or `[height, width, 3]` as uint8, from its minimum to its maximum."""
     out = []

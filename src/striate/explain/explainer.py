@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
@@ -14,7 +15,7 @@ from striate.device import standard_settings
 from striate.errors import LayoutError, UsageError
 from striate.explain.attention_weights import AttentionRecorder
 from striate.explain.location import Location, locate
-from striate.explain.splitting import Shape, Split, split
+from striate.explain.splitting import Combination, Shape, Split, split
 from striate.kernels.folding import fold
 
 _PIXELS = 32 * 224 * 224  # of the images in a batch, without gradients; a quarter of it with them
@@ -33,13 +34,13 @@ class Explainer:
     Args:
         network: on any device.
         shape: of the images.
-        folded: fold the network's convolutions for speed. Later changes of its weights may or may not have an
-            effect then, so give a copy.
+        folded: explain a copy of the network with folded convolutions, which is faster; later changes of the
+            network then have no effect.
     """
 
     def __init__(self, network: nn.Module, shape: Shape, *, folded: bool = False) -> None:
-        self.network, self.shape = network, shape
-        self._folded = folded
+        self.network = copy.deepcopy(network).eval().requires_grad_(False) if folded else network
+        self.shape, self._folded = shape, folded
         self._locations: dict[bool, tuple[Location, Tensor]] = {}
         self._splits: dict[bool, Split] = {}
 
@@ -83,9 +84,11 @@ class Explainer:
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
         """A context in which the network is in evaluation mode; on exit it is as it was."""
-        with standard_settings(), restored(self.network.modules()):
-            for part in self.network.modules():
-                part.training = False
+        with standard_settings(), contextlib.ExitStack() as stack:
+            if not self._folded:  # of a copy there is nothing to restore
+                stack.enter_context(restored(self.network.modules()))
+                for part in self.network.modules():
+                    part.training = False
             yield
 
     def scores(self, images: Tensor) -> Tensor:
@@ -113,13 +116,13 @@ class Explainer:
             return fold(self.network, self.shape)
 
     def maps(
-        self, images: Tensor, objective: Callable[[Tensor], Tensor], *, fine: bool = False
+        self, images: Tensor, combination: Combination, *, fine: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The last feature maps, and the gradient of a number with respect to them.
+        """The last feature maps, and the gradient of a weighted sum of scores with respect to them.
 
         Args:
             images: `[batch, channels, height, width]`.
-            objective: scores `[batch, classes]` to a scalar.
+            combination: scores `[batch, classes]` to the weights of some classes in that sum.
             fine: take the last maps of twice the resolution instead, if there are some.
 
         Returns:
@@ -130,11 +133,11 @@ class Explainer:
             LayoutError: the images have another shape.
         """
         self._check(images)
-        with self.unchanged():
-            result, scores = self._split(fine)(images)
-            (gradient,) = torch.autograd.grad(objective(scores), result)
+        # With a folded network, contexts would take a noticeable part of the time; `compute` has them.
+        with torch.enable_grad() if self._folded else self.unchanged():
+            result, gradient, scores = self._split(fine)(images, combination)
             to_maps = self._located(fine)[0].to_maps
-            return to_maps(result.detach()), to_maps(gradient), scores.detach()
+            return to_maps(result), to_maps(gradient), scores
 
     def gradients(self, images: Tensor, target: int) -> Tensor:
         """Gradient of one class's score with respect to each image, the shape of `images`."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from striate.device import standard_settings
 from striate.errors import UsageError, unknown_name
 from striate.explain import attention, cam, gradients, perturbation
 from striate.explain.explainer import Explainer
@@ -60,6 +61,7 @@ METHODS: dict[str, Method] = {
 DEFAULT = "grad-cam"
 
 
+@standard_settings()
 def compute(
     explainer: Explainer,
     image: Tensor,

@@ -83,14 +83,36 @@ class Classifier(ImagePredictor):
         """
         from striate.explain import explain
 
+        path, pixels, image = self._input(source)
+        return explain(
+            self.explainer, image, pixels, self.classes, path=path, method=method, target=target,
+            versus=versus, samples=samples, test=test, check=check, progress=progress,
+        )  # fmt: skip
+
+    @standard_settings()
+    def feature_maps(self, source: ImageSource, layer: str) -> npt.NDArray[np.float32]:
+        """The feature maps of a layer for one image, `[channels, rows, columns]`.
+
+        Args:
+            source: as for `predict`.
+            layer: name of a module of the network.
+
+        Raises:
+            DecodeError, LayoutError: as `predict`.
+            UsageError: there is no such layer, or it has no feature maps.
+        """
+        from striate.explain import Explainer, feature_maps
+
+        _, _, image = self._input(source)
+        shape = (self.preprocess.channels, *self.preprocess.size)
+        return feature_maps(Explainer(self.network, shape), image, layer)
+
+    def _input(self, source: ImageSource) -> tuple[str, Uint8Array, torch.Tensor]:
+        """The name of an image, its pixels and the network's input; raises DecodeError, LayoutError."""
         path, pixels = read_image(source, self.preprocess)
         if isinstance(pixels, DecodeError):
             raise DecodeError(f"cannot decode {path!r}", pixels.why)
-        image = self.preprocess.normalize(torch.from_numpy(pixels[None])).to(self.device)
-        return explain(
-            self._explainer, image, pixels, self.classes, path=path, method=method, target=target,
-            versus=versus, samples=samples, test=test, check=check, progress=progress,
-        )  # fmt: skip
+        return path, pixels, self.preprocess.normalize(torch.from_numpy(pixels[None])).to(self.device)
 
     def embed(
         self,
@@ -176,7 +198,7 @@ class Classifier(ImagePredictor):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the copies of the network: no other process can read folded weights."""
-        copies = ("_folded", "_explainer", "_penultimate")
+        copies = ("_folded", "explainer", "_penultimate")
         return {name: value for name, value in vars(self).items() if name not in copies}
 
     @cached_property
@@ -195,14 +217,14 @@ class Classifier(ImagePredictor):
             return Penultimate(copy.deepcopy(self.network), "head" if "append" in arguments else known)
 
     @cached_property
-    def _explainer(self) -> Explainer:
+    def explainer(self) -> Explainer:
         """Explains a folded copy of the network."""
         from striate.explain import Explainer
 
         allow_forks()
         with standard_settings():
             shape = (self.preprocess.channels, *self.preprocess.size)
-            return Explainer(copy.deepcopy(self.network), shape, folded=True)
+            return Explainer(self.network, shape, folded=True)
 
 
 @standard_settings()

@@ -1,0 +1,57 @@
+"""`striate explore`."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from striate.cli import run as striate
+
+LINES = {
+    "filters": ["filters", "{model}"],
+    "maps": ["maps", "{model}", "{image}", "--layer", "conv2"],
+    "channel": ["channel", "{model}", "conv2:3", "{data}", "--count", "4"],
+    "nearest": ["nearest", "{model}", "{image}", "{data}", "--count", "3"],
+    "prototypes": ["prototypes", "{model}", "{data}", "--count", "2", "--class", "red", "--class", "blue"],
+}
+
+
+def call(name, run, data, out, *more):
+    paths = {"model": str(run.best), "image": str(data / "red" / "001.png"), "data": str(data)}
+    return striate(["explore", *(w.format(**paths) for w in LINES[name]), "--out", str(out), *more])
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_figure_and_json(name, run, few_colors, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    assert call(name, run, few_colors, out, "--json") == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["out"] == str(out)
+    expected = {
+        "filters": lambda v: (v["layer"], v["filters"], v["size"]) == ("conv1", 6, [5, 5]),
+        "maps": lambda v: (v["maps"], v["size"], len(v["max"])) == (16, [10, 10], 16),
+        "channel": lambda v: len(v["images"]) == 4 and len(v["images"][0]["box"]) == 4,
+        "nearest": lambda v: v["images"][0]["similarity"] > 0.99999 and len(v["images"]) == 3,
+        "prototypes": lambda v: (
+            {k: len(p["criticisms"]) for k, p in v["classes"].items()} == {"red": 2, "blue": 2}
+        ),
+    }
+    assert expected[name](values)
+    with Image.open(out) as figure:
+        assert min(figure.size) >= 120
+
+
+def test_lines(run, few_colors, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    assert call("nearest", run, few_colors, out) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["1.0000", "red", str(few_colors / "red" / "001.png")]
+    assert lines[-1] == f"file  {out}"
+
+
+def test_errors(run, few_colors, capsys):
+    model, data = str(run.best), str(few_colors)
+    assert striate(["explore", "channel", model, "conv2", data]) == 2
+    assert "'conv2': it is not LAYER:INDEX" in capsys.readouterr().err
+    assert striate(["explore", "channel", model, "conv9:1", data]) == 2
+    assert "unknown layer 'conv9': did you mean" in capsys.readouterr().err
