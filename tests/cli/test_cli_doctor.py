@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from published import install
 
 from striate import cli
 from striate.cli.doctor import _size
@@ -41,6 +42,13 @@ def test_it_shows_versions_devices_and_the_size_of_the_cache(cached, capfd):
     stored = sum(path.stat().st_size for path in (folder / "decoded").rglob("*") if path.is_file())
     assert least <= result["cache"]["bytes"] <= stored
     assert str(folder) in run(capfd)[1]
+
+
+def test_it_shows_the_weights_that_are_installed(tmp_path, monkeypatch, capfd):
+    entry, path = install(tmp_path, monkeypatch, "efficientnet_lite2.v1")
+    assert entry.name in json.loads(run(capfd, "--json")[1])["weights"]
+    path.unlink()
+    assert entry.name not in json.loads(run(capfd, "--json")[1])["weights"]
 
 
 def test_clearing_removes_the_decoded_images_and_nothing_else(cached, capfd):

@@ -40,6 +40,7 @@ def doctor(
         "devices": ", ".join(found["devices"]),
         "CPU cores": f"{found['processors']} for this process",
         "image formats": ", ".join(found["formats"]),
+        "weights": ", ".join(found["weights"]) or "none installed (pip install 'striate[pretrained]')",
         "detection": "native kernel" if found["native"] else "NumPy (slower): no compiler at installation",
         "cache": f"{cache['folder']}: {_size(cache['bytes'])} of at most {_size(cache['limit_bytes'])}",
     }
@@ -59,6 +60,8 @@ def _examine() -> dict[str, Any]:
     from striate.device import cpu_count
     from striate.metrics.detection.kernel import native
     from striate.version import __version__
+    from striate.weights.catalog import CATALOG
+    from striate.weights.installed import path_of
 
     gpus = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     mps = ["mps"] if torch.backends.mps.is_available() else []
@@ -72,6 +75,7 @@ def _examine() -> dict[str, Any]:
         "processors": cpu_count(),
         "formats": [name for codec, name in codecs.items() if features.check(codec)],
         "native": native() is not None,
+        "weights": [entry.name for entry in CATALOG.values() if path_of(entry) is not None],
         "cache": {
             "folder": str(cache_folder()), "bytes": sum(segment.size for segment in segments()),
             "limit_bytes": limit(), "limit_variable": LIMIT_VARIABLE,
