@@ -62,7 +62,8 @@ def write(path, name):
     "command",
     [
         ["predict", "{0}", "data/a/0.png"], ["evaluate", "{0}", "data"], ["export", "{0}", "--out", "x.pth"],
-        ["anatomy", "{0}"], ["train", "data", "--weights", "{0}", "--epochs", "1"],
+        ["anatomy", "{0}"], ["embed", "{0}", "data"], ["explain", "{0}", "data/a/0.png"],
+        ["train", "data", "--weights", "{0}", "--epochs", "1"],
     ],
     ids=lambda command: command[0],
 )  # fmt: skip

@@ -8,7 +8,7 @@ from torch import nn
 
 from striate import models
 from striate.errors import UsageError
-from striate.models.filling import fill, require_fit, without_memory
+from striate.models.filling import fill, rebuilt, require_fit, without_memory
 
 
 def types_of(state):
@@ -59,3 +59,31 @@ def test_constants_that_are_too_large():
 
     with pytest.raises(UsageError, match=r"its constants take 4\.0 GB"):
         require_fit(without_memory(Table, 0), {})
+
+
+class Foreign(nn.Module):
+    """Keeps a constant that is not saved and a plain tensor, and reads a value while it is built."""
+
+    def __init__(self, reads=True):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.register_buffer("scale", torch.tensor([2.0, 3.0]), persistent=False)
+        self.shift = torch.arange(2.0)
+        self.rate = torch.linspace(0, 1, 3)[1].item() if reads else 0.5
+
+    def forward(self, x):
+        return self.layer(x) * self.scale + self.shift * self.rate
+
+
+def test_networks_of_other_origin_are_built_with_what_they_compute_themselves():
+    torch.manual_seed(0)
+    original, images = Foreign(), torch.randn(4, 2)
+    random = torch.random.get_rng_state()
+    outline = without_memory(Foreign, 2, own=False)  # reading a value fails without memory
+    require_fit(outline, types_of(original.state_dict()))
+    assert without_memory(lambda: Foreign(reads=False), 2, own=False).layer.weight.is_meta
+    again = rebuilt(Foreign, original.state_dict())
+    assert torch.equal(again(images), original(images))
+    assert torch.equal(torch.random.get_rng_state(), random), "the caller's random numbers do not change"
+    with pytest.raises(RuntimeError):
+        without_memory(Foreign, 2)
