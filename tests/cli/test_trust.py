@@ -143,3 +143,24 @@ def test_own_networks_take_no_network(folder):
     bundle.write(folder / "y.safetensors", network, description)
     with pytest.raises(BundleError, match="Striate builds this network itself"):
         striate.load("y.safetensors", network=network)
+
+
+def test_the_next_command_says_what_to_trust(folder, capsys):
+    """After training a network that the command line has named."""
+    options = [
+        "--epochs",
+        "1",
+        "-b",
+        "2",
+        "--imgsz",
+        "32",
+        "--val",
+        "0.34",
+        "--test",
+        "0.34",
+        "--device",
+        "cpu",
+    ]
+    assert cli.run(["train", "data", "--model", "evil_net:Net", *options]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == "next    striate predict runs/data-Net/best.safetensors IMAGE.jpg --trust evil_net"

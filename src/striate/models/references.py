@@ -104,7 +104,7 @@ def kind_of(name: str) -> str:
     raise UsageError(
         f"unknown model {name[:200]!r}",
         "it is neither timm:NAME, torchvision:NAME nor package.module:factory",
-        "Give one of these, or a network of Striate (`striate anatomy` lists them)",
+        "Give one of these, or a network of Striate, such as resnet18",
     )
 
 
