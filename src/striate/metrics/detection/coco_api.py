@@ -28,7 +28,8 @@ from striate.metrics.detection.coco_file import (
 )
 from striate.metrics.detection.coco_json import LAYOUT
 from striate.metrics.detection.columns import find
-from striate.metrics.detection.overlaps import mask_module, to_rle
+from striate.metrics.detection.overlaps import mask_module
+from striate.metrics.detection.run_lengths import to_rle
 from striate.reading import damage_errors
 
 INDEX = ("anns", "imgToAnns", "catToImgs", "imgs", "cats")
@@ -238,7 +239,8 @@ class COCO:
     def annToRLE(self, ann: Annotation) -> Any:
         """The run lengths of an annotation's mask."""
         image = self.imgs[ann["image_id"]]
-        return to_rle(ann["segmentation"], image["height"], image["width"])
+        name = f"annotation {ann.get('id')!r}"
+        return to_rle(ann["segmentation"], image["height"], image["width"], name)
 
     def annToMask(self, ann: Annotation) -> Any:
         """An annotation's mask, uint8 [height, width]."""

@@ -16,6 +16,7 @@ import numpy as np
 from striate.metrics.detection import kernel
 from striate.metrics.detection.coco_json import DTYPES
 from striate.metrics.detection.overlaps import mask_module
+from striate.metrics.detection.run_lengths import check_run_lengths
 from striate.reading import MAX_JSON_BYTES, damage_errors, read_bytes
 
 Annotation = dict[str, Any]
@@ -148,6 +149,7 @@ def complete(rows: list[Annotation]) -> list[Annotation]:
             row.setdefault("segmentation", [[x, y, x, bottom, right, bottom, right, y]])
             row["area"] = w * h
         elif kind == "segmentation":
+            check_run_lengths(row["segmentation"], f"result {i}")
             row["area"] = mask_module().area(row["segmentation"])
             if "bbox" not in row:
                 row["bbox"] = mask_module().toBbox(row["segmentation"])

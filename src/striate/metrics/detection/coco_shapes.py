@@ -17,8 +17,8 @@ from striate.errors import DataError
 from striate.metrics.detection.coco_api import COCO
 from striate.metrics.detection.coco_json import LAYOUT, image_size
 from striate.metrics.detection.columns import detections, find, ground_truth
-from striate.metrics.detection.overlaps import to_rle
 from striate.metrics.detection.records import Detections, Federated, Floats, GroundTruth
+from striate.metrics.detection.run_lengths import to_rle
 from striate.metrics.detection.shapes import keypoint_boxes, mask_areas, mask_boxes, objects
 from striate.metrics.detection.similarity import check_iou_type
 
@@ -79,6 +79,10 @@ def _named(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what goes wrong with the content of a file into one line that names the file."""
     try:
         yield
+    except DataError as error:
+        if str(path) in error.what:
+            raise
+        raise DataError(f"{path}: {error.what}", error.why, error.fix) from None
     except KeyError as error:
         raise DataError(f"{path}", f"a row of it has no {error.args[0]!r}", LAYOUT) from None
     except (AttributeError, IndexError, TypeError, ValueError) as error:
@@ -108,16 +112,16 @@ def _shapes(rows: list[Row], iou_type: str, sizes: dict[Any, tuple[float, float]
 
 
 def _mask(row: Row, sizes: dict[Any, tuple[float, float]]) -> Any:
-    segmentation = row["segmentation"]
+    segmentation, name = row["segmentation"], f"annotation {row.get('id')!r}"
     if isinstance(segmentation, dict) and not isinstance(segmentation.get("counts"), list):
-        return to_rle(segmentation, 0, 0)
+        return to_rle(segmentation, 0, 0, name)
     if row["image_id"] not in sizes:  # left out of the evaluation
         return {"size": [0, 0], "counts": b""}
     width, height = sizes[row["image_id"]]
     if not (width >= 0 and height >= 0):
         why = "it has no height and width, which polygons need"
         raise DataError(f"image {row['image_id']!r} of the ground truth", why, "Add them")
-    return to_rle(segmentation, int(height), int(width))
+    return to_rle(segmentation, int(height), int(width), name)
 
 
 def _areas(rows: list[Row], shapes: dict[str, Any]) -> tuple[list[float] | None, tuple[str, ...]]:

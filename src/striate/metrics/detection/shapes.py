@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from striate.errors import LayoutError
 from striate.metrics.detection.overlaps import mask_module
 from striate.metrics.detection.reference import Floats
+from striate.metrics.detection.run_lengths import check_run_lengths
 
 Masks = NDArray[Any]  # [N] objects: pycocotools' run lengths, {"size": [height, width], "counts": bytes}
 
@@ -25,10 +26,11 @@ def as_masks(values: Any) -> Masks:
 
     Raises:
         LayoutError: something else.
+        DataError: run lengths that do not fill their size.
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
-    return objects([_mask(value) for value in values])
+    return objects([_mask(value, index) for index, value in enumerate(values)])
 
 
 def objects(values: Sequence[Any]) -> NDArray[Any]:
@@ -38,10 +40,11 @@ def objects(values: Sequence[Any]) -> NDArray[Any]:
     return column
 
 
-def _mask(value: Any) -> Any:
+def _mask(value: Any, index: int) -> Any:
     if isinstance(value, dict):
         if not isinstance(value.get("counts"), (bytes, str)) or len(value.get("size", ())) != 2:
             raise LayoutError("a mask", "it is not run lengths with size and compressed counts")
+        check_run_lengths(value, f"row {index}")
         return value
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
