@@ -12,7 +12,7 @@ from torch import nn
 
 import striate
 from striate import anatomy, bundle, memory, train, train_seq2seq
-from striate.device import require_weights, standard_settings
+from striate.device import require_activations, require_weights, standard_settings
 from striate.errors import ResourceError
 
 HOSTILE = {
@@ -168,3 +168,10 @@ def test_a_batch_that_cannot_fit_is_refused(tmp_path, monkeypatch):
     options = {"model": "vgg16", "epochs": 1, "imgsz": 1024, "batch": 32, "cache": False}
     with pytest.raises(ResourceError, match=r"network and its training|a batch of 20 images"):
         train(str(tmp_path / "data"), out=str(tmp_path / "runs"), **options)
+
+
+def test_layers_that_are_computed_in_place_are_not_counted(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 400)
+    require_activations(1000, "x", "y")
+    with pytest.raises(ResourceError, match=r"out of memory for x: it needs at least .*\. y"):
+        require_activations(1001, "x", "y")

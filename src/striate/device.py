@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Estimates of memory: Linux grants any size, and ends a process that uses more than there is.
 _COPIES = 3  # weights, gradients and at least one moment of an optimizer
 _KEPT = 0.4  # share of all results of layers that training keeps, at least; some are computed in place
+USUAL_PIXELS = 1 << 24  # of a batch: 64 images of 224x224 pixels have a fifth; not worth an estimate
 
 MAX_SEED = 2**64 - 1  # of torch's generators
 
@@ -215,12 +216,13 @@ def cpu_count() -> int:
         return os.cpu_count() or 1
 
 
-def require_weights(build: Callable[[], nn.Module], fix: str) -> None:
-    """Refuse a network whose weights cannot fit into memory, with their gradients and the optimizer's state.
+def require_weights(build: Callable[[], nn.Module], fix: str, *, training: bool = True) -> None:
+    """Refuse a network that cannot fit into memory.
 
     Args:
         build: creates the network; it is called on the meta device.
         fix: what to do.
+        training: count the gradients and the optimizer's state, too.
 
     Raises:
         ResourceError: it cannot fit; the message has the estimate.
@@ -229,19 +231,23 @@ def require_weights(build: Callable[[], nn.Module], fix: str) -> None:
 
     with torch.device("meta"):
         network = build()
-    size = sum(tensor.numel() * tensor.element_size() for tensor in network.parameters())
-    memory.require(_COPIES * size, "the network and its training", fix)
+    weights, constants = (
+        sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        for tensors in (network.parameters(), network.buffers())
+    )
+    what = "the network and its training" if training else "the network"
+    memory.require((_COPIES if training else 1) * weights + constants, what, fix)
 
 
-def require_activations(bytes_per_image: int, images: int, fix: str) -> None:
-    """Refuse a batch whose activations cannot fit into memory.
+def require_activations(size: float, what: str, fix: str) -> None:
+    """Refuse a batch whose activations cannot fit into memory in training.
 
     Args:
-        bytes_per_image: results of all layers for one image.
-        images: in a micro-batch.
+        size: bytes of the results of all layers.
+        what: the batch, in words.
         fix: what to do.
 
     Raises:
         ResourceError: they cannot fit; the message has the estimate.
     """
-    memory.require(_KEPT * bytes_per_image * images, f"a batch of {images:,} images", fix)
+    memory.require(_KEPT * size, what, fix)

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from striate import memory
 from striate.anatomy import check, effective_field, gradient, receptive_fields, tracing
-from striate.errors import UsageError
+from striate.errors import ResourceError, UsageError
 
 
 @pytest.mark.parametrize("name", ["lenet", "lenet5", "resnet20"])
@@ -124,3 +125,22 @@ def test_max_pool_gradient_reaches_the_whole_window():
     windows = torch.ones(1, 1, 7, 8)
     windows[..., 6:] = 0  # no window reads the last columns
     assert torch.equal(g, windows.expand(1, 2, 7, 8))
+
+
+def test_images_whose_gradients_cannot_fit_are_refused(monkeypatch):
+    """A convolution of 3 to 4 channels keeps 4 x 10 x 10 numbers, in double precision for three images."""
+    net, images = nn.Conv2d(3, 4, 3, padding=1), torch.zeros(1, 3, 10, 10)
+    for run, need in (
+        (lambda: check(net, size=10), 3 * 8 * 400), (lambda: effective_field(net, images), 4 * 400),
+    ):  # fmt: skip
+        monkeypatch.setattr(memory, "available", lambda need=need: need)
+        run()
+        monkeypatch.setattr(memory, "available", lambda need=need: need - 1)
+        with pytest.raises(ResourceError, match="gradients for an image of 10x10 pixels: it needs at least"):
+            run()
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet18", 1_000_000), ("vit_b_16", 16_384)])
+def test_enormous_images_are_refused_at_once(name, size):
+    with pytest.raises(ResourceError, match=r"it needs at least .* Use a smaller --imgsz"):
+        check(name, size=size)

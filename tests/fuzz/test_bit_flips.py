@@ -1,12 +1,14 @@
 """One flipped bit, anywhere in a file that Striate wrote: detected, or without effect on what is read."""
 
 import random
+import tarfile
 
 import numpy as np
 import pytest
 import torch
 from conftest import make_images
 from exact_resume import start_and_crash
+from test_fuzz_data import tar
 from test_fuzz_models import classifier_bundle
 
 from striate import bundle, models
@@ -24,12 +26,13 @@ from striate.weights.foreign import read_foreign
 COUNTS = pytest.mark.parametrize("count", [pytest.param(2000, marks=pytest.mark.slow), 25])
 
 
-def flips(path, count):
+def flips(path, count, where=None):
     """Flip one bit of a file after another, each time in its original content; yields how often so far."""
     content, rng = path.read_bytes(), random.Random(0)
+    where = where or range(len(content))
     for number in range(count):
         data = bytearray(content)
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        data[rng.choice(where)] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
         yield number
     path.write_bytes(content)
@@ -39,10 +42,10 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
 
 
-def detected(path, count, read, unchanged):
+def detected(path, count, read, unchanged, where=None):
     """Flip bits; returns how many were detected. What is read in spite of one must be `unchanged`."""
     errors = []
-    for _ in flips(path, count):
+    for _ in flips(path, count, where):
         try:
             value = read()
         except StriateError as error:
@@ -109,6 +112,26 @@ def test_foreign_checkpoints(tmp_path, count):
     state = read_foreign(path, None)[1]
     found = detected(path, count, lambda: read_foreign(path, None)[1], lambda value: same(value, state))
     assert found > 0.9 * count  # most of the file are weights; some bytes of a zip archive mean nothing
+
+
+@COUNTS
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_headers_of_tar_archives(tmp_path, count, form):
+    path = tmp_path / "x.tar"
+    path.write_bytes(tar(form))
+    content = path.read_bytes()
+    starts = [at for at in range(0, len(content), 512) if content[at + 257 : at + 262] == b"ustar"]
+    headers = [byte for start in starts for byte in range(start, start + 512)]
+
+    def read():
+        data = open_data(path)
+        return data.classes, {
+            name: [(samples.names[i], samples.labels[i], samples.fetch(i)) for i in range(len(samples))]
+            for name, samples in data.splits.items()
+        }
+
+    expected = read()
+    assert detected(path, count, read, lambda value: value == expected, headers) > 0.9 * count
 
 
 @pytest.fixture

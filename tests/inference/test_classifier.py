@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import io
+import math
 import multiprocessing
 import pickle
 import subprocess
@@ -15,8 +16,9 @@ import torch
 from PIL import Image
 
 import striate
-from striate import bundle, models
-from striate.errors import BundleError, DecodeError, LayoutError, UsageError
+from striate import bundle, memory, models
+from striate.errors import BundleError, DecodeError, LayoutError, ResourceError, UsageError
+from striate.inference import prediction as predictions_of
 from striate.inference.prediction import softmax
 
 
@@ -236,3 +238,22 @@ def test_forks_and_long_images(run, tmp_path):
         text=True, check=True, timeout=200,
     ).stdout  # fmt: skip
     assert out.splitlines() == ["0 after loading", "0 after predicting", "0 times 100 MB"]
+
+
+def test_batches_that_cannot_fit_are_refused_before_images_are_decoded(model, files, monkeypatch):
+    """An image takes its pixels as bytes and as float32, and the largest result of a layer."""
+    height, width = model.preprocess.size
+    values = model.preprocess.channels * height * width
+    layers = striate.anatomy.trace(model.description.architecture, size=(height, width)).layers
+    need = 12 * (5 * values + max(4 * math.prod(layer.output) for layer in layers))
+    monkeypatch.setattr(predictions_of, "USUAL_PIXELS", 0)
+    monkeypatch.setattr(memory, "available", lambda: need)
+    assert len(list(model.predict_many(files[:1] * 12, batch=12))) == 12
+    monkeypatch.setattr(memory, "available", lambda: need - 1)
+    monkeypatch.setattr(predictions_of, "read_image", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(ResourceError, match=r"a batch of 12 images: it needs at least .*--batch"):
+        next(model.predict_many(files[:1] * 12, batch=100))
+    pixels = np.zeros((13, height, width, model.preprocess.channels), np.uint8)
+    with pytest.raises(ResourceError, match="a batch of 13 images"):
+        model.probabilities(pixels)
+    assert len(model.probabilities(pixels, batch=11)) == 13

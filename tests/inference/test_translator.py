@@ -9,9 +9,10 @@ import torch
 from text_runs import train
 
 import striate
-from striate import bundle
+from striate import bundle, memory
 from striate.data.text.tokens import EOS
-from striate.errors import BundleError, UsageError
+from striate.errors import BundleError, ResourceError, UsageError
+from striate.inference import translator
 from striate.inference.classifier import load
 from striate.inference.translator import load_translator, warnings_of
 
@@ -118,3 +119,19 @@ def test_a_used_translator_can_be_copied_and_does_not_share_its_network(text_run
             parameter.mul_(0.5)
     assert translator.translate(sources).results == before
     assert dataclasses.replace(translator).translate(sources).results != before
+
+
+def test_many_beams_have_smaller_batches_and_must_fit(text_run, monkeypatch):
+    model = load_translator(text_run.best, "cpu")
+    words = ["abcd", "dcba", "aabb"] * 4
+    expected = [result.text for result in model.translate(words, beams=4).results]
+    rows, original = [], translator.beam
+    monkeypatch.setattr(translator, "beam", lambda *a, **k: rows.append(len(a[3])) or original(*a, **k))
+    monkeypatch.setattr(translator, "_TOKENS", 40)
+    monkeypatch.setattr(translator, "_FEW_BEAMS", 2)
+    assert [result.text for result in model.translate(words, beams=4).results] == expected
+    assert rows == [2] * 6  # rows of 5 source and 5 target tokens
+    need = 2 * 4 * 4 * len(model.target)
+    monkeypatch.setattr(memory, "available", lambda: need - 1)
+    with pytest.raises(ResourceError, match=r"4 beams of [0-9]+ scores: .* Use a smaller --beam"):
+        model.translate(words, beams=4)

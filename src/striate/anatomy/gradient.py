@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from striate import memory
 from striate.anatomy.layers import result_of, to_anatomy
 from striate.anatomy.receptive_fields import Interval
 from striate.anatomy.recorder import Recorder
 from striate.anatomy.records import Anatomy, Layer
 from striate.anatomy.shape_inference import replace_tensors
-from striate.anatomy.tracing import prepare, record, restored
+from striate.anatomy.tracing import prepare, record, restored, trace
 from striate.device import standard_settings
 from striate.errors import UsageError
 from striate.progress import SILENT, Progress
@@ -152,8 +153,9 @@ def check(
 
     Raises:
         UsageError: as for `trace`; also if the network does not read images.
+        ResourceError: the results of all layers cannot fit into memory.
     """
-    module, name, arguments = prepare(model, example, size, 1, device="cpu")
+    module, name, arguments = prepare(model, example, size, 1)
     image = arguments[0]
     if not isinstance(image, Tensor) or image.ndim != 4:
         raise UsageError(
@@ -161,6 +163,10 @@ def check(
             "its input is not an image",
             "Choose a network that reads images",
         )
+    # Three images, in double precision.
+    require_memory(module, arguments, 3 * 8 / (len(image) * image.element_size()))
+    if isinstance(model, str):
+        module = prepare(model, example, size, 1, device="cpu")[0]
     x = torch.rand(3, *image.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x = (x + 0.5).requires_grad_()
     with _positive(module), _DenseGradients():
@@ -178,6 +184,22 @@ def check(
         progress.advance(1)
     progress.end()
     return checks
+
+
+def require_memory(module: nn.Module, arguments: tuple[Any, ...], copies: float = 1.0) -> None:
+    """Refuse a gradient for which memory cannot suffice: all results of layers are kept for it.
+
+    Args:
+        module: as for `check`.
+        arguments: of its call; only shapes and types matter.
+        copies: how often the results for these arguments are kept.
+
+    Raises:
+        ResourceError: they cannot fit; the message has the estimate.
+    """
+    shape = "x".join(map(str, arguments[0].shape[2:]))
+    what = f"gradients for an image of {shape} pixels"
+    memory.require(copies * trace(module, arguments).activation, what, "Use a smaller --imgsz")
 
 
 def _computed(module: nn.Module, name: str, arguments: tuple[Any, ...]) -> tuple[Recorder, Anatomy]:
@@ -264,7 +286,9 @@ def effective_field(
 
     Raises:
         UsageError: there is no such layer or unit, or the layer has no spatial dimensions.
+        ResourceError: the results of all layers cannot fit into memory.
     """
+    require_memory(module, (images,))
     x = images.detach().clone().requires_grad_()
     with _own_buffers(module):
         recorder, anatomy = _computed(module, type(module).__name__, (x,))

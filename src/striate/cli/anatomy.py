@@ -195,6 +195,7 @@ def _effective_field(
     import torch
 
     from striate.anatomy import effective_field
+    from striate.anatomy.gradient import require_memory
     from striate.anatomy.tracing import prepare
     from striate.device import seed_everything
     from striate.report import anatomy_figures
@@ -204,6 +205,7 @@ def _effective_field(
     subject = find_subject(name, imgsz, trust)
     module, _, (example,) = prepare(subject.network, None, subject.size, 1, device="cpu")
     preprocess = subject.preprocess or Preprocess.for_size(224, example.shape[1])
+    require_memory(module, (example,))
     height, width = example.shape[2:]
     preprocess = replace(preprocess, size=(height, width), shorter_side=max(height, width))
     pixels = preprocess.fit(preprocess.decode(photo))

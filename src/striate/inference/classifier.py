@@ -190,11 +190,26 @@ class Classifier(ImagePredictor):
 
         Returns:
             float64 `[n, classes]`, and int64 `[n]`, the position of each row's image.
+
+        Raises:
+            ResourceError: a batch cannot fit into memory.
         """
+        self._require_memory(min(batch, len(source)))
         scores, which = logits(
             self._folded, self.preprocess, source, self.device, batch, workers=workers, progress=progress
         )
         return softmax(scores) if len(scores) else scores.astype(np.float64), which
+
+    @cached_property
+    def _bytes_per_image(self) -> int:
+        """On a CPU with the largest result of a layer, which comes on top of the input."""
+        size, architecture = self.preprocess.size, self.description.architecture
+        if self.device.type != "cpu" or models.is_foreign(architecture):
+            return super()._bytes_per_image
+        from striate.anatomy import trace  # usual batches need no estimate
+
+        layers = trace(architecture, size=size).layers
+        return super()._bytes_per_image + max(layer.activation for layer in layers)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the copies of the network: no other process can read folded weights."""

@@ -6,14 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
+from striate import memory
 from striate.bundle import Description
+from striate.device import USUAL_PIXELS
 from striate.errors import DataError, DecodeError
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import ImageSource, Uint8Array, name_of
@@ -114,6 +116,9 @@ class ImagePredictor(ABC):
             batch: batch size.
             workers: threads that decode images.
             progress: receives an update per batch; the caller begins and ends the stage.
+
+        Raises:
+            ResourceError: a batch cannot fit into memory.
         """
         for prepared in self.read_batches(sources, batch, workers):
             yield from self._answers(prepared)
@@ -124,8 +129,10 @@ class ImagePredictor(ABC):
     ) -> Iterator[list[tuple[str, Uint8Array | DecodeError]]]:
         """The names of images and the network's inputs, or why they cannot be read, batch by batch."""
         remaining, read = iter(sources), partial(read_image, preprocess=self.preprocess)
+        first = list(islice(remaining, batch))
+        self._require_memory(len(first))
         with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
-            pending = [pool.submit(read, source) for source in islice(remaining, batch)]
+            pending = [pool.submit(read, source) for source in first]
             while pending:
                 # The next batch is decoded while the network works on this one.
                 following = [pool.submit(read, source) for source in islice(remaining, batch)]
@@ -146,6 +153,18 @@ class ImagePredictor(ABC):
         Returns:
             float64 `[n, classes]`.
         """
+
+    def _require_memory(self, images: int) -> None:
+        """Refuse a batch that cannot fit into memory; usual ones are not worth the estimate."""
+        height, width = self.preprocess.size
+        if images * height * width > USUAL_PIXELS:
+            fix = "Use a smaller --batch" if images > 1 else "Use a model with a smaller input"
+            memory.require(images * self._bytes_per_image, f"a batch of {images:,} images", fix)
+
+    @cached_property
+    def _bytes_per_image(self) -> int:
+        """The memory that an image takes at least: its pixels, and the same as float32."""
+        return 5 * self.preprocess.channels * self.preprocess.size[0] * self.preprocess.size[1]
 
     def _answers(self, prepared: Sequence[tuple[str, Uint8Array | DecodeError]]) -> Iterator[Prediction]:
         good = [image for _, image in prepared if not isinstance(image, DecodeError)]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from striate import bundle
+from striate import bundle, memory
 from striate.bundle import Description
 from striate.data.text.batches import batch_boundaries, pad_sequences
 from striate.data.text.dataset import PIXELS_PER_TOKEN, max_target_length
@@ -37,6 +37,7 @@ Source = str | ImageSource
 _ONE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)  # and file objects
 _MAX_ALPHA = 10  # scores of the longest texts still differ and do not overflow
 _TOKENS = 4096  # of a batch, padding with it
+_FEW_BEAMS = 8  # more of them have smaller batches
 TASK = "seq2seq"
 
 
@@ -155,6 +156,7 @@ class Translator:
 
         Raises:
             UsageError: more answers than beams, or as many beams as tokens in the vocabulary.
+            ResourceError: the beams cannot fit into memory.
         """
         if not 1 <= best <= beams < len(self.target):
             raise UsageError(
@@ -174,9 +176,12 @@ class Translator:
         lengths = np.array([self._length(cast(Any, rows[i][1])) for i in good], np.int64)
         order = np.argsort(lengths, kind="stable")
         both = np.stack([lengths[order], lengths[order]], axis=1)
-        for which in np.split(good[order], batch_boundaries(both, _TOKENS)):
+        most = _TOKENS * _FEW_BEAMS // max(beams, _FEW_BEAMS)
+        for which in np.split(good[order], batch_boundaries(both, most)):
             if not len(which):
                 continue
+            size = 4 * len(which) * beams * len(self.target)
+            memory.require(size, f"{beams:,} beams of {len(self.target):,} scores", "Use a smaller --beam")
             batch = [cast(Any, rows[i][1]) for i in which]
             for i, found in zip(which, self._write(batch, beams, best, alpha, attention), strict=True):
                 hypotheses = [h for h in found if math.isfinite(h.log_probability)]

@@ -83,9 +83,8 @@ def _read(path: Path) -> Iterator[Source]:
     for line, row in read_table(path, _COLUMNS, _EARLIER_COLUMNS):
         numbers = row[3:]
         if not all(text.removeprefix("-").isdecimal() and len(text) <= _DIGITS for text in numbers):
-            raise DataError(
-                f"{path}:{line}", f"{', '.join(map(repr, numbers))} must be whole numbers", "Restore it"
-            )
+            why = f"{', '.join(map(repr, numbers))} must be whole numbers"
+            raise DataError(f"{path}:{line}", why, "Restore it")
         yield Source(row[0], row[1], row[2], *map(int, numbers))
 
 

@@ -61,7 +61,7 @@ def forms(runs):
 @pytest.mark.parametrize("runs", BAD.values(), ids=BAD)
 def test_runs_that_do_not_fill_the_mask_are_refused(runs):
     for counts in forms(runs):
-        with pytest.raises(DataError, match="the mask of x: .*(add up to|a run of -1)"):
+        with pytest.raises(DataError, match=r"the mask of x: .*(add up to|a run of -1)"):
             to_rle({"size": SIZE, "counts": counts}, *SIZE, "x")
 
 
@@ -82,7 +82,7 @@ def test_runs_that_do_not_fill_the_mask_are_refused(runs):
     ],
 )
 def test_texts_that_are_no_run_lengths_are_refused(counts):
-    with pytest.raises(DataError, match="the mask of x: its (text|run lengths)"):
+    with pytest.raises(DataError, match=r"the mask of x: its (text|run lengths)"):
         to_rle({"size": SIZE, "counts": counts}, *SIZE, "x")
 
 
@@ -128,10 +128,9 @@ def test_the_file_and_the_annotation_are_named(tmp_path, where, counts):
 
 def test_the_replacement_of_pycocotools_and_the_functions_check_too(tmp_path):
     bad = {"size": SIZE, "counts": compressed([100, 200, 901])}
-    dataset = {
-        "images": [{"id": 1, "height": 30, "width": 40}], "categories": [{"id": 1, "name": "a"}],
-        "annotations": [{"id": 5, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "segmentation": bad}],
-    }  # fmt: skip
+    row = {"id": 5, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "segmentation": bad}
+    images, categories = [{"id": 1, "height": 30, "width": 40}], [{"id": 1, "name": "a"}]
+    dataset = {"images": images, "categories": categories, "annotations": [row]}
     path = tmp_path / "gt.json"
     path.write_text(json.dumps(dataset))
     data = COCO(path)

@@ -8,12 +8,13 @@ import torch
 from text_runs import SMALL, Messages, config, train
 
 import striate
-from striate import bundle
+from striate import bundle, memory
 from striate.bundle import Description
 from striate.data.text.columns import ColumnSelection
 from striate.data.text.pairs import Pairs
-from striate.errors import DataError, UsageError
+from striate.errors import DataError, ResourceError, UsageError
 from striate.inference.translator import load_translator
+from striate.tasks.seq2seq import preparation
 from striate.tasks.seq2seq.config import Seq2SeqConfig
 from striate.tasks.seq2seq.inputs import digests
 from striate.tasks.seq2seq.preparation import train_tokenizers
@@ -168,3 +169,35 @@ def test_nothing_readable_ends_the_run(text_lines, tmp_path):
         (tmp_path / name).write_bytes(b"no image")
     with pytest.raises(DataError, match="no image can be read"):
         prepared(tmp_path / "lines.csv", tmp_path)
+
+
+@pytest.mark.parametrize("source", ["reversed_words", "text_lines"])
+def test_the_estimate_of_a_batch_is_a_bound_for_what_training_keeps(source, request, tmp_path, monkeypatch):
+    data, estimates = request.getfixturevalue(source), {}
+    monkeypatch.setattr(preparation, "_USUAL_TOKENS", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(memory, "require", lambda size, what, fix: estimates.update({what.split()[1]: size}))
+        task = prepared(data, tmp_path, batch=4000)
+    # The scores of all ids for each token of the validation pairs, and their softmax.
+    tokens = sum(len(references[0]) + 1 for references in task.data.splits["val"].references)
+    assert estimates["scores"] == 2 * 4 * tokens * len(task.translator.target)
+
+    (which,), kept = task.order(0), {}
+    batch, network = task.train.batch(which, torch.device("cpu")), task.setup.network.train()
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = task.training_module(network)(batch.source, batch.decoder_input, batch.target, batch.widths)
+    assert loss.requires_grad
+    for weight in network.parameters():
+        kept.pop(weight.untyped_storage().data_ptr(), None)
+    assert 0.2 * sum(kept.values()) < estimates["batch"] < sum(kept.values())
+
+    monkeypatch.setattr(memory, "available", lambda: int(estimates["batch"]) - 1)
+    with pytest.raises(ResourceError, match=r"a batch of [0-9,]+ tokens: .* --batch, or --micro-batches 2"):
+        prepared(data, tmp_path, batch=4000)
+    prepared(data, tmp_path, batch=4000, micro_batches=2)

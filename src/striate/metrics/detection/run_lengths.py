@@ -27,7 +27,8 @@ def to_rle(segmentation: Any, height: int, width: int, name: str) -> Any:
 
     Args:
         segmentation: as in COCO's files.
-        height, width: of its image; polygons and uncompressed run lengths need them.
+        height: of its image; polygons and uncompressed run lengths need it.
+        width: of its image.
         name: of the annotation, for messages.
 
     Raises:
@@ -54,7 +55,8 @@ def check_run_lengths(segmentation: Any, name: str) -> None:
     """
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
         raise _bad(name, "it is neither a list of polygons nor run lengths")
-    counts, size = segmentation["counts"], segmentation.get("size")
+    counts: Any = segmentation["counts"]
+    size: Any = segmentation.get("size")
     is_size = isinstance(size, (list, tuple)) and len(size) == 2 and all(map(_is_whole, size))
     if not (is_size and all(0 <= side <= _MOST_SIDE for side in size)):
         raise _bad(name, f"its size {str(size)[:60]} is not two sides up to {_MOST_SIDE:,}")

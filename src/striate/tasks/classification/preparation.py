@@ -11,7 +11,7 @@ from striate import models
 from striate.anatomy import trace
 from striate.bundle import Description
 from striate.data import DataSet, absolute_source
-from striate.device import require_activations, require_weights, seed_everything
+from striate.device import USUAL_PIXELS, require_activations, require_weights, seed_everything
 from striate.kernels import prepare as prepare_network
 from striate.models.layers import set_drop_path, set_dropout
 from striate.tasks.classification import network
@@ -24,8 +24,6 @@ from striate.validation import require
 
 if TYPE_CHECKING:
     from striate.tasks.classification.task import Classification
-
-_USUAL_PIXELS = 1 << 24  # of the images of a batch; 64 images of 224x224 pixels have a fifth of them
 
 
 def prepare(task: Classification, resumed: Mapping[str, Any] | None) -> Setup:
@@ -105,7 +103,7 @@ def _require_memory(
     """Refuse a size or a batch for which memory cannot suffice; usual ones are not worth the estimate."""
     count = min(config.batch, images)
     pixels = preprocess.size[0] * preprocess.size[1]
-    if context.device.type != "cpu" or config.transfer != "all" or count * pixels <= _USUAL_PIXELS:
+    if context.device.type != "cpu" or config.transfer != "all" or count * pixels <= USUAL_PIXELS:
         return
     if models.is_foreign(config.architecture):
         return
@@ -115,8 +113,9 @@ def _require_memory(
             "in_channels": preprocess.channels, "input_size": list(preprocess.size)
         }  # fmt: skip
         require_weights(lambda: models.build(config.architecture, **arguments), "Use a smaller --imgsz")
-    anatomy = trace(config.architecture, size=preprocess.size)
-    require_activations(anatomy.activation, -(-count // config.micro_batches), fix)
+    images = -(-count // config.micro_batches)
+    size = images * trace(config.architecture, size=preprocess.size).activation
+    require_activations(size, f"a batch of {images:,} images", fix)
 
 
 def _with_image_size(
