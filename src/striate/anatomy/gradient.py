@@ -17,13 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from striate import memory
 from striate.anatomy.layers import result_of, to_anatomy
 from striate.anatomy.receptive_fields import Interval
 from striate.anatomy.recorder import Recorder
 from striate.anatomy.records import Anatomy, Layer
 from striate.anatomy.shape_inference import replace_tensors
-from striate.anatomy.tracing import prepare, record, restored, trace
+from striate.anatomy.tracing import prepare, record, require_memory, restored
 from striate.device import standard_settings
 from striate.errors import UsageError
 from striate.progress import SILENT, Progress
@@ -184,22 +183,6 @@ def check(
         progress.advance(1)
     progress.end()
     return checks
-
-
-def require_memory(module: nn.Module, arguments: tuple[Any, ...], copies: float = 1.0) -> None:
-    """Refuse a gradient for which memory cannot suffice: all results of layers are kept for it.
-
-    Args:
-        module: as for `check`.
-        arguments: of its call; only shapes and types matter.
-        copies: how often the results for these arguments are kept.
-
-    Raises:
-        ResourceError: they cannot fit; the message has the estimate.
-    """
-    shape = "x".join(map(str, arguments[0].shape[2:]))
-    what = f"gradients for an image of {shape} pixels"
-    memory.require(copies * trace(module, arguments).activation, what, "Use a smaller --imgsz")
 
 
 def _computed(module: nn.Module, name: str, arguments: tuple[Any, ...]) -> tuple[Recorder, Anatomy]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
+from striate import memory
 from striate.anatomy import propagation
 from striate.anatomy.layers import distinct_tensors, to_anatomy
 from striate.anatomy.operators import tensors_in
@@ -46,6 +47,22 @@ def trace(
         to_meta = lambda x: torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
         recorder, outputs = record(module, name, replace_tensors(arguments, to_meta), compute=False)
         return to_anatomy(module, name, arguments, outputs, recorder)
+
+
+def require_memory(module: nn.Module, arguments: tuple[Any, ...], copies: float = 1.0) -> None:
+    """Refuse a gradient for which memory cannot suffice: all results of layers are kept for it.
+
+    Args:
+        module: any module.
+        arguments: of its call; only shapes and types matter.
+        copies: how often the results for these arguments are kept.
+
+    Raises:
+        ResourceError: they cannot fit; the message has the estimate.
+    """
+    shape = "x".join(map(str, arguments[0].shape[2:]))
+    what = f"gradients for an image of {shape} pixels"
+    memory.require(copies * trace(module, arguments).activation, what, "Use a smaller --imgsz")
 
 
 def prepare(

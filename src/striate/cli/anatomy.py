@@ -195,8 +195,7 @@ def _effective_field(
     import torch
 
     from striate.anatomy import effective_field
-    from striate.anatomy.gradient import require_memory
-    from striate.anatomy.tracing import prepare
+    from striate.anatomy.tracing import prepare, require_memory
     from striate.device import seed_everything
     from striate.report import anatomy_figures
     from striate.transforms.preprocess import Preprocess

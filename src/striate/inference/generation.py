@@ -16,6 +16,7 @@ from torch import Tensor
 
 from striate.data.text.tokens import NEVER_GENERATED
 from striate.kernels.decoding import IncrementalDecoder
+from striate.memory import require
 from striate.models.text_decoder import TextDecoder
 
 BLOCK = 64  # scores whose maximum `top` compares first
@@ -136,7 +137,12 @@ def beam(
 
     Returns:
         Up to `best` hypotheses for each sentence, best first; texts cut at the limit come last.
+
+    Raises:
+        ResourceError: the scores of all beams cannot fit into memory.
     """
+    vocab = decoder.embed.embedding.num_embeddings
+    require(4 * len(memory) * beams * vocab, f"{beams:,} beams of {vocab:,} scores", "Use a smaller --beam")
     limits = _limits(limits, len(memory))
     search = _Search(decoder, memory, mask, limits, beams, best, alpha, end, attention)
     last = search.sentences.new_full((len(memory), beams), begin)

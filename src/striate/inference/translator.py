@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from striate import bundle, memory
+from striate import bundle
 from striate.bundle import Description
 from striate.data.text.batches import batch_boundaries, pad_sequences
 from striate.data.text.dataset import PIXELS_PER_TOKEN, max_target_length
@@ -180,8 +180,6 @@ class Translator:
         for which in np.split(good[order], batch_boundaries(both, most)):
             if not len(which):
                 continue
-            size = 4 * len(which) * beams * len(self.target)
-            memory.require(size, f"{beams:,} beams of {len(self.target):,} scores", "Use a smaller --beam")
             batch = [cast(Any, rows[i][1]) for i in which]
             for i, found in zip(which, self._write(batch, beams, best, alpha, attention), strict=True):
                 hypotheses = [h for h in found if math.isfinite(h.log_probability)]

@@ -14,7 +14,7 @@ from striate.data.text.columns import ColumnSelection
 from striate.data.text.pairs import Pairs
 from striate.errors import DataError, ResourceError, UsageError
 from striate.inference.translator import load_translator
-from striate.tasks.seq2seq import preparation
+from striate.tasks.seq2seq import estimate
 from striate.tasks.seq2seq.config import Seq2SeqConfig
 from striate.tasks.seq2seq.inputs import digests
 from striate.tasks.seq2seq.preparation import train_tokenizers
@@ -174,7 +174,7 @@ def test_nothing_readable_ends_the_run(text_lines, tmp_path):
 @pytest.mark.parametrize("source", ["reversed_words", "text_lines"])
 def test_the_estimate_of_a_batch_is_a_bound_for_what_training_keeps(source, request, tmp_path, monkeypatch):
     data, estimates = request.getfixturevalue(source), {}
-    monkeypatch.setattr(preparation, "_USUAL_TOKENS", 0)
+    monkeypatch.setattr(estimate, "_USUAL_TOKENS", 0)
     with monkeypatch.context() as patched:
         patched.setattr(memory, "require", lambda size, what, fix: estimates.update({what.split()[1]: size}))
         task = prepared(data, tmp_path, batch=4000)

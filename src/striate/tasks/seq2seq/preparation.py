@@ -10,25 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
-from striate import bundle, memory
-from striate.anatomy import trace
+from striate import bundle
 from striate.bundle import Description
-from striate.data.images.base import Indices
-from striate.data.text.batches import bucket_by_length
-from striate.data.text.dataset import PIXELS_PER_TOKEN, Seq2SeqDataset
+from striate.data.text.dataset import Seq2SeqDataset
 from striate.data.text.lines import TextLineImages
 from striate.data.text.pairs import Pairs, PairSet
 from striate.data.text.tokens import Tokenizer, suggest_kind, train_tokenizer
-from striate.device import require_activations, require_weights, seed_everything
+from striate.device import require_weights, seed_everything
 from striate.errors import DataError, UsageError
 from striate.inference.translator import TASK, Translator, tokenizers_of
 from striate.kernels import prepare as prepare_network
 from striate.models import MODELS
 from striate.models.seq2seq import SequenceToSequence, build
 from striate.tasks.seq2seq.config import IMAGE_ENCODERS, Seq2SeqConfig
+from striate.tasks.seq2seq.estimate import require_memory
 from striate.tasks.seq2seq.metrics import choose_monitor
 from striate.training.task import Context, Setup, provenance
 from striate.transforms.preprocess import Preprocess
@@ -38,8 +34,6 @@ if TYPE_CHECKING:
 
 LENGTH_QUANTILE = 0.99  # of the lengths in training, for the maximum length of answers
 MIN_POSITIONS = 1024  # positions that every network has
-_USUAL_TOKENS = 100_000  # of a batch; the preset `large` has 25,000
-_SAMPLE = 8  # tokens of the sequences whose activations are known
 _SHARED_KINDS = ("sentencepiece",)  # tokenizers for which one vocabulary for both sides is the default
 
 
@@ -77,7 +71,7 @@ def prepare(task: Seq2Seq, resumed: Mapping[str, Any] | None) -> Setup:
         description = describe(config, data, source, target, images, train)
     make = partial(build, description.architecture, **description.arguments)
     require_weights(make, "Use a smaller --width, --depth, --hidden or --vocab-size")
-    _require_memory(config, description, train, val, context)
+    require_memory(config, description, train, val, context.device)
     seed_everything(config.seed, context.device)
     network: Any = make()
     if resumed is None and config.encoder_from:
@@ -89,56 +83,6 @@ def prepare(task: Seq2Seq, resumed: Mapping[str, Any] | None) -> Setup:
     task.train, task.val = train, val
     task.translator = Translator(network, description, source, target, context.device)
     return Setup(config, description, network, {}, notes)
-
-
-def _require_memory(
-    config: Seq2SeqConfig,
-    description: Description,
-    train: Seq2SeqDataset,
-    val: Seq2SeqDataset,
-    context: Context,
-) -> None:
-    """Refuse batches for which memory cannot suffice; usual ones are not worth the estimate."""
-    assert config.batch is not None
-    if context.device.type != "cpu":
-        return
-    validated = _largest_batch(val.lengths, config.batch)[1]
-    vocab = description.arguments["target_vocab"]
-    memory.require(  # the scores and their softmax
-        2 * 4 * validated * vocab, f"the scores of {vocab:,} ids after each of {validated:,.0f} tokens",
-        "Use a smaller --batch or --vocab-size",
-    )  # fmt: skip
-    tokens = _largest_batch(train.lengths, config.step_batch) / (config.accumulate * config.micro_batches)
-    if tokens.sum() > _USUAL_TOKENS:
-        size = float(tokens @ _activations(description))
-        fix = f"Use a smaller --batch, or --micro-batches {2 * config.micro_batches}"
-        require_activations(size, f"a batch of {tokens.sum():,.0f} tokens", fix)
-
-
-def _largest_batch(lengths: Indices, max_tokens: int) -> npt.NDArray[np.float64]:
-    """Source and target tokens of the largest batch, without padding."""
-    batches = bucket_by_length(lengths, max_tokens, seed=0, epoch=0)
-    sums = np.array([lengths[which].sum(axis=0) for which in batches], np.float64)
-    largest: npt.NDArray[np.float64] = sums[sums.sum(axis=1).argmax()]
-    return largest
-
-
-def _activations(description: Description) -> npt.NDArray[np.float64]:
-    """Bytes of all results of layers for a token of the source and of the target, in short sequences."""
-    with torch.device("meta"):
-        network = build(description.architecture, **description.arguments)
-        source = target = torch.zeros(1, _SAMPLE, dtype=torch.int64)
-        length = float(_SAMPLE)
-        if description.preprocess is not None:
-            height, width = description.arguments["input_size"]
-            width = width or _SAMPLE * PIXELS_PER_TOKEN
-            source = torch.zeros(1, description.preprocess.channels, height, width)
-            length = width / PIXELS_PER_TOKEN
-    sizes = [0, 0]
-    for layer in trace(network, (source, target)).layers:
-        if layer.name != "decoder.output":  # whose results are computed in chunks
-            sizes[layer.name.startswith("decoder.")] += layer.activation
-    return np.array([sizes[0] / length, sizes[1] / _SAMPLE])
 
 
 def train_tokenizers(
