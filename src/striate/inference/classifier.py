@@ -17,7 +17,6 @@ from torch import nn
 from striate import bundle, models
 from striate.bundle import Description
 from striate.data import Images, InMemoryImages
-from striate.data.images.base import Indices
 from striate.data.images.loader import stream
 from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
@@ -32,6 +31,7 @@ from striate.transforms.decode import ImageSource, Uint8Array
 from striate.transforms.preprocess import Preprocess
 
 if TYPE_CHECKING:
+    from striate.data.images.base import Indices
     from striate.explain import Explainer, Explanation
 
 

@@ -15,7 +15,6 @@ from striate import bundle
 from striate.bundle import Description
 from striate.data.text.dataset import Seq2SeqDataset
 from striate.data.text.lines import TextLineImages
-from striate.data.text.pairs import Pairs, PairSet
 from striate.data.text.tokens import Tokenizer, suggest_kind, train_tokenizer
 from striate.device import require_weights, seed_everything
 from striate.errors import DataError, UsageError
@@ -30,6 +29,7 @@ from striate.training.task import Context, Setup, provenance
 from striate.transforms.preprocess import Preprocess
 
 if TYPE_CHECKING:
+    from striate.data.text.pairs import Pairs, PairSet
     from striate.tasks.seq2seq.task import Seq2Seq
 
 LENGTH_QUANTILE = 0.99  # of the lengths in training, for the maximum length of answers
