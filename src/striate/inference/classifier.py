@@ -156,7 +156,11 @@ class Classifier(ImagePredictor):
         Returns:
             float32 `[n, features]`, and int64 `[n]`, the position of each row's image: of those that can be
             read.
+
+        Raises:
+            ResourceError: a batch cannot fit into memory.
         """
+        self._require_memory(min(batch, len(source)))
         return logits(
             self._penultimate, self.preprocess, source, self.device, batch, workers=workers, progress=progress
         )
