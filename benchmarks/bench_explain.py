@@ -60,7 +60,7 @@ def arguments() -> argparse.Namespace:
     cost = commands.add_parser("cost")
     cost.add_argument("--models", default=",".join(LAYERS), help="names, with commas between them")
     cost.add_argument("--rounds", type=int, default=11)
-    cost.add_argument("--methods", action="store_true", help="also measure the other methods")
+    cost.add_argument("--methods", action="store_true", help="also the other methods, of the first network")
     worth = commands.add_parser("worth")
     worth.add_argument("model")
     worth.add_argument("photos", type=Path)
@@ -306,8 +306,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.command == "cost":
         rows = []
-        for name in args.models.split(","):
-            rows.append(cost(name, args.rounds, args.methods))
+        for number, name in enumerate(args.models.split(",")):
+            rows.append(cost(name, args.rounds, args.methods and number == 0))
             print(json.dumps(rows[-1]), flush=True)
         record: dict[str, Any] = {"rows": rows}
     else:

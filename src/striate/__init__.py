@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from striate.inference.evaluation import Evaluation
     from striate.inference.prediction import Prediction
     from striate.inference.text_evaluation import evaluate_seq2seq
+    from striate.inference.text_explanation import explain_seq2seq
     from striate.inference.translator import Translator, load_translator
     from striate.transforms.preprocess import Preprocess
 
@@ -33,6 +34,7 @@ _HOMES = {
     "check": "striate.data.check",
     "evaluate": "striate.api",
     "evaluate_seq2seq": "striate.inference.text_evaluation",
+    "explain_seq2seq": "striate.inference.text_explanation",
     "export": "striate.api",
     "load": "striate.api",
     "load_translator": "striate.inference.translator",
@@ -57,6 +59,7 @@ __all__ = [
     "evaluate",
     "evaluate_seq2seq",
     "explain",
+    "explain_seq2seq",
     "export",
     "load",
     "load_translator",

@@ -52,7 +52,14 @@ def test_errors(run, few_colors, tmp_path, capsys):
     assert "cannot write" in capsys.readouterr().err
 
 
-def test_a_text_model_is_refused(text_run, few_colors, capsys):
-    image = str(few_colors / "red" / "000.png")
-    assert striate(["explain", str(text_run.folder), image]) == 3
-    assert "it was trained for seq2seq" in capsys.readouterr().err
+def test_texts_of_a_text_model(text_run, tmp_path, capsys):
+    model, out = str(text_run.folder), str(tmp_path / "out")
+    assert striate(["explain", model, "abc", "dcba", "--out", out, "--numpy", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [result["source"] for result in results] == ["abc", "dcba"]
+    with np.load(results[1]["files"]["map"]) as arrays:
+        assert arrays["cross"].shape[2] == len(results[1]["tokens"])
+    assert striate(["explain", model, "abc", "--out", out]) == 0
+    assert "  ->  " in capsys.readouterr().out
+    assert striate(["explain", model, "abc", "--method", "rise"]) == 2
+    assert "--method with a seq2seq model" in capsys.readouterr().err

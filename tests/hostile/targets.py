@@ -70,6 +70,7 @@ COMMANDS = {
     "predict": ["predict {model} {image}", "predict {model} - --json", "predict {model} {data} --csv"],
     "explain": [
         "explain {model} {image} --out {out} --json", "explain {model} {data} --no-test --out {out}",
+        "explain {text_model} abc --out {out}",
     ],
     "explore filters": ["explore filters {model} --out {out}"],
     "explore maps": ["explore maps {model} {image} --out {out} --json"],
@@ -236,6 +237,9 @@ _FUNCTIONS = {
     "striate.load_translator": lambda m: _function("striate", "load_translator")(m.text_model, "cpu"),
     "striate.evaluate": lambda m: _function("striate", "evaluate")(m.model, m.data, device="cpu"),
     "striate.evaluate_seq2seq": lambda m: _function("striate", "evaluate_seq2seq")(m.text_model, m.pairs),
+    "striate.explain_seq2seq": lambda m: _function("striate", "explain_seq2seq")(
+        _function("striate", "load_translator")(m.text_model, "cpu"), "abc"
+    ),
     "striate.export": lambda m: _function("striate", "export")(m.model, m.out, "state-dict"),
     "striate.check": lambda m: _function("striate", "check")(m.data),
     "striate.Classifier": lambda m: [_load(m).predict(m.image), _load(m).predict(_pixels())],

@@ -14,7 +14,6 @@ from striate.printable import escaped
 
 if TYPE_CHECKING:
     from striate.explain import Explanation
-    from striate.inference.classifier import Classifier
 
 _METHOD = "Method: grad-cam, layer-cam, finer-cam, integrated-gradients, smoothgrad, occlusion, rise; for \
 Vision Transformers also attention-rollout and relevance."
@@ -22,6 +21,7 @@ NAMES = (
     "grad-cam", "layer-cam", "finer-cam", "integrated-gradients", "smoothgrad", "occlusion", "rise",
     "attention-rollout", "relevance",
 )  # fmt: skip
+_SOURCES = "Image files, folders or globs; texts for a sequence-to-sequence model of texts."
 _VERSUS = "Class to compare with, for finer-cam; may be repeated."
 _SAMPLES = "Passes of integrated-gradients, smoothgrad and rise."
 _TEST = "Test each map with deletion and insertion curves (33 passes)."
@@ -31,7 +31,7 @@ _LONGEST_STEM = 100  # letters of an image's name in the names of its files
 
 def explain(
     model: Model,
-    sources: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, folders or globs.")],
+    sources: Annotated[list[str], typer.Argument(metavar="IMAGE", help=_SOURCES)],
     method: Annotated[str, typer.Option(help=_METHOD, autocompletion=lambda: list(NAMES))] = "grad-cam",
     target: Annotated[
         str | None,
@@ -55,29 +55,38 @@ def explain(
 
     Python: striate.load("runs/flowers-resnet18").explain("rose.jpg").figure().save("rose.png")
     """
+    from striate import bundle
+    from striate.cli import explain_text
     from striate.cli.console import print_json
-    from striate.data.images.folders import find_images
     from striate.errors import DataError
     from striate.explain.methods import describe
-    from striate.inference.classifier import load
 
     describe(method)  # a wrong name is reported before the model is opened
-    paths = [path for source in sources for path in find_images(source)]
-    classifier = load(model, device, trust=trust)
     options = {
         "method": method, "target": target, "versus": tuple(versus or ()), "samples": samples, "test": test,
         "check": check,
     }  # fmt: skip
+    if bundle.describe(bundle.path_of(model)).task == "seq2seq":
+        explain_text.require_no_choices({
+            "--method": method != "grad-cam", "--class": target is not None, "--versus": bool(versus),
+            "--samples": samples is not None, "--check": check,
+        })  # fmt: skip
+        found, show = (
+            explain_text.results(model, sources, device, test, out, numpy),
+            explain_text.print_result,
+        )
+    else:
+        found, show = _results(model, sources, device, trust, options, out, numpy), _print
     results = []
-    for result in _results(classifier, paths, options, out, numpy):
+    for result in found:
         results.append(result)
         if not as_json:
-            _print(result)
+            show(result)
     if as_json:
         print_json({"results": results})
     if any(result["error"] is None for result in results):
         return 0
-    error = DataError(f"none of {len(paths)} images could be read")
+    error = DataError(f"none of {len(results)} images could be read")
     if not as_json:
         raise error
     print(f"striate: {escaped(error)}", file=sys.stderr)  # the results are the one JSON object
@@ -85,14 +94,18 @@ def explain(
 
 
 def _results(
-    classifier: Classifier, paths: list[str], options: dict[str, Any], out: Path, numpy: bool
+    model: str, sources: list[str], device: str, trust: str, options: dict[str, Any], out: Path, numpy: bool
 ) -> Iterator[dict[str, Any]]:
     """Explain each image and write its files; yields the JSON values of each."""
     from striate.cli.console import watching
+    from striate.data.images.folders import find_images
     from striate.errors import DecodeError
     from striate.explain.methods import describe
+    from striate.inference.classifier import load
     from striate.progress import SILENT
 
+    paths = [path for source in sources for path in find_images(source)]
+    classifier = load(model, device, trust=trust)
     with watching() as progress:
         counter = SILENT if describe(options["method"]).is_slow else progress  # slow ones report their passes
         counter.begin("explaining", len(paths))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from striate.transforms.decode import Uint8Array
 
@@ -24,6 +24,8 @@ COLORS = (
 _SMALLEST = 224  # pixels of the shorter side of a figure; smaller images are enlarged
 _OPACITY = 0.85  # of the highest value
 _DUST = 64  # standard deviations of the blur of a map of pixels in its shorter side
+_CELL = 28  # pixels of a cell of a table
+_LONGEST_NAME = 20  # letters of its names
 _GAP = 8  # pixels between the parts of a figure
 _THUMBNAIL = 112  # longer side of an image in a sheet
 
@@ -63,6 +65,35 @@ def smoothed(heat: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         heat = np.apply_along_axis(np.convolve, axis, heat, kernel, mode="same")
     largest = max(float(heat.max()), float(np.finfo(np.float32).tiny))
     return (heat / largest).astype(np.float32)
+
+
+def table(values: npt.NDArray[np.float32], rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
+    """A table of numbers as colours, from 0 to the maximum of each row, with a name for each row and column.
+
+    Args:
+        values: `[rows, columns]`, at least 0.
+        rows: their names.
+        columns: their names.
+    """
+    font = ImageFont.load_default(_CELL // 2)
+    margin = 2 * _GAP + max(round(font.getlength(_shortened(name))) for name in (*rows, *columns))
+    page = Image.new("RGB", (margin + _CELL * len(columns), margin + _CELL * len(rows)), "white")
+    top = Image.new("RGB", (_CELL * len(columns), margin), "white").rotate(90, expand=True)
+    for names, image, start in ((rows, page, margin), (reversed(columns), top, 0)):
+        for place, name in enumerate(names):
+            where = (_GAP, start + _CELL * place + _CELL // 4)
+            ImageDraw.Draw(image).text(where, _shortened(name), "black", font)
+    page.paste(top.rotate(-90, expand=True), (margin, 0))
+    shares = values / values.max(axis=1, keepdims=True).clip(min=float(np.finfo(np.float32).tiny))
+    cells = Image.fromarray(colorize(shares))
+    size = (_CELL * len(columns), _CELL * len(rows))
+    page.paste(cells.resize(size, Image.Resampling.NEAREST), (margin, margin))
+    return page
+
+
+def _shortened(name: str) -> str:
+    """A name for a table: without line breaks, and of a limited length."""
+    return name.replace("\n", " ")[:_LONGEST_NAME]
 
 
 def joined(images: Sequence[Image.Image]) -> Image.Image:

@@ -94,21 +94,25 @@ class Faithfulness:
         }  # fmt: skip
 
 
-def measure(probability: Callable[[Tensor], Tensor], image: Tensor, values: Tensor) -> Faithfulness:
+def measure(
+    probability: Callable[[Tensor], Tensor], image: Tensor, values: Tensor, hidden: Tensor | None = None
+) -> Faithfulness:
     """Measure how faithful a map is, in `PASSES` images through the network.
 
     Args:
         probability: images `[batch, channels, height, width]` to the probability of the class, `[batch]`.
         image: `[1, channels, height, width]`, as the network reads it. 0 must be a neutral colour.
         values: the map, `[rows, columns]` of any size; higher where the image matters more.
+        hidden: what insertion starts from, the shape of `image`; the blurred image by default.
     """
+    hidden = blur(image) if hidden is None else hidden
     size = (int(image.shape[2]), int(image.shape[3]))
     ranks = [ranking(resized(values, size)), ranking(center_blob(size))]
     for seed in range(SHUFFLES):
         order = torch.randperm(values.numel(), generator=torch.Generator().manual_seed(seed))
         shuffled = values.flatten()[order.to(values.device)].view_as(values)
         ranks.append(ranking(resized(shuffled, size)))
-    variants = _variants(image, ranks)
+    variants = _variants(image, hidden, ranks)
     parts = iter(lambda: list(itertools.islice(variants, _AT_ONCE)), [])
     found = np.concatenate([probability(torch.cat(part)).double().cpu().numpy() for part in parts])
     full, nothing, hazy = (float(value) for value in found[:3])
@@ -124,15 +128,15 @@ def measure(probability: Callable[[Tensor], Tensor], image: Tensor, values: Tens
     )  # fmt: skip
 
 
-def _variants(image: Tensor, ranks: Sequence[npt.NDArray[np.float64]]) -> Iterator[Tensor]:
-    """The image, gray, the blurred image; then for each ranking and fraction deletion and insertion."""
-    blurred, gray = blur(image), torch.zeros_like(image)
-    yield from (image, gray, blurred)
+def _variants(image: Tensor, hidden: Tensor, ranks: Sequence[npt.NDArray[np.float64]]) -> Iterator[Tensor]:
+    """The image, gray, the hidden image; then for each ranking and fraction deletion and insertion."""
+    gray = torch.zeros_like(image)
+    yield from (image, gray, hidden)
     for rank in ranks:
         for fraction in FRACTIONS:
             important = torch.from_numpy(rank < fraction).to(image.device)
             yield torch.where(important, gray, image)
-            yield torch.where(important, image, blurred)
+            yield torch.where(important, image, hidden)
 
 
 def _outcome(score: float, center: float, shuffled: float, effect: float, *, is_coarse: bool) -> Outcome:
@@ -170,7 +174,7 @@ def resized(values: Tensor, size: tuple[int, int]) -> Tensor:
 def center_blob(size: tuple[int, int]) -> Tensor:
     """A Gaussian in the centre of the image, `[height, width]`."""
     rows, columns = (torch.arange(side) - (side - 1) / 2 for side in size)
-    deviation = min(size) / _BLOB
+    deviation = (min(size) if min(size) > 1 else max(size)) / _BLOB  # a text has one row
     return torch.exp(-(rows[:, None] ** 2 + columns[None, :] ** 2) / (2 * deviation**2))
 
 

@@ -170,7 +170,7 @@ class Translator:
         if isinstance(sources, _ONE) or hasattr(sources, "read"):
             sources = [cast(Source, sources)]
         started, written = time.perf_counter(), 0
-        rows = [self._read(source) for source in sources]
+        rows = [self.read(source) for source in sources]
         results = [self._unwritten(shown, row) for shown, row in rows]
         good = np.array([i for i, r in enumerate(results) if r.error is None and not r.empty], np.int64)
         lengths = np.array([self._length(cast(Any, rows[i][1])) for i in good], np.int64)
@@ -201,6 +201,10 @@ class Translator:
         """Leave out the prepacked copy, whose weights no copy or other process can read."""
         return {name: value for name, value in vars(self).items() if name != "_prepacked"}
 
+    def write(self, batch: list[list[int] | Uint8Array]) -> list[Hypothesis]:
+        """The answer to each source that `read` has returned, by greedy search."""
+        return [found[0] for found in self._write(batch, 1, 1, 0.0, False)]
+
     @standard_settings()
     @torch.inference_mode()
     def _write(
@@ -222,7 +226,7 @@ class Translator:
             attention=attention,
         )  # fmt: skip
 
-    def _read(self, source: Source) -> tuple[str, list[int] | Uint8Array | str]:
+    def read(self, source: Source) -> tuple[str, list[int] | Uint8Array | str]:
         """The name of a source, and the network's input for it; or why it cannot be read."""
         if self.source is not None:
             text = str(source)
@@ -250,7 +254,7 @@ class Translator:
     @standard_settings()
     def grid(self, image: Source) -> tuple[int, int]:
         """Rows and columns of an image's positions that the decoder attends to."""
-        _, row = self._read(image)
+        _, row = self.read(image)
         assert isinstance(row, np.ndarray)
         pixels, widths = collate_images([row], self.description.image_preprocess, self.device)
         with torch.inference_mode():
