@@ -68,6 +68,7 @@ COMMANDS = {
     "recipes": ["recipes", "recipes lenet"],
     "evaluate": ["evaluate {model} {data} --device cpu --out {out}", "evaluate {run} --json"],
     "predict": ["predict {model} {image}", "predict {model} - --json", "predict {model} {data} --csv"],
+    "embed": ["embed {model} {data} --out {out}.npz --json"],
     "explain": [
         "explain {model} {image} --out {out} --json", "explain {model} {data} --no-test --out {out}",
         "explain {text_model} abc --out {out}",

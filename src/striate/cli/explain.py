@@ -34,8 +34,7 @@ def explain(
     sources: Annotated[list[str], typer.Argument(metavar="IMAGE", help=_SOURCES)],
     method: Annotated[str, typer.Option(help=_METHOD, autocompletion=lambda: list(NAMES))] = "grad-cam",
     target: Annotated[
-        str | None,
-        typer.Option("--class", help="Class to explain.", show_default="the most probable one"),
+        str | None, typer.Option("--class", help="Class to explain.", show_default="the most probable")
     ] = None,
     versus: Annotated[
         list[str] | None, typer.Option(help=_VERSUS, show_default="the three with the nearest scores")
@@ -71,10 +70,8 @@ def explain(
             "--method": method != "grad-cam", "--class": target is not None, "--versus": bool(versus),
             "--samples": samples is not None, "--check": check,
         })  # fmt: skip
-        found, show = (
-            explain_text.results(model, sources, device, test, out, numpy),
-            explain_text.print_result,
-        )
+        found = explain_text.results(model, sources, device, test, out, numpy)
+        show = explain_text.print_result
     else:
         found, show = _results(model, sources, device, trust, options, out, numpy), _print
     results = []
