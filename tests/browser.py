@@ -7,6 +7,7 @@ import select
 import shlex
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -61,7 +62,9 @@ class Browser:
         if self._session is not None:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
+        deadline = time.monotonic() + 60
         while True:
+            assert time.monotonic() < deadline, (method, "the browser does not answer")
             answer = self._receive()
             if answer.get("id") == self._number:
                 assert "error" not in answer, (method, answer["error"])
@@ -107,7 +110,9 @@ class Browser:
         self._wait_for_load()
 
     def _wait_for_load(self):
+        deadline = time.monotonic() + 60
         while "Page.loadEventFired" not in self._events:
+            assert time.monotonic() < deadline, "the page is not loaded"
             self._receive()
             assert "Page.javascriptDialogOpening" not in self._events, "a script of the page runs"
 

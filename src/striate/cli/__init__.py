@@ -63,6 +63,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "export": Command(
         "export:export", "Export a model to another format (ONNX, CTranslate2, torch.export, .pth)."
     ),
+    "view": Command("view:view", "Show all runs of a folder side by side in the browser, live."),
     "check": Command("check:check", "Find broken files, duplicates, leakage, likely label errors, outliers."),
     "detection": Command("detection:detection", "Evaluate an object detector: COCO and Pascal VOC metrics."),
     "seq2seq": {

@@ -1,0 +1,105 @@
+"""What the folders of runs say about each run: configuration, metrics of each epoch, state; without torch."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from striate import strict_yaml
+from striate.csv_file import parse_csv
+from striate.errors import StriateError
+from striate.files import probe
+from striate.reading import MAX_TABLE_BYTES, read_bytes
+
+ALIVE_SECONDS = 90.0  # a run writes a checkpoint once a minute
+_HIDDEN = ("format", "progress")  # of config.yaml
+
+
+@dataclass
+class RunTable:
+    """The runs of a folder; files are read again only if they have changed.
+
+    Args:
+        folder: with a folder for each run.
+    """
+
+    folder: Path
+    _cache: dict[Path, tuple[tuple[int, int], Any]] = field(default_factory=dict, repr=False)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All runs as JSON values, the one that was written to last first."""
+        found = []
+        with contextlib.suppress(OSError):
+            for path in self.folder.iterdir():
+                with contextlib.suppress(OSError, StriateError):
+                    if (path / "config.yaml").is_file():
+                        found.append(self._row(path))
+        return sorted(found, key=lambda row: (-row["modified"], row["name"]))
+
+    def _row(self, run: Path) -> dict[str, Any]:
+        config = self._read(run / "config.yaml", _config) or {}
+        epochs = self._read(run / "results.csv", _epochs) or {}
+        modified = max(
+            _modified(run / name) for name in ("config.yaml", "results.csv", "state", "report.html")
+        )
+        return {
+            "name": run.name,
+            "state": _state(run),
+            "modified": modified,
+            "config": config,
+            "epochs": epochs,
+            "report": (run / "report.html").is_file(),
+        }
+
+    def _read(self, path: Path, parse: Any) -> Any:
+        """What `parse` makes of a file, None if there is none or it is damaged."""
+        status = probe(path)
+        if status is None:
+            return None
+        stamp = (status.st_mtime_ns, status.st_size)
+        if self._cache.get(path, (None,))[0] != stamp:
+            value = None
+            with contextlib.suppress(StriateError, ValueError):
+                value = parse(path)
+            self._cache[path] = (stamp, value)
+        return self._cache[path][1]
+
+
+def _config(path: Path) -> dict[str, Any]:
+    values = strict_yaml.read(path).values
+    return {name: value for name, value in values.items() if name not in _HIDDEN}
+
+
+def _epochs(path: Path) -> dict[str, list[float | None]]:
+    """The columns of results.csv; None in place of empty cells and of numbers that are not finite."""
+    rows = [fields for _, fields in parse_csv(read_bytes(path, MAX_TABLE_BYTES).decode(), str(path))]
+    header, *values = rows
+    whole = [row for row in values if len(row) == len(header)]
+    return {name: [_number(row[i]) for row in whole] for i, name in enumerate(header)}
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _modified(path: Path) -> float:
+    status = probe(path)
+    return 0.0 if status is None else status.st_mtime
+
+
+def _state(run: Path) -> str:
+    """`finished` with a report of its last epoch, `training` if it wrote something lately, else `stopped`."""
+    last = max(_modified(run / name) for name in ("results.csv", "state"))
+    if (reported := _modified(run / "report.html")) and reported >= _modified(run / "results.csv"):
+        return "finished"
+    return (
+        "training" if time.time() - max(last, _modified(run / "config.yaml")) < ALIVE_SECONDS else "stopped"
+    )

@@ -1,0 +1,162 @@
+"""The page of all runs: what it serves, what it refuses, and that it follows a run that trains."""
+
+import contextlib
+import http.client
+import json
+import os
+import threading
+import time
+
+import pytest
+from browser import needs_chromium
+
+from striate import cli
+from striate.errors import UsageError
+from striate.report.run_table import ALIVE_SECONDS, RunTable
+from striate.report.view_server import RunServer
+
+RESULTS = "epoch,step,lr,train_loss,val_loss,val_top1,seconds\n1,5,0.1,2.0,1.9,0.25,3.5\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two runs, one of them with a hostile name, and files that are no runs."""
+    for name, model, epochs in (("a-lenet", "lenet", 2), ("<img src=x onerror=alert(1)>", "resnet18", 3)):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text(
+            f"task: classification\nmodel: {model}\nepochs: {epochs}\ndata: /x/flowers\n"
+        )
+        (run / "results.csv").write_text(RESULTS)
+        (run / "report.html").write_text(f"<p>{model}")
+        (run / "best.safetensors").write_bytes(b"weights")
+    (tmp_path / "runs" / "notes.txt").write_text("no run")
+    (tmp_path / "runs" / "broken").mkdir()
+    (tmp_path / "runs" / "broken" / "config.yaml").write_text("a: [")
+    (tmp_path / "secret.html").write_text("secret")
+    (tmp_path / "runs" / "link.html").symlink_to(tmp_path / "secret.html")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def server(folder):
+    with RunServer(folder) as started:
+        thread = threading.Thread(target=started.serve_forever, daemon=True)
+        thread.start()
+        yield started
+        started.shutdown()
+        thread.join()
+
+
+def answer(server, path, method="GET", host=None):
+    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=10)
+    with contextlib.closing(connection):
+        connection.putrequest(method, path, skip_host=True)
+        connection.putheader("Host", host or f"127.0.0.1:{server.server_address[1]}")
+        connection.endheaders()
+        response = connection.getresponse()
+        return response.status, response.read(), dict(response.getheaders())
+
+
+def test_runs_and_their_files(server):
+    status, content, headers = answer(server, "/runs.json")
+    runs = {run["name"]: run for run in json.loads(content)["runs"]}
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    assert runs.keys() == {"a-lenet", "<img src=x onerror=alert(1)>", "broken"}
+    assert runs["a-lenet"]["epochs"]["val_top1"] == [0.25]
+    assert (runs["a-lenet"]["config"]["model"], runs["a-lenet"]["state"]) == ("lenet", "finished")
+    assert (runs["broken"]["config"], runs["broken"]["epochs"]) == ({}, {})
+    status, content, headers = answer(server, "/a-lenet/report.html")
+    assert (status, content) == (200, b"<p>lenet")
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    status, content, headers = answer(server, "/")
+    assert (status, headers["X-Content-Type-Options"]) == (200, "nosniff")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../secret.html", "/%2e%2e/secret.html", "//etc/passwd", "/link.html", "/a-lenet/best.safetensors",
+        "/notes.txt", "/a-lenet", "/a-lenet/%00.html", "/missing.html", "/a-lenet/../../secret.html",
+    ],
+)  # fmt: skip
+def test_nothing_else_is_served(server, path):
+    assert answer(server, path)[:2] == (404, b"404 Not Found\n")
+
+
+def test_only_get_requests_to_this_computer_are_answered(server):
+    for method in ("POST", "PUT", "DELETE", "HEAD", "OPTIONS"):
+        assert answer(server, "/runs.json", method)[0] == 501
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example"):
+        assert answer(server, "/runs.json", host=host)[0] == 403
+    assert answer(server, "/runs.json", host=f"localhost:{server.server_address[1]}")[0] == 200
+    assert server.server_address[0] == "127.0.0.1"
+
+
+def test_a_taken_port_is_reported(server):
+    with pytest.raises(UsageError, match="address already in use"):
+        RunServer(server.RequestHandlerClass.args[0].folder, server.server_address[1])
+
+
+def test_states_of_a_run(folder):
+    run, now = folder / "a-lenet", time.time()
+    state = lambda: next(row["state"] for row in RunTable(folder).rows() if row["name"] == "a-lenet")
+    os.utime(run / "report.html", (now - 500, now - 500))
+    assert state() == "training"  # results that are newer than the report
+    for name in ("results.csv", "config.yaml"):
+        os.utime(run / name, (now - ALIVE_SECONDS - 9,) * 2)
+    assert state() == "stopped"
+    (run / "state").mkdir()  # a checkpoint was written
+    assert state() == "training"
+
+
+def test_only_changed_files_are_read_again(folder, monkeypatch):
+    table = RunTable(folder)
+    before = table.rows()
+    read = []
+    monkeypatch.setattr(
+        "striate.report.run_table.read_bytes", lambda path, limit: read.append(path) or b"epoch\n7\n"
+    )
+    assert table.rows() == before
+    with (folder / "a-lenet" / "results.csv").open("a") as file:
+        file.write("2,10,0.1,nan,,0.5,3.5\n")
+    changed = next(row for row in table.rows() if row["name"] == "a-lenet")
+    assert (read, changed["epochs"]) == ([folder / "a-lenet" / "results.csv"], {"epoch": [7.0]})
+
+
+@needs_chromium
+def test_the_page_sorts_filters_and_follows_a_run(server, folder, browser):
+    page = browser
+    page.window(1400)
+    page.open(f"{server.url}#lang=en")
+    wait = "new Promise(done => {{ const look = () => {0} ? done(true) : setTimeout(look, 20); look(); }})"
+    page.evaluate(wait.format("document.documentElement.dataset.ready"))
+    names = lambda: page.evaluate("[...document.querySelectorAll('td.name')].map(cell => cell.textContent)")
+    assert set(names()) == {"a-lenet", "<img src=x onerror=alert(1)>", "broken"}
+    page.click("[data-key=name]")
+    page.click("[data-key=name]")
+    assert names()[0] == "broken"  # the last name
+    page.enter("input[type=search]", "model:lenet finished")
+    assert (names(), page.text(".status")) == (["a-lenet"], "1 of 3 runs")
+    assert page.count(".panels svg") == 4  # lr, train_loss, val_loss, val_top1
+    page.enter("input[type=search]", "model:lenet")
+    (folder / "a-lenet" / "results.csv").write_text(RESULTS + "2,10,0.1,1.5,1.2,0.75,3.5\n")
+    page.evaluate(
+        wait.format("[...document.querySelectorAll('td')].some(c => c.textContent === '75.0\\u00a0%')")
+    )
+    assert page.text(".state-training") == "training"  # its results are newer than its report
+    assert page.overflow(390) <= 0
+    assert page.errors == []
+    assert {address.partition("/runs.json")[0].rstrip("/") for address in page.requests} == {
+        server.url.rstrip("/")
+    }
+
+
+def test_the_command_serves_until_it_is_stopped(folder, capsys, monkeypatch):
+    monkeypatch.setattr(RunServer, "serve_forever", lambda server: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert cli.run(["view", str(folder), "--port", "0", "--no-open", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["url"].startswith("http://127.0.0.1:")
+    assert told["folder"] == str(folder)
+    assert cli.run(["view", str(folder / "missing"), "--no-open"]) == 3
+    assert "no such file or folder" in capsys.readouterr().err
