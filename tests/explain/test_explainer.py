@@ -4,6 +4,7 @@ import pytest
 import torch
 from pretrained import build
 from torch import nn
+from unchanged_network import require_unchanged, state_of
 
 from striate import models
 from striate.errors import LayoutError
@@ -17,30 +18,6 @@ SIZES = {"alexnet": 64, "alexnet_2012": 64, "googlenet_2014": 80}
 SMALL = {"lenet", "lenet5"}
 QUICK = {*SMALL, "googlenet", "resnet20", "resnet18", "mobilenet_v3_small", "vit_ti_16"}  # with one mode
 VARIANTS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in models.MODELS]
-
-
-def state_of(network):
-    """Everything that an explanation must leave as it was."""
-    return {
-        "values": {name: value.clone() for name, value in network.state_dict().items()},
-        "identities": [id(value) for value in network.parameters()],
-        "requires_grad": [value.requires_grad for value in network.parameters()],
-        "gradients": [value.grad for value in network.parameters()],
-        "modes": [part.training for part in network.modules()],
-        "attributes": [sorted(vars(part)) for part in network.modules()],
-        "hooks": [
-            len(part._forward_hooks) + len(part._forward_pre_hooks) + len(part._backward_hooks)
-            for part in network.modules()
-        ],
-    }
-
-
-def require_unchanged(network, before):
-    after = state_of(network)
-    for name, value in before.pop("values").items():
-        assert torch.equal(value, after["values"][name]), name
-    after.pop("values")
-    assert after == before
 
 
 def suits(method, network):

@@ -32,7 +32,7 @@ def attention_rollout(explainer: Explainer, image: Tensor, target: int) -> Tenso
         UsageError: the network has no attention over patches.
     """
     layers, _ = explainer.attention(image)
-    total = torch.eye(layers[0].shape[1], dtype=torch.float64, device=layers[0].device)
+    total = torch.eye(layers[0].shape[1], dtype=torch.float64)
     identity = total.clone()
     for weights in layers:
         total = (0.5 * weights.double().mean(dim=0) + 0.5 * identity) @ total
@@ -49,10 +49,10 @@ def relevance(explainer: Explainer, image: Tensor, target: int) -> Tensor:
     Args, returns, raises: as `attention_rollout`; here the class has an effect.
     """
     layers, gradients = explainer.attention(image, target)
-    total = torch.eye(layers[0].shape[1], dtype=torch.float64, device=layers[0].device)
+    total = torch.eye(layers[0].shape[1], dtype=torch.float64)
     for weights, gradient in zip(layers, gradients, strict=True):
         total = total + (gradient * weights).relu().double().mean(dim=0) @ total
-    return _map_of(explainer, total - torch.eye(len(total), dtype=total.dtype, device=total.device))
+    return _map_of(explainer, total - torch.eye(len(total), dtype=total.dtype))
 
 
 def _map_of(explainer: Explainer, total: Tensor) -> Tensor:

@@ -158,7 +158,7 @@ class Explainer:
             target: the class of the score; None for no gradients.
 
         Returns:
-            Two lists of `[heads, tokens, tokens]`; the second is empty without gradients.
+            Two lists of `[heads, tokens, tokens]` on the CPU; the second is empty without gradients.
 
         Raises:
             UsageError: the network has no attention layers.
@@ -170,7 +170,7 @@ class Explainer:
                 scores = self.network(x.clone())
             weights = recorder.self_attention(type(self.network).__name__)
             found = () if target is None else torch.autograd.grad(scores[0, target], weights)
-            return [part.detach()[0] for part in weights], [part[0] for part in found]
+            return [part.detach()[0].cpu() for part in weights], [part[0].cpu() for part in found]
 
     def _check(self, images: Tensor) -> None:
         if images.ndim != 4 or tuple(images.shape[1:]) != self.shape:

@@ -114,7 +114,7 @@ def measure(
         ranks.append(ranking(resized(shuffled, size)))
     variants = _variants(image, hidden, ranks)
     parts = iter(lambda: list(itertools.islice(variants, _AT_ONCE)), [])
-    found = np.concatenate([probability(torch.cat(part)).double().cpu().numpy() for part in parts])
+    found = np.concatenate([probability(torch.cat(part)).cpu().double().numpy() for part in parts])
     full, nothing, hazy = (float(value) for value in found[:3])
     between = found[3:].reshape(len(ranks), len(FRACTIONS), 2)
     deletions = [(full, *row, nothing) for row in between[:, :, 0].tolist()]
@@ -158,7 +158,7 @@ def ranking(values: Tensor) -> npt.NDArray[np.float64]:
     Equal values, such as the zeros of a ReLU, are in the order of a smooth random map: a row-by-row order
     would favour one side, and single pixels at random would disturb the network more than areas do.
     """
-    flat = values.double().flatten().cpu().numpy()
+    flat = values.cpu().double().flatten().numpy()
     noise = torch.rand(4, 4, generator=torch.Generator().manual_seed(SHUFFLES))
     ties = resized(noise, (values.shape[0], values.shape[1])).flatten().numpy()
     ranks = np.empty(len(flat))

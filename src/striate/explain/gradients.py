@@ -35,14 +35,14 @@ def integrated_gradients(
     """
     points, weights = np.polynomial.legendre.leggauss(samples)
     alphas, shares = torch.from_numpy((points + 1) / 2), torch.from_numpy(weights / 2)
-    total = torch.zeros_like(image, dtype=torch.float64)
+    total = torch.zeros(image.shape, dtype=torch.float64)  # on the CPU: not all devices have float64
     for start in range(0, samples, _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         scale = alphas[part].to(image)[:, None, None, None]
-        gradients = explainer.gradients(scale * image, target).double()
-        total += (shares[part].to(gradients)[:, None, None, None] * gradients).sum(dim=0, keepdim=True)
+        gradients = explainer.gradients(scale * image, target).cpu().double()
+        total += (shares[part, None, None, None] * gradients).sum(dim=0, keepdim=True)
         progress.advance(len(scale))
-    return (image * total).sum(dim=1)[0].float()
+    return (image.cpu() * total).sum(dim=1)[0].float()
 
 
 def smooth_grad(

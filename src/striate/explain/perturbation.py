@@ -101,7 +101,7 @@ def rise(
         count = min(_AT_ONCE, samples - start)
         masks = random_masks(count, height, width, generator).to(image)
         weights = explainer.probabilities(image * masks[:, None])[:, target]
-        total += (weights[:, None, None] * masks).sum(dim=0).double().cpu()
+        total += (weights[:, None, None] * masks).sum(dim=0).cpu()
         progress.advance(count)
     return (total / (samples * _SHARE)).float()
 

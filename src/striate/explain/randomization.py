@@ -82,7 +82,7 @@ def randomized(network: nn.Module, image: Tensor, seed: int = 0) -> nn.Module:
 
 def rank_correlation(a: Tensor, b: Tensor) -> float:
     """Spearman's rank correlation of two maps of one shape, with mean ranks of ties; 0 if one is constant."""
-    first, second = (_ranks(values.double().flatten().cpu().numpy()) for values in (a, b))
+    first, second = (_ranks(values.cpu().double().flatten().numpy()) for values in (a, b))
     if first.std() == 0 or second.std() == 0:
         return 0.0
     return float(np.corrcoef(first, second)[0, 1])
