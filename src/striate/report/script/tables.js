@@ -1,4 +1,6 @@
-// Sorts the tables of a page by the column whose heading is pressed.
+// Sorts the tables of a page by the column whose heading is pressed; of long ones, shows the first rows.
+
+const ROWS = 150; // of a table that are shown at first; browsers are slow with thousands
 
 function sortTables(tables = document.querySelectorAll("table.sortable")) {
   for (const table of tables) {
@@ -7,7 +9,20 @@ function sortTables(tables = document.querySelectorAll("table.sortable")) {
       button.append(...cell.childNodes);
       cell.append(button);
     });
+    if (table.tBodies[0].rows.length > ROWS) shorten(table);
   }
+}
+
+function shorten(table) {
+  table.dataset.short = "true";
+  const count = table.tBodies[0].rows.length, all = make("button", { type: "button", onclick: () => { delete table.dataset.short; hideRows(table); all.remove(); } });
+  say(all, "Show all {count} rows", { count: grouped(count) });
+  table.parentNode.after(all);
+  hideRows(table);
+}
+
+function hideRows(table) {
+  [...table.tBodies[0].rows].forEach((row, i) => { row.hidden = Boolean(table.dataset.short) && i >= ROWS; });
 }
 
 function sortBy(table, column) {
@@ -25,4 +40,5 @@ function sortBy(table, column) {
   keyed.sort(([a], [b]) => a === null ? (b === null ? 0 : 1) : b === null ? -1 : // rows without a value stay last
     sign * (isNumber ? a - b : a.localeCompare(b, undefined, { numeric: true })));
   body.append(...keyed.map(([, row]) => row));
+  hideRows(table);
 }
