@@ -2,8 +2,10 @@
 
 import matplotlib as mpl
 import numpy as np
+import pytest
 
-from striate.explain.drawing import COLORS, colorize, overlay, sheet, tiles
+from striate.errors import UsageError
+from striate.explain.drawing import COLORS, colorize, overlay, sheet, stacked, tiles
 
 
 def lightness(rgb):
@@ -58,6 +60,14 @@ def test_sheet_has_a_cell_for_each_image():
     assert page.shape == (3 * 120, 3 * 120, 3)
     assert (page[2, 2] == 254).all()
     assert (page[2 * 120 + 2, 2] == 255 - 7).all()
+
+
+def test_a_figure_of_too_many_images_is_refused():
+    image = np.zeros((1, 1, 3), np.uint8)
+    for draw in (lambda: sheet([image] * 4097), lambda: stacked([[image] * 2049, []])):
+        with pytest.raises(UsageError, match="one figure has room for 4,096"):
+            draw()
+    assert stacked([[image] * 3, []]).size == (3 * 120, 2 * 120)
 
 
 def test_tiles_use_the_whole_range():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _DATA = "Images, as for `train`; usually the training data."
 Data = Annotated[str, typer.Argument(metavar="DATA", help=_DATA)]
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="Image file.")]
-Count = Annotated[int, number("Number of images.", low=1, high=10_000)]
+Count = Annotated[int, number("Number of images.", low=1, high=4096)]
 Split = Annotated[str, typer.Option(help="Split: train, val, test or all; auto is train if there is one.")]
 Sheet = Annotated[Path, typer.Option(help="PNG file to write.")]
 
@@ -29,16 +29,16 @@ def filters(
     trust: Trust = "",
     as_json: Json = False,
 ) -> None:
-    """Draw the filters of a convolution as images.
+    """Draw the filters of a convolution as images; of many, the first 4,096.
 
     Python: striate.explain.filters(striate.load("runs/flowers-resnet18").network)
     """
     from striate.explain.channels import filters as filters_of
-    from striate.explain.drawing import tiles
+    from striate.explain.drawing import MAX_CELLS, tiles
     from striate.inference.classifier import load
 
     name, values = filters_of(load(model, device, trust=trust).network, layer)
-    _write(out, tiles(values))
+    _write(out, tiles(values[:MAX_CELLS]))
     _report({"layer": name, "filters": len(values), "size": list(values.shape[1:3])}, out, as_json,
             [f"{name}: {len(values)} filters of {values.shape[1]}x{values.shape[2]}"])  # fmt: skip
 
@@ -57,13 +57,13 @@ def maps(
     Python: striate.load("runs/flowers-resnet18").feature_maps("rose.jpg", "layer1")
     """
     from striate.explain.channels import filters as filters_of
-    from striate.explain.drawing import tiles
+    from striate.explain.drawing import MAX_CELLS, tiles
     from striate.inference.classifier import load
 
     classifier = load(model, device, trust=trust)
     name = layer if layer is not None else filters_of(classifier.network)[0]
     values = classifier.feature_maps(image, name)
-    _write(out, tiles(values))
+    _write(out, tiles(values[:MAX_CELLS]))
     rows, columns = values.shape[1:]
     found = {
         "layer": name,

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from striate.errors import UsageError
 from striate.transforms.decode import Uint8Array
 
 # The colour map "inferno" of Stéfan van der Walt and Nathaniel Smith (CC0): lightness rises evenly from black
@@ -21,6 +22,7 @@ COLORS = (
     (252, 172, 17), (249, 203, 53), (242, 234, 105), (252, 255, 164),
 )  # fmt: skip
 
+MAX_CELLS = 4096  # thumbnails of a figure: 180 MB of pixels
 _SMALLEST = 224  # pixels of the shorter side of a figure; smaller images are enlarged
 _OPACITY = 0.85  # of the highest value
 _DUST = 64  # standard deviations of the blur of a map of pixels in its shorter side
@@ -113,7 +115,11 @@ def sheet(images: Sequence[Uint8Array], columns: int = 0) -> Image.Image:
     Args:
         images: uint8 `[height, width, channels]` of any sizes; at least one.
         columns: in a row; about as many as rows by default.
+
+    Raises:
+        UsageError: there are more than `MAX_CELLS`.
     """
+    _require_few(len(images))
     columns = columns or math.ceil(math.sqrt(len(images)))
     cell = _THUMBNAIL + _GAP
     page = Image.new("RGB", (columns * cell, math.ceil(len(images) / columns) * cell), "white")
@@ -127,7 +133,12 @@ def sheet(images: Sequence[Uint8Array], columns: int = 0) -> Image.Image:
 
 
 def stacked(rows: Sequence[Sequence[Uint8Array]]) -> Image.Image:
-    """Sheets of one row below each other; empty rows stay empty."""
+    """Sheets of one row below each other; empty rows stay empty.
+
+    Raises:
+        UsageError: as for `sheet`.
+    """
+    _require_few(len(rows) * max(map(len, rows), default=0))
     drawn = [sheet(row, len(row)) for row in rows if row]
     height = _THUMBNAIL + _GAP
     page = Image.new(
@@ -138,6 +149,13 @@ def stacked(rows: Sequence[Sequence[Uint8Array]]) -> Image.Image:
         if row:
             page.paste(next(filled), (0, place * height))
     return page
+
+
+def _require_few(cells: int) -> None:
+    """Refuse a figure that would not fit into memory."""
+    if cells > MAX_CELLS:
+        why = f"one figure has room for {MAX_CELLS:,}"
+        raise UsageError(f"a figure of {cells:,} images", why, "Ask for fewer images or classes")
 
 
 def tiles(arrays: npt.NDArray[Any]) -> list[Uint8Array]:

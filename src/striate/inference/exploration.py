@@ -24,7 +24,6 @@ from striate.inference.evaluation import choose_split
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import ImageSource, Uint8Array
 
-MAX_COUNT = 10_000  # images of an answer
 _LARGEST_CLASS = 3000  # images of a class from which prototypes are chosen; their similarities take 72 MB
 
 
