@@ -39,6 +39,20 @@ def test_grad_cam():
         torch.testing.assert_close(grad_cam(explainer, image, target), closed, rtol=1e-5, atol=1e-5)
 
 
+def test_a_pool_and_two_linear_layers():
+    """The head of MobileNetV3: the trunk and the closed forms of the pool and of the last layer."""
+    network, _ = build("mobilenet_v3_small", 64, num_classes=6)
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))[1:]
+    network.eval()
+    maps, gradient, scores = hooked(network, image, network.features, lambda s: s[3] - 0.5 * s[1])
+    for folded in (False, True):
+        explainer = Explainer(network, (3, 64, 64), folded=folded)
+        assert explainer._split(fine=False).is_pooled
+        found = explainer.maps(image, lambda _: {3: 1.0, 1: -0.5})
+        for a, b in zip(found, (maps, gradient, scores), strict=True):
+            torch.testing.assert_close(a[0], b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
+
+
 def test_layer_cam_reads_the_stage_before():
     network, image, explainer = material()
     maps, gradient, _ = hooked(network, image, network.layer2, lambda s: s[4])

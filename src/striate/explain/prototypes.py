@@ -38,14 +38,12 @@ def prototypes(similar: Features, count: int) -> list[int]:
     """
     chosen: list[int] = []
     means = similar.mean(axis=0)
-    # Sums over the chosen images: of the mean similarity, within the set, and of each image to the set.
-    total, inside, to_set = 0.0, 0.0, np.zeros(len(similar))
+    to_set = np.zeros(len(similar))  # the sum of each image's similarities to the chosen ones
     for size in range(1, min(count, len(similar)) + 1):
-        gain = 2 / size * (total + means) - (inside + 2 * to_set + np.diag(similar)) / size**2
+        # J without what is the same for all candidates.
+        gain = 2 / size * means - (2 * to_set + np.diag(similar)) / size**2
         gain[chosen] = -np.inf
         best = int(gain.argmax())
-        total += means[best]
-        inside += 2 * to_set[best] + similar[best, best]
         to_set += similar[best]
         chosen.append(best)
     return chosen
