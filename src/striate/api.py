@@ -283,6 +283,7 @@ def configure(data: Any, options: dict[str, Any]) -> RunConfig:
         UsageError: no data, an unknown option or an invalid value.
     """
     options = _config_of(options.get("task", "classification")).given(options)
+    given = set(options)
     if (saved := options.pop("config", None)) is not None:
         options = {**options_of(saved, options.get("task"), _config_of), **options}
         saved_data = options.pop("data", None)
@@ -290,6 +291,7 @@ def configure(data: Any, options: dict[str, Any]) -> RunConfig:
     if data is None:
         raise UsageError("no data to train on", "", "Give a folder")
     config, messages = _config_of(options.get("task", "classification")).from_user({**options, "data": data})
+    config.require_effects(given)  # a recipe or an earlier run may set what now has none
     for message in messages:
         config.progress.info(message)
     _require_writers(config.parquet)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 import striate
-from striate import cli
+from striate import api, cli
 from striate.cli.seq2seq import train as train_seq2seq
 from striate.cli.train import train
 from striate.errors import UsageError
 from striate.progress import Progress
+from striate.tasks import entry
 from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.seq2seq.config import Seq2SeqConfig
 from striate.training.config_file import parse_config, read_config
@@ -287,3 +288,44 @@ def test_a_module_is_kept_beside_its_name():
     assert (config.model, config.network) == ("object:Linear", network)
     assert config.unsaved["network"] is network
     assert "network" not in config.to_json()
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "why"),
+    [
+        (
+            "classification",
+            {"momentum": 0.8},
+            "--momentum 0.8: it has no effect with --opt adamw. .* or rms",
+        ),
+        ("classification", {"gamma": 0.5}, "no effect with --sched cosine. .* use --sched step"),
+        ("classification", {"milestones": "0.2"}, "no effect with --sched cosine"),
+        ("classification", {"last_layers": 3, "transfer": "head"}, "no effect with --transfer head"),
+        ("seq2seq", {"encoder_channels": 8, "encoder": "resnet20"}, "no effect with --encoder resnet20"),
+        ("seq2seq", {"height": 48, "encoder_from": "x"}, "no effect with --encoder-from x. .* or leave out"),
+    ],
+)
+def test_an_option_without_effect_is_refused(task, options, why):
+    with pytest.raises(UsageError, match=why):
+        api.configure("x", {"task": task, **options})
+    defaults = {name: entry(task).find("config").__dataclass_fields__[name].default for name in options}
+    api.configure("x", {"task": task, **defaults})
+
+
+def test_what_a_recipe_or_a_file_sets_is_not_refused(tmp_path):
+    config = api.configure("x", {"recipe": "paper", "model": "resnet18", "opt": "adamw"})
+    assert config.momentum == 0.9
+    saved = ClassificationConfig("x", momentum=0.8)  # of an earlier version
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(saved.to_json()))
+    assert api.configure(None, {"config": str(tmp_path / "config.yaml")}).momentum == 0.8
+
+
+@pytest.mark.parametrize("config", [ClassificationConfig, Seq2SeqConfig])
+def test_what_options_need_exists(config):
+    table = {name: declared for name, declared, _ in declarations(config)}
+    for name, declared in table.items():
+        if declared.needs is not None:
+            other, values = declared.needs
+            assert name != other
+            known = table[other].known
+            assert all(value is None or value in known for value in values)

@@ -7,7 +7,7 @@ takes that group as its parameter type.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -59,6 +59,11 @@ class DataOptions(Options):
     )  # fmt: skip
     cache: bool = option(True, "Keep decoded images on disk for the next run", flags=("--cache/--no-cache",))
 
+    def unused_shares(self, splits: Container[str]) -> list[str]:
+        """Notes about fractions that have no effect, because the data have these splits of their own."""
+        names = [n for n in ("val", "test") if n in splits or (n == "test" and "train" in splits)]
+        return [f"{shown} has no effect: the data have splits" for shown in self.changed(names)]
+
     def check_together(self) -> None:
         """Refuse a run without validation data."""
         if self.val == 0:
@@ -90,14 +95,20 @@ class Optimization(Options):
         minimum=1, maximum=MAX_COUNT,
     )  # fmt: skip
     opt: str = option("adamw", "Optimizer", choices=tuple(DECAYS))
-    momentum: float = option(0.9, "Momentum of sgd and rmsprop", minimum=0, below=1)
+    momentum: float = option(
+        0.9, "Momentum of sgd and rmsprop", minimum=0, below=1, needs=("opt", ("sgd", "rmsprop"))
+    )
     nesterov: bool = option(False, "Nesterov momentum for sgd", flags=("--nesterov/--no-nesterov",))
     lr: float | None = option(None, "Peak learning rate", above=0, maximum=MAX_RATE)
     sched: str = option("cosine", "Learning rate schedule", choices=SCHEDULES)
     milestones: str = option(
-        "0.5,0.75", "For --sched step: when the rate drops, as fractions of the run; 1/75: after each 75th"
+        "0.5,0.75",
+        "For --sched step: when the rate drops, as fractions of the run; 1/75: after each 75th",
+        needs=("sched", ("step",)),
     )
-    gamma: float = option(0.1, "Factor for the learning rate at each milestone", above=0, maximum=1)
+    gamma: float = option(
+        0.1, "Factor for the learning rate at each milestone", above=0, maximum=1, needs=("sched", ("step",))
+    )
     warmup: float = option(
         0.05,
         "Linear warm-up: a fraction of all steps if below 1, else a number of steps",

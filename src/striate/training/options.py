@@ -15,7 +15,7 @@ import re
 import shlex
 import types
 import typing
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -44,6 +44,7 @@ class Option:
         unset: how `--help` shows a default of None.
         in_cli: whether the option has a flag.
         saved: whether `config.yaml` and checkpoints hold it.
+        needs: another option, and its values with which this one has an effect; None if it always has.
     """
 
     help: str
@@ -58,6 +59,7 @@ class Option:
     unset: str = ""
     in_cli: bool = True
     saved: bool = True
+    needs: tuple[str, tuple[Any, ...]] | None = None
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -122,6 +124,32 @@ class Options:
 
     def check_together(self) -> None:
         """Check options that depend on each other; subclasses override this. Raises UsageError."""
+
+    def changed(self, names: Iterable[str]) -> list[str]:
+        """Those of the options that differ from their defaults, as flags with their values."""
+        fields = type(self).__dataclass_fields__
+        values = {name: getattr(self, name) for name in names}
+        return [f"{flag(n)} {value}" for n, value in values.items() if value != fields[n].default]
+
+    def require_effects(self, given: Container[str]) -> None:
+        """Refuse options that the user gave if other options take away their effect.
+
+        Args:
+            given: their names; a value that is the default is as good as not given.
+
+        Raises:
+            UsageError: with the option that it needs.
+        """
+        for name, declared, _ in declarations(type(self)):
+            if declared.needs is None or name not in given or not (shown := self.changed([name])):
+                continue
+            other, values = declared.needs
+            value = getattr(self, other)
+            if value not in values:
+                what = flag(other) if value is None else f"{flag(other)} {value}"
+                named = [str(v) for v in values if v is not None]
+                fix = f"use {flag(other)} {' or '.join(named)}" if named else f"leave out {flag(other)}"
+                raise UsageError(shown[0], f"it has no effect with {what}", f"Leave it out, or {fix}")
 
     def to_json(self) -> dict[str, Any]:
         """All saved options as plain values; a callable is saved by its name."""

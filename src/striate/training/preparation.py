@@ -73,6 +73,7 @@ def set_up(
         is_main=distributed.is_main, task=task, callbacks=callbacks,
     )  # fmt: skip
     task.folder = run.folder
+    _note_precision(task, run)
     saved = None if resumed is None else resumed.checkpoint
     extension = {} if saved is None else saved.facts.get("extension", {})
     earlier = 0.0 if saved is None else saved.values["seconds"]
@@ -103,6 +104,12 @@ def _schedule(task: Task, run: TrainingRun, clock: Any, extension: Mapping[str, 
         run.notes.append(f"only {steps} optimizer steps in total: too few to learn much (try more --epochs)")
         context.progress.warn(run.notes[-1])
     return EpochSchedule(config.epochs, steps_per_epoch, task.lr_schedule(steps), skipped)
+
+
+def _note_precision(task: Task, run: TrainingRun) -> None:
+    if run.config.amp and task.precision is None:
+        run.notes.append(f"--amp has no effect on {task.context.device.type}: mixed precision needs CUDA")
+        task.context.progress.warn(run.notes[-1])
 
 
 def initial_state(task: Task, setup: Setup, device: torch.device) -> TrainState:

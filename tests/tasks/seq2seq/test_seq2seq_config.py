@@ -132,3 +132,32 @@ def test_paths_become_absolute(tmp_path, monkeypatch):
     config = Seq2SeqConfig(("a.en", "b/c.de"), encoder_from="net.safetensors").absolute()
     assert config.data == (str(tmp_path / "a.en"), str(tmp_path / "b/c.de"))
     assert config.encoder_from == str(tmp_path / "net.safetensors")
+
+
+def test_options_of_the_other_kind_of_source_are_noted(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("".join(f"word{i}\t{i}\n" for i in range(20)))
+    config = Seq2SeqConfig(str(path), height=48, encoder="patches", source_tokenizer="words")
+    with config.open_data() as pairs:
+        assert pairs.notes[-2:] == (
+            "--height 48 has no effect: the sources are text",
+            "--encoder patches has no effect: the sources are text",
+        )
+    both = dataclasses.replace(
+        config, height=32, encoder="columns", tokenizer="bytes", target_tokenizer="words"
+    )
+    with both.open_data() as pairs:
+        assert pairs.notes[-1] == "--tokenizer bytes has no effect: each side has a tokenizer of its own"
+    plain = Seq2SeqConfig(str(path))
+    with plain.open_data() as pairs:
+        assert not any("no effect" in note for note in pairs.notes)
+
+
+def test_fractions_of_data_with_splits_are_noted():
+    config = Seq2SeqConfig("x", val=0.2, test=0.3)
+    assert config.unused_shares(("train", "val")) == [
+        "--val 0.2 has no effect: the data have splits", "--test 0.3 has no effect: the data have splits",
+    ]  # fmt: skip
+    assert config.unused_shares(("train",)) == ["--test 0.3 has no effect: the data have splits"]
+    assert config.unused_shares(("all",)) == []
+    assert Seq2SeqConfig("x").unused_shares(("train", "val", "test")) == []

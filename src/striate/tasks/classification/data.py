@@ -235,7 +235,7 @@ def _open(config: ClassificationConfig) -> tuple[DataSet, list[str]]:
         fix = "Striate learns classes: give ranges of values names, such as small and large"
         raise DataError(f"cannot train on {config.source!r}", why, fix)
     dataset = split(found, SplitPlan(config.val, config.test, config.seed))
-    notes = list(dataset.notes)
+    notes = [*dataset.notes, *config.unused_shares(found.splits)]
     if "val" not in dataset.splits or not len(dataset.splits["train"]):
         raise DataError(
             f"cannot train on {config.source!r}",

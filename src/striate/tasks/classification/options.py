@@ -94,7 +94,10 @@ class NetworkOptions(Options):
         "all", "Layers to train: all; last (the last stages); head (a new classifier); append (a new layer "
         "after the classifier)", choices=("all", "last", "head", "append"),
     )  # fmt: skip
-    last_layers: int = option(2, "Number of stages that --transfer last trains", minimum=1, maximum=1000)
+    last_layers: int = option(
+        2, "Number of stages that --transfer last trains", minimum=1, maximum=1000,
+        needs=("transfer", ("last",)),
+    )  # fmt: skip
     drop_path: float = option(
         0.0, "Stochastic depth: drop rate of the last block; rising linearly with depth", minimum=0, below=1
     )

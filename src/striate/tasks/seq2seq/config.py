@@ -25,6 +25,9 @@ TOKENIZERS = ("characters", "words", "bytes", "sentencepiece")
 POSITIONS = ("sinusoidal", "learned", "none")
 MONITORS = ("bleu", "similarity", "exact", "accuracy", "error", "loss")
 IMAGE_ENCODERS = ("columns", "patches")
+# Options that have no effect with sources of the other kind.
+_FOR_IMAGES = ("height", "max_width", "channels", "encoder", "encoder_channels", "encoder_from")
+_FOR_TEXT = ("source_tokenizer", "shared_vocab")
 ENCODERS = (*IMAGE_ENCODERS, *MODELS)
 
 
@@ -139,10 +142,19 @@ class PairOptions(DataOptions):
         unset="with sentencepiece", old_names=("joint",),
     )  # fmt: skip
     height: int = option(
-        32, "Height of images in pixels", minimum=1, maximum=MAX_SIDE, flags=("--imgsz", "--height")
+        32,
+        "Height of images in pixels",
+        minimum=1,
+        maximum=MAX_SIDE,
+        flags=("--imgsz", "--height"),
+        needs=("encoder_from", (None,)),
     )
     max_width: int = option(
-        512, "Maximum image width in pixels; wider images are shrunk to it", minimum=1, maximum=65_536
+        512,
+        "Maximum image width in pixels; wider images are shrunk to it",
+        minimum=1,
+        maximum=65_536,
+        needs=("encoder_from", (None,)),
     )
     channels: Literal[1, 3] = option(1, "Input channels: 1 for grayscale, 3 for RGB")
 
@@ -180,7 +192,7 @@ class TransformerOptions(Options):
     )  # fmt: skip
     encoder_channels: int | None = option(
         None, "Channels of the encoder's first convolution", minimum=1, maximum=MAX_WIDTH,
-        unset="columns: width/8; patches: width",
+        unset="columns: width/8; patches: width", needs=("encoder", IMAGE_ENCODERS),
     )  # fmt: skip
     encoder_from: str | None = option(None, "Initialize the image encoder from this classifier's bundle")
 
@@ -244,7 +256,16 @@ class Seq2SeqConfig(PairOptions, TransformerOptions, Seq2SeqOptimization, RunCon
 
         found = open_pairs(*self.data, languages=self.languages, columns=self.columns)
         pairs: PairSet = split_pairs(found, val=self.val, test=self.test, seed=self.seed)
-        yield pairs
+        notes = [*self.unused_shares(found.splits), *self._unused(found.kind == "images")]
+        yield dataclasses.replace(pairs, notes=(*pairs.notes, *notes))
+
+    def _unused(self, images: bool) -> list[str]:
+        """Notes about options that have no effect with these sources."""
+        names, sources = (_FOR_TEXT, "images") if images else (_FOR_IMAGES, "text")
+        notes = [f"{shown} has no effect: the sources are {sources}" for shown in self.changed(names)]
+        if self.tokenizer and self.target_tokenizer and (images or self.source_tokenizer):
+            notes.append(f"--tokenizer {self.tokenizer} has no effect: each side has a tokenizer of its own")
+        return notes
 
     @property
     def columns(self) -> ColumnSelection:
