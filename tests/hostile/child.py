@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import webbrowser  # noqa: F401  # which `view` imports when it runs
 from pathlib import Path
 
 import matplotlib
@@ -34,6 +35,7 @@ import striate.inference.evaluation
 import striate.inference.text_evaluation
 import striate.report.check_page
 import striate.report.page
+import striate.report.view_server
 import striate.tasks.classification.task
 import striate.tasks.seq2seq.task
 import striate.training.run
@@ -47,13 +49,15 @@ MiB = 1 << 20
 
 
 WARM_UP = [
-    COMMANDS[name][0] for name in ("train", "evaluate", "check", "detection", "seq2seq translate", "doctor")
+    COMMANDS[name][0]
+    for name in ("train", "evaluate", "embed", "explain", "check", "detection", "seq2seq translate", "doctor")
 ]
 WARM_UP += ["recipes lenet", *COMMANDS["anatomy"][2:], *COMMANDS["weights import"], "weights inspect --help"]
 
 
 def main() -> None:
     torch.set_num_threads(1)  # no thread may run when a process is forked
+    striate.report.view_server.RunServer.serve_forever = lambda server: None  # it would not end
     warm = False
     for line in sys.stdin:
         order = json.loads(line)

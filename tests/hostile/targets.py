@@ -88,6 +88,7 @@ COMMANDS = {
         "anatomy {model}", "anatomy lenet --json", "anatomy lenet --html {out}",
         "anatomy lenet --erf {image} --out {out}",
     ],
+    "view": ["view {run} --no-open --port 0", "view {run} --json --port 0"],
     "weights list": ["weights list", "weights list --json"],
     "weights get": ["weights get resnet18"],
     "weights import": ["weights import {pth} --out {out}"],
