@@ -1,6 +1,6 @@
 // Confusion matrix on a canvas: counts or shares, in several orders; large ones are zoomed into.
 
-const SIZES = { most: 880, many: 680, label: 150, narrow: 84, cell: 34, readable: 9, pick: 5, shown: 24 };
+const SIZES = { most: 880, many: 680, label: 150, narrow: 84, cell: 34, large: 60, readable: 9, pick: 5, shown: 24 };
 
 const NAMES = size => `${size}px system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif`;
 
@@ -14,7 +14,7 @@ function drawMatrix(block, host) {
   }
   const view = { share: n > 30 ? "row" : "count", order: n > 30 ? "clustered" : "data", window: null, cursor: [0, 0], chosen: null, plan: null };
   const orders = { data: block.names.map((_, i) => i), clustered: block.order, accuracy: byAccuracy() };
-  const limit = n > 100 ? SIZES.many : SIZES.most;
+  const largest = n <= 6 ? SIZES.large : SIZES.cell, limit = n > 100 ? SIZES.many : SIZES.most;
   const canvas = make("canvas", { tabindex: 0, role: "application" });
   const status = make("p", { class: "status", "aria-live": "polite" });
   const back = say(make("button", { type: "button", hidden: true, onclick: () => { view.window = null; show(); } }), "Show all classes");
@@ -63,9 +63,9 @@ function drawMatrix(block, host) {
 
   const add = (values, which) => which.reduce((total, i) => total + values[i], 0);
 
+  // Part of the images of the true classes, or of the predicted ones.
   function share(cell, count) {
-    if (view.share === "count") return null;
-    const total = view.share === "row" ? add(rows, cell[0]) : add(columns, cell[1]);
+    const total = view.share === "column" ? add(columns, cell[1]) : add(rows, cell[0]);
     return total ? count / total : 0;
   }
 
@@ -89,10 +89,10 @@ function drawMatrix(block, host) {
     const { rows: high, columns: wide } = part(), most = Math.max(high, wide);
     const label = Math.min(width < 520 ? SIZES.narrow : SIZES.label, longest()), room = Math.min(width, limit) - label - 4;
     const group = Math.max(1, Math.ceil(most / (room / 2)));
-    const cell = Math.min(SIZES.cell, room / Math.ceil(most / group));
+    const cell = Math.min(largest, room / Math.ceil(most / group));
     const named = group === 1 && cell >= SIZES.readable;
     const side = named ? label : 20;
-    return { group, named, left: side, top: side, cell: named ? cell : Math.min(SIZES.cell, (Math.min(width, limit) - side - 4) / Math.ceil(most / group)),
+    return { group, named, left: side, top: side, cell: named ? cell : Math.min(largest, (Math.min(width, limit) - side - 4) / Math.ceil(most / group)),
       rows: Math.ceil(high / group), columns: Math.ceil(wide / group) };
   }
 
@@ -205,13 +205,13 @@ function paintMatrix(canvas, { view, block, classesAt, filled, share, placeOf })
   for (const [row, column, count, isDiagonal] of cells) {
     const part = share(classesAt([row, column]), count);
     // Among many classes each confusion is rare: there, errors are shown relative to the most frequent one.
-    const value = part === null || (group > 1 && !isDiagonal) ? Math.min(1, count / most) : part;
+    const value = group > 1 && !isDiagonal ? Math.min(1, count / most) : part;
     const rgb = shade(palette, (group > 1 ? 0.3 : 0.12) + (group > 1 ? 0.7 : 0.88) * Math.sqrt(value));
     context.fillStyle = `rgb(${rgb})`;
     context.fillRect(left + column * cell, top + row * cell, cell - gap, cell - gap);
     if (cell < 22) continue;
     context.fillStyle = luminance(rgb) > 0.3 ? "#10151c" : "#ffffff";
-    const text = part === null ? (count > 9999 ? `${Math.round(count / 1000)}k` : String(count)) : (100 * part).toFixed(0);
+    const text = view.share === "count" ? (count > 9999 ? `${Math.round(count / 1000)}k` : String(count)) : (100 * part).toFixed(0);
     context.fillText(text, left + (column + 0.5) * cell, top + (row + 0.5) * cell, cell - 3);
   }
   if (named) paintNames(context, view, block, classesAt, ink);
@@ -252,12 +252,21 @@ function paintNames(context, view, block, classesAt, ink) {
   };
   context.textAlign = "right";
   for (let row = 0; row < rows; row++) context.fillText(cut(block.names[classesAt([row, 0])[0][0]]), left - 7, top + (row + 0.5) * cell);
-  context.textAlign = "left";
-  for (let column = 0; column < columns; column++) {
+  for (let column = 0; column < columns; column++) nameColumn(context, cut(block.names[classesAt([0, column])[1][0]]), left + (column + 0.5) * cell, top - 7, cell);
+}
+
+// The name above a column: as it is if there is room, Chinese letter below letter, others turned.
+function nameColumn(context, name, x, bottom, cell) {
+  const letters = [...name], size = Math.min(13, Math.max(9, cell - 1)), isNarrow = context.measureText(name).width <= cell - 6;
+  context.textAlign = "center";
+  if (isNarrow) context.fillText(name, x, bottom - size / 2);
+  else if (/^[\u2e80-\u9fff\uf900-\ufaff\uac00-\ud7af…]+$/u.test(name)) letters.forEach((letter, i) => context.fillText(letter, x, bottom - (letters.length - i - 0.5) * size));
+  else {
     context.save();
-    context.translate(left + (column + 0.5) * cell, top - 7);
+    context.translate(x, bottom);
     context.rotate(-Math.PI / 2);
-    context.fillText(cut(block.names[classesAt([0, column])[1][0]]), 0, 0);
+    context.textAlign = "left";
+    context.fillText(name, 0, 0);
     context.restore();
   }
 }
