@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-from striate.sections import ConfusionMatrix, Line
+from striate.charts import ConfusionMatrix, Line
 
 
 def test_neither_matplotlib_nor_torch_is_loaded():

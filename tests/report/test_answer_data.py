@@ -5,10 +5,10 @@ import csv
 import numpy as np
 import pytest
 
+from striate.charts import Answers
 from striate.report import answer_data
 from striate.report.answer_data import pack
 from striate.report.prediction_table import write_answers
-from striate.sections import Answers
 
 
 class Lines:

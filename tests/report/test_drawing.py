@@ -8,21 +8,21 @@ import matplotlib
 import numpy as np
 import pytest
 
-from striate import sections
+from striate import charts
 from striate.report import anatomy_figures, figures
 
 PROGRAM = """
 import sys
-from striate import sections
+from striate import charts
 from striate.report import figures
-curves = sections.Curves((1, 2), (sections.Panel("Loss", (sections.Line("train", (0.5, 0.2)),)),), 1, alt="")
+curves = charts.Curves((1, 2), (charts.Panel("Loss", (charts.Line("train", (0.5, 0.2)),)),), 1, alt="")
 sys.stdout.buffer.write(figures.png(figures.draw(curves)))
 """
 
 
 def curves() -> bytes:
-    panel = sections.Panel("Loss", (sections.Line("train", (0.5, 0.2)),))
-    return figures.png(figures.draw(sections.Curves((1, 2), (panel,), 1, alt="")))
+    panel = charts.Panel("Loss", (charts.Line("train", (0.5, 0.2)),))
+    return figures.png(figures.draw(charts.Curves((1, 2), (panel,), 1, alt="")))
 
 
 USER = {

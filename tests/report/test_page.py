@@ -11,22 +11,11 @@ import pytest
 from PIL import Image
 from random_evaluation import random_evaluation
 
+from striate.charts import Curves, Line, Panel, Picture
 from striate.data import Problem
 from striate.errors import DataError
 from striate.report.page import render, write_report
-from striate.sections import (
-    Card,
-    Column,
-    Curves,
-    Estimate,
-    Line,
-    Panel,
-    Picture,
-    Report,
-    Section,
-    Table,
-    Text,
-)
+from striate.sections import Card, Column, Estimate, Report, Section, Table, Text
 from striate.tasks.classification.report import report
 
 

@@ -11,7 +11,7 @@ import pytest
 from browser import needs_chromium
 from PIL import Image
 
-from striate import cli, sections
+from striate import charts, cli, sections
 from striate.anatomy import trace
 from striate.data.check import check
 from striate.report import anatomy_page, check_page, page, templates
@@ -26,7 +26,7 @@ def run_page(run, tmp_path):
 
 def seq2seq_page(run, tmp_path):
     tokens = tuple("abcdefghij" * 4)
-    attention = sections.AttentionMap(tokens, tokens, np.eye(40), alt="")
+    attention = charts.AttentionMap(tokens, tokens, np.eye(40), alt="")
     columns = tuple(map(sections.Column, ("source", "answer", "reference")))
     table = sections.Table(columns, ((LONG, LONG, LONG), ("a " * 99, "b " * 99, "c " * 99)))
     found = (sections.Section("Attention", (attention, attention)), sections.Section("Answers", (table,)))

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from striate import sections
+from striate import charts
+from striate.charts import Array
 from striate.report.class_order import clustered
 from striate.report.encoding import encoded
 from striate.report.thumbnails import thumbnail
-from striate.sections import Array, Column, Phrase, Table
+from striate.sections import Column, Phrase, Table
 
 MAX_PAIRS = 30  # of classes in the table of a confusion matrix
 MAX_POINTS, MAX_CURVE_NUMBERS = 200, 30_000  # of a curve, and points of all curves together
@@ -22,7 +23,7 @@ MAX_FULL_MATRIX = 12  # classes of a matrix that is written out as a table
 
 
 @functools.singledispatch
-def data(block: sections.Figure) -> dict[str, Any]:
+def data(block: charts.Figure) -> dict[str, Any]:
     """What the script `kind` draws, as JSON values.
 
     Raises:
@@ -32,13 +33,13 @@ def data(block: sections.Figure) -> dict[str, Any]:
 
 
 @functools.singledispatch
-def table(block: sections.Figure) -> Table | None:
+def table(block: charts.Figure) -> Table | None:
     """The numbers of a figure; None if a table says nothing that the page does not say elsewhere."""
     return None
 
 
 @data.register
-def _(block: sections.Curves) -> dict[str, Any]:
+def _(block: charts.Curves) -> dict[str, Any]:
     panels = [
         {
             "title": phrase_json(panel.title), "share": panel.share, "floor": panel.floor,
@@ -50,7 +51,7 @@ def _(block: sections.Curves) -> dict[str, Any]:
 
 
 @table.register
-def _(block: sections.Curves) -> Table:
+def _(block: charts.Curves) -> Table:
     lines = [(panel, line) for panel in block.panels for line in panel.lines]
     columns = [
         Column(Phrase("{title}: {line}", title=panel.title, line=line.label), ".1%" if panel.share else ".4g")
@@ -61,14 +62,14 @@ def _(block: sections.Curves) -> Table:
 
 
 @data.register
-def _(block: sections.ConfusionMatrix) -> dict[str, Any]:
+def _(block: charts.ConfusionMatrix) -> dict[str, Any]:
     rows, columns = np.nonzero(block.counts)
     cells = np.stack([rows, columns, block.counts[rows, columns]], 1).ravel().tolist()
     return {"kind": "matrix", "names": list(block.names), "cells": cells, "order": clustered(block.counts)}
 
 
 @table.register
-def _(block: sections.ConfusionMatrix) -> Table:
+def _(block: charts.ConfusionMatrix) -> Table:
     """The whole matrix of a few classes, otherwise the pairs with the most confusions."""
     names, counts = block.names, block.counts
     if len(names) <= MAX_FULL_MATRIX:
@@ -88,14 +89,14 @@ def _(block: sections.ConfusionMatrix) -> Table:
 
 
 @data.register
-def _(block: sections.Reliability) -> dict[str, Any]:
+def _(block: charts.Reliability) -> dict[str, Any]:
     bins = [[b.low, b.high, b.count, b.accuracy] for b in block.bins]
     axes = {"x": phrase_json(block.confidence), "y": phrase_json(block.accuracy)}
     return {"kind": "reliability", "bins": bins, "ece": _finite(block.ece), **axes}
 
 
 @table.register
-def _(block: sections.Reliability) -> Table:
+def _(block: charts.Reliability) -> Table:
     columns = (
         Column(block.confidence), Column(Phrase("number"), ",d"), Column(block.accuracy, ".1%"),
     )  # fmt: skip
@@ -103,17 +104,17 @@ def _(block: sections.Reliability) -> Table:
 
 
 @data.register
-def _(block: sections.Gallery) -> dict[str, Any]:
+def _(block: charts.Gallery) -> dict[str, Any]:
     return {"kind": "gallery"}
 
 
 @data.register
-def _(block: sections.ClassCurves) -> dict[str, Any]:
+def _(block: charts.ClassCurves) -> dict[str, Any]:
     return {"kind": "classes"}
 
 
 @data.register
-def _(block: sections.PrecisionRecall) -> dict[str, Any]:
+def _(block: charts.PrecisionRecall) -> dict[str, Any]:
     points = max(20, min(MAX_POINTS, MAX_CURVE_NUMBERS // max(1, len(block.curves))))
     curves: list[dict[str, Any]] = [
         {"name": name, "x": rounded(thinned(recall, points)), "y": rounded(thinned(precision, points))}
@@ -127,7 +128,7 @@ def _(block: sections.PrecisionRecall) -> dict[str, Any]:
 
 
 @data.register
-def _(block: sections.Thresholds) -> dict[str, Any]:
+def _(block: charts.Thresholds) -> dict[str, Any]:
     return {
         "kind": "thresholds", "names": list(block.names), "edges": rounded(block.edges),
         "right": encoded(block.right.astype(np.uint32)), "wrong": encoded(block.wrong.astype(np.uint32)),
@@ -136,7 +137,7 @@ def _(block: sections.Thresholds) -> dict[str, Any]:
 
 
 @data.register
-def _(block: sections.DetectionImages) -> dict[str, Any]:
+def _(block: charts.DetectionImages) -> dict[str, Any]:
     images = [
         {
             "name": image.name, "size": rounded(image.size), "effect": rounded([image.effect])[0],
@@ -150,7 +151,7 @@ def _(block: sections.DetectionImages) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _box(box: sections.DetectedBox) -> dict[str, Any]:
+def _box(box: charts.DetectedBox) -> dict[str, Any]:
     found: dict[str, Any] = {
         "kind": box.kind, "class": box.category, "other": box.other, "score": box.score,
         "box": rounded(box.box), "effect": rounded([box.effect], 3)[0],
@@ -165,7 +166,7 @@ def _box(box: sections.DetectedBox) -> dict[str, Any]:
 
 
 @table.register
-def _(block: sections.DetectionImages) -> Table:
+def _(block: charts.DetectionImages) -> Table:
     """The images whose mistakes cost the most."""
     columns = (Column(Phrase("image")), Column(Phrase("AP lost"), ".4f"), *(
         Column(Phrase(kind), ",d") for kind in ("true positives", "false positives", "missed")
@@ -180,7 +181,7 @@ def _(block: sections.DetectionImages) -> Table:
 
 
 @data.register
-def _(block: sections.AttentionMap) -> dict[str, Any]:
+def _(block: charts.AttentionMap) -> dict[str, Any]:
     weights = block.weights[:MAX_TOKENS, :MAX_TOKENS]
     return {
         "kind": "attention", "source": list(block.source[:MAX_TOKENS]),
@@ -189,7 +190,7 @@ def _(block: sections.AttentionMap) -> dict[str, Any]:
 
 
 @data.register
-def _(block: sections.ImageAttention) -> dict[str, Any]:
+def _(block: charts.ImageAttention) -> dict[str, Any]:
     weights = block.weights[:MAX_TOKENS]
     return {
         "kind": "image_attention", "image": thumbnail(block.image, 640),
@@ -200,12 +201,12 @@ def _(block: sections.ImageAttention) -> dict[str, Any]:
 
 
 @data.register
-def _(block: sections.Answers) -> dict[str, Any]:
+def _(block: charts.Answers) -> dict[str, Any]:
     return {"kind": "answers"}
 
 
 @table.register
-def _(block: sections.Answers) -> Table:
+def _(block: charts.Answers) -> Table:
     """The answers with the highest error rates."""
     worst = np.argsort(-block.rates, kind="stable")[:MAX_ANSWERS].tolist()
     columns = (
@@ -220,12 +221,12 @@ def _(block: sections.Answers) -> Table:
 
 
 @data.register
-def _(block: sections.EpochSamples) -> dict[str, Any]:
+def _(block: charts.EpochSamples) -> dict[str, Any]:
     return {"kind": "samples", "rows": [list(row) for row in block.rows]}
 
 
 @table.register
-def _(block: sections.EpochSamples) -> Table:
+def _(block: charts.EpochSamples) -> Table:
     columns = (
         Column(Phrase("epoch"), "d"), Column(Phrase("source")), Column(Phrase("answer")),
         Column(Phrase("reference")),
@@ -234,7 +235,7 @@ def _(block: sections.EpochSamples) -> Table:
 
 
 @data.register
-def _(block: sections.Bars) -> dict[str, Any]:
+def _(block: charts.Bars) -> dict[str, Any]:
     groups = [[name, None if share is None else _finite(share), size] for name, share, size in block.groups]
     return {
         "kind": "bars", "title": phrase_json(block.title), "group": phrase_json(block.group),
@@ -243,7 +244,7 @@ def _(block: sections.Bars) -> dict[str, Any]:
 
 
 @table.register
-def _(block: sections.Bars) -> Table:
+def _(block: charts.Bars) -> Table:
     return Table((Column(block.group), Column(block.title, ".1%"), Column(block.size, ",d")), block.groups)
 
 

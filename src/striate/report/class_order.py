@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from striate.sections import Array
+from striate.charts import Array
 
 
 def clustered(counts: Array) -> list[int]:

@@ -11,6 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from striate.charts import (
+    Array,
+    Bin,
+    ConfusionMatrix,
+    DetectionImages,
+    Picture,
+    PrecisionRecall,
+    Reliability,
+    Thresholds,
+)
 from striate.csv_file import csv_bytes
 from striate.files import write_atomic
 from striate.metrics.detection import CocoResult, Detections, GroundTruth, LvisResult, VocResult
@@ -32,23 +42,7 @@ from striate.metrics.detection.resampling import Comparison, Interval
 from striate.metrics.detection.similarity import OVERLAP_NAMES
 from striate.report.detection_pictures import detection_images
 from striate.report.page import png_files, render
-from striate.sections import (
-    Array,
-    Bin,
-    Card,
-    Column,
-    ConfusionMatrix,
-    DetectionImages,
-    Phrase,
-    Picture,
-    PrecisionRecall,
-    Reliability,
-    Report,
-    Section,
-    Table,
-    Text,
-    Thresholds,
-)
+from striate.sections import Card, Column, Phrase, Report, Section, Table, Text
 
 _MAX_SUSPICIONS = 100
 _TITLES = {

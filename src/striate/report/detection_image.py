@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from striate.charts import Array
 from striate.errors import DataError
 from striate.metrics.detection import Detections, GroundTruth
 from striate.metrics.detection.explain import Matched
 from striate.metrics.detection.overlaps import mask_module
 from striate.metrics.detection.reference import Floats
-from striate.sections import Array
 from striate.transforms.decode import open_image
 
 OPACITY = 0.5  # of masks

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from striate.charts import Array, DetectedBox, DetectedImage, DetectionImages
 from striate.errors import DataError
 from striate.metrics.detection import Detections, GroundTruth
 from striate.metrics.detection.effects import SUSPICIONS, Effects, Suspicion
 from striate.metrics.detection.explain import Matched, pairs
 from striate.metrics.detection.overlaps import mask_module
 from striate.report.thumbnails import thumbnail
-from striate.sections import Array, DetectedBox, DetectedImage, DetectionImages
 from striate.transforms.decode import SUFFIXES, open_image
 
 MAX_IMAGES, MAX_BOXES, MAX_PER_IMAGE = 200, 12_000, 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from striate.sections import Array
+from striate.charts import Array
 
 
 def encoded(values: Array) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Draw the figures of a report with matplotlib, without a display and without its global state.
 
-`draw` takes any figure record of `striate.sections`.
+`draw` takes any record of `striate.charts`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from striate import sections
+from striate import charts
 from striate.report.drawing import defaults, new_figure  # before matplotlib: imports it in any environment
 
 # isort: split
@@ -68,7 +68,7 @@ def one_plot(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def draw(block: sections.Figure) -> Figure:
+def draw(block: charts.Figure) -> Figure:
     """Draw a figure record.
 
     Raises:
@@ -79,12 +79,12 @@ def draw(block: sections.Figure) -> Figure:
 
 
 @functools.singledispatch
-def _draw(block: sections.Figure) -> Figure:
+def _draw(block: charts.Figure) -> Figure:
     raise NotImplementedError(f"no drawing for {type(block).__name__}")
 
 
 @_draw.register
-def _curves(block: sections.Curves) -> Figure:
+def _curves(block: charts.Curves) -> Figure:
     figure = new_figure(4.5 * len(block.panels), 3.2)
     marker = "o" if len(block.epochs) < 3 else None
     panels = list(np.atleast_1d(figure.subplots(1, len(block.panels))))
@@ -110,7 +110,7 @@ def _curves(block: sections.Curves) -> Figure:
 
 
 @_draw.register
-def _confusion_matrix(block: sections.ConfusionMatrix) -> Figure:
+def _confusion_matrix(block: charts.ConfusionMatrix) -> Figure:
     """Colour shows shares of the row, text shows counts."""
     counts, names = block.counts, [_label(name) for name in block.names]
     side = min(12.0, max(3.6, 0.45 * len(names) + 1.6))
@@ -130,7 +130,7 @@ def _confusion_matrix(block: sections.ConfusionMatrix) -> Figure:
 
 
 @_draw.register
-def _reliability(block: sections.Reliability) -> Figure:
+def _reliability(block: charts.Reliability) -> Figure:
     """A bar for each bin of confidences, more opaque for bins with more predictions."""
     figure, axes = one_plot(3.6, 3.6)
     axes.plot([0, 1], [0, 1], color=GRAY, lw=1, ls=":")
@@ -145,7 +145,7 @@ def _reliability(block: sections.Reliability) -> Figure:
 
 
 @_draw.register
-def _image_grid(block: sections.ImageGrid) -> Figure:
+def _image_grid(block: charts.ImageGrid) -> Figure:
     columns = min(block.columns, len(block.images))
     rows = -(-len(block.images) // columns)
     lines = max(map(len, block.captions))
@@ -164,14 +164,14 @@ def _image_grid(block: sections.ImageGrid) -> Figure:
 
 
 @_draw.register
-def _gallery(block: sections.Gallery) -> Figure:
+def _gallery(block: charts.Gallery) -> Figure:
     if block.worst is None:
         return new_figure(1, 1)
     return _image_grid(block.worst)
 
 
 @_draw.register
-def _attention_map(block: sections.AttentionMap) -> Figure:
+def _attention_map(block: charts.AttentionMap) -> Figure:
     """A row for each token of the answer, a column for each token of the source."""
     weights = block.weights[:MAX_ATTENTION_TOKENS, :MAX_ATTENTION_TOKENS]
     rows, columns = weights.shape
@@ -186,7 +186,7 @@ def _attention_map(block: sections.AttentionMap) -> Figure:
 
 
 @_draw.register
-def _image_attention(block: sections.ImageAttention) -> Figure:
+def _image_attention(block: charts.ImageAttention) -> Figure:
     """The image once for each token of the answer, under its attention."""
     weights = block.weights[:MAX_ATTENTION_IMAGES]
     height, width = block.image.shape[:2]
@@ -204,7 +204,7 @@ def _image_attention(block: sections.ImageAttention) -> Figure:
 
 
 @_draw.register
-def _precision_recall(block: sections.PrecisionRecall) -> Figure:
+def _precision_recall(block: charts.PrecisionRecall) -> Figure:
     figure, axes = one_plot(6, 4.5)
     named = 0 < len(block.curves) <= MAX_CURVE_NAMES
     for name, recall, precision in block.curves:

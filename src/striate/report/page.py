@@ -14,26 +14,14 @@ from urllib.parse import quote
 import yaml
 from PIL import Image
 
+from striate.charts import Figure, ImageGrid, Picture
 from striate.files import write_atomic
 from striate.report import chart_data, reproduce, templates
 from striate.report.answer_data import pack as pack_answers
 from striate.report.prediction_data import pack
 from striate.report.prediction_table import require_parquet as require_parquet
 from striate.report.prediction_table import write_answers, write_predictions
-from striate.sections import (
-    Block,
-    Card,
-    Column,
-    Figure,
-    ImageGrid,
-    Listing,
-    Phrase,
-    Picture,
-    Report,
-    Section,
-    Table,
-    Text,
-)
+from striate.sections import Block, Card, Column, Listing, Phrase, Report, Section, Table, Text
 
 if TYPE_CHECKING:
     from striate.training.run_folder import TrainingRun

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from striate.charts import Array, Predictions
 from striate.report.encoding import encoded
 from striate.report.thumbnails import jpeg
-from striate.sections import Array, Predictions
 
 TOP = 5
 SCALE = 65535  # of probabilities

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from striate.charts import Answers, Array, Predictions
 from striate.csv_file import csv_line, write_csv
 from striate.errors import UsageError
 from striate.files import write_atomic
-from striate.sections import Answers, Array, Predictions
 
 COLUMNS = ("path", "truth", "prediction", "correct", "loss")  # then p_CLASS for each class
 ANSWER_COLUMNS = ("source", "truth", "prediction", "correct", "cer")

@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-from striate.sections import Array
+from striate.charts import Array
 from striate.transforms.multiband import to_picture
 
 

@@ -59,8 +59,8 @@ def set_up(
         writable(config.out)
     distributed.require_same(task.fingerprint(), f"the dataset {config.source!r}")
     setup = task.setup = task.prepare(resumed.checkpoint.facts if resumed and resumed.has_begun else None)
+    setup.notes += [*_precision_notes(task), *(resumed.notes if resumed else ())]
     if resumed is not None:
-        setup.notes += resumed.notes
         folder = resumed.folder
     elif folder is None and distributed.is_main:
         if not config.is_named:
@@ -73,7 +73,6 @@ def set_up(
         is_main=distributed.is_main, task=task, callbacks=callbacks,
     )  # fmt: skip
     task.folder = run.folder
-    _note_precision(task, run)
     saved = None if resumed is None else resumed.checkpoint
     extension = {} if saved is None else saved.facts.get("extension", {})
     earlier = 0.0 if saved is None else saved.values["seconds"]
@@ -106,10 +105,12 @@ def _schedule(task: Task, run: TrainingRun, clock: Any, extension: Mapping[str, 
     return EpochSchedule(config.epochs, steps_per_epoch, task.lr_schedule(steps), skipped)
 
 
-def _note_precision(task: Task, run: TrainingRun) -> None:
-    if run.config.amp and task.precision is None:
-        run.notes.append(f"--amp has no effect on {task.context.device.type}: mixed precision needs CUDA")
-        task.context.progress.warn(run.notes[-1])
+def _precision_notes(task: Task) -> list[str]:
+    if not task.config.amp or task.precision is not None:
+        return []
+    note = f"--amp has no effect on {task.context.device.type}: mixed precision needs CUDA"
+    task.context.progress.warn(note)
+    return [note]
 
 
 def initial_state(task: Task, setup: Setup, device: torch.device) -> TrainState:

@@ -12,28 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from striate.inference.evaluation import Evaluation
-from striate.metrics.classification import wilson_interval
-from striate.sections import (
+from striate.charts import (
     Bin,
-    Card,
     ClassCurves,
-    Column,
     ConfusionMatrix,
     Curves,
-    Estimate,
     Gallery,
     ImageGrid,
     Line,
     Panel,
-    Phrase,
     Predictions,
     Reliability,
-    Report,
-    Section,
-    Table,
-    Text,
 )
+from striate.inference.evaluation import Evaluation
+from striate.metrics.classification import wilson_interval
+from striate.sections import Card, Column, Estimate, Phrase, Report, Section, Table, Text
 from striate.tasks.classification.augmentation import augmented
 from striate.transforms.mixing import mix_batch
 from striate.transforms.multiband import visible

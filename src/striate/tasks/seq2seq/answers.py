@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from striate.charts import Array
 from striate.inference.text_evaluation import TextEvaluation
 from striate.metrics.text import alignment, edit_distance
-from striate.sections import Array
 
 _GROUPS = 8  # of lengths, at most
 _MAX_CELLS = 2_000_000  # of all alignments together, so that they take about a second at most

@@ -9,26 +9,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from striate.inference.text_evaluation import TextEvaluation
-from striate.inference.translator import Answer, Translator, load_translator
-from striate.metrics.classification import wilson_interval
-from striate.sections import (
+from striate.charts import (
     Answers,
     Array,
     AttentionMap,
     Bars,
-    Card,
-    Column,
     Curves,
     EpochSamples,
     ImageAttention,
     Line,
     Panel,
-    Phrase,
-    Report,
-    Section,
-    Table,
 )
+from striate.inference.text_evaluation import TextEvaluation
+from striate.inference.translator import Answer, Translator, load_translator
+from striate.metrics.classification import wilson_interval
+from striate.sections import Card, Column, Phrase, Report, Section, Table
 from striate.tasks.seq2seq.answers import LineImages, error_rates, errors_by_length, errors_by_token
 from striate.tasks.seq2seq.samples import read_samples
 
