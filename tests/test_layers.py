@@ -10,7 +10,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "striate"
 
 LAYERS = {
     "charts": 0, "csv_file": 0, "errors": 0, "facts": 0, "files": 0, "memory": 0, "printable": 0,
-    "progress": 0, "reading": 0, "sections": 0, "strict_json": 0, "strict_yaml": 0, "validation": 0, "version": 0,
+    "progress": 0, "reading": 0, "sections": 0, "strict_json": 0, "strict_yaml": 0, "validation": 0,
+    "version": 0,
     "device": 1, "transforms": 1, "metrics": 1, "models": 1, "tensor_file": 1,
     "kernels": 2, "data": 2, "bundle": 2, "anatomy": 2, "weights": 2,
     "explain": 3, "inference": 3,
@@ -33,6 +34,7 @@ SIDEWAYS = {
     ("csv_file", "errors"),
     ("csv_file", "reading"),
     ("csv_file", "printable"),
+    ("sections", "charts"),  # a section contains charts
     ("strict_json", "printable"),
     ("csv_file", "files"),
     ("api", "report"),
