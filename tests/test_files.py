@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from striate.errors import DataError, WriteError, environment_error
+from striate.errors import DataError, ResourceError, WriteError, environment_error, is_out_of_memory
 from striate.files import expanded, probe, why_missing, write_atomic
 
 
@@ -127,3 +127,21 @@ def test_a_path_outside_the_locale_is_no_bug(encoding, expected, monkeypatch):
     monkeypatch.setattr("sys.getfilesystemencoding", lambda: encoding)
     found = environment_error(UnicodeEncodeError("ascii", "/data/\u732b", 6, 7, "not in range"))
     assert (found and found.fix) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("could not create a primitive"), True),  # of oneDNN, whose kernels are compiled
+        (RuntimeError("could not create a primitive descriptor for a convolution"), False),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 bytes"), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (ImportError("x.so: failed to map segment from shared object"), True),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_memory_that_runs_out_is_known(error, memory):
+    found = environment_error(error)
+    assert (found is not None) == is_out_of_memory(error) == memory
+    assert not memory or isinstance(found, ResourceError)

@@ -122,7 +122,11 @@ _TOO_FEW = {
     errno.ENOMEM: ("out of memory", "Close other programs, or use a smaller --batch or fewer --workers"),
     errno.EAGAIN: ("cannot start another process or thread", "Use fewer --workers, or raise `ulimit -u`"),
 }
-_NO_MEMORY = ("out of memory", "allocate memory", "bad_alloc", "failed to map segment", "unable to allocate")
+_NO_MEMORY = (
+    "out of memory", "not enough memory", "allocate memory", "bad_alloc", "failed to map segment",
+    "unable to allocate",
+)  # fmt: skip
+_ONEDNN = "could not create a primitive"  # with "descriptor" after it: an operator that is not supported
 
 
 def access_error(
@@ -147,14 +151,21 @@ def access_error(
     return kind(what or named, f"{why[:1].lower()}{why[1:]}", _FIXES.get(error.errno or 0, fix))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch and the libraries below it have no exception class for that on a CPU."""
+    text = " ".join(str(error).split())
+    return isinstance(error, MemoryError) or (
+        isinstance(error, (RuntimeError, ImportError))
+        and (text == _ONEDNN or any(words in text.lower() for words in _NO_MEMORY))
+    )
+
+
 def environment_error(error: BaseException) -> StriateError | None:
     """The StriateError for an exception that the machine causes (files, memory, threads), else None."""
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, BrokenPipeError):
         return access_error(error)
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or (
-        isinstance(error, (RuntimeError, ImportError)) and any(words in text.lower() for words in _NO_MEMORY)
-    ):
+    if is_out_of_memory(error):
         why, fix = _TOO_FEW[errno.ENOMEM]
         return ResourceError(why, text[:200], fix)
     if isinstance(error, RuntimeError) and "can't start new thread" in text:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from striate.device import seed_step
-from striate.errors import TrainingError, UsageError
+from striate.errors import TrainingError, UsageError, is_out_of_memory
 from striate.training.config import RunConfig
 from striate.training.precise_batchnorm import reestimate
 from striate.training.schedule import Indices, Schedule, split_evenly
@@ -181,7 +181,7 @@ def forward_backward(
                 sums[0] += loss.value.detach().double() * loss.terms
                 sums[1] += 0 if loss.correct is None else loss.correct
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return None
     except ValueError as error:
@@ -289,10 +289,3 @@ def _not_finite(training: Training, what: str, samples: Indices = _NONE) -> Loss
 
 def _out_of_memory(training: Training, why: str, fix: str) -> TrainingError:
     return TrainingError(f"out of memory on {training.context.device}", why, fix)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error)  # torch has no exception class for CPU memory
-    return any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))
