@@ -241,6 +241,14 @@ def _bundle(folder: Path, model: str) -> tuple[str, int]:
     return str(path), size
 
 
+def load(folder: Path, model: str) -> Call:
+    """Open a bundle."""
+    path, _ = _bundle(folder, model)
+    import striate
+
+    return lambda: striate.load(path, "cpu")
+
+
 def predict_command(folder: Path) -> Call:
     """`striate predict` for one image with VGG-16: opens the bundle, folds the network, predicts."""
     import numpy as np
@@ -291,6 +299,7 @@ CASES: dict[str, Callable[[Path], Call]] = {
     "run_pairs": run_pairs,
     "predict_resnet18": functools.partial(predict, model="resnet18"),
     "predict_mobilenet": functools.partial(predict, model="mobilenet_v3_small"),
+    "load_vgg16": functools.partial(load, model="vgg16"),
     "predict_command_vgg16": predict_command,
     "evaluate": evaluate,
     "start": start,
