@@ -315,7 +315,7 @@ class DetectedImage:
         size: width and height in pixels.
         effect: how much its mistakes lower the average precision.
         boxes: detections and objects.
-        picture: URL of the image; empty if it is not at hand.
+        picture: URL of the image; empty if there is none.
     """
 
     name: str

@@ -43,7 +43,8 @@ def test_json_is_json_in_every_encoding(encoding, streams, monkeypatch):
 def _report(text):
     cache = {"folder": "x", "bytes": 0, "limit_bytes": 0}
     return {
-        "versions": {}, "devices": [text], "processors": 1, "formats": [], "native": True, "weights": [], "cache": cache,
+        "versions": {}, "devices": [text], "processors": 1, "formats": [], "native": True, "weights": [],
+        "cache": cache,
     }  # fmt: skip
 
 

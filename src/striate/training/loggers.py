@@ -1,7 +1,7 @@
 """Callbacks that send the rows of a run to TensorBoard, MLflow, Weights & Biases or SwanLab.
 
 Each uses the settings of its package (environment variables, login, offline mode). A resumed run continues
-the same record. If the package fails during a run, a warning says so and training goes on.
+the same record. If the package fails during a run, a warning says so and training continues.
 """
 
 from __future__ import annotations

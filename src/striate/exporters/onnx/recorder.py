@@ -140,7 +140,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of its c
         kwargs, operator = kwargs or {}, _operator(func)
         inputs = operator.tensors(args, kwargs)
         if not any(tensor.is_meta for tensor in inputs):
-            if str(kwargs.get("device")) == "meta":  # a constant beside the images
+            if str(kwargs.get("device")) == "meta":  # a constant on the device of the images
                 kwargs = {**kwargs, "device": "cpu"}
             return func(*args, **kwargs)
         arguments = replace_tensors(operator.bind(args, kwargs), self._value)

@@ -77,7 +77,7 @@ class MatchRecord(NamedTuple):
     rank: Places  # [D], position by score in its image and class; -1 beyond the last limit
 
 
-NO_MATCHES = (None, None, None, None)  # instead of a `MatchRecord`, if nobody needs the matches
+NO_MATCHES = (None, None, None, None)  # where no `MatchRecord` is needed
 
 
 def places(ids: NDArray[np.int64], known: NDArray[np.int64], out: Places) -> None:
