@@ -301,6 +301,8 @@ def test_a_module_is_kept_beside_its_name():
         ("classification", {"gamma": 0.5}, "no effect with --sched cosine. .* use --sched step"),
         ("classification", {"milestones": "0.2"}, "no effect with --sched cosine"),
         ("classification", {"last_layers": 3, "transfer": "head"}, "no effect with --transfer head"),
+        ("classification", {"backbone_lr": 0.1, "transfer": "append"}, "no effect with --transfer append"),
+        ("classification", {"layer_decay": 0.7, "transfer": "head"}, "no effect with --transfer head"),
         ("seq2seq", {"encoder_channels": 8, "encoder": "resnet20"}, "no effect with --encoder resnet20"),
         ("seq2seq", {"height": 48, "encoder_from": "x"}, "no effect with --encoder-from x. .* or leave out"),
     ],

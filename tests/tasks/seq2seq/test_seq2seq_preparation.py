@@ -106,6 +106,12 @@ def test_the_tokenizer_of_each_side():
         kinds(source_tokenizer="words", target_tokenizer="bytes", shared_vocab=True)
 
 
+def test_a_vocabulary_size_without_effect_is_noted(reversed_words, tmp_path):
+    for kind, noted in (("characters", True), ("words", False)):
+        task = prepared(reversed_words, tmp_path, tokenizer=kind, vocab_size=50)
+        assert any("--vocab-size 50 has no effect" in note for note in task.setup.notes) == noted
+
+
 def test_resuming_restores_the_tokenizers_of_the_checkpoint(reversed_words, tmp_path):
     ready = prepared(reversed_words, tmp_path)
     facts = {"description": ready.setup.description.to_json()}

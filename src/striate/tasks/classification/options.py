@@ -121,8 +121,10 @@ class ClassifierOptimization(Optimization):
         "published settings), ...; explicit options override the recipe", unset="none",
     )  # fmt: skip
     backbone_lr: float | None = option(
-        None, "Peak learning rate of pretrained layers", above=0, maximum=MAX_RATE, unset="a tenth of --lr"
-    )
+        None, "Peak learning rate of pretrained layers", above=0, maximum=MAX_RATE, unset="a tenth of --lr",
+        needs=("transfer", ("all", "last")),
+    )  # fmt: skip
     layer_decay: float = option(
-        1.0, "Layer-wise learning rate decay towards the input; 1 for none", above=0, maximum=1
-    )
+        1.0, "Layer-wise learning rate decay towards the input; 1 for none", above=0, maximum=1,
+        needs=("transfer", ("all", "last")),
+    )  # fmt: skip

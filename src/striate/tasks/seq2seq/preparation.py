@@ -65,6 +65,8 @@ def prepare(task: Seq2Seq, resumed: Mapping[str, Any] | None) -> Setup:
     train, notes = dataset(config, data.splits["train"], reads, target, context, all_references=True)
     val, more = dataset(config, data.splits["val"], reads, target, context, all_references=False)
     notes = [*data.notes, *notes, *more]
+    if not {target.kind, source.kind if source else ""} & {"words", "sentencepiece"}:
+        notes += [f"{shown} has no effect with {target.kind}" for shown in config.changed(["vocab_size"])]
     if not len(train) or not len(val):
         raise DataError(f"cannot train on {data.source!r}", f"no image can be read: {notes[-1]}")
     if resumed is None:
