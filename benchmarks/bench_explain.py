@@ -5,9 +5,9 @@
     python benchmarks/bench_explain.py worth MODEL PHOTOS BACKGROUNDS --count 100 --out benchmarks/results
 
 `cost`: CPU seconds with one thread for one image, medians of rounds in which all candidates take turns: the
-folded network (`predict`), the prediction with Grad-CAM (`explain` without its test), the network with
-torchcam's GradCAM on the same layer. Also the largest difference of the maps to torchcam's and captum's, and
-the cost of the other methods. Random weights.
+folded network (`predict`), Grad-CAM's map and the scores of the same pass (`Explainer.maps`; `explain` makes
+one more pass, to find the class), the network with torchcam's GradCAM on the same layer. Also the largest
+difference of the maps to torchcam's and captum's, and the cost of the other methods. Random weights.
 
 `worth`: MODEL is a bundle of a classifier of ImageNet; PHOTOS a folder of photographs whose names start with
 the WordNet id, BACKGROUNDS another one. Each photograph is scaled to 96 px and pasted into a corner of a

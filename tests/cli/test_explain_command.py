@@ -30,7 +30,8 @@ def test_json_and_arrays_of_a_folder(run, few_colors, tmp_path, capsys):
     words = ["--method", "layer-cam", "--no-test", "--numpy", "--json", "--out", str(tmp_path / "out")]
     assert striate(["explain", str(run.best), str(folder), *words]) == 0
     results = json.loads(capsys.readouterr().out)["results"]
-    assert [result["error"] is None for result in results] == [True, False, True] or len(results) == 3
+    broken = [result["path"] for result in results if result["error"] is not None]
+    assert broken == [str(folder / "broken.png")]
     good = [result for result in results if result["error"] is None]
     assert [result["class"] for result in good] == ["blue", "red"]
     assert [result["faithfulness"] for result in good] == [None, None]
@@ -47,6 +48,11 @@ def test_errors(run, few_colors, tmp_path, capsys):
     out = ["--out", str(tmp_path / "out")]
     assert striate(["explain", str(run.best), str(tmp_path / "broken.png"), *out]) == 3
     assert "none of 1 images could be read" in capsys.readouterr().err
+    long = tmp_path / f"{80 * '字'}.png"  # 244 bytes: nearly the limit of a file's name
+    long.write_bytes((few_colors / "red" / "000.png").read_bytes())
+    slow = ["--method", "integrated-gradients", "--samples", "1", "--no-test"]
+    assert striate(["explain", str(run.best), str(long), *slow, *out]) == 0
+    assert f"{tmp_path}/out/{55 * '字'}-integrated-gradients.png" in capsys.readouterr().out
     (tmp_path / "file").write_text("")
     assert striate(["explain", str(run.best), image, "--out", str(tmp_path / "file")]) == 3
     assert "cannot write" in capsys.readouterr().err
@@ -61,5 +67,9 @@ def test_texts_of_a_text_model(text_run, tmp_path, capsys):
         assert arrays["cross"].shape[2] == len(results[1]["tokens"])
     assert striate(["explain", model, "abc", "--out", out]) == 0
     assert "  ->  " in capsys.readouterr().out
+    assert striate(["explain", model, "", "--out", out]) == 3
+    said = capsys.readouterr()
+    assert "cannot be explained: it is empty" in said.out
+    assert "none of 1 sources could be explained" in said.err
     assert striate(["explain", model, "abc", "--method", "rise"]) == 2
     assert "--method with a seq2seq model" in capsys.readouterr().err

@@ -49,9 +49,23 @@ def test_lines(run, few_colors, tmp_path, capsys):
     assert lines[-1] == f"file  {out}"
 
 
-def test_errors(run, few_colors, capsys):
+def test_errors(run, few_colors, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     model, data = str(run.best), str(few_colors)
     assert striate(["explore", "channel", model, "conv2", data]) == 2
     assert "'conv2': it is not LAYER:INDEX" in capsys.readouterr().err
+    assert striate(["explore", "channel", model, f"conv2:{3:011}", data]) == 2
+    assert "it is not LAYER:INDEX" in capsys.readouterr().err
     assert striate(["explore", "channel", model, "conv9:1", data]) == 2
     assert "unknown layer 'conv9': did you mean" in capsys.readouterr().err
+
+
+def test_a_figure_that_is_too_large_is_refused_early(run, few_colors, tmp_path, monkeypatch, capsys):
+    from striate.explain import drawing
+    from striate.inference.classifier import Classifier
+
+    monkeypatch.setattr(drawing, "MAX_CELLS", 11)
+    monkeypatch.setattr(Classifier, "features", None)  # no image goes through the network
+    command = ["explore", "prototypes", str(run.best), str(few_colors), "--out", str(tmp_path / "x.png")]
+    assert striate([*command, "--count", "2"]) == 2
+    assert "a figure of 12 images: one figure has room for 11" in capsys.readouterr().err

@@ -64,4 +64,14 @@ def test_layers_without_maps(network):
         feature_maps(explainer, image, "layer4")
     with pytest.raises(UsageError, match="no channel 16 in layer1: it has channels 0 to 15"):
         strongest(explainer, image, "layer1", 16)
+    network.unused = nn.Conv2d(3, 2, 1)  # as GoogLeNet's auxiliary heads, which run only in training
+    try:
+        for call in (
+            lambda: feature_maps(explainer, image, "unused"),
+            lambda: strongest(explainer, image, "unused", 0),
+        ):
+            with pytest.raises(UsageError, match="no feature maps in unused: the network does not run it"):
+                call()
+    finally:
+        del network.unused
     assert not any(part._forward_hooks for part in network.modules())

@@ -31,6 +31,8 @@ def test_explanation_of_the_prediction(classifier, image):
     assert (found.target, found.predicted) == (prediction.label, prediction.label)
     assert found.probability == pytest.approx(prediction.top(1)[0].probability, abs=1e-5)
     assert (found.method, found.layer, found.map.shape) == ("grad-cam", "relu_1", (10, 10))
+    fine = classifier.explain(image, "layer-cam", test=False)
+    assert (fine.layer, fine.map.shape) == ("relu", (28, 28))
     assert found.pixels.shape == (32, 32, 3)
     assert found.heat.shape == (32, 32)
     assert 0 <= found.heat.min() <= found.heat.max() == 1

@@ -8,7 +8,7 @@ from conftest import COLORS, make_images
 from torch import nn
 
 from striate import bundle, cli
-from striate.errors import DecodeError, UsageError
+from striate.errors import DataError, DecodeError, UsageError
 from striate.inference import embedding
 from striate.inference.classifier import load
 from striate.inference.penultimate import Penultimate
@@ -86,6 +86,20 @@ def test_a_folder_without_classes_has_no_labels(model, data):
     found = embedding.embed(model, str(data / "blue"), cache=False)
     assert found.labels == ("", "")
     assert len(found.paths) == len(found.features) == 2
+
+
+def test_image_files_and_the_reasons_for_other_data(model, data, tmp_path):
+    """A file that is no image keeps the reason why it is no dataset."""
+    path = sorted((data / "blue").iterdir())[0]
+    found = embedding.embed(model, path, cache=False)
+    assert (found.paths, found.labels, found.splits) == ((str(path),), ("",), ("all",))
+    np.testing.assert_array_equal(found.features, model.embed([path]))
+    (tmp_path / "x.npz").write_bytes(b"PK\x03\x04")
+    (tmp_path / "x.txt").write_text("text")
+    for name, why in (("x.npz", "npz"), ("x.txt", "neither a folder nor"), ("blu", "no such file")):
+        with pytest.raises((DataError, UsageError), match=why) as error:
+            embedding.embed(model, str(tmp_path / name), cache=False)
+        assert "none of its images" not in str(error.value)
 
 
 def test_parquet(model, data, tmp_path):

@@ -204,7 +204,7 @@ def _effective_field(
     subject = find_subject(name, imgsz, trust)
     module, _, (example,) = prepare(subject.network, None, subject.size, 1, device="cpu")
     preprocess = subject.preprocess or Preprocess.for_size(224, example.shape[1])
-    require_memory(module, (example,))
+    require_memory(module, (example,))  # here too: the photo is resized to this size first
     height, width = example.shape[2:]
     preprocess = replace(preprocess, size=(height, width), shorter_side=max(height, width))
     pixels = preprocess.fit(preprocess.decode(photo))

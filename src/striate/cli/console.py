@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from striate import strict_json
+from striate.errors import DataError
 from striate.printable import escaped
 from striate.progress import Progress
 
@@ -79,6 +80,26 @@ def no_answer(error: str) -> str:
     from striate.inference.prediction import NOT_FINITE
 
     return f"no answer: {error}" if error == NOT_FINITE else f"cannot be read: {error}"
+
+
+def exit_code(succeeded: bool, failure: str, as_json: bool) -> int:
+    """The exit code of a command that has printed the results of its sources.
+
+    Args:
+        succeeded: whether a source has a result.
+        failure: the error if none has one; printed on standard error, as the results are the one JSON object.
+        as_json: whether the results are JSON; otherwise the error is raised.
+
+    Raises:
+        DataError: the error.
+    """
+    if succeeded:
+        return 0
+    error = DataError(failure)
+    if not as_json:
+        raise error
+    print(f"striate: {escaped(error)}", file=sys.stderr)
+    return error.exit_code
 
 
 def percent(share: float) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from striate.cli import explain_text
 from striate.cli.options import Device, Json, Model, Trust, number
-from striate.printable import escaped
 
 if TYPE_CHECKING:
     from striate.explain import Explanation
@@ -26,7 +25,6 @@ _VERSUS = "Class to compare with, for finer-cam; may be repeated."
 _SAMPLES = "Passes of integrated-gradients, smoothgrad and rise."
 _TEST = "Test each map with deletion and insertion curves (33 passes)."
 _CHECK = "Also test whether each map depends on the weights (model randomization test)."
-_LONGEST_STEM = 100  # letters of an image's name in the names of its files
 
 
 def explain(
@@ -55,9 +53,7 @@ def explain(
     Python: striate.load("runs/flowers-resnet18").explain("rose.jpg").figure().save("rose.png")
     """
     from striate import bundle
-    from striate.cli import explain_text
-    from striate.cli.console import print_json
-    from striate.errors import DataError
+    from striate.cli.console import exit_code, print_json
     from striate.explain.methods import describe
 
     describe(method)  # a wrong name is reported before the model is opened
@@ -71,9 +67,10 @@ def explain(
             "--samples": samples is not None, "--check": check,
         })  # fmt: skip
         found = explain_text.results(model, sources, device, test, out, numpy)
-        show = explain_text.print_result
+        show, done = explain_text.print_result, "sources could be explained"
     else:
-        found, show = _results(model, sources, device, trust, options, out, numpy), _print
+        found = _results(model, sources, device, trust, options, out, numpy)
+        show, done = _print, "images could be read"
     results = []
     for result in found:
         results.append(result)
@@ -81,13 +78,8 @@ def explain(
             show(result)
     if as_json:
         print_json({"results": results})
-    if any(result["error"] is None for result in results):
-        return 0
-    error = DataError(f"none of {len(results)} images could be read")
-    if not as_json:
-        raise error
-    print(f"striate: {escaped(error)}", file=sys.stderr)  # the results are the one JSON object
-    return error.exit_code
+    explained = any(result["error"] is None for result in results)
+    return exit_code(explained, f"none of {len(results)} {done}", as_json)
 
 
 def _results(
@@ -122,7 +114,7 @@ def _names(paths: list[str], method: str) -> Iterator[str]:
     """A name for each image's files, without the suffix; images of one name get numbers."""
     taken: set[str] = set()
     for path in paths:
-        stem = Path(path).stem[:_LONGEST_STEM]
+        stem = Path(path).stem[: explain_text.LONGEST_STEM]
         name, count = f"{stem}-{method}", 1
         while name in taken:
             count += 1

@@ -11,6 +11,8 @@ from striate.errors import UsageError
 if TYPE_CHECKING:
     from striate.inference.text_explanation import SequenceExplanation
 
+LONGEST_STEM = 55  # letters of an image's name in the names of its files; 255 bytes are the limit
+
 
 def require_no_choices(given: dict[str, bool]) -> None:
     """Raise a UsageError for the first option that was given: they are of image classifiers."""
@@ -41,8 +43,8 @@ def results(
             except DataError as error:
                 result: dict[str, Any] = {"source": source, "error": error.why}
             else:
-                name = f"{Path(source).stem[:100]}-{number}" if translator.reads_images else f"text-{number}"
-                result = {**found.to_json(), "files": _write(found, out / name, numpy)}
+                stem = Path(source).stem[:LONGEST_STEM] if translator.reads_images else "text"
+                result = {**found.to_json(), "files": _write(found, out / f"{stem}-{number}", numpy)}
             progress.advance(1)
             yield result
         progress.end()
@@ -61,10 +63,10 @@ def _write(found: SequenceExplanation, path: Path, numpy: bool) -> dict[str, str
 
 def print_result(result: dict[str, Any]) -> None:
     """Print the answer, which source token each token depends on most, and the verdict."""
-    from striate.cli.console import no_answer, say
+    from striate.cli.console import say
 
     if result["error"] is not None:
-        say(f"{result['source']}  {no_answer(result['error'])}")
+        say(f"{result['source']}  cannot be explained: {result['error']}")
         return
     say(f"{result['source']}  ->  {result['text']}")
     pairs = [

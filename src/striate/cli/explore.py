@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from striate.cli.options import Device, Json, Model, Trust, number
 from striate.errors import UsageError
 
 if TYPE_CHECKING:
-    pass
+    from striate.inference.exploration import Example, Explorer
 
 _DATA = "Images, as for `train`; usually the training data."
 Data = Annotated[str, typer.Argument(metavar="DATA", help=_DATA)]
@@ -19,6 +20,7 @@ Image = Annotated[str, typer.Argument(metavar="IMAGE", help="Image file.")]
 Count = Annotated[int, number("Number of images.", low=1, high=4096)]
 Split = Annotated[str, typer.Option(help="Split: train, val, test or all; auto is train if there is one.")]
 Sheet = Annotated[Path, typer.Option(help="PNG file to write.")]
+_KINDS = ("prototypes", "criticisms")
 
 
 def filters(
@@ -89,14 +91,12 @@ def channel(
 
     Python: Explorer(striate.load("runs/flowers-resnet18"), "flowers/").top_images("layer4", 17)
     """
-    layer, _, index = unit.rpartition(":")
-    if not layer or not index.isascii() or not index.isdigit():
+    parts = re.fullmatch(r"(.+):([0-9]{1,9})", unit)
+    if parts is None:
         raise UsageError(f"channel {unit[:80]!r}", "it is not LAYER:INDEX", "Give one such as layer4:17")
-    found = _explore(model, data, split, device, trust, lambda e: e.top_images(layer, int(index[:9]), count))
-    _write(out, [example.pixels for example in found])
-    lines = [f"{e.value:10.4f}  {e.label}  {e.path}" for e in found]
-    values = {"layer": layer, "channel": int(index[:9]), "images": [example.to_json() for example in found]}
-    _report(values, out, as_json, lines)
+    layer, index = parts[1], int(parts[2])
+    found = _explore(model, data, split, device, trust, lambda e: e.top_images(layer, index, count))
+    _report_images({"layer": layer, "channel": index}, found, out, as_json)
 
 
 def nearest(
@@ -115,9 +115,7 @@ def nearest(
     Python: Explorer(striate.load("runs/flowers-resnet18"), "flowers/").nearest("rose.jpg")
     """
     found = _explore(model, data, split, device, trust, lambda explorer: explorer.nearest(image, count))
-    _write(out, [example.pixels for example in found])
-    lines = [f"{e.value:8.4f}  {e.label}  {e.path}" for e in found]
-    _report({"path": image, "images": [example.to_json() for example in found]}, out, as_json, lines)
+    _report_images({"path": image}, found, out, as_json)
 
 
 def prototypes(
@@ -139,10 +137,16 @@ def prototypes(
 
     Python: Explorer(striate.load("runs/flowers-resnet18"), "flowers/").prototypes("rose")
     """
-    chosen = _explore(
-        model, data, split, device, trust,
-        lambda explorer: {key: explorer.prototypes(key, count) for key in name or explorer.classes},
-    )  # fmt: skip
+    from striate.explain.drawing import png, require_few, stacked
+    from striate.files import write_atomic
+
+    def choose(explorer: Explorer) -> dict[str, tuple[list[Example], list[Example]]]:
+        names = name or explorer.classes
+        # A figure that is too large is refused before all images go through the network.
+        require_few(len(_KINDS) * len(names) * min(count, len(explorer)))
+        return {key: explorer.prototypes(key, count) for key in names}
+
+    chosen = _explore(model, data, split, device, trust, choose)
     rows, lines, values = [], [], {}
     for key, both in chosen.items():
         lines.append(f"{key}:")
@@ -150,11 +154,8 @@ def prototypes(
         for kind, part in zip(_KINDS, both, strict=True):
             rows.append([example.pixels for example in part])
             lines += [f"  {kind[:-1]:9}  {example.path}" for example in part]
-    _write_rows(out, rows)
+    write_atomic(out, png(stacked(rows)))
     _report({"classes": values}, out, as_json, lines)
-
-
-_KINDS = ("prototypes", "criticisms")
 
 
 def _explore(model: str, data: str, split: str, device: str, trust: str, ask: Any) -> Any:
@@ -175,12 +176,11 @@ def _write(out: Path, images: Any) -> None:
     write_atomic(out, png(sheet(images)))
 
 
-def _write_rows(out: Path, rows: list[Any]) -> None:
-    """Write a sheet with a row for each list of images."""
-    from striate.explain.drawing import png, stacked
-    from striate.files import write_atomic
-
-    write_atomic(out, png(stacked(rows)))
+def _report_images(values: dict[str, Any], found: list[Example], out: Path, as_json: bool) -> None:
+    """Write and report examples with the value of each."""
+    _write(out, [example.pixels for example in found])
+    lines = [f"{e.value:10.4f}  {e.label}  {e.path}" for e in found]
+    _report({**values, "images": [example.to_json() for example in found]}, out, as_json, lines)
 
 
 def _report(values: dict[str, Any], out: Path, as_json: bool, lines: list[str]) -> None:

@@ -49,7 +49,7 @@ def predict(
     """
     from striate import bundle
     from striate.data.images.folders import find_images
-    from striate.errors import DataError, UsageError
+    from striate.errors import UsageError
 
     if as_json and as_csv:
         raise UsageError("--json and --csv", "the output has one format", "Give one of the two")
@@ -60,7 +60,7 @@ def predict(
     if not bundle.is_onnx(model):
         task = bundle.describe(bundle.path_of(model)).task  # reports a wrong file before torch is imported
 
-    from striate.cli.console import print_json, watching
+    from striate.cli.console import exit_code, print_json, watching
 
     with watching() as progress:
         if task == "seq2seq":
@@ -75,13 +75,7 @@ def predict(
             readable = any(result.error is None for result in results)
         else:
             readable = _print(results, header if as_csv else None, min(60, max(map(len, paths))))
-    if readable:
-        return 0
-    error = DataError(f"none of {len(paths)} images could be read")
-    if not as_json:
-        raise error
-    print(f"striate: {escaped(error)}", file=sys.stderr)  # the results are the one JSON object
-    return error.exit_code
+    return exit_code(readable, f"none of {len(paths)} images could be read", as_json)
 
 
 def _listed() -> list[str]:

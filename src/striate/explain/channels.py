@@ -85,7 +85,7 @@ def captured(explainer: Explainer, layer: str) -> Iterator[list[Tensor]]:
     """A context in which a layer's feature maps `[batch, channels, rows, columns]` are kept in a list.
 
     Raises:
-        UsageError: there is no such layer, or on exit if its output is no feature map.
+        UsageError: there is no such layer, its output is no feature map, or on exit if it has not run.
     """
     modules = dict(explainer.network.named_modules())
     if layer not in modules or not layer:
@@ -104,6 +104,9 @@ def captured(explainer: Explainer, layer: str) -> Iterator[list[Tensor]]:
             yield kept
     finally:
         handle.remove()
+    if not kept:  # such as a head that serves only for training
+        why = "the network does not run it for an image"
+        raise UsageError(f"no feature maps in {layer}", why, "Choose another layer")
 
 
 def strongest(explainer: Explainer, images: Tensor, layer: str, channel: int) -> list[tuple[float, int, int]]:
@@ -150,5 +153,5 @@ def box_of(layer: Layer | None, unit: tuple[int, int], size: tuple[int, int]) ->
         (max(0, span[0]), min(side, span[1] + 1)) for span, side in zip(spans, size, strict=True) if span
     ]
     (top, bottom), (left, right) = edges
-    # A unit beside the image sees only padding.
+    # A unit outside the image sees only padding: then the whole image is returned.
     return (top, left, bottom, right) if top < bottom and left < right else (0, 0, *size)

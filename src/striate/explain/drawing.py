@@ -119,7 +119,7 @@ def sheet(images: Sequence[Uint8Array], columns: int = 0) -> Image.Image:
     Raises:
         UsageError: there are more than `MAX_CELLS`.
     """
-    _require_few(len(images))
+    require_few(len(images))
     columns = columns or math.ceil(math.sqrt(len(images)))
     cell = _THUMBNAIL + _GAP
     page = Image.new("RGB", (columns * cell, math.ceil(len(images) / columns) * cell), "white")
@@ -138,7 +138,7 @@ def stacked(rows: Sequence[Sequence[Uint8Array]]) -> Image.Image:
     Raises:
         UsageError: as for `sheet`.
     """
-    _require_few(len(rows) * max(map(len, rows), default=0))
+    require_few(len(rows) * max(map(len, rows), default=0))
     drawn = [sheet(row, len(row)) for row in rows if row]
     height = _THUMBNAIL + _GAP
     page = Image.new(
@@ -151,8 +151,8 @@ def stacked(rows: Sequence[Sequence[Uint8Array]]) -> Image.Image:
     return page
 
 
-def _require_few(cells: int) -> None:
-    """Refuse a figure that would not fit into memory."""
+def require_few(cells: int) -> None:
+    """Refuse a figure that would not fit into memory: raises UsageError beyond `MAX_CELLS`."""
     if cells > MAX_CELLS:
         why = f"one figure has room for {MAX_CELLS:,}"
         raise UsageError(f"a figure of {cells:,} images", why, "Ask for fewer images or classes")

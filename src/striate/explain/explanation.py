@@ -136,7 +136,7 @@ def explain(
         network = randomization.randomized(explainer.network, image)
         other = methods.compute(Explainer(network, explainer.shape), image, chosen, method, **options)
         random = Randomization(randomization.rank_correlation(values, other))
-    layer = explainer.location_of(fine=method == "layer-cam").layer if row.networks == "maps" else None
+    layer = explainer.location_of(fine=row.fine).layer if row.networks == "maps" else None
     return Explanation(
         path, method, classes[chosen], float(probabilities[chosen]), classes[predicted], layer,
         values.cpu().numpy(), pixels, faithful, random,

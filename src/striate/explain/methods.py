@@ -26,6 +26,7 @@ class Method:
         summary: for `--help` and the documentation.
         networks: `maps`: those with feature maps or tokens; `attention`: Vision Transformers; `any`.
         samples: how many passes it makes by default, if that is a choice; None if not.
+        fine: whether it reads the last maps of twice the resolution.
         versus: whether it compares with other classes.
         is_slow: whether it reports its own progress.
     """
@@ -34,13 +35,14 @@ class Method:
     summary: str
     networks: Literal["maps", "attention", "any"] = "any"
     samples: int | None = None
+    fine: bool = False
     versus: bool = False
     is_slow: bool = False
 
 
 METHODS: dict[str, Method] = {
     "grad-cam": Method(cam.grad_cam, "where the class is, as coarse as the last feature maps", "maps"),
-    "layer-cam": Method(cam.layer_cam, "the same, twice as fine", "maps"),
+    "layer-cam": Method(cam.layer_cam, "the same, twice as fine", "maps", fine=True),
     "finer-cam": Method(cam.finer_cam, "what tells the class from similar ones", "maps", versus=True),
     "integrated-gradients": Method(
         gradients.integrated_gradients, "how much each pixel adds to the score", samples=32, is_slow=True

@@ -137,16 +137,16 @@ class Classifier(ImagePredictor):
             DecodeError: an image cannot be read.
             UsageError: the network's last layer is not known.
         """
-        found = [np.empty((0, 0), np.float32)]
+        found: list[npt.NDArray[np.float32]] = []
         for prepared in self.read_batches(sources, batch, workers):
+            images: list[Uint8Array] = []
             for _, image in prepared:
                 if isinstance(image, DecodeError):
                     raise image
-            images = np.stack([image for _, image in prepared])  # type: ignore[misc]  # none is an error
-            source = InMemoryImages(images, np.zeros(len(images), np.int64), ("array",) * len(images), ())
-            found.append(self.features(source, batch=batch)[0])
-            progress.advance(len(prepared))
-        return np.concatenate(found[1:] or found)
+                images.append(image)
+            found.append(self.features(_unlabelled(np.stack(images)), batch=batch)[0])
+            progress.advance(len(images))
+        return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
     def features(
         self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
@@ -168,18 +168,8 @@ class Classifier(ImagePredictor):
     def probabilities(
         self, images: Uint8Array, *, batch: int = 64, progress: Progress = SILENT
     ) -> npt.NDArray[np.float64]:
-        """Class probabilities for images that already have the network's input size.
-
-        Args:
-            images: uint8 `[n, height, width, channels]`, as `preprocess.fit` gives them.
-            batch: batch size.
-            progress: receives an update per batch; the caller begins and ends the stage.
-
-        Returns:
-            float64 `[n, classes]`.
-        """
-        source = InMemoryImages(images, np.zeros(len(images), np.int64), ("array",) * len(images), ())
-        return self.measure(source, batch=batch, progress=progress)[0]
+        """As `ImagePredictor.probabilities`."""
+        return self.measure(_unlabelled(images), batch=batch, progress=progress)[0]
 
     def measure(
         self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
@@ -288,6 +278,11 @@ def _network(path: str, permission: Permission, description: Description) -> nn.
         if given != own:
             raise bundle.damaged(path, f"{name}: {given}, but its network has {own}")
     return models.build(description.architecture, permission=permission, **description.arguments)
+
+
+def _unlabelled(images: Uint8Array) -> InMemoryImages:
+    """Images `[n, height, width, channels]` without labels as a dataset."""
+    return InMemoryImages(images, np.zeros(len(images), np.int64), ("array",) * len(images), ())
 
 
 @standard_settings()

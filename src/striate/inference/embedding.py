@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from striate.data import DecodedImages, Problem, Samples, open_data
+from striate.data.images.contents import IMAGE, kind_of_file, read_head
 from striate.data.images.folders import find_images
 from striate.data.images.samples import UNSPLIT, DataSet
 from striate.device import cpu_count
 from striate.errors import DataError, UsageError
-from striate.files import write_atomic
+from striate.files import expanded, is_folder, write_atomic
 from striate.inference.classifier import Classifier
 from striate.progress import SILENT, Progress
 
@@ -137,17 +139,21 @@ def embed(
 
 
 def _open(data: Any, path_column: str | None, label_column: str | None) -> DataSet:
-    """The dataset; images in a folder without classes have the label -1."""
+    """The dataset; an image file, and images in a folder without classes, have the label -1."""
     try:
         return open_data(data, path_column, label_column)
-    except DataError:
+    except (DataError, UsageError):
         if not isinstance(data, (str, os.PathLike)) or path_column or label_column:
+            raise
+        path = expanded(data)
+        is_image = kind_of_file(path.name, partial(read_head, str(path))) == IMAGE and path.is_file()
+        if not (is_folder(path) or is_image):
             raise
         try:
             paths = tuple(find_images(os.fspath(data)))
-        except (DataError, UsageError):
+        except DataError:
             paths = ()
         if not paths:
             raise
     samples = Samples(paths, np.full(len(paths), -1, np.int64))
-    return DataSet(os.fspath(data), str(Path(data).absolute()), (), {UNSPLIT: samples})
+    return DataSet(os.fspath(data), str(path.absolute()), (), {UNSPLIT: samples})

@@ -92,6 +92,10 @@ class Explorer:
                 f"no images in {dataset.source!r}", "it is empty", "Give a folder of class folders"
             )
 
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._images)
+
     @standard_settings()
     def top_images(self, layer: str, channel: int, count: int = 16) -> list[Example]:
         """The images that activate a channel most, each with the patch that its strongest unit sees.
