@@ -26,7 +26,7 @@ test-slow: $(VENV)/dev.stamp
 test-versions:
 	$(PYTHON) benchmarks/versions.py
 
-# Networks of timm and torchvision, and trackers, in an environment of their own: 8 GB, 20 minutes.
+# Networks of timm and torchvision, and trackers, in an environment of their own: 8 GB, 10 minutes.
 test-peers:
 	$(PYTHON) benchmarks/peers.py
 

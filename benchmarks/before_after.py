@@ -429,6 +429,12 @@ def processor() -> str:
     return platform.processor()
 
 
+def commit(source: Path) -> str:
+    """The commit of a source folder, with a mark if its files differ; empty outside a repository."""
+    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
 def main() -> None:
     args = arguments()
     if args.case:
@@ -441,6 +447,7 @@ def main() -> None:
         "cpus": os.cpu_count(),
         "threads": args.threads,
         "torch": torch.__version__,
+        "commits": {"before": commit(args.before), "after": commit(args.after)},
         "load_average": os.getloadavg()[0],
         "cases": {},
     }

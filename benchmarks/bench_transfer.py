@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.metadata
 import json
 import os
 import platform
@@ -153,7 +154,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
     ours, *others = (middle[kind] for kind in KINDS)
     return {
-        "torch": torch.__version__,
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "timm")},
         "threads": args.threads,
         "data": Path(args.data).name,
         "epochs": args.epochs,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from striate import bundle, cli
-from striate.exporters import FORMATS, Format, Parity
+from striate.exporters import FORMATS, OLD_NAMES, Format, Parity
 
 
 def test_a_classifier_as_a_state_dict(run, tmp_path, capsys):
@@ -84,3 +84,17 @@ def test_earlier_names_print_a_note_and_are_not_listed(run, tmp_path, capsys):
     (tmp_path / "text").write_text("no bundle")
     assert cli.run(["weights", "export", str(tmp_path / "text"), "--out", str(tmp_path / "y")]) == 3
     assert not (tmp_path / "y").exists()
+
+
+@pytest.mark.filterwarnings("always::striate.errors.StriateWarning")
+def test_earlier_names_of_formats_work_with_a_warning(run, tmp_path, capsys):
+    assert cli.run(["export", str(run.best), "--format", "pth", "--out", str(tmp_path / "x.pth")]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{tmp_path / 'x.pth'}: 10 of 10 tensors equal")
+    assert (
+        err == "warning: the format pth is now state-dict; the old name will be removed in the next release\n"
+    )
+    assert cli.run(["export", str(run.best), "--to", "programs", "--out", str(tmp_path / "y")]) == 2
+    assert "a classification model as torch-export: the format cannot hold it" in capsys.readouterr().err
+    assert set(OLD_NAMES.values()) <= set(FORMATS)
+    assert not set(OLD_NAMES) & set(FORMATS)

@@ -41,7 +41,7 @@ class Command:
     summary: str
 
 
-# In the order of the help. A group is a dict of its own commands; its line is in GROUPS.
+# In the order of the help. A group is a dict of commands; its line is in GROUPS.
 COMMANDS: dict[str, Command | dict[str, Command]] = {
     "demo": Command(
         "demo:demo", "Train a network on digits or photographs and evaluate it, in about a minute."

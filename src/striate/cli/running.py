@@ -51,9 +51,7 @@ def _print(run: Any, *, interrupted: bool) -> None:
     say(f"model   {run.best}")
     say(f"report  {run.report}")
     best, allowed = shlex.quote(str(run.best)), _permission(run.training.description.architecture)
-    if allowed is None:
-        say(f"next    in Python: striate.load({str(run.best)!r}, network=...), as it was given for training")
-    elif interrupted:
+    if interrupted:
         say(f"next    striate resume {shlex.quote(str(run.training.folder))}{allowed}")
     elif run.training.description.preprocess is not None:
         say(f"next    striate predict {best} IMAGE.jpg{allowed}")
@@ -61,11 +59,10 @@ def _print(run: Any, *, interrupted: bool) -> None:
         say(f"next    striate seq2seq translate {best} {shlex.quote(run.evaluation.sources[0])}")
 
 
-def _permission(architecture: str) -> str | None:
-    """The flag that a model needs to be opened, if any; None for one that the command line cannot open."""
-    from striate.models.references import is_custom, kind_of
+def _permission(architecture: str) -> str:
+    """The flag that a model needs to be opened, if any; the command line trains networks by name only."""
+    from striate.models.references import is_custom
 
     if not is_custom(architecture):
         return ""
-    package = architecture.partition(":")[0].partition(".")[0]
-    return f" --trust {package}" if kind_of(architecture) == "import" else None
+    return f" --trust {architecture.partition(':')[0].partition('.')[0]}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from striate.device import standard_settings
-from striate.errors import UsageError, unknown_name
+from striate.errors import StriateWarning, UsageError, unknown_name
 from striate.exporters import model_card
 from striate.files import probe
 
@@ -67,6 +68,9 @@ FORMATS: dict[str, Format] = {
 }
 
 
+# Earlier names, which still work until the next release.
+OLD_NAMES = {"programs": "torch-export", "pth": "state-dict"}
+
 # Suffixes of formats that are not in the table -> the format, and what to do.
 _CONVERT = "Convert an .onnx file with the tools of that format"
 _OTHER_SUFFIXES = {
@@ -104,6 +108,10 @@ def export(model: Any, out: Path, format: str, samples: Sequence[str] = ()) -> P
         UsageError: an unknown format, one that cannot hold the model, or a package that is not installed.
         WriteError: `out` exists or cannot be written.
     """
+    if (current := OLD_NAMES.get(format)) is not None:
+        note = f"the format {format} is now {current}; the old name will be removed in the next release"
+        warnings.warn(note, StriateWarning, stacklevel=3)
+        format = current
     task = model.description.task
     formats = formats_for(task)
     if format not in FORMATS:

@@ -147,7 +147,7 @@ def test_options_of_the_other_kind_of_source_are_noted(tmp_path):
         config, height=32, encoder="columns", tokenizer="bytes", target_tokenizer="words"
     )
     with both.open_data() as pairs:
-        assert pairs.notes[-1] == "--tokenizer bytes has no effect: each side has a tokenizer of its own"
+        assert pairs.notes[-1] == "--tokenizer bytes has no effect: each side has its own tokenizer"
     plain = Seq2SeqConfig(str(path))
     with plain.open_data() as pairs:
         assert not any("no effect" in note for note in pairs.notes)

@@ -264,7 +264,7 @@ class Seq2SeqConfig(PairOptions, TransformerOptions, Seq2SeqOptimization, RunCon
         names, sources = (_FOR_TEXT, "images") if images else (_FOR_IMAGES, "text")
         notes = [f"{shown} has no effect: the sources are {sources}" for shown in self.changed(names)]
         if self.tokenizer and self.target_tokenizer and (images or self.source_tokenizer):
-            notes.append(f"--tokenizer {self.tokenizer} has no effect: each side has a tokenizer of its own")
+            notes.append(f"--tokenizer {self.tokenizer} has no effect: each side has its own tokenizer")
         return notes
 
     @property

@@ -44,25 +44,24 @@ def report(evaluation: TextEvaluation, run: TrainingRun | None = None, *, model:
         model: a translator or the path of a bundle; it computes the attention that the report shows.
     """
     translator = model if isinstance(model, Translator) else load_translator(model)
-    rates = error_rates(evaluation)
+    answers = _answers(evaluation, translator)
     on = Phrase("Evaluated on {split} pairs of {data}", split=evaluation.split, data=evaluation.data)
     return Report(
         title=run.folder.name if run else f"{Path(translator.path).name} on {evaluation.data}",
         subtitle=_subtitle(run) if run else on,
-        sections=tuple(sections(evaluation, run, translator, rates)),
+        sections=tuple(sections(evaluation, run, translator, answers)),
         cards=tuple(_cards(evaluation)),
         warnings=evaluation.notes,
         commands=tuple(_commands(translator, run, evaluation)),
-        answers=_answers(evaluation, translator, rates),
+        answers=answers,
     )
 
 
 def sections(
-    evaluation: TextEvaluation, run: TrainingRun | None, translator: Translator, rates: Array
+    evaluation: TextEvaluation, run: TrainingRun | None, translator: Translator, answers: Answers
 ) -> list[Section]:
     """Answers, errors by length and token, attention, curves, sample answers by epoch, metric signatures."""
-    found = [_answers_section(evaluation, translator, rates)]
-    found += _errors_sections(evaluation, translator, rates)
+    found = [_answers_section(answers), *_errors_sections(evaluation, translator, answers.rates)]
     maps = attention_maps(evaluation, translator)
     if maps:
         note = Phrase(
@@ -132,23 +131,23 @@ def _attention(
     return AttentionMap(tokens, answer.tokens, weights, alt="Attention to the source tokens", file=file)
 
 
-def _answers(evaluation: TextEvaluation, translator: Translator, rates: Array) -> Answers:
+def _answers(evaluation: TextEvaluation, translator: Translator) -> Answers:
     images, are_files = None, False
     if translator.reads_images:
         images = LineImages(translator.description.image_preprocess, evaluation.sources)
         are_files = os.path.isfile(evaluation.sources[0])  # noqa: PTH113 - raises no error
     return Answers(
-        evaluation.sources, evaluation.references, evaluation.answers, rates, images, are_files,
-        alt="Answers",
+        evaluation.sources, evaluation.references, evaluation.answers, error_rates(evaluation), images,
+        are_files, alt="Answers",
     )  # fmt: skip
 
 
-def _answers_section(evaluation: TextEvaluation, translator: Translator, rates: Array) -> Section:
-    n, wrong = len(rates), int((rates > 0).sum())
+def _answers_section(answers: Answers) -> Section:
+    n, wrong = len(answers.rates), int((answers.rates > 0).sum())
     note = Phrase("{wrong:,} of {n:,} answers are not exact.", wrong=wrong, n=n)
     if not wrong:
         note = Phrase("None: all {n:,} answers are exact.", n=n)
-    return Section(Phrase("Errors"), (_answers(evaluation, translator, rates),), note)
+    return Section(Phrase("Errors"), (answers,), note)
 
 
 def _errors_sections(evaluation: TextEvaluation, translator: Translator, rates: Array) -> list[Section]:
