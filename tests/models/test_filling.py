@@ -9,6 +9,7 @@ from torch import nn
 from striate import models
 from striate.errors import UsageError
 from striate.models.filling import fill, rebuilt, require_fit, without_memory
+from striate.models.references import Permission
 
 
 def types_of(state):
@@ -81,9 +82,27 @@ def test_networks_of_other_origin_are_built_with_what_they_compute_themselves():
     random = torch.random.get_rng_state()
     outline = without_memory(Foreign, 2, own=False)  # reading a value fails without memory
     require_fit(outline, types_of(original.state_dict()))
+    arguments = {"num_classes": 2, "in_channels": 1, "input_size": [2, 2]}
+    by_name = without_memory(
+        lambda: models.build("object:Foreign", permission=Permission(Foreign), **arguments), 2, own=False
+    )
+    require_fit(by_name, types_of(original.state_dict()))
     assert without_memory(lambda: Foreign(reads=False), 2, own=False).layer.weight.is_meta
     again = rebuilt(Foreign, original.state_dict())
     assert torch.equal(again(images), original(images))
     assert torch.equal(torch.random.get_rng_state(), random), "the caller's random numbers do not change"
     with pytest.raises(RuntimeError):
         without_memory(Foreign, 2)
+
+
+def test_networks_of_other_origin_with_too_many_parameters_are_not_built_with_memory():
+    places = []
+
+    def make():
+        layer = nn.Linear(1, 1)
+        places.append(layer.weight.device.type)
+        return nn.Sequential(*(nn.Linear(1, 1) for _ in range(50)))
+
+    with pytest.raises(UsageError, match="its tensors are of another network"):
+        without_memory(make, 2, own=False)
+    assert places == ["meta"]

@@ -131,6 +131,8 @@ def folder(tmp_path, monkeypatch):
         "VALUE = 3\nclass Net(nn.Linear):\n"
         "    def __init__(self, num_classes): super().__init__(3, num_classes)\n"
     )
+    (tmp_path / "own_nets" / "broken.py").write_text("1 / 0")
+    (tmp_path / "own_nets" / "typo.py").write_text("def Net(:")
     (tmp_path / "sibling_of_nets.py").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
@@ -154,7 +156,9 @@ def test_what_a_trusted_module_has_imported_is_not_trusted(folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [("own_nets.none:Net", "No module named"), ("own_nets.small:Other", "no attribute"),
-     ("own_nets.small:VALUE", "it is a int, not a function")],
+     ("own_nets.small:VALUE", "it is a int, not a function"),
+     ("own_nets.broken:Net", "cannot import own_nets.broken:Net: ZeroDivisionError: division by zero"),
+     ("own_nets.typo:Net", "SyntaxError: ")],
 )  # fmt: skip
 def test_wrong_paths_are_usage_errors(folder, name, message):
     with pytest.raises(UsageError, match=message):

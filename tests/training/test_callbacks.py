@@ -70,6 +70,12 @@ def test_an_object_without_their_methods_is_refused():
         Callbacks([3])
 
 
+@pytest.mark.parametrize("given", [Recorder(), None, {"one": Recorder()}])
+def test_callbacks_are_a_list(tmp_path, given):
+    with pytest.raises(UsageError, match=r"callbacks= is a \w+: it must be a list"):
+        striate.train((IMAGES, LABELS), model="lenet", callbacks=given, out=str(tmp_path))
+
+
 @pytest.mark.parametrize(("log", "message"), [("tensorbord", "did you mean tensorboard"), ("x,wandb", "'x'")])
 def test_unknown_trackers_are_refused(log, message):
     with pytest.raises(UsageError, match=message):

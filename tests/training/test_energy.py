@@ -17,7 +17,9 @@ def test_counters_of_all_packages_are_added_and_may_overflow(tmp_path, monkeypat
     meter = EnergyMeter(tmp_path)
     package(tmp_path, "intel-rapl:0", 300_000)  # 400,000 on, past its end
     package(tmp_path, "intel-rapl:1", 150_000)
-    meter.update()  # too soon after the last reading to read them again
+    package(tmp_path, "intel-rapl:0", 700_000)
+    meter.update()  # too soon after the last reading to read them again: this would be another end
+    package(tmp_path, "intel-rapl:0", 300_000)
     package(tmp_path, "intel-rapl:1", 250_000)
     assert meter.total() == 0.55
     monkeypatch.setattr(energy, "_SECONDS", 0.0)

@@ -288,6 +288,10 @@ def test_a_module_is_kept_beside_its_name():
     assert (config.model, config.network) == ("object:Linear", network)
     assert config.unsaved["network"] is network
     assert "network" not in config.to_json()
+    with pytest.raises(
+        UsageError, match=r"model_arguments with the object object:Linear: .*functools\.partial"
+    ):
+        ClassificationConfig("x", model=network, model_arguments={"width": 3})
 
 
 @pytest.mark.parametrize(

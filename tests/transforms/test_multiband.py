@@ -8,6 +8,8 @@ from PIL import Image
 from write_tiffs import write_tiff
 
 from striate.errors import DecodeError, LayoutError, UsageError
+from striate.transforms import image_file
+from striate.transforms.multiband import count_bands
 from striate.transforms.preprocess import Preprocess
 
 BANDS = np.random.default_rng(0).integers(0, 256, (50, 70, 8)).astype(np.uint8)
@@ -36,6 +38,20 @@ def test_four_bands_are_not_converted():
     four = Preprocess(size=(32, 32), shorter_side=32, channels=4, mean=(0.5,) * 4, std=(0.5,) * 4)
     for source in (rgba, file.getvalue(), Image.fromarray(rgba), write_tiff(rgba)):
         np.testing.assert_array_equal(four.read(source), rgba)
+
+
+def test_large_files_are_read_like_small_ones(tmp_path, monkeypatch):
+    six, four = tmp_path / "6.tif", tmp_path / "4.png"
+    six.write_bytes(write_tiff(BANDS[..., :6]))
+    Image.fromarray(BANDS[..., :4]).save(four)
+    monkeypatch.setattr(image_file, "LARGE_FILE", 1000)
+    np.testing.assert_array_equal(Preprocess.for_size(32, 6).decode(six), BANDS[..., :6])
+    np.testing.assert_array_equal(Preprocess.for_size(32, 4).decode(four), BANDS[..., :4])
+    assert count_bands(six) == 6
+    read = []
+    monkeypatch.setattr(image_file.LargeFile, "read", lambda file, size=-1: read.append(size) or b"??")
+    assert count_bands(four) is None
+    assert read == [2], "nothing else is read of a file that is no TIFF"
 
 
 def test_another_number_of_channels_is_named():

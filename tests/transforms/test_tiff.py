@@ -1,4 +1,5 @@
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from PIL import Image
 from write_tiffs import write_tiff
 
 from striate.transforms.pixel_formats import UnsupportedPixelsError
-from striate.transforms.tiff import parse
+from striate.transforms.tiff import Tiff, parse
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
@@ -50,6 +51,18 @@ def test_other_values_are_refused():
 @pytest.mark.parametrize("data", [b"", b"II", b"\x89PNG....", b"II*\0\xff\xff\xff\xff", b"MM\0+" + b"\0" * 3])
 def test_what_is_no_tiff_has_no_tags(data):
     assert parse(data) is None
+
+
+@pytest.mark.parametrize(
+    ("side", "tile", "message"),
+    [(16, 1 << 16, "tiles of 65536x65536"), (1 << 13, 1, "strips or tiles are missing")],
+)
+def test_tiles_cannot_be_much_larger_or_more_than_the_image_and_the_file(side, tile, message):
+    """Of a small file, such tiles would decompress to gigabytes, and their list would fill as much."""
+    data = zlib.compress(bytes(1000))
+    one = {256: side, 257: side, 258: 8, 259: 8, 277: 5, 322: tile, 323: tile, 324: 0, 325: len(data)}
+    with pytest.raises(ValueError, match=message):
+        Tiff(data, "<", {tag: (value,) for tag, value in one.items()}).read()
 
 
 def test_damage_raises_and_allocates_little():

@@ -252,6 +252,12 @@ def test_sources_of_another_architecture(tmp_path):
         weights.open_weights("imagenet", "lenett")
 
 
+@pytest.mark.parametrize("source", ["pretrained", "imagenet"])
+def test_only_libraries_publish_weights_of_other_networks(source):
+    with pytest.raises(UsageError, match=f"--weights {source} with package:make: only networks of Striate"):
+        weights.open_weights(source, "package:make")
+
+
 def test_a_bundle_and_a_runs_folder(tmp_path, run):
     description, state = weights.open_weights(str(run.training.folder), "lenet")
     assert (description, list(state)) == (bundle.read(run.best)[0], list(bundle.read(run.best)[1]))

@@ -22,13 +22,13 @@ class Adopted:
         network: on the CPU, in training mode.
         reference: how to build it again.
         notes: what was replaced.
-        classes_before: number of outputs that its classifier had, if it was replaced.
+        has_new_classifier: whether its classifier was replaced.
     """
 
     network: nn.Module
     reference: Reference
     notes: tuple[str, ...]
-    classes_before: int | None = None
+    has_new_classifier: bool
 
 
 def adopt(name: str, wanted: Reference, permission: Permission = NOTHING) -> Adopted:
@@ -80,7 +80,7 @@ def adopt(name: str, wanted: Reference, permission: Permission = NOTHING) -> Ado
         why = f"it gives {after} scores for {reference.num_classes} classes"
         raise UsageError(f"--classifier {classifier} of {name}", why, "Name the layer that gives the scores")
     made.stage_containers = foreign.stage_containers(made, classifier)  # type: ignore[assignment]
-    return Adopted(made.train(), reference, tuple(notes), before)
+    return Adopted(made.train(), reference, tuple(notes), before is not None)
 
 
 def _run(name: str, network: nn.Module, channels: int, size: tuple[int, int]) -> tuple[int, list[str]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from striate.errors import StriateError, UsageError
+from striate.errors import UsageError
 from striate.printable import first_few
 
 _MAX_CONSTANTS = 1 << 28  # bytes of a network's buffers that are not saved, such as sinusoids
@@ -43,10 +43,8 @@ def without_memory(make: Callable[[], nn.Module], tensors: int, *, own: bool = T
         try:
             with torch.device("meta"):
                 return make()
-        except StriateError:
-            raise
         except Exception:
-            if own:
+            if own or count > most:
                 raise
         count = 0
         with torch.random.fork_rng(devices=[]):

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from striate.errors import TrustError, UsageError, unknown_name
+from striate.errors import TrustError, UsageError, environment_error, unknown_name
 from striate.validation import InvalidValueError, require, require_fields
 
 TIMM, TORCHVISION, OBJECT = "timm", "torchvision", "object"
@@ -212,8 +212,11 @@ def follow(name: str, trust: str) -> Callable[..., Any]:
     try:
         with working_folder_last():
             found: Callable[..., Any] = getattr(importlib.import_module(where), what)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise UsageError(f"cannot import {name}", " ".join(str(error).split()), fix) from error
+    except Exception as error:  # a module may do anything
+        if (failed := environment_error(error)) is not None:
+            raise failed from error
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UsageError(f"cannot import {name}", why, fix) from error
     if not callable(found):
         raise UsageError(f"cannot build {name}", f"it is a {type(found).__name__}, not a function", fix)
     home = getattr(found, "__module__", None) or type(found).__module__

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,6 @@ class Checkpointer:
         self._started, self._earlier = started, 0.0
         self._last, self._cost = time.perf_counter(), 0.0
         self._returned_to: Path | None = None
-        self.on_save: Callable[[Path], None] = lambda path: None  # called with each checkpoint
         self.energy = EnergyMeter()
 
     @property
@@ -160,7 +159,8 @@ class Checkpointer:
             require_finite_weights(self._training)
             self._write(self._state.tensors(), self._run.description.to_json())
             self._write_results()
-            self.on_save(checkpoint.path_of(self._run.folder, self._state.step))
+            path = checkpoint.path_of(self._run.folder, self._state.step)
+            self._run.callbacks.call("on_checkpoint", path)
         self._last = time.perf_counter()
         self._cost = self._last - started
 

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import importlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 PROJECT = "striate"  # of runs, unless the package's own settings name another
 
 
-class Logger(Callback):
+class Logger(Callback, ABC):
     """A callback that passes numbers on; subclasses say how.
 
     Args:
@@ -57,17 +58,17 @@ class Logger(Callback):
         """End the record."""
         self._try(self.end)
 
+    @abstractmethod
     def begin(self, run: TrainingRun, options: Mapping[str, Any]) -> None:
         """Begin or continue the record of a run with these options."""
-        raise NotImplementedError
 
+    @abstractmethod
     def record(self, numbers: Mapping[str, float], epoch: int) -> None:
         """Record the numbers of an epoch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> None:
         """End the record."""
-        raise NotImplementedError
 
     def _try(self, step: Callable[[], None]) -> None:
         """Take a step; after the first failure, no more."""
@@ -198,4 +199,8 @@ def callbacks_of(config: RunConfig | None) -> Callbacks:
     """
     if config is None:
         return Callbacks()
-    return Callbacks((*config.callbacks, *(LOGGERS[name](config.progress) for name in config.log_names)))
+    given = config.callbacks
+    if not isinstance(given, (list, tuple)):
+        what = f"callbacks= is a {type(given).__name__}"
+        raise UsageError(what, "it must be a list of objects", "Give callbacks=[...]")
+    return Callbacks((*given, *(LOGGERS[name](config.progress) for name in config.log_names)))

@@ -97,7 +97,6 @@ def _train(training: Training, run: TrainingRun, checkpointer: Checkpointer) -> 
         run.callbacks.call("on_epoch_end", row)
 
     interrupts = Interrupts(state, context.progress, context.distributed)
-    checkpointer.on_save = lambda path: run.callbacks.call("on_checkpoint", path)
     with _locked_and_timed(training, run), _compiler_errors(), run.callbacks.around(run):
         checkpointer.begin()
         try:

@@ -226,7 +226,7 @@ def content_of(source: FileSource | bytearray | memoryview | BinaryIO) -> Iterat
         with open_content(source) as content:
             yield content
     else:
-        yield _bytes_of(source)
+        yield source if isinstance(source, LargeFile) else _bytes_of(source)
 
 
 def _bytes_of(source: bytes | bytearray | memoryview | BinaryIO) -> bytes:

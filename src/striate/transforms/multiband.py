@@ -7,8 +7,7 @@ images of N bands. Values of 16 bits are scaled by the range of their type.
 from __future__ import annotations
 
 import contextlib
-import io
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -16,10 +15,9 @@ from PIL import Image
 from striate.errors import LayoutError
 from striate.transforms import decode
 from striate.transforms.pixel_formats import Array, Uint8Array, UnsupportedPixelsError
-from striate.transforms.tiff import parse
+from striate.transforms.tiff import BYTE_ORDERS, Tiff, parse
 
 _MOST_BYTES = 1 << 30  # of all bands
-_WHOLE = 1 << 30  # bytes of a file
 
 
 def read_bands(source: decode.ImageSource, channels: int) -> Uint8Array:
@@ -44,12 +42,11 @@ def read_bands(source: decode.ImageSource, channels: int) -> Uint8Array:
         with decode.decode_errors(name):
             return _of_image(source, channels)
     with decode.content_of(source) as content, decode.decode_errors(name):
-        data = content if isinstance(content, bytes) else _whole(content)
-        tiff = parse(data)
+        tiff = _tiff_of(content)
         if tiff is None or tiff.bands != channels:
             if tiff is not None and tiff.bands > 4:
                 raise UnsupportedPixelsError(_another(tiff.bands, channels))
-            with decode.open_bytes(data, name) as image:
+            with decode.open_bytes(content, name) as image:
                 return _of_image(image, channels)
         width, height = tiff.size
         decode.check_size((width, height))
@@ -107,8 +104,7 @@ def count_bands(source: Any) -> int | None:
         count = source.shape[2] if source.ndim == 3 else 1
         return count if count > 4 else None
     with contextlib.suppress(Exception), decode.content_of(source) as content:
-        data = content if isinstance(content, bytes) else _whole(content)
-        tiff = parse(data)
+        tiff = _tiff_of(content)
         return tiff.bands if tiff is not None and tiff.bands > 4 else None
     return None
 
@@ -127,6 +123,12 @@ def _another(has: int, channels: int) -> str:
     return f"it has {has} channel{plural}; this model reads images of {channels}"
 
 
-def _whole(content: Any) -> bytes:
-    data: bytes = io.BytesIO(content.read(_WHOLE)).getvalue()
-    return data
+def _tiff_of(content: bytes | BinaryIO) -> Tiff | None:
+    """The tags of a TIFF; a large file is read only if it is one."""
+    if isinstance(content, bytes):
+        return parse(content)
+    content.seek(0)
+    if content.read(2) not in BYTE_ORDERS:
+        return None
+    content.seek(0)
+    return parse(content.read())

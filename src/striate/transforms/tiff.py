@@ -10,31 +10,18 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from striate.transforms.pixel_formats import Array, UnsupportedPixelsError
 
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # of whole numbers
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _STRIPS, _SAMPLES, _ROWS, _STRIP_BYTES = (
-    256,
-    257,
-    258,
-    259,
-    273,
-    277,
-    278,
-    279,
-)
-_PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _FORMAT = (
-    284,
-    317,
-    322,
-    323,
-    324,
-    325,
-    339,
-)
+BYTE_ORDERS = {b"II": "<", b"MM": ">"}  # the first two bytes
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _STRIPS, _SAMPLES = 256, 257, 258, 259, 273, 277
+_ROWS, _STRIP_BYTES, _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT = 278, 279, 284, 317, 322, 323
+_TILES, _TILE_BYTES, _FORMAT = 324, 325, 339
+_MOST_TILE_PIXELS = 1 << 24  # of a tile that is larger than the image
 _MOST_ENTRIES = 4096  # of a directory
 _MOST_VALUES = 1 << 20  # of a tag
 _CLEAR, _END = 256, 257  # codes of LZW
@@ -106,14 +93,15 @@ class Tiff:
         else:
             rows, columns = min(self._one(_ROWS, height), height), width
             starts, lengths = self.tags[_STRIPS], self.tags[_STRIP_BYTES]
-        if not (0 < rows <= 1 << 16 and 0 < columns <= 1 << 16):
+        if min(rows, columns) < 1 or rows * columns > max(width * height, _MOST_TILE_PIXELS):
             raise ValueError(f"tiles of {columns}x{rows}")
-        places = [(top, left) for top in range(0, height, rows) for left in range(0, width, columns)]
-        for number in range(planes * len(places)):
-            top, left = places[number % len(places)]
+        tops, lefts = range(0, height, rows), range(0, width, columns)
+        if planes * len(tops) * len(lefts) > min(len(starts), len(lengths)):
+            raise ValueError("strips or tiles are missing")
+        places = product(range(planes), tops, lefts)
+        for (plane, top, left), start, length in zip(places, starts, lengths, strict=False):
             kept = rows if _TILES in self.tags else min(rows, height - top)
-            chunk = self.data[starts[number] : starts[number] + lengths[number]]
-            yield number // len(places), (top, left, kept, columns), chunk
+            yield plane, (top, left, kept, columns), self.data[start : start + length]
 
     def _decoded(self, chunk: bytes, size: int) -> bytes:
         """The bytes of a strip or tile, exactly so many."""
@@ -130,7 +118,7 @@ class Tiff:
 
 def parse(data: bytes) -> Tiff | None:
     """Read the tags of the first image; None if the bytes are no TIFF, or its directory is damaged."""
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    order = BYTE_ORDERS.get(data[:2])
     if order is None:
         return None
     try:

@@ -68,10 +68,10 @@ def open_foreign(
         DataError: the library cannot download them.
     """
     if source in PRETRAINED:
-        return _published(name)
+        return _published(name, source)
     path = bundle.path_of(source)
     if probe(path) is None:
-        fix = "Give imagenet, a bundle, or a .pth file with the network's own keys"
+        fix = "Give pretrained, a bundle, or a .pth file with the network's own keys"
         raise UsageError(f"cannot start from {source!r}", *why_missing(path, fix, PRETRAINED))
     if bundle.is_bundle(path):
         description, state = bundle.read(path)
@@ -87,12 +87,12 @@ def open_foreign(
     return _description(name, (), preprocess_of(name, network) or Preprocess()), checkpoint.state
 
 
-def _published(name: str) -> tuple[Description, dict[str, Tensor]]:
+def _published(name: str, source: str) -> tuple[Description, dict[str, Tensor]]:
     """The weights that a library publishes for a network, with its classifier."""
     kind, own = references.kind_of(name), name.partition(":")[2]
     if kind not in references.LIBRARIES:
         raise UsageError(
-            f"--weights imagenet with {name}", "only networks of Striate, timm and torchvision have them",
+            f"--weights {source} with {name}", "only networks of Striate, timm and torchvision have them",
             "Give a file, or leave --weights out for the weights that the network comes with",
         )  # fmt: skip
     preprocess = preprocess_of(name) or Preprocess()

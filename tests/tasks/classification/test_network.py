@@ -15,7 +15,6 @@ from striate.errors import LayoutError, TrainingError, TrustError, UsageError
 from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.classification.data import choose_preprocess
 from striate.tasks.classification.network import build, parameter_groups
-from striate.tasks.classification.preparation import full_rate_module
 
 
 def test_learning_rates_of_backbone_and_head():
@@ -148,5 +147,4 @@ def test_networks_that_come_with_weights_have_two_rates_only_if_a_part_is_replac
     for classes, more, expected in ((2, {}, None), (7, {}, "5"), (2, {"transfer": "head"}, "5")):
         config = ClassificationConfig((bands(3), LABELS), model=small(classes), **OPTIONS, **more)
         preprocess = config.own_preprocess((30, 32, 32, 3))
-        _, arguments, notes = build(config, preprocess, ("0", "1"), None)
-        assert full_rate_module(config, arguments, False, notes) == expected
+        assert build(config, preprocess, ("0", "1"), None).head == expected

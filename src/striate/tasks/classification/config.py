@@ -47,6 +47,9 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
             object.__setattr__(self, "data", open_data(self.data))
         if not isinstance(self.model, str) and callable(self.model):
             name, arguments = models.path_of(self.model)
+            if self.model_arguments:
+                why, fix = "it is for an import path only", "Bind the arguments with functools.partial"
+                raise UsageError(f"model_arguments with the object {name}", why, fix)
             object.__setattr__(self, "network", self.model)
             object.__setattr__(self, "model", name)
             object.__setattr__(self, "model_arguments", arguments or None)
@@ -180,7 +183,7 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         if self.opt == "rmsprop":
             return 0.016 * self.step_batch / 256  # torchvision's reference for MobileNetV3: 0.064 for 1024
         if self.transfer in ("head", "append"):
-            return 3e-3  # one layer: as accurate as 0.001, and surer (docs/training.md)
+            return 3e-3  # one layer: a lower loss than with 0.001 (docs/training.md)
         return 2e-3 if models.describe(self.architecture).input_size <= 64 else 1e-3
 
     @property

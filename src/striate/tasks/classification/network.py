@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -22,6 +22,23 @@ from striate.transforms.preprocess import Preprocess
 from striate.weights import open_weights
 
 Pretrained = tuple[Description, dict[str, torch.Tensor]]  # a description, and weights by name
+
+
+class Built(NamedTuple):
+    """A network, and what is known about it.
+
+    Attributes:
+        network: with its initial weights, frozen in part.
+        arguments: that it was built with.
+        notes: about its weights.
+        head: name of the module that learns at the full rate, the others at that of pretrained layers; None
+            for all.
+    """
+
+    network: nn.Module
+    arguments: dict[str, Any]
+    notes: list[str]
+    head: str | None
 
 
 def open_pretrained(config: ClassificationConfig, progress: Progress) -> Pretrained | None:
@@ -46,7 +63,7 @@ def build(
     preprocess: Preprocess,
     classes: tuple[str, ...],
     pretrained: Pretrained | None,
-) -> tuple[nn.Module, dict[str, Any], list[str]]:
+) -> Built:
     """Build the network, load its initial weights, and freeze what is not trained.
 
     Args:
@@ -55,24 +72,23 @@ def build(
         classes: of the data.
         pretrained: initial weights.
 
-    Returns:
-        The network, the arguments that it was built with, and notes about the weights.
-
     Raises:
         UsageError: frozen layers would have random weights, or more layers than there are shall be trained.
     """
+    replaced = False
     if models.is_foreign(config.architecture):
-        network, arguments, notes = _adopt(config, preprocess, len(classes), pretrained)
+        network, arguments, notes, replaced = _adopt(config, preprocess, len(classes), pretrained)
     else:
         arguments, notes = _arguments(config, preprocess, len(classes), pretrained), []
         network = models.build(config.architecture, **arguments)
+    head = _head_of(config, arguments)
+    full_rate = head if pretrained is not None or _has_two_rates(config, head, replaced) else None
     if pretrained is None and not (config.brings_weights and config.transfer != "all"):
-        return network, arguments, notes
-    head = head_of(config, arguments)
+        return Built(network, arguments, notes, full_rate)
     if pretrained is not None:
         state, remarks = _kept(config, classes, pretrained, head)
         loading = transfer.load(network, state, Path(config.weights).name)
-        if not len(network.state_dict()) > len(loading.fresh):
+        if len(loading.fresh) == len(network.state_dict()):
             what = f"cannot start {config.model} from {config.weights!r}"
             raise UsageError(what, "none of its tensors fits", "Give weights with the network's own keys")
         notes += [*remarks, *loading.notes]
@@ -93,7 +109,7 @@ def build(
     training = sum(p.numel() for p in network.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in network.parameters()) - training
     notes.append(f"{training:,} parameters are trained ({', '.join(trained)}), {frozen:,} are frozen")
-    return network, arguments, notes
+    return Built(network, arguments, notes, full_rate)
 
 
 def _arguments(
@@ -117,8 +133,8 @@ def _arguments(
 
 def _adopt(
     config: ClassificationConfig, preprocess: Preprocess, classes: int, pretrained: Pretrained | None
-) -> tuple[nn.Module, dict[str, Any], list[str]]:
-    """Build a network that Striate does not define; its arguments, and notes about what was replaced."""
+) -> tuple[nn.Module, dict[str, Any], list[str], bool]:
+    """Build a network that Striate does not define; its arguments, notes, whether its classifier is new."""
     before = {} if pretrained is None else pretrained[0].arguments
     appends = config.transfer == "append" or "append" in before
     wanted = Reference(
@@ -130,7 +146,7 @@ def _adopt(
     if appends:
         network = Appended(network, found.reference.num_classes, classes)
         arguments["append"] = classes
-    return network, arguments, list(found.notes)
+    return network, arguments, list(found.notes), found.has_new_classifier
 
 
 def _kept(
@@ -157,8 +173,18 @@ def rebuild(config: ClassificationConfig, description: Description, head: str | 
     return network
 
 
-def head_of(config: ClassificationConfig, arguments: dict[str, Any]) -> str:
-    """Name of the module that learns at the full rate in transfer learning."""
+def _has_two_rates(config: ClassificationConfig, head: str, replaced: bool) -> bool:
+    """Whether layers before the head of a network without `--weights` learn at the rate of pretrained ones.
+
+    Nobody says whether a network of the user comes with trained weights. It does if a part of it is frozen,
+    if the user gives a rate for it, or if its classifier was made for other classes.
+    """
+    trained = config.transfer != "all" or config.backbone_lr is not None or config.layer_decay != 1
+    return config.brings_weights and head != "" and (trained or replaced)
+
+
+def _head_of(config: ClassificationConfig, arguments: dict[str, Any]) -> str:
+    """Name of the classifier, or of the appended layer; empty if it is not known."""
     if "append" in arguments:
         return "head"
     return arguments.get("classifier") or models.describe(config.architecture).classifier

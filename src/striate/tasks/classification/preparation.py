@@ -60,8 +60,7 @@ def prepare(task: Classification, resumed: Mapping[str, Any] | None) -> Setup:
     _require_memory(config, preprocess, len(task.train), context)
     seed_everything(config.seed, context.device)
     if resumed is None:
-        net, arguments, remarks = network.build(config, preprocess, dataset.classes, pretrained)
-        head = full_rate_module(config, arguments, pretrained is not None, remarks)
+        net, arguments, remarks, head = network.build(config, preprocess, dataset.classes, pretrained)
         description = _describe(config, arguments, dataset, preprocess, len(task.train))
         notes += remarks
         for remark in remarks:
@@ -77,24 +76,6 @@ def prepare(task: Classification, resumed: Mapping[str, Any] | None) -> Setup:
     net = context.distributed.sync_batchnorm(net, config.sync_bn)
     config = _filled_in(config, preprocess, len(task.train))
     return Setup(config, description, net, {"head": head}, notes)
-
-
-def full_rate_module(
-    config: ClassificationConfig, arguments: dict[str, Any], pretrained: bool, remarks: list[str]
-) -> str | None:
-    """Name of the module that learns at the full rate, the others at that of pretrained layers; None for all.
-
-    Nobody says whether a network of the user comes with trained weights. It does if a part of it is frozen,
-    if the user gives a rate for it, or if its classifier was made for other classes.
-    """
-    if pretrained:
-        return network.head_of(config, arguments)
-    if not config.brings_weights:
-        return None
-    head = network.head_of(config, arguments)
-    replaced = any(remark.startswith(f"{head}, for ") for remark in remarks)
-    trained = config.transfer != "all" or config.backbone_lr is not None or config.layer_decay != 1
-    return head if head and (trained or replaced) else None
 
 
 def _require_memory(
