@@ -71,20 +71,28 @@ void read_box(Reader &in, double *box) {
     }
 }
 
-// Adds the place of an id; the id itself where it is not known. Rows of one image mostly follow one another.
-void add_place(int64_t id, const Places &known, int64_t &last, std::vector<std::int32_t> &places, std::vector<int64_t> &unknown) {
-    const std::int32_t place = !places.empty() && id == last ? places.back() : known.of(id);
-    last = id;
-    places.push_back(place);
-    if (place < 0) unknown.push_back(id);
-}
-
-struct LastIds {
-    int64_t image = 0, category = 0;
+// An id and its place. Rows of one image mostly follow one another.
+struct Recent {
+    int64_t id;
+    std::int32_t place;
 };
 
+// Of the row before; at first of the id 0, so that they are always true.
+struct Before {
+    explicit Before(const Known *known) : image{0, known ? known->images.of(0) : -1}, category{0, known ? known->categories.of(0) : -1} {}
+
+    Recent image, category;
+};
+
+// Adds the place of an id; the id itself where it is not known.
+void add_place(int64_t id, const Places &known, Recent &before, std::vector<std::int32_t> &places, std::vector<int64_t> &unknown) {
+    if (id != before.id) before = {id, known.of(id)};
+    places.push_back(before.place);
+    if (before.place < 0) unknown.push_back(id);
+}
+
 template <bool results>
-void read_row(Reader &in, Keys &keys, const Known *known, LastIds &last, Columns &out) {
+void read_row(Reader &in, Keys &keys, const Known *known, Before &before, Columns &out) {
     const size_t begin = in.offset();
     unsigned seen = 0;
     int64_t id = 0, image = 0, category = 0;
@@ -119,8 +127,8 @@ void read_row(Reader &in, Keys &keys, const Known *known, LastIds &last, Columns
                       false};
     }
     if (results && known) {
-        add_place(image, known->images, last.image, out.image_place, out.image);
-        add_place(category, known->categories, last.category, out.category_place, out.category);
+        add_place(image, known->images, before.image, out.image_place, out.image);
+        add_place(category, known->categories, before.category, out.category_place, out.category);
     } else {
         out.image.push_back(image);
         out.category.push_back(category);
@@ -143,11 +151,11 @@ void read_row(Reader &in, Keys &keys, const Known *known, LastIds &last, Columns
 template <bool results>
 bool read_rows(Reader &in, const char *stop, const Known *known, Columns &out) {
     Keys keys;
-    LastIds last;
+    Before before(known);
     do {
         in.blanks();
         if (in.at() >= stop) return false;
-        read_row<results>(in, keys, known, last, out);
+        read_row<results>(in, keys, known, before, out);
     } while (in.another(']', "a comma or ] was expected"));
     return true;
 }

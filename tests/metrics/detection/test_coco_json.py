@@ -316,6 +316,22 @@ def test_ids_are_looked_up_while_reading(threads):
             kernel._native.read_json(text, True, threads, odd)
 
 
+@needs_native
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_ids_are_looked_up_after_a_wrong_guess(threads):
+    """Where a string looks like the space between rows, a thread goes on with the next row, of the id 0."""
+    notes = "}, {" * 200_000
+    rows = [
+        {"image_id": i % 2 * 5, "category_id": i % 2 * 3, "bbox": [1, 2, 3, 4], "score": 0.5}
+        for i in range(1, 7)
+    ]
+    text = json.dumps([{**row, "note": notes} if row["image_id"] else row for row in rows]).encode()
+    known = np.array([0, 5]), np.array([0, 3])
+    read = kernel._native.read_json(text, True, threads, known)
+    for name in ("image_place", "category_place"):
+        assert np.frombuffer(read[name], np.int32).tolist() == [1, 0, 1, 0, 1, 0]
+
+
 @pytest.mark.parametrize("version", ["native", "numpy"])
 def test_ids_that_the_ground_truth_does_not_have(version, tmp_path, monkeypatch):
     if version == "numpy":
