@@ -135,6 +135,46 @@ def test_the_rules_of_operators(count):
     assert np.abs(ours - theirs).max() < 1e-5 * np.abs(ours).max()
 
 
+class Function(nn.Module):
+    """A network without layers."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.mean((2, 3)) * torch.arange(3),
+        lambda x: x.flatten(1) * torch.tensor([True]),
+        lambda x: F.linear(x.flatten(1)[:, :4], x[0, 0, :2, :4]),
+    ],
+    ids=["integers", "booleans", "weights from images"],
+)
+def test_operators_of_mixed_types(function):
+    for _ in range(2):  # the second time the shapes of the views of the images are known
+        ours, theirs = scores_of(Function(function), (3, 8, 8), 4)
+        assert np.abs(ours - theirs).max() < 1e-5 * np.abs(ours).max()
+
+
+class SharedBias(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.norm = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+        self.two.bias = self.one.bias
+        self.norm.running_mean.normal_()
+
+    def forward(self, x):
+        return (self.one(x) + self.norm(self.two(x))).flatten(1)
+
+
+def test_folding_leaves_a_bias_that_two_convolutions_share():
+    torch.manual_seed(0)
+    ours, theirs = scores_of(SharedBias(), (3, 4, 4), 2)
+    assert np.abs(ours - theirs).max() < 1e-5 * np.abs(ours).max()
+
+
 class InPlace(nn.Module):
     def forward(self, x):
         view = x[:, 0] * 1
@@ -159,6 +199,13 @@ class Branches(nn.Module):
         (InPlace(), "changes a tensor that has another view"),
         (Counts(), "a constant depends on the number of images"),
         (Branches(), "its steps depend on the number of images"),
+        (Function(lambda x: x.flatten(1) * len(x)), "the arguments of the operator mul"),
+        (Function(lambda x: x.flatten(1)[: len(x) - 1]), "the arguments of the operator slice"),
+        (Function(lambda x: x.mean(3).mean()), "the arguments of the operator mean"),
+        (Function(lambda x: (2**x).flatten(1)), "the arguments of the operator pow"),
+        (Function(lambda x: x[:1].expand(len(x), -1, -1, -1)), "a tensor is repeated for each image"),
+        (Function(lambda x: torch.cat(x.split(1))), "its steps depend on the number of images"),
+        (Function(lambda x: torch.cat(x.chunk(2))), "the images of a batch are split"),
         (nn.ConvTranspose2d(3, 2, 3), "conv_transpose2d"),
         (nn.Sequential(nn.Flatten(), nn.CELU()), "no rule for the operator celu"),
     ],
@@ -171,9 +218,30 @@ def test_what_cannot_be_written_is_refused(network, why):
 
 def test_a_file_with_other_scores_is_not_left(tmp_path, monkeypatch):
     monkeypatch.setitem(operators.OPERATORS, "relu", operators.OPERATORS["tanh"])
-    with pytest.raises(WriteError, match="its scores differ by"):
-        export(classifier("resnet20"), tmp_path / "model.onnx", "onnx")
-    assert not list(tmp_path.iterdir())
+    cannot_run = operators.unary("Cast", to=2)  # to uint8, which no convolution takes
+    for rule, why in (
+        (operators.OPERATORS["tanh"], "its scores differ by"),
+        (operators.unary("Log"), "its scores differ by nan"),
+        (cannot_run, "ONNX Runtime cannot read it"),
+    ):
+        monkeypatch.setitem(operators.OPERATORS, "relu", rule)
+        with pytest.raises(WriteError, match=why):
+            export(classifier("resnet20"), tmp_path / "model.onnx", "onnx")
+        assert not list(tmp_path.iterdir())
+
+
+def test_scores_that_are_zero_or_not_finite(tmp_path):
+    original = classifier("lenet")
+    last = list(original.network.parameters())[-2:]
+    with torch.no_grad():
+        for parameter in last:
+            parameter.zero_()
+    assert export(original, tmp_path / "zero.onnx", "onnx").max_difference == 0
+    with torch.no_grad():
+        last[1].fill_(float("nan"))
+    with pytest.raises(WriteError, match="the original has scores that are NaN"):
+        export(original, tmp_path / "nan.onnx", "onnx")
+    assert not (tmp_path / "nan.onnx").exists()
 
 
 def test_without_onnxruntime_it_is_written_but_not_compared(tmp_path, monkeypatch):

@@ -76,6 +76,8 @@ def test_what_cannot_be_opened_is_refused(exported, run, tmp_path, monkeypatch):
     for path, why in cases:
         with pytest.raises(BundleError, match=why):
             load(path)
+    with pytest.raises(BundleError, match="only predict reads ONNX: give the bundle"):
+        striate.evaluate(exported)
     with pytest.raises(UsageError, match="it runs on the CPU"):
         load(exported, "cuda")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

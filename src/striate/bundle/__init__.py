@@ -44,6 +44,7 @@ _noted = False  # whether missing checksums have been noted
 _IMPORT = (
     "Give a .safetensors file that `striate train` wrote, or import a .pth with `striate weights import`"
 )
+_EXPORTED = "Of the commands only predict reads ONNX: give the bundle that it was exported from"
 
 __all__ = [
     "FORMAT", "Description", "Inspection", "add_metrics", "damaged", "describe", "inspect", "is_bundle",
@@ -107,7 +108,7 @@ def read(
         BundleError: the file is missing, damaged or not a bundle.
     """
     path = Path(path)
-    header = tensor_file.read_header(path, _IMPORT)
+    header = _header(path)
     return _description(path, header), _tensors(path, header, device)
 
 
@@ -130,7 +131,7 @@ def load(
     from striate.models.filling import fill, rebuilt, require_fit, without_memory
 
     path = Path(path)
-    header = tensor_file.read_header(path, _IMPORT)
+    header = _header(path)
     description = _description(path, header)
     own = not is_foreign(description.architecture)
     with must_fit(repr(str(path)), description.architecture):
@@ -172,7 +173,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
         BundleError: the file is missing, truncated or not a bundle.
     """
     path = Path(path)
-    return _description(path, tensor_file.read_header(path, _IMPORT))
+    return _description(path, _header(path))
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
@@ -184,7 +185,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         BundleError: the file is missing, truncated or not a bundle.
     """
     path = Path(path)
-    header = tensor_file.read_header(path, _IMPORT)
+    header = _header(path)
     description = _description(path, header)
     digest, nonfinite = tensor_file.examine(path, header)
     return Inspection(
@@ -199,7 +200,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 def is_bundle(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a complete safetensors file with Striate's header, of any format version."""
     try:
-        return _KEY in tensor_file.read_header(Path(path), _IMPORT).metadata
+        return _KEY in _header(Path(path)).metadata
     except BundleError:
         return False
 
@@ -258,7 +259,7 @@ def add_metrics(path: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
         DataError: it cannot be written.
     """
     path = Path(path)
-    header = tensor_file.read_header(path, _IMPORT)
+    header = _header(path)
     description = _description(path, header)
     description = dataclasses.replace(description, metrics={**description.metrics, **metrics})
     write_atomic(path, tensor_file.with_metadata(path, header, {_KEY: _text(description)}))
@@ -269,6 +270,10 @@ def _sum_is_finite(tensor: torch.Tensor) -> bool:
     values = tensor.reshape(-1)
     piece = _PIECE if values.device.type == "cpu" else max(1, len(values))
     return all(bool(values[at : at + piece].sum().isfinite()) for at in range(0, len(values), piece))
+
+
+def _header(path: Path) -> Header:
+    return tensor_file.read_header(path, _EXPORTED if is_onnx(path) else _IMPORT)
 
 
 def _tensors(path: Path, header: Header, device: str | torch.device) -> dict[str, torch.Tensor]:

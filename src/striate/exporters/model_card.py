@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from striate.bundle import Description
+from striate.errors import DataError
 from striate.files import probe, write_atomic
 from striate.printable import escaped, first_few
 from striate.reading import MAX_LIST_BYTES, read_bytes
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from striate.exporters import Parity
 
 NAME = "MODEL_CARD.md"
-_PIPELINES = {"classification": "image-classification", "seq2seq": "translation"}
 _OURS = "library_name: striate"  # the first line of the metadata
 _CLASSES = 20  # in the text
 _METRICS = {"top1": "accuracy", "macro_f1": "macro F1", "bleu": "BLEU", "chrf": "chrF"}
@@ -50,13 +50,16 @@ def write(description: Description, out: Path, format: str, parity: Parity) -> P
         parity: the comparison with the original.
 
     Returns:
-        The path; None if there is a file of that name that Striate did not write.
+        The path; None if there is a file of that name that Striate did not write, or a folder.
 
     Raises:
         WriteError: it cannot be written.
     """
     path = out.parent / NAME
-    if probe(path) is not None and _OURS.encode() not in read_bytes(path, MAX_LIST_BYTES)[:200]:
+    try:
+        if probe(path) is not None and _OURS.encode() not in read_bytes(path, MAX_LIST_BYTES)[:200]:
+            return None
+    except DataError:  # a folder, or a file that may not be read
         return None
     write_atomic(path, card(description, out.name, format, parity).encode("utf-8", "replace"))
     return path
@@ -72,19 +75,25 @@ def card(description: Description, file: str, format: str, parity: Parity) -> st
 def _metadata(description: Description, format: str) -> str:
     data = description.provenance.get("data")
     values: dict[str, Any] = {
-        "pipeline_tag": _PIPELINES.get(description.task, description.task),
+        "pipeline_tag": _pipeline(description),
         "tags": ["striate", description.architecture, *(["onnx"] if format.startswith("onnx") else [])],
     }
-    if isinstance(license := description.provenance.get("weights_license"), str):
-        values["license"] = license
-    if metrics := list(_measured(description)):
+    if data and (metrics := list(_measured(description))):
         task = {"type": values["pipeline_tag"]}
-        results = [{"type": kind, "name": label, "value": value} for kind, label, value in metrics]
-        dataset = {"name": str(data), "type": "imagefolder", "split": "validation"}
+        results = [{"type": name, "name": label, "value": value} for name, label, value in metrics]
+        kind = "imagefolder" if description.preprocess else "text"
+        dataset = {"name": str(data), "type": kind, "split": "validation"}
         result = {"task": task, "dataset": dataset, "metrics": results}
         values["model-index"] = [{"name": description.architecture, "results": [result]}]
     text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     return text
+
+
+def _pipeline(description: Description) -> str:
+    """The task as the hub names it."""
+    if description.task == "classification":
+        return "image-classification"
+    return "image-to-text" if description.preprocess else "translation"
 
 
 def _measured(description: Description) -> Iterator[tuple[str, str, float]]:
@@ -96,17 +105,18 @@ def _measured(description: Description) -> Iterator[tuple[str, str, float]]:
 
 def _paragraphs(description: Description, file: str, format: str, parity: Parity) -> Iterator[str]:
     provenance = description.provenance
+    data, weights = provenance.get("data"), provenance.get("weights") or provenance.get("imported_from")
     yield (
-        f"A {description.architecture} that Striate {provenance.get('striate', '')} trained on "
-        f"{escaped(str(provenance.get('data', 'unknown data')))}"
-        + (f", from the weights {escaped(str(provenance['weights']))}." if provenance.get("weights") else ".")
+        f"A {description.architecture}"
+        + (f" that Striate {provenance.get('striate', '')} trained on {escaped(str(data))}" if data else "")
+        + (f", from the weights {escaped(str(weights))}." if weights else ".")
     )
     if description.classes:
         names = first_few([f"`{escaped(name)}`" for name in description.classes], _CLASSES)
         yield f"Its {len(description.classes):,} classes: {names}."
     for _, label, value in _measured(description):
         yield f"- {label} on validation data: {value:.4f}"
-    if format == "onnx":
+    if format == "onnx" and description.image_preprocess.channels in (1, 3):
         yield "## Use\n\nWithout Striate (Striate itself also crops, as in training):"
         mode = "L" if description.image_preprocess.channels == 1 else "RGB"
         yield _ONNX.format(file=file, mode=mode)

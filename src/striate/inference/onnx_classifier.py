@@ -64,17 +64,32 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> OnnxClassifier:
     path = expanded(path)
     open_file(path, BundleError, what).close()
     try:
-        import onnxruntime
+        session = open_session(path)
     except ImportError as error:
         raise UsageError(what, "ONNX Runtime is not installed", "pip install 'striate[onnx]'") from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its messages become the error below
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no base class
-        why = " ".join(str(error).split())[:200]
-        raise BundleError(what, f"ONNX Runtime cannot read it ({why})", "Export it again") from error
+        why = f"ONNX Runtime cannot read it ({one_line(error)})"
+        raise BundleError(what, why, "Export it again") from error
     return OnnxClassifier(session, _description(session, path, what), str(path))
+
+
+def open_session(path: Path) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU, which prints nothing.
+
+    Raises:
+        ImportError: ONNX Runtime is not installed.
+        Exception: it cannot read the file; its exceptions share no base class.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it would print is in the exception
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def one_line(error: Exception) -> str:
+    """The message of ONNX Runtime's exception, in one line that is not too long."""
+    return " ".join(str(error).split())[:200]
 
 
 def _description(session: Any, path: Path, what: str) -> Description:

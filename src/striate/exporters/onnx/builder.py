@@ -42,9 +42,8 @@ class Builder:
         if isinstance(item, Repeated):
             return self._repeated(item)
         if isinstance(item, Tensor):
-            array = item.detach().cpu()
-            array = array.float() if array.is_floating_point() else array
-            return self.constant(array.numpy(), self._tensor_names.get(id(item), ""))
+            array = item.detach().cpu().float().numpy()  # ONNX, unlike torch, mixes no types
+            return self.constant(array, self._tensor_names.get(id(item), ""))
         return self.constant(np.array(item, np.float32))
 
     def constant(self, array: Array, name: str = "") -> str:
@@ -90,7 +89,7 @@ class Builder:
         node = self.nodes[-1] if self.nodes else None
         if node is None or node.op != "Conv" or self.name(x) != node.outputs[0]:
             return False
-        if self._uses[_key(x)] > 1 or node.inputs[1] in self._shared:
+        if self._uses[_key(x)] > 1 or not self._shared.isdisjoint(node.inputs):
             return False
         weight = self.constants.pop(node.inputs[1]).astype(np.float64)
         bias = self.constants.pop(node.inputs[2]).astype(np.float64) if len(node.inputs) > 2 else 0.0

@@ -265,6 +265,8 @@ def permute(builder: Builder, step: Step, a: Arguments) -> None:
 def expand(builder: Builder, step: Step, a: Arguments) -> None:
     """Repeat along axes of size 1."""
     x, shape = a["self"], step.results[0].shape
+    if shape.count(BATCH) > x.shape.count(BATCH):
+        raise UnsupportedError("a tensor is repeated for each image")
     ones = [1 if size == BATCH else size for size in shape]
     builder.set(step.results[0], builder.add("Expand", x, builder.constant(np.array(ones, np.int64))))
 
@@ -292,6 +294,8 @@ def part(builder: Builder, step: Step, a: Arguments) -> None:
 def split(builder: Builder, step: Step, a: Arguments) -> None:
     """Parts of an axis, one after the other."""
     axis, start = int(a["dim"]), 0
+    if a["self"].shape[axis] == BATCH:
+        raise UnsupportedError("the images of a batch are split")
     for result in step.results:
         end = start + result.shape[axis]
         numbers = [builder.constant(np.array([n], np.int64)) for n in (start, end, axis)]
@@ -353,4 +357,7 @@ def translate(builder: Builder, step: Step) -> None:
     function = OPERATORS.get(step.name)
     if function is None:
         raise UnsupportedError(f"there is no rule for the operator {step.name}")
-    function(builder, step, step.arguments)
+    try:
+        function(builder, step, step.arguments)
+    except (AttributeError, KeyError, TypeError) as error:  # a tensor instead of a number, an absent argument
+        raise UnsupportedError(f"there is no rule for the arguments of the operator {step.name}") from error

@@ -22,6 +22,7 @@ from striate.errors import UsageError
 
 BATCH = -1  # a size that depends on the number of images
 _SIZES = (2, 3)  # of the batch in the two runs
+_VARIES = object()  # an argument that depends on the number of images; no rule can read it
 
 Shape = tuple[int, ...]
 
@@ -82,14 +83,17 @@ def record(network: nn.Module, shape: Shape) -> tuple[list[Step], Value]:
     names = [[step.name for step in recorder.steps] for recorder in (first, second)]
     if names[0] != names[1]:
         raise UnsupportedError("its steps depend on the number of images")
-    merged = [
-        Step(
-            step.name,
-            tree_map(_merged, dict(step.arguments), dict(other.arguments)),
-            tree_map(_merged, step.results, other.results),
-        )
-        for step, other in zip(first.steps, second.steps, strict=True)
-    ]
+    try:
+        merged = [
+            Step(
+                step.name,
+                tree_map(_merged, dict(step.arguments), dict(other.arguments)),
+                tree_map(_merged, step.results, other.results),
+            )
+            for step, other in zip(first.steps, second.steps, strict=True)
+        ]
+    except ValueError as error:  # one has more tensors or axes than the other
+        raise UnsupportedError("its steps depend on the number of images") from error
     return merged, _merged(first.result, second.result)
 
 
@@ -104,6 +108,8 @@ def _merged(one: Any, other: Any) -> Any:
             return Repeated(one.narrow(axes[0], 0, 1), axes[0])
         if axes or not torch.equal(one, other):
             raise UnsupportedError("a constant depends on the number of images")
+    elif one is not other and one != other:
+        return _VARIES
     return one
 
 
@@ -120,10 +126,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of its c
         self._values: dict[int, Value] = {}  # of tensors by identity
         self._views: dict[int, list[Tensor]] = {}  # the tensors that share their memory, each by identity
         self._alive: list[Tensor] = []  # so that no identity is used twice
-        images = torch.empty(shape, device="meta")
-        self._values[id(images)] = Value(IMAGES.number, shape)
-        with torch.inference_mode(), self:
-            result = network(images)
+        with torch.inference_mode():
+            images = torch.empty(shape, device="meta")
+            self._values[id(images)] = Value(IMAGES.number, shape)
+            with self:
+                result = network(images)
         if not isinstance(result, Tensor) or id(result) not in self._values:
             raise UnsupportedError("its result is not one tensor that depends on the images")
         self.result = self._values[id(result)]
