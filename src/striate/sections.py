@@ -69,13 +69,11 @@ class Column:
         title: its heading.
         format: Python format of its numbers, such as `.1%`; empty for text.
         bar_max: value of a full bar next to each number; 0 for no bars.
-        is_phrase: whether its texts are the page's own words, so that they are translated; names are not.
     """
 
     title: str
     format: str = ""
     bar_max: float = 0.0
-    is_phrase: bool = False
 
 
 @dataclass(frozen=True)

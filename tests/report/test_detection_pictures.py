@@ -1,5 +1,7 @@
 """Which images of a detector a page shows, and what is in them."""
 
+import base64
+import io
 import json
 
 import numpy as np
@@ -89,6 +91,23 @@ def test_pictures_are_found_by_name_and_may_be_missing(matched, files):
     has = {image.name: image.picture.startswith("data:image/jpeg") for image in found.images}
     assert has == {name: i < 6 for i, name in enumerate(names) if name in has}
     assert {image.size for image in found.images} == {(120.0, 80.0)}
+
+
+def test_pictures_of_the_same_name_are_told_apart_by_their_folder(matched, tmp_path):
+    for folder, width in (("a", 40), ("b", 80)):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (width, 40)).save(tmp_path / folder / "1.png")
+    files = pictures_in(tmp_path)
+    assert files["a/1.png"].parent.name == "a"
+    assert files["b/1.png"].parent.name == "b"
+    names = ["b/1.png", *map(str, range(7))]
+    first = next(
+        image
+        for image in detection_images(matched, effects(matched), [], 0.5, names=names, files=files).images
+        if image.name == "b/1.png"
+    )
+    with Image.open(io.BytesIO(base64.b64decode(first.picture.partition(",")[2]))) as picture:
+        assert picture.size == (80, 40)
 
 
 @needs_chromium

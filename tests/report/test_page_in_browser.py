@@ -76,6 +76,19 @@ def test_clicks_filters_and_keys(page, record):
     assert not page.evaluate("document.querySelector('dialog').open")
 
 
+def test_the_first_image_is_a_neighbour_like_any_other(page, record):
+    gallery = "[data-block='1'] "
+    page.click(gallery + "[data-value=all]")
+    first, second = sorted(record.names)[:2]
+    page.click(gallery + "li:nth-child(2) button")
+    assert page.text("dialog .path") == second
+    page.click("dialog .tools button")  # the previous one
+    assert page.text("dialog .path") == first
+    assert page.evaluate("document.querySelector('dialog .tools button').disabled")
+    page.press("ArrowLeft")
+    assert page.text("dialog .path") == first
+
+
 def test_a_threshold_updates_the_counts(page, record):
     page.click("tr[data-class='3']")
     page.enter("[type=range]", 30)
@@ -101,6 +114,7 @@ def test_language_and_theme(page):
     assert "大熊猫" in page.text(".of-classes")
     assert NAMES[3].replace("\x1b", "") in page.text(".of-classes").replace("\x1b", "")  # a name is no phrase
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    assert "真实：" in page.text("[data-block='1'] li")
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.click("#theme")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light

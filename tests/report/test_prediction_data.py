@@ -54,6 +54,20 @@ def test_scores_that_are_not_finite_have_no_best_class():
     assert decoded(packed["bins"]["counts"]).sum() == 8 * 3  # of eight images, for three classes
 
 
+def test_equal_probabilities_stand_by_their_index():
+    """Also among so many classes that a partition keeps any of the equal ones."""
+    record = random_evaluation(tuple(f"c{k}" for k in range(60)), n=4)
+    chances = np.full((4, 60), 1 / 60)
+    chances[1] = np.where(np.arange(60) % 7 == 3, 1 / 9, 0)
+    chances[2, [50, 59]] = 0.5, 0.4
+    record = dataclasses.replace(record, probabilities=chances)
+    packed = pack(predictions_of(record))
+    place = [record.names.index(name) for name in names(packed["names"])]
+    top = decoded(packed["top"]).reshape(4, 5)[np.argsort(place)]
+    assert top.tolist() == np.argsort(-chances, axis=1, kind="stable")[:, :5].tolist()
+    assert (top[:, 0] == record.predicted).all()
+
+
 def test_binned_counts_agree_with_the_probabilities():
     record = random_evaluation("abcd", n=300)
     packed = pack(predictions_of(record))["bins"]

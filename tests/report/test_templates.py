@@ -101,11 +101,11 @@ def test_every_phrase_has_a_chinese_text_with_the_same_values():
     chinese = templates.translations()
     scripts = "".join(file.read_text("utf-8") for file in SOURCES.glob("report/script/*.js"))
     html = "".join(file.read_text("utf-8") for file in SOURCES.glob("report/*.html"))
-    in_scripts = re.findall(r'\b(?:t|label)\("([^"]+)"', scripts) + re.findall(
+    in_scripts = re.findall(r'\b(?:t|label|pair)\("([^"]+)"', scripts) + re.findall(
         r'\), "([A-Z][^"]+)"[,)]', scripts
     )
     in_scripts += re.findall(r'\["\w*", "([^"]+)"\]', scripts)
-    wanted = {*phrases(), *re.findall(r'"([^"]+)"\|t\b', html), *in_scripts}
+    wanted = {*phrases(), *re.findall(r'"([^"]+)"\|phrase\b', html), *in_scripts}
     assert {text for text in wanted if text not in chinese} == set()
     everything = scripts + html + "".join(file.read_text("utf-8") for file in SOURCES.rglob("*.py"))
     assert len(wanted) > 100
@@ -114,6 +114,33 @@ def test_every_phrase_has_a_chinese_text_with_the_same_values():
         assert values[0] == values[1], english
     unused = {text for text in chinese if re.split(r"[{%\"]", text)[0][:60] not in everything}
     assert {text for text in unused if not re.fullmatch(r"(train|val|test) images|95\xa0.*", text)} == set()
+
+
+def test_every_text_of_a_detection_page_is_a_phrase(run, tmp_path):
+    text = detection_page(run, tmp_path)
+    assert re.search(r'<p class="soft"><span data-t', text)
+    assert not re.search(r'<p class="soft">(?!<span data-t)', text)
+    assert "<h1><span data-t" in text
+    assert re.search(r"<td><span data-t=[^>]*>small</span>", text)
+
+
+def test_names_that_are_words_of_the_page_are_not_translated():
+    names = ("train", "image", "background")
+    matrix = charts.ConfusionMatrix(names, np.eye(3, dtype=int), alt="")
+    heading = sections.Phrase("Errors")
+    text = page.render(sections.Report("data", "model", (sections.Section(heading, (matrix,)),)))
+    assert '<th scope="col" class="number">train</th>' in text
+    assert re.search(r"<h2><span data-t=[^>]*Errors[^>]*>Errors</span></h2>", text)
+    assert "<h1>data</h1>" in text
+
+
+@needs_chromium
+def test_pages_in_english_stay_english_for_chinese_readers(run, tmp_path, browser):
+    (tmp_path / "page.html").write_text(checked_page(run, tmp_path), "utf-8")
+    browser.open(f"{(tmp_path / 'page.html').as_uri()}#lang=zh")
+    assert browser.evaluate("document.documentElement.lang") == "en"
+    assert browser.text("#theme") == "Dark"
+    assert browser.evaluate("document.getElementById('language').hidden")
 
 
 def test_phrases_are_texts_with_values():

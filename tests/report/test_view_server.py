@@ -4,6 +4,8 @@ import contextlib
 import http.client
 import json
 import os
+import socket
+import struct
 import threading
 import time
 
@@ -41,7 +43,7 @@ def folder(tmp_path):
 @pytest.fixture
 def server(folder):
     with RunServer(folder) as started:
-        thread = threading.Thread(target=started.serve_forever, daemon=True)
+        thread = threading.Thread(target=started.serve_forever, args=[0.02], daemon=True)
         thread.start()
         yield started
         started.shutdown()
@@ -93,6 +95,21 @@ def test_only_get_requests_to_this_computer_are_answered(server):
     assert server.server_address[0] == "127.0.0.1"
 
 
+def test_malformed_requests_and_closed_connections_print_nothing(server, folder, capfd):
+    assert answer(server, "/", host="[")[0] == 400
+    assert answer(server, "http://[/")[0] == 400
+    (folder / "a-lenet" / "large.csv").write_bytes(b"x" * 20_000_000)
+    with socket.create_connection(server.server_address[:2]) as connection:
+        reset = struct.pack("ii", 1, 0)  # closing does not wait for the answer
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        connection.sendall(b"GET /a-lenet/large.csv HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        connection.recv(1)
+    for thread in threading.enumerate():
+        if "process_request_thread" in thread.name:
+            thread.join(10)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_taken_port_is_reported(server):
     with pytest.raises(UsageError, match="address already in use"):
         RunServer(server.RequestHandlerClass.args[0].folder, server.server_address[1])
@@ -139,6 +156,10 @@ def test_the_page_sorts_filters_and_follows_a_run(server, folder, browser):
     page.enter("input[type=search]", "model:lenet finished")
     assert (names(), page.text(".status")) == (["a-lenet"], "1 of 3 runs")
     assert page.count(".panels svg") == 4  # lr, train_loss, val_loss, val_top1
+    page.evaluate("window.kept = fetch; fetch = () => Promise.reject(new Error())")
+    page.evaluate(wait.format("document.querySelector('.status').textContent.includes('has ended')"))
+    page.evaluate("fetch = window.kept")
+    page.evaluate(wait.format("document.querySelector('.status').textContent === '1 of 3 runs'"))
     page.enter("input[type=search]", "model:lenet")
     (folder / "a-lenet" / "results.csv").write_text(RESULTS + "2,10,0.1,1.5,1.2,0.75,3.5\n")
     page.evaluate(

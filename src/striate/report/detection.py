@@ -45,6 +45,7 @@ from striate.report.page import png_files, render
 from striate.sections import Card, Column, Phrase, Report, Section, Table, Text
 
 _MAX_SUSPICIONS = 100
+_SHAPES = {"bbox": Phrase("boxes"), "segm": Phrase("masks"), "keypoints": Phrase("key points")}
 _TITLES = {
     "ap": "AP", "ap50": "AP50", "ar": "AR", "tp": "TP", "fp": "FP", "fn": "FN", "f1": "F1",
     "best_f1": "best F1", "best_score": "score of best F1",
@@ -163,7 +164,7 @@ def _report(
     ]
     objects, detections = len(e.matched.truth), len(e.matched.detections)
     return Report(
-        title="Detection report",
+        title=Phrase("Detection report"),
         subtitle=Phrase(
             "{objects:,} objects, {detections:,} detections, {classes:,} classes",
             objects=objects, detections=detections, classes=len(classes),
@@ -211,7 +212,7 @@ def _suspicions_section(e: Explanation, pictures: DetectionImages) -> Section:
         for s in e.suspicions[:_MAX_SUSPICIONS]
     )  # fmt: skip
     columns = (
-        Column(Phrase("image")), Column(Phrase("perhaps"), is_phrase=True), Column(Phrase("annotated")),
+        Column(Phrase("image")), Column(Phrase("perhaps")), Column(Phrase("annotated")),
         Column(Phrase("detected")), Column(Phrase("score"), ".3f"),
     )  # fmt: skip
     note = Phrase(
@@ -238,41 +239,48 @@ def thresholds(e: Explanation) -> Thresholds:
 
 
 def _metrics_section(result: CocoResult | VocResult, interval: Interval | None) -> Section:
-    note = (
-        f"Computed by {_rules(result)}. A dash means that there is nothing to measure. Everything below "
-        "follows COCO's rules in corrected mode, which can match a ground truth with id 0, at one IoU."
+    note = Phrase(
+        "Computed by {rules}. A dash means that there is nothing to measure. Everything below follows COCO's "
+        "rules in corrected mode, which can match a ground truth with id 0, at one IoU.",
+        rules=_rules(result),
     )
     columns = (Column(Phrase("metric")), Column(Phrase("value"), ".3f"))
     blocks = [Table(columns, tuple(_headline(result)))]
     if interval is not None:
-        blocks.append(_interval_table({"AP, bootstrap over images": interval}))
+        blocks.append(_interval_table({Phrase("AP, bootstrap over images"): interval}))
     return Section(Phrase("Metrics"), tuple(blocks), note)
 
 
 def _comparison_section(c: Comparison) -> Section:
-    named = {"this detector": c.first, "other detector": c.second, "difference": c.difference}
-    note = f"Bootstrap over images; two-sided p = {c.p:.3f}."
+    named = {
+        Phrase("this detector"): c.first, Phrase("other detector"): c.second,
+        Phrase("difference"): c.difference,
+    }  # fmt: skip
+    note = Phrase("Bootstrap over images; two-sided p = {p:.3f}.", p=c.p)
     return Section(Phrase("Comparison with the other detector"), (_interval_table(named),), note)
 
 
-def _interval_table(named: dict[str, Interval]) -> Table:
-    columns = (Column("AP"), Column("value", ".3f"), Column("95 % from", ".3f"), Column("to", ".3f"))
+def _interval_table(named: Mapping[Phrase, Interval]) -> Table:
+    columns = (
+        Column("AP"), Column(Phrase("value"), ".3f"), Column(Phrase("95 % from"), ".3f"),
+        Column(Phrase("to"), ".3f"),
+    )  # fmt: skip
     return Table(columns, tuple((name, i.value, i.low, i.high) for name, i in named.items()))
 
 
 def _operating_point_section(e: Explanation) -> Section:
-    note = (
-        f"A detection is a true positive if it has the class of an object, overlaps it by at least the "
-        f"{_overlap(e)} threshold, reaches the score threshold, and no detection with a higher score matches "
-        "that object."
-    )
-    shape = "mask" if e.matched.iou_type == "segm" else "box"
-    sizes = Text(
+    note = Phrase(
+        "A detection is a true positive if it has the class of an object, overlaps it by at least the "
+        "{overlap} threshold, reaches the score threshold, and no detection with a higher score matches that "
+        "object.", overlap=_overlap(e),
+    )  # fmt: skip
+    has_masks = e.matched.iou_type == "segm"
+    sizes = Phrase(
         "Small: below 32² square pixels; large: 96² and more. Objects are sized by their annotated area, "
-        f"false positives by the area of their {shape}.",
-        secondary=True,
+        "false positives by the area of their {shape}.",
+        shape=Phrase("mask" if has_masks else "box"),
     )
-    blocks = (_table([e.point.total()]), _table(e.sizes), sizes)
+    blocks = (_table([e.point.total()]), _table(e.sizes), Text(sizes, secondary=True))
     heading = Phrase(
         "Results at {overlap} {iou} and score {score}",
         overlap=_overlap(e), iou=f"{e.point.iou:g}", score=f"{e.point.score:g}",
@@ -289,7 +297,7 @@ def _mistakes_section(breakdown: Breakdown, iou: float) -> Section:
     gain = Column(title, ".3f", bar_max=max([*breakdown.gain.values(), 0.01]))
     rows = tuple((Phrase(kind), breakdown.count[kind], breakdown.gain[kind]) for kind in KINDS)
     note = Phrase("How much AP would rise if one kind of mistake were fixed.")
-    columns = (Column(Phrase("kind"), is_phrase=True), Column(Phrase("count"), ",d"), gain)
+    columns = (Column(Phrase("kind")), Column(Phrase("count"), ",d"), gain)
     return Section(Phrase("Mistakes by kind"), (Table(columns, rows),), note)
 
 
@@ -321,7 +329,8 @@ def _table(rows: Sequence[dict[str, Any]], *, of_classes: bool = False) -> Table
         kinds = {type(row[key]) for row in rows} - {type(None)}
         spec = "" if str in kinds else ",d" if kinds == {int} else ".3f"
         columns.append(Column(Phrase(_TITLES.get(key, key)), spec))
-    return Table(tuple(columns), tuple(tuple(row[key] for key in keys) for row in rows), of_classes)
+    cells = tuple(tuple(Phrase(row[key]) if key == "size" else row[key] for key in keys) for row in rows)
+    return Table(tuple(columns), cells, of_classes)
 
 
 def class_rows(result: CocoResult | VocResult, e: Explanation) -> list[dict[str, Any]]:
@@ -350,18 +359,20 @@ def _headline(result: CocoResult | VocResult) -> list[tuple[str, float | None]]:
     if isinstance(result, CocoResult):
         values = result.stats.tolist()
         return [(n, None if v == -1 else v) for n, v in zip(result.stat_names, values, strict=True)]
-    return [(f"mAP at IoU {result.settings.iou:g}", result.map)]
+    return [(Phrase("mAP at IoU {iou:g}", iou=result.settings.iou), result.map)]
 
 
-def _rules(result: CocoResult | VocResult) -> str:
+def _rules(result: CocoResult | VocResult) -> Phrase:
     """Name the rules that the metrics follow; everything else in a report follows COCO's, corrected."""
     if isinstance(result, VocResult):
-        return "Pascal VOC's rules: pixels are inclusive, and a second detection of an object is wrong"
+        return Phrase(
+            "Pascal VOC's rules: pixels are inclusive, and a second detection of an object is wrong"
+        )
     name, package = ("LVIS", "lvis") if isinstance(result, LvisResult) else ("COCO", "pycocotools")
-    of = {"bbox": "boxes", "segm": "masks", "keypoints": "key points"}[result.settings.iou_type]
+    of = _SHAPES[result.settings.iou_type]
     if result.settings.mode == "strict":
-        return f"the rules of {package} for {of}, to the bit (strict mode)"
-    return f"{name}'s rules for {of} (corrected mode)"
+        return Phrase("the rules of {package} for {of}, to the bit (strict mode)", package=package, of=of)
+    return Phrase("{name}'s rules for {of} (corrected mode)", name=name, of=of)
 
 
 def _curve_rows(curves: Sequence[Curve]) -> Iterable[tuple[Any, ...]]:

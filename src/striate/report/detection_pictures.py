@@ -24,10 +24,11 @@ PICTURE_BYTES, PICTURE_SIDE, MASK_SIDE = 2_600_000, 512, 128
 
 
 def pictures_in(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """The image files of a folder and those below it, by name and by name without suffix."""
+    """The image files of a folder and those below it, by path in it, by name and by name without suffix."""
     found: dict[str, Path] = {}
     for path in sorted(Path(folder).rglob("*")):
         if path.suffix.lower() in SUFFIXES:
+            found[path.relative_to(folder).as_posix()] = path
             found.setdefault(path.name, path)
             found.setdefault(path.stem, path)
     return found
@@ -170,7 +171,7 @@ def _size(truth: GroundTruth, image: int, boxes: Sequence[DetectedBox]) -> tuple
 
 def _picture(files: Mapping[str, Path], name: str) -> str:
     """The URL of an image's reduced copy; empty if there is no such file or it cannot be read."""
-    path = files.get(Path(name).name) or files.get(Path(name).stem)
+    path = files.get(name) or files.get(Path(name).name) or files.get(Path(name).stem)
     if path is None:
         return ""
     try:

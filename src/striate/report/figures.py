@@ -1,6 +1,6 @@
 """Draw the figures of a report with matplotlib, without a display and without its global state.
 
-`draw` takes any record of `striate.charts`.
+`draw` takes the records of `striate.charts` that may name a file.
 """
 
 from __future__ import annotations

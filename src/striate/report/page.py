@@ -31,7 +31,7 @@ _SCRIPTS = {
     "curves": ("lines.js",),
     "matrix": ("matrix.js",),
     "reliability": ("reliability.js",),
-    "gallery": ("predictions.js", "gallery.js"),
+    "gallery": ("predictions.js", "viewer.js", "gallery.js"),
     "classes": ("lines.js", "predictions.js", "classes.js"),
     "precision_recall": ("lines.js", "precision_recall.js"),
     "attention": ("attention.js",),
@@ -39,13 +39,13 @@ _SCRIPTS = {
     "answers": ("differences.js", "answers.js"),
     "samples": ("differences.js", "answers.js"),
     "bars": ("bars.js",),
-    "thresholds": ("predictions.js", "thresholds.js"),
-    "detections": ("boxes.js", "detections.js"),
+    "thresholds": ("thresholds.js",),
+    "detections": ("boxes.js", "viewer.js", "detections.js"),
 }
 _ORDER = (
-    "tables.js", "lines.js", "predictions.js", "matrix.js", "reliability.js", "gallery.js", "classes.js",
-    "precision_recall.js", "attention.js", "differences.js", "answers.js", "bars.js", "thresholds.js",
-    "boxes.js", "detections.js", "start.js",
+    "tables.js", "lines.js", "predictions.js", "viewer.js", "matrix.js", "reliability.js", "gallery.js",
+    "classes.js", "precision_recall.js", "attention.js", "differences.js", "answers.js", "bars.js",
+    "thresholds.js", "boxes.js", "detections.js", "start.js",
 )  # fmt: skip
 
 

@@ -121,9 +121,13 @@ def _best(p: Predictions) -> tuple[Array, Array]:
         chances = p.probabilities[start : start + _ROWS]
         top = np.argpartition(-chances, count - 1, axis=1)[:, :count]
         best = np.take_along_axis(chances, top, 1)
-        order = np.lexsort((top, -best), axis=1)  # equal ones by their index, as `predictions` does
-        tops.append(np.take_along_axis(top, order, 1))
-        values.append(np.take_along_axis(best, order, 1))
+        top = np.take_along_axis(top, np.lexsort((top, -best), axis=1), 1)
+        # Equal ones stand by their index, as in `predictions`; the partition keeps any of them.
+        least = best.min(axis=1, keepdims=True)
+        tied = np.flatnonzero((chances >= least).sum(axis=1) > count)
+        top[tied] = np.argsort(-chances[tied], axis=1, kind="stable")[:, :count]
+        tops.append(top)
+        values.append(np.take_along_axis(chances, top, 1))
     lost = (p.predicted < 0)[:, None]
     return np.where(lost, -1, np.concatenate(tops)), np.where(lost, 0.0, np.concatenate(values))
 

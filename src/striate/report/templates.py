@@ -53,7 +53,11 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"number": number, "t": translated}
+    environment.filters |= {
+        "number": number,
+        "t": translated,
+        "phrase": lambda text: translated(Phrase(text)),
+    }
     environment.policies |= {"json.dumps_function": strict_json.dumps, "json.dumps_kwargs": {}}
     environment.globals |= {
         "zip": zip, "version": striate.__version__, "script": _scripts, "translations": translations(),
@@ -77,11 +81,11 @@ def number(value: Value, spec: str = "") -> str:
 
 
 def translated(text: str) -> str:
-    """HTML of a text of the page, which a script can show in another language; other text is only escaped."""
-    if not isinstance(text, Phrase) and text not in translations():
+    """HTML of a phrase, which a script can show in another language; other text, such as a name, stays."""
+    if not isinstance(text, Phrase):
         return text
-    source = chart_data.phrase_json(text) if isinstance(text, Phrase) else [text, {}]
-    return Markup('<span data-t="{}">{}</span>').format(strict_json.dumps(source), str(text))
+    source = strict_json.dumps(chart_data.phrase_json(text))
+    return Markup('<span data-t="{}">{}</span>').format(source, str(text))
 
 
 def _scripts(*names: str) -> Markup:

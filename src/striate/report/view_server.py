@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,7 @@ from striate import strict_json
 from striate.errors import UsageError
 from striate.report import templates
 from striate.report.run_table import RunTable
+from striate.sections import Phrase
 
 HOST = "127.0.0.1"
 # The files of a run that are served.
@@ -57,6 +59,11 @@ class RunServer(ThreadingHTTPServer):
         """The address of the page."""
         return f"http://{HOST}:{self.server_address[1]}/"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print nothing if the browser has closed the connection, as it does with a page that is left."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class _Handler(BaseHTTPRequestHandler):
     """Answers GET requests: the page, the table of the runs, and files of the runs; refuses all others."""
@@ -69,22 +76,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer a request."""
-        if not self._is_local():
+        try:
+            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+            path = unquote(urlsplit(self.path).path, errors="surrogateescape")
+        except ValueError:  # such as `[`, which begins an IPv6 address
+            self._fail(HTTPStatus.BAD_REQUEST)
+            return
+        if host not in (HOST, "localhost"):
             self._fail(HTTPStatus.FORBIDDEN)  # another name would let a web page read the answer
             return
-        path = unquote(urlsplit(self.path).path, errors="surrogateescape")
         if path == "/":
-            page = templates.render("view.html", title="Runs", scripts=("tables.js", "lines.js", "view.js"))
+            page = templates.render("view.html", title=Phrase("Runs"), scripts=("lines.js", "view.js"))
             self._send(page.encode("utf-8", "replace"), _TYPES[".html"])
         elif path == "/runs.json":
             text = strict_json.dumps({"folder": str(self._table.folder), "runs": self._table.rows()})
             self._send(text.encode("utf-8", "replace"), "application/json")
         else:
             self._send_file(path)
-
-    def _is_local(self) -> bool:
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        return host in (HOST, "localhost")
 
     def _send_file(self, path: str) -> None:
         root = self._table.folder.resolve()

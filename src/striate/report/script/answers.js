@@ -33,7 +33,7 @@ function drawAnswers(host) {
 
 function answerItem([source, answer, references, rate], image, areImages, base) {
   const line = (phrase, ...content) => make("div", { class: "line" }, make("span", { class: "soft" }, label(phrase)), make("span", {}, ...content));
-  const link = base === null ? null : source.startsWith("/") ? `file://${source.split("/").map(encodeURIComponent).join("/")}` : base + source.split("/").map(encodeURIComponent).join("/");
+  const link = base === null ? null : fileAddress(source, base);
   const name = areImages ? source.split("/").pop() : source;
   const parts = [
     image ? make("img", { alt: "", src: image, loading: "lazy" }) : null,

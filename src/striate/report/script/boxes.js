@@ -25,7 +25,7 @@ function boxedPicture(image, boxes, { isFaint = () => false, labels = null } = {
     if (box.runs) group.append(shape("image", { href: maskPicture(box), width, height, preserveAspectRatio: "none", opacity: faint ? 0.2 : 0.5 }));
     group.append(shape("rect", { x, y, width: Math.max(w, 0.1), height: Math.max(h, 0.1), ...look }));
     for (const [px, py] of box.points || []) group.append(shape("circle", { cx: px, cy: py, r: unit * 0.7, fill: paint, opacity: look.opacity }));
-    if (labels && !faint) group.append(shape("text", { x: x + unit / 2, y: Math.max(y - unit / 2, unit * 3), 
+    if (labels && !faint) group.append(shape("text", { x: x + unit / 2, y: Math.max(y - unit / 2, unit * 3),
       style: `font-size: ${unit * 2.3}px; fill: ${paint}; stroke: var(--page); stroke-width: ${unit * 0.6}px; paint-order: stroke` }, labels(box)));
     svg.append(group);
   }

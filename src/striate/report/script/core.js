@@ -52,6 +52,9 @@ function say(node, phrase, values = {}) {
 
 const label = (phrase, values) => say(make("span"), phrase, values);
 
+// "name: value", with the colon of the language.
+const pair = (phrase, value) => `${t(phrase)}${t(": ")}${value}`;
+
 // A text of a record: a phrase, which is translated, or a name, which never is.
 const worded = text => Array.isArray(text) ? t(text) : text;
 
@@ -107,6 +110,18 @@ function forget(place) { redraws = redraws.filter(again => !again.host || !place
 
 const grouped = number => number.toLocaleString("en");
 
+// An array of unsigned integers from its type and its bytes in base64.
+function numbers({ type, data }) {
+  const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
+  return new { u8: Uint8Array, u16: Uint16Array, u32: Uint32Array }[type](bytes.buffer);
+}
+
+// The address of a file whose path is relative to `base`.
+function fileAddress(path, base) {
+  const parts = path.split("/").map(encodeURIComponent).join("/");
+  return path.startsWith("/") ? `file://${parts}` : base + parts;
+}
+
 function percent(share, digits = 1) {
   return share === null || Number.isNaN(share) ? "–" : `${(100 * share).toFixed(digits)}\u00a0%`;
 }
@@ -150,7 +165,8 @@ function segments(choices, chosen, act) {
   return { node: make("span", { class: "segments", role: "group" }, buttons), show };
 }
 
-function startCore() {
+// Starts the page, in the reader's language, or in the only one that it has.
+function startCore(only = null) {
   document.body.append(tip);
   document.getElementById("switches").hidden = false;
   document.getElementById("theme").onclick = () => {
@@ -171,6 +187,6 @@ function startCore() {
   addEventListener("afterprint", () => setTheme(before));
   addEventListener("scroll", hideTip, { passive: true });
   setTheme(theme);
-  const wanted = anchor.get("lang") || settings.read("language");
-  setLanguage(wanted || (navigator.language.startsWith("zh") ? "zh" : "en"));
+  document.getElementById("language").hidden = Boolean(only);
+  setLanguage(only || anchor.get("lang") || settings.read("language") || (navigator.language.startsWith("zh") ? "zh" : "en"));
 }

@@ -85,10 +85,8 @@ function tile({ image, boxes, effect }, open, isWanted) {
 
 // A window with one image, its boxes and their classes.
 function boxViewer(block, choice, name) {
-  const dialog = make("dialog", { class: "large", "aria-label": "image" });
-  let images = [], place = 0, isWanted = () => true;
-  const text = box => box.kind === "right" ? `${name(box.class)} ${short(+box.score.toFixed(2))}` : box.kind === "missed" ? name(box.class) :
-    `${name(box.class)} ${short(+box.score.toFixed(2))}`;
+  let isWanted = () => true;
+  const text = box => box.kind === "missed" ? name(box.class) : `${name(box.class)} ${short(+box.score.toFixed(2))}`;
 
   function row(box, node) {
     const about = box.kind === "wrong" && box.other !== block.classes.length && box.other !== box.class ? ` (${t("is")} ${name(box.other)})` : "";
@@ -98,22 +96,12 @@ function boxViewer(block, choice, name) {
       make("span", { class: "soft" }, box.effect ? ` ${t("AP lost")} ${box.effect.toFixed(4)}` : "", box.suspicion ? ` · ${t("perhaps")} ${t(box.suspicion)}` : ""));
   }
 
-  function show() {
-    const image = images[place], boxes = visibleBoxes(image, choice.score);
+  const open = openViewer("large", image => {
+    const boxes = visibleBoxes(image, choice.score);
     const picture = boxedPicture(image, boxes, { isFaint: box => !isWanted(box), labels: text }), nodes = [...picture.querySelectorAll("g.box")];
     const order = boxes.map((_, i) => i).sort((a, b) => boxes[b].effect - boxes[a].effect);
-    const step = (by, phrase) => say(make("button", { type: "button", disabled: !images[place + by], onclick: () => { place += by; show(); } }), phrase);
-    dialog.replaceChildren(picture, make("p", { class: "path" }, `${image.name} · ${t("AP lost")} ${image.effect.toFixed(4)}`),
-      make("ul", { class: "box-list" }, order.slice(0, 60).map(i => row(boxes[i], nodes[i]))),
-      make("div", { class: "tools" }, step(-1, "Previous"), step(1, "Next"), say(make("button", { type: "button", onclick: () => dialog.close() }), "Close")));
-  }
-
-  dialog.addEventListener("keydown", event => {
-    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (by && images[place + by]) { place += by; show(); dialog.focus(); }
+    return [picture, make("p", { class: "path" }, `${image.name} · ${t("AP lost")} ${image.effect.toFixed(4)}`),
+      make("ul", { class: "box-list" }, order.slice(0, 60).map(i => row(boxes[i], nodes[i])))];
   });
-  dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
-  dialog.tabIndex = -1;
-  document.body.append(dialog);
-  return (list, at, wanted) => { images = list; place = at; isWanted = wanted; show(); dialog.showModal(); };
+  return (list, at, wanted) => { isWanted = wanted; open(list, at); };
 }

@@ -10,7 +10,7 @@ function drawGallery(host) {
   const lists = segments([["wrong", "Errors"], ["uncertain", "Uncertain"], ["all", "All"]], choice.list, value => choose({ list: value, cell: null }));
   const classes = classChoice("all classes", k => choose({ cls: k, cell: null }));
   const search = make("input", { type: "search", oninput: event => choose({ text: event.target.value.toLowerCase() }) });
-  const viewer = openViewer();
+  const viewer = openViewer(null, classified);
   let found = [];
 
   function choose(changes) {
@@ -37,8 +37,8 @@ function drawGallery(host) {
     if (choice.cell) chip.textContent = `${className(choice.cell.row)} → ${className(choice.cell.column)}  ×`;
     search.placeholder = t("file name");
     search.setAttribute("aria-label", t("file name"));
-    const all = predictions.paths.length < predictions.total;
-    say(status, all ? "{count} images; the page lists {listed} of {total}, predictions.csv has all" : found.length === 1 ? "1 image" : "{count} images",
+    const isPart = predictions.paths.length < predictions.total;
+    say(status, isPart ? "{count} images; the page lists {listed} of {total}, predictions.csv has all" : found.length === 1 ? "1 image" : "{count} images",
       { count: grouped(found.length), listed: grouped(predictions.paths.length), total: grouped(predictions.total) });
   }
 
@@ -59,46 +59,26 @@ function drawGallery(host) {
 function thumbnailOf(image, open) {
   const truth = className(predictions.labels[image]), guess = className(predictions.predicted[image]);
   const wrong = isWrong(image), name = predictions.paths[image].split("/").pop();
-  const text = wrong ? `${guess} ${percent(chance(image, 0), 0)}, ${t("true")}: ${truth}` : `${guess} ${percent(chance(image, 0), 0)}`;
+  const text = wrong ? `${guess} ${percent(chance(image, 0), 0)}${t(", ")}${pair("true", truth)}` : `${guess} ${percent(chance(image, 0), 0)}`;
   return make("li", {}, make("button", { type: "button", onclick: open, title: `${text}\n${predictions.paths[image]}`, "aria-label": `${text}, ${name}` },
     photo(image, { loading: "lazy" }),
     make("span", { class: "cap" }, make("b", { class: wrong ? "no" : "yes" }, guess), ` ${percent(chance(image, 0), 0)}`),
-    wrong ? make("span", { class: "cap" }, label("true"), ": ", make("b", {}, truth)) : null,
+    wrong ? make("span", { class: "cap" }, pair("true", ""), make("b", {}, truth)) : null,
     make("span", { class: "cap" }, name.length > 18 ? `…${name.slice(-16)}` : name)));
 }
 
-// A window with one image: its five best classes, its file, and the way to its neighbours in the list.
-function openViewer() {
-  const dialog = make("dialog", { "aria-label": "image" });
-  let images = [], place = 0;
-
-  function guess(name, share, isTruth) {
-    return make("div", { class: `guess${isTruth ? " truth" : ""}` }, make("span", { class: "name", title: name }, name, isTruth ? " ✓" : ""),
-      make("span", { class: "meter" }, make("i", { style: `width: ${(100 * share).toFixed(1)}%` })), make("span", { class: "value" }, percent(share)));
-  }
-
-  function show() {
-    const image = images[place], { top, best, labels, own, paths, predicted } = predictions, truth = labels[image];
-    const ranks = predicted[image] === NONE ? [] : Array.from({ length: best }, (_, rank) => rank);
-    const rows = ranks.map(rank => guess(className(top[image * best + rank]), chance(image, rank), top[image * best + rank] === truth));
-    if (!ranks.some(rank => top[image * best + rank] === truth)) rows.push(guess(className(truth), own[image] / 65535, true));
-    const link = fileLink(image);
-    const step = (by, phrase) => say(make("button", { type: "button", disabled: !images[place + by], onclick: () => { place += by; show(); } }), phrase);
-    dialog.replaceChildren(
-      photo(image, { class: "photo" }),
-      make("p", {}, label("predicted"), ": ", make("b", { class: isWrong(image) ? "serious" : "" }, className(predicted[image])), " · ", label("true"), ": ", make("b", {}, className(truth))),
-      ...rows,
-      make("p", { class: "path" }, link ? make("a", { href: link }, paths[image]) : paths[image]),
-      make("div", { class: "tools" }, step(-1, "Previous"), step(1, "Next"), say(make("button", { type: "button", onclick: () => dialog.close() }), "Close")));
-  }
-
-  dialog.addEventListener("keydown", event => {
-    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (by && images[place + by] !== undefined) { place += by; show(); dialog.focus(); }
-  });
-  dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
-  dialog.tabIndex = -1;
-  document.body.append(dialog);
-  redraws.push(() => { if (dialog.open) show(); });
-  return (list, at) => { images = list; place = at; show(); dialog.showModal(); };
+// What a window shows of an image: its five best classes and its file.
+function classified(image) {
+  const { top, best, labels, own, paths, predicted } = predictions, truth = labels[image], link = fileLink(image);
+  const guess = (name, share, isTruth) => make("div", { class: `guess${isTruth ? " truth" : ""}` }, make("span", { class: "name", title: name }, name, isTruth ? " ✓" : ""),
+    make("span", { class: "meter" }, make("i", { style: `width: ${(100 * share).toFixed(1)}%` })), make("span", { class: "value" }, percent(share)));
+  const ranks = predicted[image] === NONE ? [] : Array.from({ length: best }, (_, rank) => rank);
+  const rows = ranks.map(rank => guess(className(top[image * best + rank]), chance(image, rank), top[image * best + rank] === truth));
+  if (!ranks.some(rank => top[image * best + rank] === truth)) rows.push(guess(className(truth), own[image] / 65535, true));
+  return [
+    photo(image, { class: "photo" }),
+    make("p", {}, pair("predicted", ""), make("b", { class: isWrong(image) ? "serious" : "" }, className(predicted[image])), " · ", pair("true", ""), make("b", {}, className(truth))),
+    ...rows,
+    make("p", { class: "path" }, link ? make("a", { href: link }, paths[image]) : paths[image]),
+  ];
 }

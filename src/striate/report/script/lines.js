@@ -40,7 +40,7 @@ function lineChart(host, chart) {
     const line = chart.lines[state.line], i = state.point;
     const head = `${chart.xLabel()} ${chart.x.format(line.x[i])}`;
     if (!chart.shared) return `${line.label ? `${worded(line.label)}\n` : ""}${head}\n${chart.yLabel()} ${chart.y.format(line.y[i])}${line.note ? `\n${line.note(i)}` : ""}`;
-    return [head, ...chart.lines.map(one => `${worded(one.label)}: ${chart.y.format(one.y[i])}`)].join("\n");
+    return [head, ...chart.lines.map(one => `${worded(one.label)}${t(": ")}${chart.y.format(one.y[i])}`)].join("\n");
   }
 
   function point() {

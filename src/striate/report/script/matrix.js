@@ -73,7 +73,7 @@ function drawMatrix(block, host) {
     const cell = classesAt(at), count = sum(cell);
     const name = which => which.length === 1 ? block.names[which[0]] : t("{count} classes", { count: which.length });
     const of = add(rows, cell[0]);
-    return `${t("true")}: ${name(cell[0])}\n${t("predicted")}: ${name(cell[1])}\n` +
+    return `${pair("true", name(cell[0]))}\n${pair("predicted", name(cell[1]))}\n` +
       `${t("{count} of {total} ({share})", { count: grouped(count), total: grouped(of), share: percent(of ? count / of : null) })}`;
   }
 
@@ -148,7 +148,7 @@ function drawMatrix(block, host) {
     paint();
     const box = canvas.getBoundingClientRect(), { left, top, cell } = view.plan;
     delete status.dataset.t;
-    status.textContent = describe(view.cursor).replaceAll("\n", ", ");
+    status.textContent = describe(view.cursor).replaceAll("\n", t(", "));
     showTip(describe(view.cursor), box.left + left + (view.cursor[1] + 1) * cell, box.top + top + view.cursor[0] * cell);
   }
 

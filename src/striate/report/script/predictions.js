@@ -3,11 +3,6 @@
 const NONE = -1;
 let predictions = null;
 
-function numbers({ type, data }) {
-  const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
-  return new { u8: Uint8Array, u16: Uint16Array, u32: Uint32Array }[type](bytes.buffer);
-}
-
 function decodedNames({ shared, rest }) {
   let before = "";
   return rest.map((text, i) => { before = before.slice(0, shared[i]) + text; return before; });
@@ -51,11 +46,7 @@ function listed(name) {
 }
 
 // Address of an image's file; null if it is none that a browser can open.
-function fileLink(image) {
-  if (predictions.base === null) return null;
-  const path = predictions.paths[image], parts = path.split("/").map(encodeURIComponent).join("/");
-  return path.startsWith("/") ? `file://${parts}` : predictions.base + parts;
-}
+const fileLink = image => predictions.base === null ? null : fileAddress(predictions.paths[image], predictions.base);
 
 // An image of the page, or its place if the page does not contain it.
 function photo(image, looks) {

@@ -3,7 +3,7 @@
 const PERIOD = 2000, FEW = 5; // milliseconds; runs that are compared at first
 const STATES = { finished: "finished", training: "training", stopped: "stopped" };
 const METRICS = [["val_top1", "accuracy", true], ["val_exact", "exact match", true], ["val_loss", "val loss", false]];
-let runs = [], chosen = null, wanted = "", order = { column: "modified", sign: -1 };
+let runs = [], shown = "", chosen = null, wanted = "", order = { column: "modified", sign: -1 };
 
 const last = (run, name) => { const values = run.epochs[name] || []; return values.length ? values[values.length - 1] : null; };
 const best = (run, name, largest) => { const values = (run.epochs[name] || []).filter(Number.isFinite); return values.length ? (largest ? Math.max(...values) : Math.min(...values)) : null; };
@@ -96,16 +96,19 @@ function showOptions(some) {
     make("tbody", {}, differ.map(key => make("tr", {}, make("td", {}, key), some.map(run => make("td", {}, text(run.config[key])))))))));
 }
 
-async function refresh() {
-  try {
-    const answer = await (await fetch("/runs.json")).json(), before = JSON.stringify(runs);
-    if (before === JSON.stringify(answer.runs)) return;
-    runs = answer.runs;
-    document.getElementById("folder").textContent = answer.folder;
-    if (!chosen) chosen = new Set(runs.slice(0, FEW).map(run => run.name));
-    showTable();
-    showChosen();
-  } catch { say(view.status, "The server has ended; start `striate view` again."); }
+// Asks for the runs, shows them if they have changed, and asks again later.
+async function follow() {
+  const text = await fetch("/runs.json").then(answer => answer.text()).catch(() => null);
+  setTimeout(follow, PERIOD);
+  if (text === shown) return;
+  shown = text;
+  if (text === null) { say(view.status, "The server has ended; start `striate view` again."); return; }
+  const answer = JSON.parse(text);
+  runs = answer.runs;
+  document.getElementById("folder").textContent = answer.folder;
+  if (!chosen) chosen = new Set(runs.slice(0, FEW).map(run => run.name));
+  showTable();
+  showChosen();
 }
 
 startCore();
@@ -115,5 +118,4 @@ view.tools.append(search);
 document.getElementById("view").append(view.tools, view.status, make("div", { class: "wide" }, view.table), view.charts, view.options);
 redraws.push(named);
 named();
-refresh().then(() => { document.documentElement.dataset.ready = "true"; });
-setInterval(refresh, PERIOD);
+follow().then(() => { document.documentElement.dataset.ready = "true"; });

@@ -47,7 +47,7 @@ def report(evaluation: Evaluation, run: TrainingRun | None = None, *, model: str
         model: path of the bundle, for the commands that the page shows.
     """
     return Report(
-        title=f"{Path(model).name} on {evaluation.data}",
+        title=Phrase("{model} on {data}", model=Path(model).name, data=evaluation.data),
         subtitle=_subtitle(run) if run else _evaluated_on(evaluation),
         sections=tuple(sections(evaluation, run)),
         cards=tuple(_cards(evaluation, run)),

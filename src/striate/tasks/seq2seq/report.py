@@ -45,9 +45,10 @@ def report(evaluation: TextEvaluation, run: TrainingRun | None = None, *, model:
     """
     translator = model if isinstance(model, Translator) else load_translator(model)
     answers = _answers(evaluation, translator)
-    on = Phrase("Evaluated on {split} pairs of {data}", split=evaluation.split, data=evaluation.data)
+    on = Phrase("Evaluated on {split} pairs of {data}", split=Phrase(evaluation.split), data=evaluation.data)
+    title = Phrase("{model} on {data}", model=Path(translator.path).name, data=evaluation.data)
     return Report(
-        title=run.folder.name if run else f"{Path(translator.path).name} on {evaluation.data}",
+        title=run.folder.name if run else title,
         subtitle=_subtitle(run) if run else on,
         sections=tuple(sections(evaluation, run, translator, answers)),
         cards=tuple(_cards(evaluation)),
@@ -209,7 +210,7 @@ def _cards(evaluation: TextEvaluation) -> list[Card]:
     cards = [
         Card(
             scores.exact,
-            Phrase("exact match on {n:,} {split} pairs", n=scores.n, split=evaluation.split),
+            Phrase("exact match on {n:,} {split} pairs", n=scores.n, split=Phrase(evaluation.split)),
             ".2%",
             interval=wilson_interval(scores.exact, scores.n),
         ),
