@@ -1,5 +1,7 @@
 """Deletion and insertion curves, their baselines and the verdict."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +85,23 @@ def test_the_areas_are_those_of_the_curves():
     np.testing.assert_allclose(found.deletion, 0.5 * (1 - fractions), atol=0.03)
     np.testing.assert_allclose(found.insertion, 0.5 * fractions, atol=0.03)
     assert abs(found.score) < 0.03
+
+
+def test_deletion_hides_with_gray_and_insertion_starts_from_the_blurred_image():
+    image, seen = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)), []
+    values = torch.randperm(SIZE * SIZE, generator=torch.Generator().manual_seed(2)).view(SIZE, SIZE).float()
+
+    def probability(images):
+        seen.extend(images)
+        return torch.full((len(images),), 0.3)
+
+    measure(probability, image, values)
+    expected = [image[0], torch.zeros_like(image[0]), blur(image)[0]]
+    for fraction in (0.05, 0.2, 0.5):
+        important = (values >= SIZE * SIZE - math.ceil(fraction * SIZE * SIZE)).expand(3, -1, -1)
+        expected += [image[0].masked_fill(important, 0), blur(image)[0].where(~important, image[0])]
+    for found, right in zip(seen, expected, strict=False):
+        torch.testing.assert_close(found, right, rtol=0, atol=0)
 
 
 def test_ranking_is_by_value_and_ties_are_smooth():

@@ -32,7 +32,12 @@ def test_random_weights_have_the_same_values_in_another_order():
     # Without new statistics of BatchNorm, the scores of such a network would be out of all proportion.
     with torch.no_grad():
         scale = float(random(image).abs().max() / network(image).abs().max())
+        noise = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+        first = random.conv1(image + image.std() * noise)
     assert 0.01 < scale < 100
+    means, deviations = first.mean(dim=(0, 2, 3)), first.std(dim=(0, 2, 3))
+    assert float(((random.bn1.running_mean - means) / deviations).abs().max()) < 0.1
+    torch.testing.assert_close(random.bn1.running_var.sqrt(), deviations, rtol=0.1, atol=0)
 
 
 def test_the_verdict():

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,17 @@ def test_the_features_give_the_scores(model, data):
     with pytest.raises(DecodeError, match=r"broken\.png"):
         model.embed([*paths, data / "red" / "broken.png"])
     assert model.embed([]).shape == (0, 0)
+
+
+def test_features_of_an_appended_network_are_the_scores_of_its_base(model, data, tmp_path):
+    arguments = {**model.description.arguments, "num_classes": 7, "append": 3}
+    network = build("lenet", **arguments)
+    bundle.write(tmp_path / "a.safetensors", network, replace(model.description, arguments=arguments))
+    paths = sorted((data / "blue").iterdir())
+    images = torch.from_numpy(np.stack([model.preprocess.read(path) for path in paths]))
+    with torch.inference_mode():
+        expected = network.eval().base(model.preprocess.normalize(images)).numpy()
+    np.testing.assert_allclose(load(tmp_path / "a.safetensors", "cpu").embed(paths), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

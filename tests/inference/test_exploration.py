@@ -62,6 +62,19 @@ def test_prototypes_and_criticisms_of_a_class(explorer):
     assert set(good[0].to_json()) == {"path", "label"}
 
 
+def test_the_training_images_are_explored_by_default(explorer, few_colors, tmp_path):
+    for split, number in (("train", 0), ("train", 1), ("val", 2)):
+        for name in ("red", "blue"):
+            image = few_colors / name / f"{number:03}.png"
+            target = tmp_path / split / name / image.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(image.read_bytes())
+    counts = {
+        split: len(Explorer(explorer.classifier, tmp_path, split=split)) for split in ("auto", "val", "all")
+    }
+    assert counts == {"auto": 4, "val": 2, "all": 6}
+
+
 def test_errors(explorer, few_colors, tmp_path):
     with pytest.raises(UsageError, match="unknown class 'pink'"):
         explorer.prototypes("pink")
