@@ -18,6 +18,22 @@ FLAGS = (
 )
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
+# Scrolls to an element, waits until it is at the same place in three frames, listens for a click on it.
+PLACE_AT_REST = """async node => {
+  node.scrollIntoView({ block: 'center', behavior: 'instant' });
+  const box = () => { const b = node.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; };
+  let found = box();
+  for (let same = 0; same < 3;) {
+    await new Promise(requestAnimationFrame);
+    same = `${box()}` === `${found}` ? same + 1 : 0;
+    found = box();
+  }
+  window.clicked = false;
+  addEventListener('click', event => { if (node.contains(event.target)) window.clicked = true; },
+    { capture: true, once: true });
+  return found;
+}"""
+
 
 class Browser:
     """Chromium that is driven with real clicks and keys, over the pipe of its debugging protocol.
@@ -136,15 +152,19 @@ class Browser:
         return self.evaluate(f"document.querySelectorAll({json.dumps(selector)}).length")
 
     def click(self, selector, x=0.5, y=0.5):
-        """Clicks an element at a place given as shares of its width and height."""
-        box = self.evaluate(
-            f"(() => {{ const node = document.querySelector({json.dumps(selector)}); "
-            "node.scrollIntoView({block: 'center', behavior: 'instant'}); "
-            "const b = node.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
-        )
-        place = {"x": box[0] + x * box[2], "y": box[1] + y * box[3]}
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+        """Clicks an element at a place given as shares of its width and height.
+
+        A picture that is still being decoded moves what is below it. So the click waits for the element to
+        rest, and is repeated if the element did not get it.
+        """
+        for _ in range(10):
+            box = self.evaluate(f"({PLACE_AT_REST})(document.querySelector({json.dumps(selector)}))")
+            place = {"x": box[0] + x * box[2], "y": box[1] + y * box[3]}
+            for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+                self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+            if self.evaluate("clicked"):
+                return
+        raise AssertionError(f"{selector} cannot be clicked")
 
     def enter(self, selector, value, event="input"):
         """Gives a field or a list a value, and tells the page of it."""
