@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from conftest import COLORS, Messages, make_images
-from exact_resume import outcome, start_and_crash
+from exact_resume import outcome, start, start_and_crash
 
 from striate import bundle
 from striate.api import resume_training, run_training
@@ -196,6 +196,25 @@ def test_columns_of_a_table_are_those_of_the_run(few_colors, tmp_path):
     assert evaluate(done.best, tmp_path / "t.csv", split="all").n == len(rows)
     shutil.copy(done.best, tmp_path / "alone.safetensors")
     assert evaluate(tmp_path / "alone.safetensors", tmp_path / "t.csv", **columns).n == len(rows)
+
+
+def test_groups_of_a_run_stay_together_when_it_is_resumed_and_evaluated(few_colors, tmp_path):
+    options = {"group_pattern": r"(\w+)/\d\d(\d)"}  # 000.png and 010.png, for example
+    whole = start(few_colors, tmp_path / "whole", **options)
+    splits = whole.task.dataset.splits
+    groups = [group for samples in splits.values() for group in set(samples.groups)]
+    assert sorted(groups) == sorted(f"{name}/{digit}" for name in COLORS for digit in range(10))
+    written = (whole.folder / "split.csv").read_text().splitlines()
+    assert written[0] == "path,label,split,group"
+    assert written[1].endswith(f",train,{splits['train'].groups[0]}")
+    folder = start_and_crash(few_colors, tmp_path, 2, **options)
+    resume_training(folder)
+    assert outcome(folder) == outcome(whole.folder)
+    assert evaluate(folder, split="val").names == splits["val"].names
+    with pytest.raises(UsageError, match="--group-column with --group-pattern"):
+        config_of(few_colors, tmp_path, group_column="x", **options)
+    with pytest.raises(DataError, match="Give each class at least three groups of images"):
+        ImageData(config_of(few_colors, tmp_path, group_pattern=r"\w+/"))
 
 
 def test_classes_without_training_images_are_left_out_by_name(tmp_path):

@@ -56,7 +56,12 @@ FORMATS = (
 )  # fmt: skip
 
 
-def open_data(source: Any, path_column: str | None = None, label_column: str | None = None) -> DataSet:
+def open_data(
+    source: Any,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+) -> DataSet:
     """Open a dataset of labelled images. Reads names and labels only, decodes nothing, never writes.
 
     Args:
@@ -65,13 +70,15 @@ def open_data(source: Any, path_column: str | None = None, label_column: str | N
             `DataSet` is returned unchanged.
         path_column: name of the column with the paths of the images, if the data are a table.
         label_column: name of the column with the class names.
+        group_column: name of the column with the groups of images that must stay together.
 
     Raises:
         DataError: the path does not exist, or its content does not have the expected layout.
         UsageError: the format is not supported, or a column does not exist.
     """
-    if path_column is not None or label_column is not None:
-        return _open_table(source, tables.TableColumns(path_column, label_column))
+    columns = tables.TableColumns(path_column, label_column, group_column)
+    if columns.options:
+        return _open_table(source, columns)
     if isinstance(source, DataSet):
         return source
     if not isinstance(source, (str, os.PathLike)):

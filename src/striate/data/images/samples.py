@@ -62,6 +62,8 @@ class Samples:
             memory, else None.
         store: the archive or `Dataset` that holds the images; None if they are files or in memory.
         keys: int64 `[n]`, the keys of the images in `store`.
+        groups: `[n]`, the group of each image: those of one group must stay together. None if any image may
+            be separated from any other.
     """
 
     names: tuple[str, ...] = field(repr=False)
@@ -69,6 +71,7 @@ class Samples:
     pixels: Uint8Array | None = field(default=None, repr=False)
     store: Store | None = field(default=None, repr=False)
     keys: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
+    groups: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -106,16 +109,19 @@ class Samples:
         names = tuple(self.names[i] for i in which)
         pixels = None if self.pixels is None else self.pixels[which]
         keys = self.keys if self.store is None else self.keys[which]
-        return Samples(names, self.labels[which], pixels, self.store, keys)
+        groups = None if self.groups is None else tuple(self.groups[i] for i in which)
+        return Samples(names, self.labels[which], pixels, self.store, keys, groups)
 
     def joined(self, others: Sequence[Samples]) -> Samples:
         """Return these samples and all others, in this order."""
         parts = (self, *others)
         names = tuple(name for part in parts for name in part.names)
         labels = np.concatenate([part.labels for part in parts])
+        grouped = all(part.groups is not None for part in parts)
+        groups = tuple(group for part in parts for group in part.groups or ()) if grouped else None
         if all(part.in_files for part in parts):
-            return Samples(names, labels)
-        return Samples(names, labels, store=_Joined(parts), keys=np.arange(len(names)))
+            return Samples(names, labels, groups=groups)
+        return Samples(names, labels, store=_Joined(parts), keys=np.arange(len(names)), groups=groups)
 
 
 class _Joined:
@@ -153,6 +159,11 @@ class DataSet:
     splits: Mapping[str, Samples]
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def is_grouped(self) -> bool:
+        """Whether some images must stay together."""
+        return any(samples.groups is not None for samples in self.splits.values())
+
     @classmethod
     def from_pairs(
         cls, source: str, root: str, pairs: Mapping[str, Sequence[tuple[str, str]]], notes: Iterable[str] = ()
@@ -169,6 +180,10 @@ class DataSet:
     def absolute_name(self, name: str) -> str:
         """Return the name of an image without reference to the working folder; unchanged if it is no path."""
         return str(Path(name).absolute()) if self.root else name
+
+    def relative_name(self, name: str) -> str:
+        """Return the path of an image below the root, with slashes; unchanged if it is no path."""
+        return os.path.relpath(name, self.root).replace(os.sep, "/") if self.root else name
 
     def with_classes(self, classes: tuple[str, ...]) -> tuple[DataSet, dict[str, int]]:
         """Map the labels to another list of class names. Classes are matched by name, not by position.

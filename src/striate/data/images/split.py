@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from striate.data.images import groups
 from striate.data.images.samples import UNSPLIT, DataSet, Samples
 from striate.errors import DataError, UsageError
 
@@ -38,10 +38,11 @@ def split(data: DataSet, plan: SplitPlan) -> DataSet:
 
     Within each class the images are ordered by a hash of the seed and the path below the root, so the split
     does not depend on the order of files on disk or on the location of the folder. Each class keeps at least
-    one training image; classes with three or more images have at least one in each split.
+    one training image; classes with three or more images have at least one in each split. Images of a group
+    stay together: then the fractions and these promises hold as far as the groups allow.
 
     Raises:
-        DataError: the dataset has no training images.
+        DataError: the dataset has no training images, or its own splits separate a group.
     """
     splits = dict(data.splits)
     if UNSPLIT in splits:
@@ -53,29 +54,46 @@ def split(data: DataSet, plan: SplitPlan) -> DataSet:
     elif "val" not in splits:
         train, val, _ = _split_samples(data, splits["train"], replace(plan, test=0.0))
         splits |= {"train": train, "val": val}
-    return replace(data, splits={name: part for name, part in splits.items() if len(part)})
+    data = replace(data, splits={name: part for name, part in splits.items() if len(part)})
+    groups.require_apart(data)
+    return data
 
 
 def _split_samples(data: DataSet, samples: Samples, plan: SplitPlan) -> tuple[Samples, Samples, Samples]:
+    if samples.groups is not None:
+        return _split_groups(data, samples, samples.groups, plan)
     parts = []
-    keys = [_key(plan.seed, name, data.root) for name in samples.names]
+    keys = [_key(plan.seed, data.relative_name(name)) for name in samples.names]
     order = np.array(sorted(range(len(samples)), key=keys.__getitem__), np.int64)
     for label in range(len(data.classes)):
         members = order[samples.labels[order] == label]
-        n_val = _count(len(members), plan.val)
-        n_test = max(
-            0, min(_count(len(members), plan.test), len(members) - n_val - 1)
-        )  # keep one to train on
+        n_val, n_test = _held_out(len(members), plan)
         parts.append(np.split(members, [n_val, n_val + n_test]))
     which = (np.sort(np.concatenate(part)) for part in zip(*parts, strict=True))
     val_part, test_part, train = map(samples.take, which)
     return train, val_part, test_part
 
 
+def _split_groups(
+    data: DataSet, samples: Samples, names: tuple[str, ...], plan: SplitPlan
+) -> tuple[Samples, Samples, Samples]:
+    counts = groups.counts_by_class(samples.labels, names, len(data.classes))
+    held_out = np.array([_held_out(n, plan) for n in counts], float) / np.maximum(counts, 1)[:, None]
+    targets = np.stack([1 - held_out.sum(axis=1), held_out[:, 0], held_out[:, 1]])
+    parts = groups.assign(samples.labels, names, targets, plan.seed)
+    train, val, test = (samples.take(np.flatnonzero(parts == part)) for part in range(3))
+    return train, val, test
+
+
+def _held_out(n: int, plan: SplitPlan) -> tuple[int, int]:
+    """How many of `n` images, or groups, of a class are in val and in test; at least one is in train."""
+    n_val = _count(n, plan.val)
+    return n_val, max(0, min(_count(n, plan.test), n - n_val - 1))
+
+
 def _count(n: int, share: float) -> int:
     return 0 if share == 0 or n < 3 else max(1, round(n * share))
 
 
-def _key(seed: int, name: str, root: str) -> bytes:
-    relative = os.path.relpath(name, root).replace(os.sep, "/") if root else name
-    return hashlib.sha256(f"{seed}\0{relative}".encode("utf-8", "surrogateescape")).digest()
+def _key(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogateescape")).digest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -25,6 +25,7 @@ _USUAL = {
     "label": ("label", "class", "category", "target", "labelname", "classname", "categoryname"),
 }  # fmt: skip
 _SPLIT_FILE = ("path", "label", "split")
+_GROUPED_SPLIT_FILE = (*_SPLIT_FILE, "group")
 
 Rows = dict[str, list[tuple[int, dict[str, str]]]]  # by split: line number, values by column
 
@@ -36,15 +37,17 @@ class TableColumns:
     Attributes:
         path: of the image files; None for the one with a usual name.
         label: the same for the class names.
+        group: of the groups of images that must stay together; None for no groups.
     """
 
     path: str | None = None
     label: str | None = None
+    group: str | None = None
 
     @property
     def options(self) -> str:
         """The options that the user gave; empty if there are none."""
-        given = {"--path-column": self.path, "--label-column": self.label}
+        given = {"--path-column": self.path, "--label-column": self.label, "--group-column": self.group}
         return " and ".join(name for name, value in given.items() if value is not None)
 
 
@@ -69,17 +72,32 @@ def read(table: Path, columns: TableColumns | None = None) -> DataSet:
         raise DataError(f"cannot use {str(table)!r}", "it has a header but no rows")
     named = {key: found.names[i] for key, i in used.items() if found.names[i].lower() != key}
     notes = [f"columns: {', '.join(f'{key} from {name!r}' for key, name in named.items())}"] if named else []
-    return DataSet.from_pairs(str(table), str(table.parent), pairs, notes)
+    data = DataSet.from_pairs(str(table), str(table.parent), pairs, notes)
+    if "group" not in used:
+        return data
+    splits = {
+        split: replace(samples, groups=tuple(_group(row, table, line) for line, row in rows[split]))
+        for split, samples in data.splits.items()
+    }
+    return replace(data, splits=splits)
 
 
 def write_split(path: Path, data: DataSet) -> None:
-    """Write path, label and split of each image, with absolute paths: a table that `read` reads."""
+    """Write path, label, split and, if there are groups, the group of each image: a table that `read` reads.
+
+    Paths are absolute.
+    """
     rows = [
-        (data.absolute_name(name), data.classes[label], split)
+        (
+            data.absolute_name(name),
+            data.classes[label],
+            split,
+            *((samples.groups[i],) if samples.groups else ()),
+        )
         for split, samples in data.splits.items()
-        for name, label in zip(samples.names, samples.labels.tolist(), strict=True)
+        for i, (name, label) in enumerate(zip(samples.names, samples.labels.tolist(), strict=True))
     ]
-    write_csv(path, rows, _SPLIT_FILE)
+    write_csv(path, rows, _GROUPED_SPLIT_FILE if data.is_grouped else _SPLIT_FILE)
 
 
 def read_split(path: Path) -> dict[str, list[tuple[str, str]]]:
@@ -89,7 +107,7 @@ def read_split(path: Path) -> dict[str, list[tuple[str, str]]]:
         DataError: there is no such file, or it is not such a table; the message names the line.
     """
     found: dict[str, list[tuple[str, str]]] = {}
-    for line, (name, label, split) in read_table(path, _SPLIT_FILE):
+    for line, (name, label, split, *_) in read_table(path, _SPLIT_FILE, _GROUPED_SPLIT_FILE):
         if split not in SPLIT_NAMES:
             raise DataError(f"{path}:{line}", f"unknown split {split!r}", "Restore the file")
         found.setdefault(split, []).append((name, label))
@@ -207,7 +225,8 @@ def _choose_columns(table: Path, text: str, names: list[str], columns: TableColu
     split = [i for i, name in enumerate(names) if name.lower() == "split"]
     if len(split) > 1:
         raise _ambiguous(table, "split", [names[i] for i in split])
-    return used | ({"split": split[0]} if split else {})
+    group = {} if columns.group is None else {"group": _named(table, names, columns.group)}
+    return used | ({"split": split[0]} if split else {}) | group
 
 
 def _named(table: Path, names: list[str], wanted: str) -> int:
@@ -264,6 +283,13 @@ def _by_split(table: _Table, columns: Mapping[str, int], split_names: Mapping[st
         fix = "Fill in the split column for all rows, or remove it"
         raise DataError(f"cannot use {str(table.path)!r}", why, fix)
     return found
+
+
+def _group(row: dict[str, str], table: Path, line: int) -> str:
+    if not row["group"]:
+        why, fix = "the row has no group", "Fill it in; an image of its own needs a name that no other has"
+        raise DataError(f"{table}:{line}", why, fix)
+    return unescaped(row["group"])
 
 
 def _pair(row: dict[str, str], table: Path, line: int) -> tuple[str, str]:

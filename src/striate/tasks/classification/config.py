@@ -83,6 +83,9 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         if self.transfer != "all" and self.weights == "none" and not self.brings_weights:
             what = f"--transfer {self.transfer} without weights"
             raise UsageError(what, "the frozen layers would be random", "Give --weights")
+        if self.group_column is not None and self.group_pattern is not None:
+            why = "a group is read from one of them"
+            raise UsageError("--group-column with --group-pattern", why, "Leave one of them out")
         if self.views and self.transfer == "all":
             raise UsageError(
                 f"--views {self.views} with --transfer all", "no layers are frozen to cache the output of",

@@ -20,14 +20,13 @@ import numpy as np
 
 from striate import bundle, models
 from striate.csv_file import read_table, write_csv
-from striate.data import DataSet, DecodedImages, Problem, Samples, SplitPlan, open_data, split
+from striate.data import DataSet, DecodedImages, Problem, Samples
 from striate.data.check import quick_check
-from striate.data.check.labels import continuous_labels
-from striate.data.images.folders import inner_class_folder, refuse_output_inside
 from striate.data.images.tables import write_split
 from striate.errors import DataError, DecodeError
 from striate.files import probe
 from striate.tasks import data_table
+from striate.tasks.classification.opening import open_splits
 from striate.tasks.data_table import Source
 from striate.training.schedule import shuffled_batches
 from striate.transforms.multiband import count_bands
@@ -57,7 +56,7 @@ class ImageData:
     """
 
     def __init__(self, config: ClassificationConfig) -> None:
-        self.dataset, self.notes = _open(config)
+        self.dataset, self.notes = open_splits(config)
         self._config = config
         self._decoded: dict[tuple[Preprocess, bool], tuple[DecodedImages, DecodedImages]] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -225,37 +224,6 @@ def data_changes(folder: Path, dataset: DataSet) -> list[str]:
         DataError: the table of its files is damaged.
     """
     return data_table.changes(folder, _sources(dataset))
-
-
-def _open(config: ClassificationConfig) -> tuple[DataSet, list[str]]:
-    """The data in train, val and possibly test, with the classes of train; and which data are left out."""
-    found = open_data(config.data, config.path_column, config.label_column)
-    refuse_output_inside(found, config.out)
-    if why := continuous_labels(found):
-        fix = "Striate learns classes: give ranges of values names, such as small and large"
-        raise DataError(f"cannot train on {config.source!r}", why, fix)
-    dataset = split(found, SplitPlan(config.val, config.test, config.seed))
-    notes = [*dataset.notes, *config.unused_shares(found.splits)]
-    if "val" not in dataset.splits or not len(dataset.splits["train"]):
-        raise DataError(
-            f"cannot train on {config.source!r}",
-            f"of {sum(map(len, found.splits.values()))} images none is left for validation",
-            "Give each class at least three images, or make a val folder",
-        )
-    known = np.unique(dataset.splits["train"].labels)
-    dataset, left_out = dataset.with_classes(tuple(dataset.classes[i] for i in known))
-    notes += [
-        f"class {name!r} has no training images: its {count} other images are left out"
-        for name, count in left_out.items()
-    ]
-    if len(dataset.classes) < 2:
-        inner = inner_class_folder(found)
-        raise DataError(
-            f"cannot train on {config.source!r}",
-            inner.why if inner else "; ".join((f"it has one class, {dataset.classes[0]!r}", *notes)),
-            inner.fix if inner else "A classifier needs two: add a folder of images of something else",
-        )
-    return dataset, notes
 
 
 def _expected_preprocess(config: ClassificationConfig, dataset: DataSet) -> Preprocess | None:

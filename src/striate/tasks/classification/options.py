@@ -24,6 +24,14 @@ class ImageOptions(DataOptions):
         None, "Column of a CSV or TSV file with the paths of the images", unset="a usual name such as path"
     )
     label_column: str | None = option(None, "Column with the class names", unset="a usual name such as label")
+    group_column: str | None = option(
+        None, "Column with the groups of images that must stay in one split, such as the photographed object",
+        unset="no groups",
+    )  # fmt: skip
+    group_pattern: str | None = option(
+        None, "Regular expression that finds the group of an image in its path below DATA: the text of its "
+        "parentheses, or all it matches", unset="no groups",
+    )  # fmt: skip
     imgsz: int | None = option(
         None,
         "Side of the square input in pixels",
