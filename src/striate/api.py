@@ -250,26 +250,32 @@ def export(
     format: str,
     samples: tuple[str, ...] = (),
     *,
+    data: Any = None,
+    max_loss: float = 1.0,
     network: Any = None,
     trust: str = "",
 ) -> Parity:
-    """Write a model in the format of another tool, and compare the result with the original.
+    """Write a model in the format of another tool, and run the result next to the original.
 
     Args:
         model: a bundle or a run folder.
-        out: the file or folder to write.
+        out: the file or folder to write; the comparison is added to `EXPORT.md` next to it.
         format: a key of `striate.exporters.FORMATS`.
-        samples: inputs for the comparison (texts or image files); random ones if empty.
+        samples: inputs for the comparison: texts or image files.
+        data: labelled images for the comparison, as for `evaluate`. Without them and samples, images are
+            those that the run held out, else installed photographs; texts are random.
+        max_loss: points of accuracy that a format with fewer bits may lose.
         network: as for `load`.
         trust: as for `load`.
 
     Raises:
         UsageError: an unknown format, one that cannot hold the model, or a package that is not installed.
-        WriteError: `out` exists or cannot be written.
+        WriteError: `out` exists or cannot be written, or it differs from the original; then it is removed.
     """
     from striate.exporters import export as write
 
-    return write(load(model, "cpu", network=network, trust=trust), Path(out), format, samples)
+    opened = load(model, "cpu", network=network, trust=trust)
+    return write(opened, expanded(out), format, samples, data=data, max_loss=max_loss)
 
 
 def configure(data: Any, options: dict[str, Any]) -> RunConfig:

@@ -189,23 +189,32 @@ def remove_partial_files(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def new_path(path: Path) -> Iterator[Path]:
+    """A path in a temporary folder, of the same name; the file or folder there becomes `path` at the end.
+
+    Raises:
+        WriteError: `path` exists, or cannot be written.
+    """
+    what = f"cannot write {str(path)!r}"
+    if probe(path) is not None:
+        raise WriteError(what, "it exists", "Remove it or choose another path")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:_LONGEST]}.") as temporary:
+            complete = Path(temporary) / path.name
+            yield complete
+            shutil.move(complete, path)
+    except OSError as error:
+        raise access_error(error, what, "Choose another folder", WriteError) from error
+
+
+@contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `folder` at the end: no reader sees a part of it.
 
     Raises:
         WriteError: the folder exists, or cannot be written.
     """
-    what = f"cannot write {str(folder)!r}"
-    if probe(folder) is not None:
-        raise WriteError(what, "it exists", "Remove it or choose another folder")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=folder.parent, prefix=f".{folder.name[:_LONGEST]}."
-        ) as temporary:
-            complete = Path(temporary) / folder.name
-            complete.mkdir()
-            yield complete
-            shutil.move(complete, folder)
-    except OSError as error:
-        raise access_error(error, what, "Choose another folder", WriteError) from error
+    with new_path(folder) as complete:
+        complete.mkdir()
+        yield complete

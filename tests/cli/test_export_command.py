@@ -2,19 +2,26 @@
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from striate import bundle, cli
-from striate.exporters import FORMATS, OLD_NAMES, Format, Parity
+from striate.exporters import FORMATS, OLD_NAMES, Format, state_dict
 
 
 def test_a_classifier_as_a_state_dict(run, tmp_path, capsys):
     out = tmp_path / "out.pth"
     assert cli.run(["export", str(run.training.folder), "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"{out}: 10 of 10 tensors equal\nlargest difference: 0.0e+00\n"
+    first, second, *others, last = capsys.readouterr().out.splitlines()
+    images = f"12 of 12 test images of {Path(run.training.config.source).name}"
+    assert first == f"{out}: 12 of 12 most probable classes equal, on {images}"
+    assert second.startswith("largest difference: ")
+    assert float(second.split()[2]) < 1e-6
+    assert [line.partition(":")[0] for line in others] == ["accuracy", "latency of one"]
+    assert last == "All 10 tensors are equal bit for bit."
     state = bundle.read(run.best)[1]
     written = torch.load(out, weights_only=True)
     assert written.keys() == state.keys()
@@ -35,12 +42,12 @@ def test_a_format_that_cannot_hold_the_model(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", [["export"], ["seq2seq", "export"]])
-def test_a_new_format_is_a_row(run, text_run, tmp_path, capsys, monkeypatch, command):
+def test_a_new_format_is_a_row(run, text_run, few_colors, tmp_path, capsys, monkeypatch, command):
     calls = []
 
-    def write(model, out, samples):
-        calls.append((model.description.task, out.name, samples))
-        return Parity(3, 2, 0.25, outputs="answers", unit="points")
+    def write(model, path, request):
+        calls.append((model.description.task, path.name, request.samples))
+        return state_dict.export(model, path, request)
 
     monkeypatch.setitem(sys.modules, "new_format", SimpleNamespace(write=write))
     monkeypatch.chdir(tmp_path)  # for the model card next to the export
@@ -48,23 +55,25 @@ def test_a_new_format_is_a_row(run, text_run, tmp_path, capsys, monkeypatch, com
     assert cli.run([*command, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
     assert "new (a new format, for any model)" in text
-    for model in (run.best, text_run.best):
-        argv = [*command, str(model), "one", "two", "--to", "new", "--out", "x"]
+    picture = str(next(few_colors.rglob("*.png")))
+    for name, model, sample in (("x", run.best, picture), ("y", text_run.best, "abc")):
+        argv = [*command, str(model), sample, "--to", "new", "--out", name]
         assert cli.run(argv) == 0
-        assert capsys.readouterr().out == "x: 2 of 3 answers equal\nlargest difference: 2.5e-01 points\n"
-    assert calls == [("classification", "x", ("one", "two")), ("seq2seq", "x", ("one", "two"))]
-    assert cli.run([*argv, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {
-        "out": "x", "format": "new", "n": 3, "equal": 2, "max_difference": 0.25, "outputs": "answers",
-        "unit": "points",
-    }  # fmt: skip
+        out = capsys.readouterr().out
+        outputs = (
+            "most probable classes equal, on 1 given images" if name == "x" else "texts equal, on 1 given"
+        )
+        assert out.startswith(f"{name}: 1 of 1 {outputs}")
+        assert "largest difference: 0.0e+00 " in out
+    assert calls == [("classification", "x", (picture,)), ("seq2seq", "y", ("abc",))]
+    assert cli.run([*argv[:-1], "z", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["out"], result["format"], result["n"], result["equal"]) == ("z", "new", 1, 1)
+    assert (result["max_difference"] < 1e-6, result["accuracy"]) == (True, None)
 
 
 def test_the_first_format_for_a_task_is_its_default(text_run, tmp_path, capsys, monkeypatch):
-    def write(model, out, samples):
-        return Parity(1, 1, 0.0)
-
-    monkeypatch.setitem(sys.modules, "new_format", SimpleNamespace(write=write))
+    monkeypatch.setitem(sys.modules, "new_format", SimpleNamespace(write=state_dict.export))
     monkeypatch.chdir(tmp_path)  # for the model card next to the export
     for name, row in FORMATS.items():
         monkeypatch.setitem(FORMATS, name, Format("new_format:write", row.tasks, row.summary))
@@ -90,7 +99,7 @@ def test_earlier_names_print_a_note_and_are_not_listed(run, tmp_path, capsys):
 def test_earlier_names_of_formats_work_with_a_warning(run, tmp_path, capsys):
     assert cli.run(["export", str(run.best), "--format", "pth", "--out", str(tmp_path / "x.pth")]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith(f"{tmp_path / 'x.pth'}: 10 of 10 tensors equal")
+    assert out.startswith(f"{tmp_path / 'x.pth'}: 12 of 12 most probable classes equal")
     assert (
         err == "warning: the format pth is now state-dict; the old name will be removed in the next release\n"
     )

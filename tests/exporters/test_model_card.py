@@ -9,7 +9,7 @@ from PIL import Image
 
 import striate
 from striate.bundle import Description
-from striate.exporters import Parity, model_card
+from striate.exporters import Parity, comparison, model_card
 from striate.transforms.preprocess import Preprocess
 
 PARITY = Parity(32, 32, 5e-7, "most probable classes", "of the largest score")
@@ -66,7 +66,7 @@ def test_the_text_says_what_was_compared():
     text = described()
     assert "\x1b" not in text
     assert r"`c\nd`" in text
-    assert "32 of 32 most probable classes are equal. The largest difference is 5.0e-07 of the" in text
+    assert "32 of 32 most probable classes equal. Largest difference: 5.0e-07 of the largest score." in text
     assert "It was not compared" in described(parity=Parity(0, 0, 0.0))
 
 
@@ -83,16 +83,45 @@ def test_the_example_runs(run, few_colors, tmp_path, capsys, monkeypatch):
 
 
 def test_the_card_of_someone_else_stays(tmp_path):
-    (tmp_path / "MODEL_CARD.md").write_text("mine")
     description = Description("classification", "lenet", {}, ("a", "b"), Preprocess.for_size(32))
-    assert model_card.write(description, tmp_path / "model.pth", "state-dict", PARITY) is None
+
+    def written(path):
+        return model_card.write(description, path, "state-dict", PARITY)
+
+    for name in ("MODEL_CARD.md", "model.pth.MODEL_CARD.md"):
+        (tmp_path / name).write_text("mine")
+    assert written(tmp_path / "model.pth") is None
     assert (tmp_path / "MODEL_CARD.md").read_text() == "mine"
     (folder := tmp_path / "folder" / "MODEL_CARD.md").mkdir(parents=True)
-    assert model_card.write(description, folder.parent / "model.pth", "state-dict", PARITY) is None
+    assert written(folder.parent / "model.pth") == folder.parent / "model.pth.MODEL_CARD.md"
     other = tmp_path / "new"
     other.mkdir()
     for _ in range(2):
-        assert (
-            model_card.write(description, other / "model.pth", "state-dict", PARITY)
-            == other / "MODEL_CARD.md"
-        )
+        assert written(other / "model.pth") == other / "MODEL_CARD.md"
+
+
+def test_two_exports_in_a_folder_keep_both_cards_and_comparisons(tmp_path):
+    names = ("a.onnx", "b.pth")
+    for name in (*names, *names):
+        model_card.write(DESCRIPTION, tmp_path / name, "onnx", PARITY)
+        comparison.write(tmp_path / name, "onnx", PARITY)
+    first, second = tmp_path / "MODEL_CARD.md", tmp_path / "b.pth.MODEL_CARD.md"
+    assert "\n# a.onnx\n" in first.read_text("utf-8")
+    assert "\n# b.pth\n" in second.read_text("utf-8")
+    text = (tmp_path / "EXPORT.md").read_text("utf-8")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["a.onnx", "b.pth"]
+    changed = replace(PARITY, n=64, equal=63, accuracy=(0.75, 0.5), milliseconds=(3.0, 1.25), notes=("So.",))
+    comparison.write(tmp_path / "a.onnx", "onnx", changed)
+    one, other = (tmp_path / "EXPORT.md").read_text("utf-8").split("\n## ")[1:]
+    assert "| most probable classes, equal | 63 of 64 |" in one
+    assert "| top-1 accuracy | 0.5000 | 0.7500 |" in one
+    assert "| latency of one, ms | 1.25 | 3.00 |" in one
+    assert one.rstrip().endswith("So.")
+    assert "| 32 of 32 |" in other
+    assert {path.name for path in tmp_path.iterdir()} == {first.name, second.name, "EXPORT.md"}
+
+
+def test_the_comparison_of_someone_else_stays(tmp_path):
+    (tmp_path / "EXPORT.md").write_text("mine")
+    assert comparison.write(tmp_path / "a.onnx", "onnx", PARITY) is None
+    assert (tmp_path / "EXPORT.md").read_text() == "mine"

@@ -5,34 +5,18 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from striate import strict_json
 from striate.device import standard_settings
 from striate.errors import StriateWarning, UsageError, unknown_name
-from striate.exporters import model_card
-from striate.files import probe
+from striate.exporters import comparison, model_card
+from striate.exporters.records import Exported, Parity, Request
+from striate.files import new_path, probe
 
-
-@dataclass(frozen=True)
-class Parity:
-    """Comparison of an exported model with the original.
-
-    Attributes:
-        n: number of outputs that were compared: texts decoded greedily by both, or tensors.
-        equal: how many of them are equal, token for token or bit for bit.
-        max_difference: largest difference: of a token's log-probability in nats, when both score the texts of
-            the original (rounding alone causes up to about 1e-4); or of a tensor's values.
-        outputs: what the outputs are, for messages.
-        unit: of the largest difference, for messages.
-    """
-
-    n: int
-    equal: int
-    max_difference: float
-    outputs: str = "texts"
-    unit: str = "nats (log-probability of a token)"
+__all__ = ["FORMATS", "OLD_NAMES", "Format", "Parity", "export", "formats_for"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +24,8 @@ class Format:
     """A row of `FORMATS`.
 
     Attributes:
-        target: `module:function` that takes the model, the path to write and the samples.
+        target: `module:function` that takes a `Classifier` or a `Translator` on the CPU, the path to write,
+            and a `Request`. It writes the file or folder and returns an `Exported`, which runs it.
         tasks: whose models it can hold; empty for every task.
         summary: what it is, in a few words.
         suffix: of the file; empty for a folder.
@@ -95,24 +80,58 @@ def formats_for(task: str) -> list[str]:
 
 
 @standard_settings()
-def export(model: Any, out: Path, format: str, samples: Sequence[str] = ()) -> Parity:
-    """Write a model in another format and a model card, and compare the result with the original.
+def export(
+    model: Any,
+    out: Path,
+    format: str,
+    samples: Sequence[str] = (),
+    *,
+    data: Any = None,
+    max_loss: float = 1.0,
+) -> Parity:
+    """Write a model in another format, run the result next to the original, and describe it.
+
+    The comparison is written to `EXPORT.md`, next to a model card.
 
     Args:
         model: a `Classifier` or a `Translator`, on the CPU.
         out: the file or folder to write.
         format: a key of `FORMATS`.
-        samples: inputs for the comparison: texts or image files; random ones if empty.
+        samples: inputs for the comparison: texts or image files.
+        data: labelled images for the comparison, as for `striate.evaluate`. Without them and samples, images
+            are those that the run of the model held out, else installed photographs; texts are random.
+        max_loss: points of accuracy that a format with fewer bits may lose.
 
     Raises:
         UsageError: an unknown format, one that cannot hold the model, or a package that is not installed.
-        WriteError: `out` exists or cannot be written.
+        WriteError: `out` exists or cannot be written, or it is not equal to the original; then it is removed.
     """
-    if (current := OLD_NAMES.get(format)) is not None:
-        note = f"the format {format} is now {current}; the old name will be removed in the next release"
-        warnings.warn(note, StriateWarning, stacklevel=3)
-        format = current
+    format = _current(format)
     task = model.description.task
+    _require_suitable(format, task, out)
+    if data is not None and task != "classification":
+        raise UsageError(f"data= with a {task} model", "its samples are texts", "Give samples")
+    module, name = FORMATS[format].target.split(":")
+    write = getattr(importlib.import_module(module), name)
+    request = Request(tuple(samples), data, max_loss)
+    with new_path(out) as path:
+        parity = _compared(model, write(model, path, request), request, out)
+    comparison.write(out, format, parity)
+    model_card.write(model.description, out, format, parity)
+    return parity
+
+
+def _current(format: str) -> str:
+    """The current name of a format."""
+    if (current := OLD_NAMES.get(format)) is None:
+        return format
+    note = f"the format {format} is now {current}; the old name will be removed in the next release"
+    warnings.warn(note, StriateWarning, stacklevel=5)
+    return current
+
+
+def _require_suitable(format: str, task: str, out: Path) -> None:
+    """Raises UsageError for an unknown format, one for other models, and a suffix of another format."""
     formats = formats_for(task)
     if format not in FORMATS:
         raise unknown_name("format", format, formats)
@@ -124,7 +143,27 @@ def export(model: Any, out: Path, format: str, samples: Sequence[str] = ()) -> P
     if suffix in _OTHER_SUFFIXES and suffix != FORMATS[format].suffix and probe(out) is None:
         kind, fix = _OTHER_SUFFIXES[suffix]
         raise UsageError(f"cannot write {str(out)!r}", f"{format} is not {kind}", fix)
-    module, name = FORMATS[format].target.split(":")
-    parity: Parity = getattr(importlib.import_module(module), name)(model, out, samples)
-    model_card.write(model.description, out, format, parity)
+
+
+def _compared(model: Any, exported: Exported, request: Request, out: Path) -> Parity:
+    """Compare an export with the original and store the result in it; raises WriteError if they differ."""
+    if exported.scores is not None:
+        from striate.exporters.inputs import images_for
+        from striate.exporters.verification import compare_images
+
+        parity = compare_images(model, exported, images_for(model, request), out)
+    elif exported.texts is not None:
+        from striate.exporters.text_verification import compare_texts
+        from striate.exporters.translators import sources_for
+
+        parity = compare_texts(model.network, exported, sources_for(model, request), out)
+    else:
+        warnings.warn(
+            f"{str(out)!r} was not compared with the original: {exported.missing}",
+            StriateWarning,
+            stacklevel=5,
+        )
+        return Parity(0, 0, 0.0, "outputs", "", notes=exported.notes)
+    if exported.store is not None:
+        exported.store(strict_json.dumps(asdict(parity)))
     return parity

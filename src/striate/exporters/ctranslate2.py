@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from striate.data.text.tokens import NEVER_GENERATED
 from striate.errors import UsageError
-from striate.exporters import Parity
+from striate.exporters.text_verification import END, Sources, Text
 from striate.files import new_folder
-from striate.inference.generation import greedy, log_probabilities
 from striate.models.seq2seq import TextToText
 from striate.models.text_decoder import TokenEmbedding
 from striate.models.transformer import NORM_EPSILON, MultiHeadAttention
@@ -75,49 +74,38 @@ def export(
         spec.save(str(model))
 
 
-@torch.inference_mode()
-def compare(
-    network: TextToText,
-    folder: Path,
-    sources: Sequence[Sequence[int]],
-    limit: int,
-    *,
-    begin: int = 1,
-    end: int = 2,
-) -> Parity:
-    """Compare the translations of the network and of an exported model.
+class CTranslate2Engine:
+    """Runs an exported model with CTranslate2, on the CPU in float32.
 
     Args:
-        network: in evaluation mode, on the CPU.
-        folder: of the exported model.
-        sources: token numbers of each source, without padding.
-        limit: maximum number of tokens in a translation, including END.
-        begin: number of BEGIN.
-        end: number of END.
+        folder: of the model.
+        pad: number of padding.
 
     Raises:
         UsageError: ctranslate2 is not installed.
     """
-    translator = _library().Translator(str(folder), device="cpu", compute_type="float32")
-    source_names, target_names = (_vocabulary(folder, side) for side in ("source", "target"))
-    words = [[source_names[token] for token in source] for source in sources]
-    padded = nn.utils.rnn.pad_sequence(
-        [torch.tensor(source) for source in sources], batch_first=True, padding_value=network.pad
-    )
-    memory, mask = network.encode(padded)
-    generated = greedy(network.decoder, memory, mask, limit, begin=begin, end=end)
-    ours = [hypotheses[0] for hypotheses in generated]
-    theirs = translator.translate_batch(words, beam_size=1, max_decoding_length=limit)
-    texts = [[target_names[token] for token in hypothesis.tokens] for hypothesis in ours]
-    equal = sum(a == b.hypotheses[0] for a, b in zip(texts, theirs, strict=True))
-    scores = translator.score_batch(words, texts)
-    difference = 0.0
-    for row, (hypothesis, score) in enumerate(zip(ours, scores, strict=True)):
-        target = torch.tensor([[begin, *hypothesis.tokens]])
-        log = log_probabilities(network.decoder(target, memory[row : row + 1], mask[row : row + 1])[0])
-        picked = log.gather(1, torch.tensor([*hypothesis.tokens, end])[:, None])[:, 0]
-        difference = max(difference, float((picked - torch.tensor(score.log_probs)).abs().max()))
-    return Parity(len(ours), equal, difference)
+
+    def __init__(self, folder: Path, pad: int) -> None:
+        self.translator = _library().Translator(str(folder), device="cpu", compute_type="float32")
+        self.source_names, self.target_names = (_vocabulary(folder, side) for side in ("source", "target"))
+        self.ids = {name: i for i, name in enumerate(self.target_names)}
+        self.pad = pad
+
+    def generate(self, sources: Sources) -> list[Text]:
+        """As `TextEngine`."""
+        found = self.translator.translate_batch(
+            self._words(sources), beam_size=1, max_decoding_length=sources.limit, return_end_token=True
+        )
+        return [[self.ids[name] for name in result.hypotheses[0]] for result in found]
+
+    def score(self, sources: Sources, texts: Sequence[Text]) -> list[Tensor]:
+        """As `TextEngine`."""
+        names = [[self.target_names[token] for token in text if token != END] for text in texts]
+        found = self.translator.score_batch(self._words(sources), names)  # with END
+        return [torch.tensor(scores.log_probs[: len(t)]) for scores, t in zip(found, texts, strict=True)]
+
+    def _words(self, sources: Sources) -> list[list[str]]:
+        return [[self.source_names[token] for token in row[row != self.pad]] for row in sources.inputs]
 
 
 def _library() -> ModuleType:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from striate.bundle import Description
 from striate.errors import DataError
+from striate.exporters import comparison
+from striate.exporters.records import Parity
 from striate.files import probe, write_atomic
 from striate.printable import escaped, first_few
 from striate.reading import MAX_LIST_BYTES, read_bytes
-
-if TYPE_CHECKING:
-    from striate.exporters import Parity
 
 NAME = "MODEL_CARD.md"
 _OURS = "library_name: striate"  # the first line of the metadata
@@ -41,7 +40,9 @@ print(classes[scores.argmax()])
 
 
 def write(description: Description, out: Path, format: str, parity: Parity) -> Path | None:
-    """Write `MODEL_CARD.md` next to an exported file or folder.
+    """Write the model card of an exported file or folder next to it.
+
+    The first file of a folder has `MODEL_CARD.md`; others have `<name>.MODEL_CARD.md`.
 
     Args:
         description: of the model.
@@ -50,24 +51,36 @@ def write(description: Description, out: Path, format: str, parity: Parity) -> P
         parity: the comparison with the original.
 
     Returns:
-        The path; None if there is a file of that name that Striate did not write, or a folder.
+        The path; None if both names belong to files that Striate did not write, or to folders.
 
     Raises:
         WriteError: it cannot be written.
     """
-    path = out.parent / NAME
-    try:
-        if probe(path) is not None and _OURS.encode() not in read_bytes(path, MAX_LIST_BYTES)[:200]:
-            return None
-    except DataError:  # a folder, or a file that may not be read
-        return None
-    write_atomic(path, card(description, out.name, format, parity).encode("utf-8", "replace"))
-    return path
+    content = card(description, out.name, format, parity).encode("utf-8", "replace")
+    title = _title(out.name).encode("utf-8", "replace")
+    for path in (out.parent / NAME, out.parent / f"{out.name}.{NAME}"):
+        try:
+            if probe(path) is not None and not _is_of(read_bytes(path, MAX_LIST_BYTES), title):
+                continue
+        except DataError:  # a folder, or a file that may not be read
+            continue
+        write_atomic(path, content)
+        return path
+    return None
+
+
+def _is_of(content: bytes, title: bytes) -> bool:
+    """Whether a file is the model card that Striate wrote of an export."""
+    return _OURS.encode() in content[:200] and b"\n" + title in content
+
+
+def _title(file: str) -> str:
+    return f"# {escaped(file)}\n"
 
 
 def card(description: Description, file: str, format: str, parity: Parity) -> str:
     """The text of a model card; arguments as for `write`, `file` is a name without folder."""
-    parts = [f"---\n{_OURS}\n{_metadata(description, format)}---\n", f"# {escaped(file)}\n"]
+    parts = [f"---\n{_OURS}\n{_metadata(description, format)}---\n", _title(file)]
     parts += [f"{paragraph}\n" for paragraph in _paragraphs(description, file, format, parity)]
     return "\n".join(parts)
 
@@ -124,10 +137,7 @@ def _paragraphs(description: Description, file: str, format: str, parity: Parity
         yield f"## Use\n\n`torch.load({file!r}, weights_only=True)` returns the state dict."
     yield "## Comparison with the original"
     if parity.n:
-        yield (
-            f"{parity.equal} of {parity.n} {parity.outputs} are equal. The largest difference is "
-            f"{parity.max_difference:.1e} {parity.unit}".rstrip()
-            + "."
-        )
+        text = ". ".join(f"{line[0].upper()}{line[1:]}".rstrip(".") for line in comparison.lines(parity))
+        yield f"{escaped(text)}."
     else:
-        yield "It was not compared: ONNX Runtime was not installed."
+        yield "It was not compared: what runs it was not installed."

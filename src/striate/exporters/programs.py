@@ -8,6 +8,7 @@ programs accept other numbers of sources and tokens than those of the export.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,9 +16,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from striate import strict_json
-from striate.exporters import Parity
-from striate.files import new_folder
-from striate.inference.generation import exclude_specials, greedy, log_probabilities
+from striate.exporters.text_verification import BEGIN, END, Sources, Text
+from striate.inference.generation import exclude_specials
 from striate.kernels.attention import Cache
 from striate.kernels.sequence import decode, memories
 from striate.models.seq2seq import SequenceToSequence
@@ -120,83 +120,74 @@ class _Slots(Cache):
 def export(
     network: SequenceToSequence, folder: Path, source: Tensor, room: int, widths: Tensor | None = None
 ) -> None:
-    """Write a folder with both programs, atomically.
+    """Write a folder with both programs.
 
     Args:
         network: in evaluation mode.
-        folder: must not exist.
+        folder: to create.
         source: an example of at least two sources of at least two tokens; or images of the final size.
         room: maximum number of tokens in a text.
         widths: widths of the images before padding, int64 `[batch]`, if the encoder takes them.
-
-    Raises:
-        WriteError: the folder exists, or cannot be written.
     """
-    with new_folder(folder) as programs:
-        encoder, step = EncoderProgram(network).eval(), StepProgram(network).eval()
-        rows = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC} if source.ndim == 2 else {0: Dim.DYNAMIC}
-        inputs = (source,) if widths is None else (source, widths)
-        shapes = (rows,) if widths is None else (rows, {0: Dim.DYNAMIC})
-        torch.export.save(torch.export.export(encoder, inputs, dynamic_shapes=shapes), programs / ENCODER)
-        source_keys, source_values, mask = encoder(*inputs)
-        layers, batch, heads, _, width = source_keys.shape
-        slots = source_keys.new_zeros(layers, batch, heads, room, width)
-        tokens = torch.zeros(batch, dtype=torch.int64, device=slots.device)
-        cache_rows = {1: Dim.DYNAMIC}
-        source_rows = {1: Dim.DYNAMIC, 3: Dim.DYNAMIC} if source.ndim == 2 else cache_rows
-        step_program = torch.export.export(
-            step,
-            (tokens, tokens[:1].clone(), slots, slots.clone(), source_keys, source_values, mask),
-            dynamic_shapes=(
-                {0: Dim.DYNAMIC}, None, cache_rows, cache_rows, source_rows, source_rows, rows
-            ),
-        )  # fmt: skip
-        torch.export.save(step_program, programs / STEP)
-        shape = {"layers": layers, "heads": heads, "room": room, "width": width}
-        (programs / SHAPE).write_text(strict_json.dumps(shape), "utf-8")
+    folder.mkdir()
+    encoder, step = EncoderProgram(network).eval(), StepProgram(network).eval()
+    rows = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC} if source.ndim == 2 else {0: Dim.DYNAMIC}
+    inputs = (source,) if widths is None else (source, widths)
+    shapes = (rows,) if widths is None else (rows, {0: Dim.DYNAMIC})
+    torch.export.save(torch.export.export(encoder, inputs, dynamic_shapes=shapes), folder / ENCODER)
+    source_keys, source_values, mask = encoder(*inputs)
+    layers, batch, heads, _, width = source_keys.shape
+    slots = source_keys.new_zeros(layers, batch, heads, room, width)
+    tokens = torch.zeros(batch, dtype=torch.int64, device=slots.device)
+    cache_rows = {1: Dim.DYNAMIC}
+    source_rows = {1: Dim.DYNAMIC, 3: Dim.DYNAMIC} if source.ndim == 2 else cache_rows
+    step_program = torch.export.export(
+        step,
+        (tokens, tokens[:1].clone(), slots, slots.clone(), source_keys, source_values, mask),
+        dynamic_shapes=(
+            {0: Dim.DYNAMIC}, None, cache_rows, cache_rows, source_rows, source_rows, rows
+        ),
+    )  # fmt: skip
+    torch.export.save(step_program, folder / STEP)
+    shape = {"layers": layers, "heads": heads, "room": room, "width": width}
+    (folder / SHAPE).write_text(strict_json.dumps(shape), "utf-8")
 
 
-@torch.inference_mode()
-def compare(
-    network: SequenceToSequence,
-    folder: Path,
-    source: Tensor,
-    limit: int,
-    widths: Tensor | None = None,
-    *,
-    begin: int = 1,
-    end: int = 2,
-) -> Parity:
-    """Compare the texts of the network and of the programs exported from it.
+class ProgramsEngine:
+    """Runs the programs of a folder, one source and one token at a time.
 
     Args:
-        network: in evaluation mode.
         folder: of the programs. Only load programs that you trust: loading executes code.
-        source: any number of sources, otherwise as for `export`.
-        limit: maximum number of tokens in a text, including END; at most the `room` of the export.
-        widths: as for `export`.
-        begin: number of BEGIN.
-        end: number of END.
     """
-    encoder, step = (torch.export.load(folder / name).module() for name in (ENCODER, STEP))
-    shape = json.loads((folder / SHAPE).read_text("utf-8"))
-    memory, mask = network.encode(source, **({} if widths is None else {"widths": widths}))
-    generated = greedy(network.decoder, memory, mask, limit, begin=begin, end=end)
-    equal, difference = 0, 0.0
-    for row, (hypothesis,) in enumerate(generated):
-        text = [*hypothesis.tokens, *([end] if hypothesis.ended else [])]
-        target = torch.tensor([[begin, *text[:-1]]], device=memory.device)
-        ours = log_probabilities(network.decoder(target, memory[row : row + 1], mask[row : row + 1])[0])
-        inputs = [part[row : row + 1] for part in (source, widths) if part is not None]
-        source_memory = encoder(*inputs)
-        keys = values = memory.new_zeros(shape["layers"], 1, shape["heads"], shape["room"], shape["width"])
-        theirs = []
-        for place, token in enumerate(target[0]):
-            logits, keys, values = step(token[None], token.new_tensor([place]), keys, values, *source_memory)
-            theirs.append(logits[0].log_softmax(dim=0))
-        equal += [int(log.argmax()) for log in theirs] == text
-        picked = torch.tensor(text, device=memory.device)[:, None]
-        difference = max(
-            difference, float((torch.stack(theirs).gather(1, picked) - ours.gather(1, picked)).abs().max())
-        )
-    return Parity(len(generated), equal, difference)
+
+    def __init__(self, folder: Path) -> None:
+        self.encoder, self.step = (torch.export.load(folder / name).module() for name in (ENCODER, STEP))
+        shape = json.loads((folder / SHAPE).read_text("utf-8"))
+        self.cache = torch.zeros(shape["layers"], 1, shape["heads"], shape["room"], shape["width"])
+
+    def generate(self, sources: Sources) -> list[Text]:
+        """As `TextEngine`."""
+        texts = []
+        for i in range(len(sources)):
+            memory, keys, values = self.encoder(*sources[i].arguments), self.cache, self.cache
+            text: Text = []
+            while len(text) < sources.limit and END not in text:
+                last = torch.tensor([text[-1] if text else BEGIN])
+                logits, keys, values = self.step(last, torch.tensor([len(text)]), keys, values, *memory)
+                text.append(int(logits[0].argmax()))
+            texts.append(text)
+        return texts
+
+    def score(self, sources: Sources, texts: Sequence[Text]) -> list[Tensor]:
+        """As `TextEngine`."""
+        found = []
+        for i, text in enumerate(texts):
+            memory, keys, values = self.encoder(*sources[i].arguments), self.cache, self.cache
+            scores = []
+            for place, (last, token) in enumerate(zip([BEGIN, *text], text, strict=False)):
+                logits, keys, values = self.step(
+                    torch.tensor([last]), torch.tensor([place]), keys, values, *memory
+                )
+                scores.append(logits[0].log_softmax(dim=0)[token])
+            found.append(torch.stack(scores) if scores else torch.zeros(0))
+        return found

@@ -11,39 +11,36 @@ from torch import Tensor, nn
 from striate.data.text.lines import collate_images
 from striate.data.text.tokens import NUM_SPECIALS, Tokenizer
 from striate.errors import UsageError
-from striate.exporters import Parity, ctranslate2, programs
+from striate.exporters import ctranslate2, programs
+from striate.exporters.records import Exported, Request
+from striate.exporters.text_verification import Sources
 from striate.inference.translator import Translator
 from striate.models.seq2seq import TextToText
 
 SAMPLES = 32  # random sources for the comparison, if none are given
 
 
-def export_programs(translator: Translator, folder: Path, samples: Sequence[str] = ()) -> Parity:
-    """Write the encoder and the decoding step as programs; arguments as `exporters.export`."""
-    sources, widths = _sources(translator, samples)
-    example = [None if part is None else torch.cat([part[:1]] * 2) for part in (sources, widths)]
-    assert example[0] is not None
-    limit = _max_length(translator)
-    programs.export(translator.network, folder, example[0], limit, example[1])
-    return programs.compare(translator.network, folder, sources, limit, widths)
+def export_programs(translator: Translator, path: Path, request: Request) -> Exported:
+    """Write the encoder and the decoding step as programs; arguments as `Format.target`."""
+    sources = sources_for(translator, request)
+    example = [torch.cat([part[:1]] * 2) for part in sources.arguments]
+    programs.export(translator.network, path, example[0], sources.limit, *example[1:])
+    return Exported(texts=programs.ProgramsEngine(path))
 
 
-def export_ctranslate2(translator: Translator, folder: Path, samples: Sequence[str] = ()) -> Parity:
-    """Write a CTranslate2 model; arguments and errors as `exporters.export`."""
+def export_ctranslate2(translator: Translator, path: Path, request: Request) -> Exported:
+    """Write a CTranslate2 model; arguments as `Format.target`.
+
+    Raises:
+        UsageError: it reads images, or ctranslate2 is not installed.
+    """
     network = translator.network
     if not isinstance(network, TextToText) or translator.source is None:
         raise UsageError(
-            "a model that reads images, for CTranslate2", "it holds text to text only", "Use programs"
+            "a model that reads images, for CTranslate2", "it holds text to text only", "Use torch-export"
         )
-    ctranslate2.export(network, folder, _names(translator.source), _names(translator.target))
-    rows = [row[row != network.pad].tolist() for row in _sources(translator, samples)[0]]
-    return ctranslate2.compare(network, folder, rows, _max_length(translator))
-
-
-def _max_length(translator: Translator) -> int:
-    """Tokens of a text, at most: twice the longest target of training."""
-    longest = (translator.description.text or {})["longest"]
-    return int(min(2 * longest + 1, translator.network.decoder.embed.positions.length))
+    ctranslate2.export(network, path, _names(translator.source), _names(translator.target))
+    return Exported(texts=ctranslate2.CTranslate2Engine(path, network.pad))
 
 
 def _names(tokenizer: Tokenizer) -> list[str]:
@@ -55,7 +52,21 @@ def _names(tokenizer: Tokenizer) -> list[str]:
     return list(names)
 
 
-def _sources(translator: Translator, samples: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+def sources_for(translator: Translator, request: Request) -> Sources:
+    """The samples as the network's input, or random tokens or noise if there are none.
+
+    Raises:
+        DecodeError, DataError: an image or a text cannot be read.
+    """
+    longest = (translator.description.text or {})["longest"]
+    limit = int(min(2 * longest + 1, translator.network.decoder.embed.positions.length))
+    inputs, widths = _inputs(translator, request.samples)
+    kind = "images" if translator.source is None else "texts"
+    what = f"{len(inputs)} {'given' if request.samples else 'random'} {kind}"
+    return Sources(inputs, widths, limit, what)
+
+
+def _inputs(translator: Translator, samples: Sequence[str]) -> tuple[Tensor, Tensor | None]:
     """The network's input for the samples as one batch, and the widths of images."""
     generator = torch.Generator().manual_seed(0)
     if translator.source is None:

@@ -205,7 +205,7 @@ def evaluate(
     if batch < 1:
         raise UsageError(f"a batch size of {batch}", "it must be at least 1", "Leave --batch out for 64")
     classifier = _opened(model, device, network, trust)
-    found, notes = _find(classifier, data, path_column, label_column)
+    found, notes = find_data(classifier, data, path_column, label_column)
     dataset, extra = found.with_classes(classifier.classes)
     name, samples = choose_split(dataset.splits, split, dataset.source)
     if not len(samples):
@@ -286,10 +286,13 @@ def _warnings(evaluation: Evaluation) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _find(
+def find_data(
     classifier: Classifier, data: Any, path_column: str | None, label_column: str | None
 ) -> tuple[DataSet, tuple[str, ...]]:
-    """The data to evaluate on; if they are the run's own and have no splits, with the splits of the run."""
+    """The data to evaluate on; if they are the run's own and have no splits, with the splits of the run.
+
+    Arguments as for `evaluate`; also returns notes. Raises UsageError if no data are known, and DataError.
+    """
     folder = Path(classifier.path).parent
     config, table = folder / "config.yaml", folder / "split.csv"
     values: dict[str, Any] = {}

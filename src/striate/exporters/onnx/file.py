@@ -70,11 +70,17 @@ def encode(graph: Graph, producer: tuple[str, str], metadata: Mapping[str, str])
         *_int(1, IR_VERSION), *_text(2, producer[0]), *_text(3, producer[1]), *_message(7, _graph(graph)),
         *_message(8, _int(2, OPSET)),
     ]  # fmt: skip
-    for key, value in metadata.items():
-        parts += _message(14, [*_text(1, key), *_text(2, value)])
+    parts += encode_metadata(metadata)
     if sum(map(len, parts)) > LIMIT:
         raise OverflowError(f"an ONNX file has at most {LIMIT:,} bytes")
     return iter(parts)
+
+
+def encode_metadata(metadata: Mapping[str, str]) -> list[Part]:
+    """The parts of a file with these keys and values; they may also be appended to a complete file."""
+    return [
+        part for key, value in metadata.items() for part in _message(14, [*_text(1, key), *_text(2, value)])
+    ]
 
 
 def _graph(graph: Graph) -> Iterator[Part]:
