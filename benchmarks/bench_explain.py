@@ -38,7 +38,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from striate import models
-from striate.explain import METHODS, Explainer, compute
+from striate.explain import METHODS, Explainer, cam, compute
 from striate.explain.faithfulness import measure, resized
 from striate.explain.randomization import randomized, rank_correlation
 from striate.inference.classifier import Classifier, load
@@ -110,9 +110,8 @@ def cost(name: str, rounds: int, with_methods: bool) -> dict[str, Any]:
             return probabilities
 
     def explained() -> tuple[Tensor, Tensor]:
-        maps, gradients, scores = explainer.maps(image, lambda _: {target: 1.0})
-        weights = gradients.mean(dim=(2, 3), keepdim=True)
-        return (weights * maps).sum(dim=1).relu(), scores.softmax(dim=1)
+        forward = explainer.forward(image)
+        return cam.grad_cam(forward, [target]), forward.scores.softmax(dim=1)
 
     candidates: dict[str, Callable[[], Any]] = {"predict": predict, "grad-cam": explained}
     peers = peers_of(network, name, image, target)
@@ -216,7 +215,8 @@ def explainer_of(classifier: Classifier) -> Explainer:
 
 def grad_cam_plus_plus(explainer: Explainer, image: Tensor, target: int, fine: bool) -> Tensor:
     """Chattopadhyay et al. 2018, arXiv:1710.11063, equations 5, 14 and 19."""
-    maps, gradients, _ = explainer.maps(image, lambda _: {target: 1.0}, fine=fine)
+    forward = explainer.forward(image, fine=fine)
+    maps, gradients = forward.maps, forward.gradients([{target: 1.0}])
     squares = gradients.square()
     divisor = 2 * squares + maps.sum(dim=(2, 3), keepdim=True) * squares * gradients
     alpha = torch.where(divisor != 0, squares / torch.where(divisor != 0, divisor, 1), 0)

@@ -3,8 +3,8 @@
 import torch
 from pretrained import build
 
-from striate.explain import Explainer
-from striate.explain.cam import finer_cam, grad_cam, layer_cam, nearest_classes
+from striate.explain import Explainer, compute
+from striate.explain.cam import grad_cam, nearest_classes
 
 SHAPE = (3, 32, 32)
 
@@ -32,11 +32,11 @@ def test_grad_cam():
     for target in (0, 5):
         maps, gradient, _ = hooked(network, image, network.layer3, lambda s, c=target: s[c])
         expected = torch.einsum("k,kij->ij", gradient.mean(dim=(1, 2)), maps).clamp(min=0)
-        torch.testing.assert_close(grad_cam(explainer, image, target), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(compute(explainer, image, target), expected, rtol=1e-5, atol=1e-5)
         # In closed form: the classifier's weights divided by the number of units.
         weights = network.linear.weight[target].detach() / 64
         closed = (weights[:, None, None] * maps).sum(dim=0).clamp(min=0)
-        torch.testing.assert_close(grad_cam(explainer, image, target), closed, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(compute(explainer, image, target), closed, rtol=1e-5, atol=1e-5)
 
 
 def test_a_pool_and_two_linear_layers():
@@ -47,17 +47,30 @@ def test_a_pool_and_two_linear_layers():
     maps, gradient, scores = hooked(network, image, network.features, lambda s: s[3] - 0.5 * s[1])
     for folded in (False, True):
         explainer = Explainer(network, (3, 64, 64), folded=folded)
-        assert explainer._split(fine=False).is_pooled
-        found = explainer.maps(image, lambda _: {3: 1.0, 1: -0.5})
+        assert explainer._split(fine=False).pool is not None
+        forward = explainer.forward(image)
+        found = (forward.maps, forward.gradients([{3: 1.0, 1: -0.5}]), forward.scores)
         for a, b in zip(found, (maps, gradient, scores), strict=True):
             torch.testing.assert_close(a[0], b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
+
+
+def test_images_of_one_pass_have_the_maps_that_each_has_alone():
+    for name, size in (("resnet20", 32), ("mobilenet_v3_small", 64), ("lenet", 32), ("vit_ti_16", 64)):
+        network, _ = build(name, size, num_classes=6)
+        network.eval()
+        images = torch.randn(3, network.in_channels, size, size, generator=torch.Generator().manual_seed(5))
+        explainer = Explainer(network, tuple(images.shape[1:]), folded=True)
+        found = grad_cam(explainer.forward(images), [4, 0, 4])
+        for one, image, target in zip(found, images, (4, 0, 4), strict=True):
+            alone = compute(explainer, image[None], target)
+            torch.testing.assert_close(one, alone, rtol=1e-3, atol=1e-4 * float(alone.max()))
 
 
 def test_layer_cam_reads_the_stage_before():
     network, image, explainer = material()
     maps, gradient, _ = hooked(network, image, network.layer2, lambda s: s[4])
     expected = (gradient.clamp(min=0) * maps).sum(dim=0).clamp(min=0)
-    found = layer_cam(explainer, image, 4)
+    found = compute(explainer, image, 4, "layer-cam")
     assert found.shape == (16, 16)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -73,11 +86,11 @@ def test_finer_cam_is_the_map_of_the_mean_difference():
         )
         expected = (gradient.mean(dim=(1, 2), keepdim=True) * maps).sum(dim=0).clamp(min=0)
         torch.testing.assert_close(
-            finer_cam(explainer, image, 2, versus=versus), expected, rtol=1e-5, atol=1e-5
+            compute(explainer, image, 2, "finer-cam", versus=versus), expected, rtol=1e-5, atol=1e-5
         )
 
 
 def test_finer_cam_without_other_classes_is_grad_cam():
     network, _ = build("lenet", 32, num_classes=1)
     explainer, image = Explainer(network, (3, 32, 32)), torch.randn(1, 3, 32, 32)
-    assert torch.equal(finer_cam(explainer, image, 0), grad_cam(explainer, image, 0))
+    assert torch.equal(compute(explainer, image, 0, "finer-cam"), compute(explainer, image, 0))

@@ -51,6 +51,18 @@ def test_every_source_gives_the_same_explanation(classifier, image):
         np.testing.assert_array_equal(classifier.explain(source, test=False).map, expected)
 
 
+def test_a_prediction_and_its_map_take_one_pass(classifier, image):
+    classifier.explain(image, test=False)
+    calls = []
+    handle = classifier.explainer._split(fine=False).trunk.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        for method in ("grad-cam", "finer-cam"):
+            classifier.explain(image, method, test=False)
+    finally:
+        handle.remove()
+    assert len(calls) == 2
+
+
 def test_json_is_strict_and_complete(classifier, image):
     found = classifier.explain(image, "occlusion", target="green", check=True)
     values = json.loads(json.dumps(found.to_json(), allow_nan=False))

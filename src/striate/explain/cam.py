@@ -10,33 +10,28 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from striate.explain.explainer import Explainer
-from striate.explain.splitting import Combination
+from striate.explain.splitting import Forward, Weights
 
 _SIMILAR = 3  # classes that Finer-CAM compares with
 
 
-def grad_cam(explainer: Explainer, image: Tensor, target: int) -> Tensor:
+def grad_cam(forward: Forward, targets: Sequence[int]) -> Tensor:
     """Grad-CAM: each map weighted by the mean gradient of the score over its units.
 
     L^c = ReLU(sum_k alpha_k^c A^k) with alpha_k^c = 1/Z sum_ij dy^c / dA_ij^k (Selvaraju, Cogswell, Das,
     Vedantam, Parikh, Batra 2017, ICCV, arXiv:1610.02391, equations 1 and 2).
 
     Args:
-        explainer: of the network.
-        image: `[1, channels, height, width]`, as the network reads it.
-        target: number of the class.
+        forward: a pass of images through the network (`Explainer.forward`).
+        targets: number of the class, for each image.
 
     Returns:
-        float32 `[rows, columns]` of the last feature maps, at least 0.
-
-    Raises:
-        UsageError: the network has no feature maps.
+        float32 `[images, rows, columns]` of the last feature maps, at least 0.
     """
-    return _weighted_by_mean(explainer, image, lambda _: {target: 1.0})
+    return _weighted_by_mean(forward, [{target: 1.0} for target in targets])
 
 
-def layer_cam(explainer: Explainer, image: Tensor, target: int) -> Tensor:
+def layer_cam(forward: Forward, targets: Sequence[int]) -> Tensor:
     """LayerCAM: each unit weighted by its own positive gradient, on maps of twice the resolution.
 
     Grad-CAM weights whole maps, which fails before the last stage of a network; LayerCAM does not. So it
@@ -45,13 +40,13 @@ def layer_cam(explainer: Explainer, image: Tensor, target: int) -> Tensor:
     M^c = ReLU(sum_k w^kc A^k) with w_ij^kc = ReLU(dy^c / dA_ij^k) (Jiang, Zhang, Hou, Cheng, Wei 2021, IEEE
     Transactions on Image Processing 30, "LayerCAM", equations 6 to 8).
 
-    Args, returns, raises: as `grad_cam`.
+    Args, returns: as `grad_cam`; the pass is one with `fine`.
     """
-    maps, gradients, _ = explainer.maps(image, lambda _: {target: 1.0}, fine=True)
-    return (gradients.relu() * maps).sum(dim=1).relu()[0].float()
+    gradients = forward.gradients([{target: 1.0} for target in targets])
+    return (gradients.relu() * forward.maps).sum(dim=1).relu().float()
 
 
-def finer_cam(explainer: Explainer, image: Tensor, target: int, versus: Sequence[int] = ()) -> Tensor:
+def finer_cam(forward: Forward, targets: Sequence[int], versus: Sequence[int] = ()) -> Tensor:
     """Finer-CAM: Grad-CAM of the difference to similar classes, "why this class and not that one".
 
     Grad-CAM with y^c - gamma y^d in place of y^c, averaged over the reference classes d; gamma is 1 (Zhang et
@@ -59,20 +54,21 @@ def finer_cam(explainer: Explainer, image: Tensor, target: int, versus: Sequence
     arXiv:2501.11309, section 3). What both classes share is suppressed.
 
     Args:
-        explainer: of the network.
-        image: as for `grad_cam`.
-        target: number of the class.
+        forward: as for `grad_cam`.
+        targets: as for `grad_cam`.
         versus: numbers of the reference classes; by default the three whose scores are nearest.
 
-    Returns, raises: as `grad_cam`.
+    Returns: as `grad_cam`.
     """
 
-    def difference(scores: Tensor) -> dict[int, float]:
+    def difference(scores: Tensor, target: int) -> dict[int, float]:
         # A network with one class has no others; then this is Grad-CAM.
-        others = set(versus or nearest_classes(scores[0], target)) - {target}
+        others = set(versus or nearest_classes(scores, target)) - {target}
         return {target: 1.0, **dict.fromkeys(others, -1 / max(1, len(others)))}
 
-    return _weighted_by_mean(explainer, image, difference)
+    return _weighted_by_mean(
+        forward, [difference(row, target) for row, target in zip(forward.scores, targets, strict=True)]
+    )
 
 
 def nearest_classes(scores: Tensor, target: int, count: int = _SIMILAR) -> list[int]:
@@ -82,7 +78,7 @@ def nearest_classes(scores: Tensor, target: int, count: int = _SIMILAR) -> list[
     return [number for number in order if number != target][:count]
 
 
-def _weighted_by_mean(explainer: Explainer, image: Tensor, combination: Combination) -> Tensor:
-    maps, gradients, _ = explainer.maps(image, combination)
-    weights = gradients.mean(dim=(2, 3), keepdim=True)
-    return (weights * maps).sum(dim=1).relu()[0].float()
+def _weighted_by_mean(forward: Forward, weights: Weights) -> Tensor:
+    units = forward.maps.movedim(1, 3)  # a view; folded networks have the channels last in memory
+    means = forward.mean_gradients(weights)[:, :, None]
+    return (units.flatten(1, 2) @ means).view(units.shape[:3]).relu().float()

@@ -15,7 +15,7 @@ from striate.device import standard_settings
 from striate.errors import LayoutError, UsageError
 from striate.explain.attention_weights import AttentionRecorder
 from striate.explain.location import Location, locate
-from striate.explain.splitting import Combination, Shape, Split, split
+from striate.explain.splitting import Forward, Shape, Split, split
 from striate.kernels.folding import fold
 
 _PIXELS = 32 * 224 * 224  # of the images in a batch, without gradients; a quarter of it with them
@@ -115,18 +115,12 @@ class Explainer:
         except UsageError:  # no feature maps
             return fold(self.network, self.shape)
 
-    def maps(
-        self, images: Tensor, combination: Combination, *, fine: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The last feature maps, and the gradient of a weighted sum of scores with respect to them.
+    def forward(self, images: Tensor, *, fine: bool = False) -> Forward:
+        """One pass that gives the scores, the last feature maps, and then the gradients of scores for them.
 
         Args:
             images: `[batch, channels, height, width]`.
-            combination: scores `[batch, classes]` to the weights of some classes in that sum.
             fine: take the last maps of twice the resolution instead, if there are some.
-
-        Returns:
-            Maps and gradients `[batch, channels, rows, columns]`, and the scores.
 
         Raises:
             UsageError: the network has no feature maps.
@@ -135,9 +129,7 @@ class Explainer:
         self._check(images)
         # With a folded network, contexts would take a noticeable part of the time; `compute` has them.
         with torch.enable_grad() if self._folded else self.unchanged():
-            result, gradient, scores = self._split(fine)(images, combination)
-            to_maps = self._located(fine)[0].to_maps
-            return to_maps(result), to_maps(gradient), scores
+            return self._split(fine)(images)
 
     def gradients(self, images: Tensor, target: int) -> Tensor:
         """Gradient of one class's score with respect to each image, the shape of `images`."""

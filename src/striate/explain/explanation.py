@@ -122,14 +122,16 @@ def explain(
     row = methods.describe(method)
     wanted = None if target is None else _number_of(target, classes)
     others = [_number_of(name, classes) for name in versus]
-    probabilities = explainer.probabilities(image)[0]
+    forward = explainer.forward(image, fine=row.fine) if row.networks == "maps" else None
+    scores = explainer.scores(image) if forward is None else forward.scores  # one pass for both
+    probabilities = scores[0].float().softmax(dim=0)
     if not bool(probabilities.isfinite().all()):
         why = "its scores are not finite (NaN or infinite)"
         raise DataError(f"cannot explain {path!r}", why, "Use another model: this one is damaged")
     predicted = int(probabilities.argmax())
     chosen = predicted if wanted is None else wanted
     options: dict[str, Any] = {"samples": samples, "versus": others, "progress": progress}
-    values = methods.compute(explainer, image, chosen, method, **options)
+    values = methods.compute(explainer, image, chosen, method, **options, forward=forward)
     faithful = _test(explainer, image, values, chosen) if test else None
     random = None
     if check:

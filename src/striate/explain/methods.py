@@ -12,6 +12,7 @@ from striate.device import standard_settings
 from striate.errors import UsageError, unknown_name
 from striate.explain import attention, cam, gradients, perturbation
 from striate.explain.explainer import Explainer
+from striate.explain.splitting import Forward
 from striate.progress import SILENT, Progress
 
 MAX_SAMPLES = 1_000_000
@@ -22,7 +23,8 @@ class Method:
     """One row of `METHODS`.
 
     Attributes:
-        compute: explainer, image and target to the map; its docstring has the equation and the source.
+        compute: explainer, image and target to the map, for networks with `maps` a pass and a target for each
+            image to their maps; its docstring has the equation and the source.
         summary: for `--help` and the documentation.
         networks: `maps`: those with feature maps or tokens; `attention`: Vision Transformers; `any`.
         samples: how many passes it makes by default, if that is a choice; None if not.
@@ -73,6 +75,7 @@ def compute(
     samples: int | None = None,
     versus: Sequence[int] = (),
     progress: Progress = SILENT,
+    forward: Forward | None = None,
 ) -> Tensor:
     """Compute the map of one image.
 
@@ -84,6 +87,7 @@ def compute(
         samples: passes of a method that has this choice; None for its default.
         versus: classes to compare with, for `finer-cam`.
         progress: receives a stage of a slow method.
+        forward: the image's pass, if it has been made already, of a method whose networks have `maps`.
 
     Returns:
         float32 `[rows, columns]`: of the feature maps, the patches or the image.
@@ -104,6 +108,9 @@ def compute(
         if not method.versus:
             raise UsageError(f"classes to compare with, for {name}", "it explains one class", "Use finer-cam")
         options["versus"] = versus
+    if method.networks == "maps":
+        passed = forward or explainer.forward(image, fine=method.fine)
+        return method.compute(passed, [target], **options)[0]
     if method.is_slow:
         options["progress"] = progress
         progress.begin(name, _passes(method, image, samples), "passes")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
@@ -25,15 +26,36 @@ Shape = tuple[int, int, int]
 _TOLERANCE = 1e-4  # of the largest value
 
 
-# Scores `[batch, classes]` to constant weights of some classes: what is explained is their weighted sum.
-Combination = Callable[[Tensor], dict[int, float]]
+# For each image, constant weights of some classes: what is explained is the weighted sum of their scores.
+Weights = Sequence[Mapping[int, float]]
+
+
+class Forward(Protocol):
+    """What one pass of images through a network left behind.
+
+    Its tensors can be inference tensors: clone them to change them or to compute gradients.
+    """
+
+    @property
+    def maps(self) -> Tensor:
+        """The last feature maps, `[batch, channels, rows, columns]`."""
+
+    @property
+    def scores(self) -> Tensor:
+        """`[batch, classes]`."""
+
+    def gradients(self, weights: Weights) -> Tensor:
+        """The gradients of the weighted sums of scores with respect to the maps, the shape of the maps."""
+
+    def mean_gradients(self, weights: Weights) -> Tensor:
+        """Their means over the units of each map, `[batch, channels]`."""
 
 
 class Split(Protocol):
     """A network, seen from its last feature maps. Images are `[batch, channels, height, width]`."""
 
-    def __call__(self, images: Tensor, combination: Combination) -> tuple[Tensor, Tensor, Tensor]:
-        """The layer's result, the gradient of the weighted sum of scores with respect to it, the scores."""
+    def __call__(self, images: Tensor) -> Forward:
+        """One pass; to be called with gradients enabled."""
 
     def scores(self, images: Tensor) -> Tensor:
         """The scores alone; to be called without gradients."""
@@ -55,7 +77,9 @@ def split(network: nn.Module, images: Tensor, location: Location, result: Tensor
         node = _node_of(module, images, result)
     except Exception:  # a forward may do anything with its input, and a proxy supports little of it
         node = None
-    return _Recorded(network, location) if node is None else _Halves(module, node, images, folded)
+    if node is None:
+        return _Recorded(network, location)
+    return _Halves(module, node, images, location, folded=folded)
 
 
 def _node_of(module: fx.GraphModule, images: Tensor, result: Tensor) -> fx.Node | None:
@@ -79,16 +103,19 @@ class _Halves:
     """Trunk and head as two modules; the head without a global pool before it and a linear layer after it.
 
     For these two the gradient has a closed form: it is equal in all units of a map, and the rows of the
-    linear layer's weights, of the explained classes only.
+    linear layer's weights, of the explained classes only. If nothing is between the two, nothing is recorded.
 
     Args:
         module: the traced network.
         node: the step that returns the maps.
         images: for folding.
+        location: of the maps in the result of that step.
         folded: whether to fold the trunk.
     """
 
-    def __init__(self, module: fx.GraphModule, node: fx.Node, images: Tensor, folded: bool) -> None:
+    def __init__(
+        self, module: fx.GraphModule, node: fx.Node, images: Tensor, location: Location, *, folded: bool
+    ) -> None:
         nodes = list(module.graph.nodes)
         before, after = nodes[: nodes.index(node) + 1], nodes[nodes.index(node) + 1 :]
         constants = [other for other in nodes if other.op == "get_attr"]
@@ -98,43 +125,48 @@ class _Halves:
             if other not in (node, *constants) and any(user in after for user in other.users)
         ]
         before = [other for other in before if other not in constants]
+        self.carries = bool(carried)
+        self.to_maps = location.to_maps
         self.trunk: nn.Module = _part(module, [], [*constants, *before], [node, *carried])
         if folded and not carried:
             self.trunk = fold(self.trunk, (images.shape[1], images.shape[2], images.shape[3]))
-        pool, last = _global_pool(module, node), _linear_output(module)
-        self.is_pooled = pool is not None
+        pool, last = _global_pool(module, node, location), _linear_output(module)
+        self.pool = None if pool is None else _pooling(pool)
         self.last = None if last is None else cast(nn.Linear, module.get_submodule(str(last.target)))
         inside = [other for other in (*constants, *after) if other not in (pool, last)]
+        steps = [other for other in after if other not in (pool, last) and other.op != "output"]
+        self.is_linear = bool(pool and last) and all(_only_reshapes(module, step) for step in steps)
         exit_ = after[-1].args[0] if last is None else last.args[0]
         self.head = _part(module, [pool or node, *carried], inside, [cast(fx.Node, exit_)])
 
-    def __call__(self, images: Tensor, combination: Combination) -> tuple[Tensor, Tensor, Tensor]:
-        """The maps, the gradient with respect to them, and the scores."""
+    def __call__(self, images: Tensor) -> Forward:
+        """One pass."""
+        # Inference mode is faster, but its results cannot take part in gradients.
+        with torch.no_grad() if self.carries else torch.inference_mode():
+            result, carried = self._run(images)
+        maps = self.to_maps(result)
         with torch.no_grad():
-            found = self.trunk(images)
-        result, *carried = found if isinstance(found, tuple) else (found,)
-        entry = self._pooled(result).detach().requires_grad_()
+            entry = self._pooled(result)
+            if self.is_linear:
+                features = entry.flatten(1)
+                return _Halfway(maps, self._scores(features), self, features, features)
+            entry = (entry.clone() if entry.is_inference() else entry.detach()).requires_grad_()
         features = self.head(entry.clone(), *carried)  # a layer in place must not change a leaf
-        scores = self._scores(features.detach())
-        weights = combination(scores)
-        if self.last is None:
-            outer = _weights(scores, weights)
-        else:
-            rows = [weight * self.last.weight.detach()[number] for number, weight in weights.items()]
-            outer = functools.reduce(torch.add, rows).expand_as(features)
-        (gradient,) = torch.autograd.grad(features, entry, outer)
-        if self.is_pooled:
-            gradient = (gradient / result[0, 0].numel()).expand_as(result)
-        return result, gradient, scores
+        return _Halfway(maps, self._scores(features.detach()), self, entry, features)
 
     def scores(self, images: Tensor) -> Tensor:
         """The scores."""
-        found = self.trunk(images)
-        result, *carried = found if isinstance(found, tuple) else (found,)
+        result, carried = self._run(images)
         return self._scores(self.head(self._pooled(result), *carried))
 
+    def _run(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The result of the trunk, and what else the head reads."""
+        found = self.trunk(images)
+        result, *carried = found if isinstance(found, tuple) else (found,)
+        return result, carried
+
     def _pooled(self, result: Tensor) -> Tensor:
-        return result.mean(dim=(2, 3), keepdim=True) if self.is_pooled else result
+        return result if self.pool is None else self.pool(result)
 
     def _scores(self, features: Tensor) -> Tensor:
         return (
@@ -142,22 +174,88 @@ class _Halves:
         )
 
 
-def _weights(scores: Tensor, weights: dict[int, float]) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class _Halfway:
+    """A pass through a network that was split; its head has been recorded if that is not linear."""
+
+    maps: Tensor
+    scores: Tensor
+    halves: _Halves
+    entry: Tensor
+    features: Tensor
+
+    def gradients(self, weights: Weights) -> Tensor:
+        """As `Forward`."""
+        if self.halves.pool is None:
+            return self.halves.to_maps(self._of_entry(weights))
+        return self.mean_gradients(weights)[:, :, None, None].expand_as(self.maps)
+
+    def mean_gradients(self, weights: Weights) -> Tensor:
+        """As `Forward`."""
+        if self.halves.pool is None:
+            return self.gradients(weights).mean(dim=(2, 3))
+        return self._of_entry(weights, 1 / self.maps[0, 0].numel()).flatten(1)
+
+    def _of_entry(self, weights: Weights, factor: float = 1.0) -> Tensor:
+        """The gradient with respect to what the head reads, times a factor."""
+        last = self.halves.last
+        if last is None:
+            outer = factor * _dense(self.scores, weights)
+        else:
+            rows = last.weight.detach()
+            outer = torch.stack([_sum(rows, one, factor) for one in weights]).view_as(self.features)
+        if self.halves.is_linear:
+            return outer
+        (gradient,) = torch.autograd.grad(self.features, self.entry, outer, retain_graph=True)
+        return gradient
+
+
+def _sum(rows: Tensor, weights: Mapping[int, float], factor: float) -> Tensor:
+    """The weighted sum of some rows."""
+    return functools.reduce(torch.add, [factor * weight * rows[i] for i, weight in weights.items()])
+
+
+def _dense(scores: Tensor, weights: Weights) -> Tensor:
     """The weights of all classes, the shape of the scores."""
     out = torch.zeros_like(scores)
-    for number, weight in weights.items():
-        out[:, number] = weight
+    for row, one in zip(out, weights, strict=True):
+        for number, weight in one.items():
+            row[number] = weight
     return out
 
 
-def _global_pool(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """The step after the maps, if it is global average pooling to 1x1 and nothing else reads the maps."""
-    if len(node.users) != 1:
+def _global_pool(module: fx.GraphModule, node: fx.Node, location: Location) -> fx.Node | None:
+    """The step after the maps, if it is global average pooling and nothing else reads the maps."""
+    if len(node.users) != 1 or location.dims != (2, 3):
         return None
     (user,) = node.users
-    layer = module.get_submodule(str(user.target)) if user.op == "call_module" else None
-    is_pool = type(layer) is nn.AdaptiveAvgPool2d and layer.output_size in (1, (1, 1))
-    return user if is_pool else None
+    if user.op == "call_module":
+        layer = module.get_submodule(str(user.target))
+        return user if type(layer) is nn.AdaptiveAvgPool2d and layer.output_size in (1, (1, 1)) else None
+    is_mean = user.target is torch.mean or (user.op == "call_method" and user.target == "mean")
+    arguments = {**dict(zip(("dim", "keepdim"), user.args[1:], strict=False)), **user.kwargs}
+    known = set(arguments) <= {"dim", "keepdim"} and arguments.get("dim") in (
+        (2, 3),
+        (-2, -1),
+        [2, 3],
+        [-2, -1],
+    )
+    return user if is_mean and known else None
+
+
+def _only_reshapes(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a step between a global pool and a linear layer changes no value in evaluation mode."""
+    if node.op == "call_module":
+        return type(module.get_submodule(str(node.target))) in (nn.Flatten, nn.Dropout, nn.Identity)
+    return node.target in (torch.flatten, "flatten") and node.op != "get_attr"
+
+
+def _pooling(pool: fx.Node) -> Callable[[Tensor], Tensor]:
+    """Global average pooling as this step does it: with or without dimensions of size 1."""
+    keepdim = pool.op == "call_module" or bool(
+        pool.kwargs.get("keepdim", len(pool.args) > 2 and pool.args[2])
+    )
+    return functools.partial(torch.mean, dim=(2, 3), keepdim=keepdim)
 
 
 def _linear_output(module: fx.GraphModule) -> fx.Node | None:
@@ -191,17 +289,36 @@ class _Recorded:
     def __init__(self, network: nn.Module, location: Location) -> None:
         self.network, self.location = network, location
 
-    def __call__(self, images: Tensor, combination: Combination) -> tuple[Tensor, Tensor, Tensor]:
-        """The maps, the gradient with respect to them, and the scores."""
+    def __call__(self, images: Tensor) -> Forward:
+        """One pass."""
         x = images.detach().clone().requires_grad_()
         recorder, scores = record(self.network, type(self.network).__name__, (x,), compute=True)
         result: Any = result_of(recorder, self.location.index)
         assert isinstance(result, Tensor)
-        weights = _weights(scores, combination(scores.detach()))
-        (gradient,) = torch.autograd.grad(scores, result, weights)
-        return result.detach(), gradient, scores.detach()
+        return _Graph(self.location.to_maps(result.detach()), scores.detach(), self.location, result, scores)
 
     def scores(self, images: Tensor) -> Tensor:
         """The scores."""
         scores: Tensor = self.network(images)
         return scores
+
+
+@dataclass(frozen=True, eq=False)
+class _Graph:
+    """A pass whose steps have all been recorded."""
+
+    maps: Tensor
+    scores: Tensor
+    location: Location
+    result: Tensor
+    output: Tensor
+
+    def gradients(self, weights: Weights) -> Tensor:
+        """As `Forward`."""
+        outer = _dense(self.scores, weights)
+        (gradient,) = torch.autograd.grad(self.output, self.result, outer, retain_graph=True)
+        return self.location.to_maps(gradient)
+
+    def mean_gradients(self, weights: Weights) -> Tensor:
+        """As `Forward`."""
+        return self.gradients(weights).mean(dim=(2, 3))
