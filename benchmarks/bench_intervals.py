@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from striate.files import write_atomic
+from striate.metrics.bootstrap import Resampled, bca_interval, difference
 from striate.metrics.detection import (
     CocoSettings,
     Detections,
@@ -29,7 +30,7 @@ from striate.metrics.detection import (
     evaluate_coco,
     ground_truth,
 )
-from striate.metrics.detection.resampling import Resampled, bca_interval, difference, draw_images, resample
+from striate.metrics.detection.resampling import draw_images, resample
 
 CLASSES = {0: "often", 1: "sometimes", 2: "rarely"}
 SHARES = (0.6, 0.3, 0.1)

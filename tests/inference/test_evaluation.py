@@ -11,7 +11,8 @@ import striate
 from striate.cli.console import print_evaluation
 from striate.data import DataSet, Samples
 from striate.errors import DataError, UsageError
-from striate.inference.evaluation import measure, split_as
+from striate.inference.evaluation import measure
+from striate.inference.evaluation_data import split_as
 from striate.tasks.classification.report import report
 
 

@@ -71,7 +71,8 @@ def test_bleu_and_chrf_are_sacrebleus():
     assert scores.signatures["bleu"].startswith("nrefs:var|case:mixed|eff:no|tok:13a|smooth:exp")
     assert scores.exact == pytest.approx(1 / 3)
     assert scores.wer == pytest.approx((1 + 2 + 0) / (7 + 7 + 4))  # "the" for "a"; "runs" for "is running"
-    assert set(scores.to_json()) == {"bleu", "chrf", "exact", "cer", "wer", "n", "signatures"}
+    names = ("bleu", "chrf", "exact", "cer", "wer")
+    assert set(scores.to_json()) == {*names, *(f"{name}_ci" for name in names), "n", "signatures"}
 
 
 @given(st.lists(st.tuples(st.text("abc", max_size=8), st.text("abc", max_size=8)), min_size=1, max_size=5))

@@ -107,6 +107,14 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
+def _interval(ends: tuple[float, float] | None, is_share: bool = True) -> str:
+    """A 95 % interval in brackets, with a space before; empty if there is none."""
+    if ends is None or ends[0] != ends[0]:
+        return ""
+    low, high = (percent(end) if is_share else f"{end:.4f}" for end in ends)
+    return f" (95 % interval {low} to {high})"
+
+
 def print_evaluation(evaluation: Evaluation | TextEvaluation) -> None:
     """Print the metrics of an evaluation of any task."""
     if evaluation.task == "seq2seq":
@@ -117,11 +125,14 @@ def print_evaluation(evaluation: Evaluation | TextEvaluation) -> None:
 
 def _print_text_scores(evaluation: TextEvaluation) -> None:
     scores = evaluation.scores
-    print(f"exact match {percent(scores.exact)} of {scores.n:,} {evaluation.split} pairs")
-    print(f"character error rate {percent(scores.cer)}, word error rate {percent(scores.wer)}")
+    ends = scores.intervals
+    exact = f"exact match {percent(scores.exact)} of {scores.n:,} {evaluation.split} pairs"
+    print(exact + _interval(ends.get("exact")))
+    print(f"character error rate {percent(scores.cer)}{_interval(ends.get('cer'))}")
+    print(f"word error rate {percent(scores.wer)}{_interval(ends.get('wer'))}")
     for name, label, value in (("bleu", "BLEU", scores.bleu), ("chrf", "chrF", scores.chrf)):
         if value is not None:
-            print(f"{label} {100 * value:.2f}  ({scores.signatures[name]})")
+            print(f"{label} {100 * value:.2f}{_interval(ends.get(name))}  ({scores.signatures[name]})")
     print(f"{evaluation.tokens_per_second:,.0f} tokens/s")
     if evaluation.columns:
         say(f"columns: {', '.join(map(str, evaluation.columns))}")
@@ -135,15 +146,14 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
     from rich.markup import escape
 
     out = Console(highlight=False)
-    low, high = evaluation.top1_ci
     for metric, value in evaluation.shown.items():
         number = percent(value) if metric.format.endswith("%") else f"{value:.4f}"
         text = f"{metric.label} {'undefined' if value != value else number}"
+        ends = evaluation.intervals.get(metric.name)
         if metric.name != "top1":
-            out.print(text)
+            out.print(text + _interval(ends, metric.format.endswith("%")))
             continue
-        interval = f"95 % interval {percent(low)} to {percent(high)}"
-        out.print(f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what} ({interval})")
+        out.print(f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what}{_interval(ends)}")
         baseline = f"majority baseline {percent(evaluation.majority_top1)}"
         out.print(f"{baseline} (always {escape(escaped(evaluation.majority_class))})")
     scores = list(evaluation.per_class)

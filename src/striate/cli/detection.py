@@ -200,8 +200,9 @@ def _resample(reader: Reader, pairs: list[tuple[Any, Any]], draws: int) -> dict[
     """Bootstrap the AP (`interval`), and compare it with another detector's (`comparison`)."""
     if not draws and len(pairs) == 1:
         return {}
+    from striate.metrics.bootstrap import DRAWS
     from striate.metrics.detection import CocoSettings
-    from striate.metrics.detection.resampling import DRAWS, bootstrap, compare
+    from striate.metrics.detection.resampling import bootstrap, compare
 
     settings = reader.settings
     if not isinstance(settings, CocoSettings):

@@ -18,7 +18,7 @@ from striate.data.images.samples import Samples
 from striate.errors import DataError, StriateError, StriateWarning
 from striate.exporters.records import Request
 from striate.inference.classifier import Classifier
-from striate.inference.evaluation import choose_split, find_data
+from striate.inference.evaluation_data import choose_split, find_data
 from striate.transforms.decode import Uint8Array
 from striate.transforms.preprocess import Preprocess
 from striate.weights.installed import file_of

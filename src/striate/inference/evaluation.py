@@ -6,23 +6,20 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from striate import strict_yaml
-from striate.data import DataSet, DecodedImages, Problem, open_data
+from striate.data import DataSet, DecodedImages, Problem
 from striate.data.images.decoded import ImageSubset
 from striate.data.images.folders import inner_class_folder
 from striate.data.images.samples import UNSPLIT
-from striate.data.images.tables import read_split
 from striate.device import cpu_count
 from striate.errors import DataError, UsageError
-from striate.files import Fingerprint
 from striate.inference.classifier import Classifier
 from striate.inference.classifier import load as load_classifier
+from striate.inference.evaluation_data import choose_split, find_data
 from striate.metrics.classification import (
     METRICS,
     ClassScore,
@@ -30,24 +27,12 @@ from striate.metrics.classification import (
     class_scores,
     confusion_matrix,
     predictions,
-    wilson_interval,
 )
+from striate.metrics.classification_intervals import intervals
 from striate.progress import SILENT, Progress
-from striate.reading import MAX_TABLE_BYTES, read_bytes
 from striate.transforms.decode import Uint8Array
-from striate.validation import InvalidValueError, require, shown
 
 ALL_SPLITS = "all splits are scored together, including the data that the model was trained on"
-
-
-class _Part(Protocol):
-    """A split of images or pairs."""
-
-    def joined(self: P, others: Sequence[P]) -> P:
-        """Return this part and all others, in this order."""
-
-
-P = TypeVar("P", bound=_Part)
 
 
 @dataclass(frozen=True)
@@ -59,7 +44,7 @@ class Evaluation:
         split: `test`, `val`, `train`, or `all` of data without splits.
         n: number of images.
         metrics: the value of each metric in `METRICS`; top-5 accuracy is 1.0 with up to five classes.
-        top1_ci: 95 % Wilson interval of top-1 accuracy.
+        intervals: 95 % confidence intervals of the metrics, by name (`classification_intervals`).
         classes: the model's class names.
         per_class: precision, recall, F1 and support of each.
         confusion: int64 `[classes, classes]`, the confusion matrix; rows are the true classes.
@@ -77,7 +62,7 @@ class Evaluation:
     split: str
     n: int
     metrics: dict[str, float]
-    top1_ci: tuple[float, float]
+    intervals: dict[str, tuple[float, float]]
     classes: tuple[str, ...]
     per_class: tuple[ClassScore, ...]
     confusion: npt.NDArray[np.int64] = field(repr=False)
@@ -129,6 +114,11 @@ class Evaluation:
         return self.metrics["top1"]
 
     @property
+    def top1_ci(self) -> tuple[float, float]:
+        """95 % Wilson interval of top-1 accuracy."""
+        return self.intervals["top1"]
+
+    @property
     def top5(self) -> float:
         """Top-5 accuracy."""
         return self.metrics["top5"]
@@ -145,7 +135,8 @@ class Evaluation:
 
     def headline(self) -> dict[str, Any]:
         """The figures that a bundle carries."""
-        return {"n": self.n, **self.metrics, "top1_ci": list(self.top1_ci)}
+        intervals = {f"{name}_ci": list(ends) for name, ends in self.intervals.items()}
+        return {"n": self.n, **self.metrics, **intervals}
 
     def to_json(self) -> dict[str, Any]:
         """The metrics as plain JSON values, without the images and their probabilities."""
@@ -262,7 +253,7 @@ def measure(
     metrics = {metric.name: metric.compute(probabilities, labels) for metric in METRICS}
     record = Evaluation(
         data=data, split=split, n=len(labels), metrics=metrics,
-        top1_ci=wilson_interval(metrics["top1"], len(labels)),
+        intervals=intervals(metrics, probabilities, labels),
         classes=classes, per_class=per_class, confusion=confusion,
         missing_classes=tuple(score.name for score in per_class if not score.support), extra_classes={},
         problems=problems, names=names, labels=labels, probabilities=probabilities, images=images,
@@ -284,111 +275,3 @@ def _warnings(evaluation: Evaluation) -> tuple[str, ...]:
             "classes apart: check the labels, train for more epochs, or try another learning rate"
         )
     return tuple(notes)
-
-
-def find_data(
-    classifier: Classifier, data: Any, path_column: str | None, label_column: str | None
-) -> tuple[DataSet, tuple[str, ...]]:
-    """The data to evaluate on; if they are the run's own and have no splits, with the splits of the run.
-
-    Arguments as for `evaluate`; also returns notes. Raises UsageError if no data are known, and DataError.
-    """
-    folder = Path(classifier.path).parent
-    config, table = folder / "config.yaml", folder / "split.csv"
-    values: dict[str, Any] = {}
-    if classifier.path and config.is_file():
-        read = strict_yaml.read(config)
-        values = read.values
-        for name in ("data", "path_column", "label_column") if data is None else ():
-            if not isinstance(values.get(name), str) and (name == "data" or values.get(name) is not None):
-                raise read.error(name, f"{name} is {shown(values.get(name))}, not text")
-    own = values.get("data") if isinstance(values.get("data"), str) else None
-    if data is None and own is None:
-        raise UsageError(
-            "no data to evaluate on", "the bundle is not in its run folder", "Give --data FOLDER"
-        )
-    given = data is not None
-    is_own = own is not None and (not given or _same(own, data))
-    if is_own:
-        path_column, label_column = (
-            path_column or values.get("path_column"),
-            label_column or values.get("label_column"),
-        )
-    dataset = open_data(data if given else own, path_column, label_column)
-    if UNSPLIT not in dataset.splits:
-        return dataset, ()
-    recorded = classifier.description.provenance.get("inputs")
-    if is_own and (table.is_file() or (recorded is not None and not given)):
-        written = read_split(table)
-        _require_as_written(table, recorded)
-        split_data = split_as(dataset, written)
-        notes: tuple[str, ...] = (f"split as in training, by {table}",) if given else ()
-        for name, rows in written.items():
-            gone = len(rows) - len(split_data.splits[name])
-            if gone:
-                notes += (f"{gone} of {len(rows)} {name} images that {table} names are no longer there",)
-        return split_data, notes
-    return dataset, (
-        "this dataset has no splits, so every image was scored, including any used for training",
-    )
-
-
-def _require_as_written(table: Path, recorded: Any) -> None:
-    """Compare split.csv with what the bundle says about it; raises DataError if it has changed."""
-    if recorded is None:  # a run of an earlier version
-        return
-    try:
-        require(recorded, dict[str, Fingerprint], "provenance.inputs")
-        written = Fingerprint(**recorded[table.name])
-    except (InvalidValueError, KeyError) as error:
-        raise DataError(f"cannot check {str(table)!r}", str(error), "Give the data and --split") from error
-    fix = "Restore it from a backup, or give the data and --split"
-    changed = written.error(table, read_bytes(table, MAX_TABLE_BYTES), fix)
-    if changed is not None:
-        raise changed
-
-
-def _same(own: str, data: Any) -> bool:
-    """Whether the data are those that the run's configuration names."""
-    return isinstance(data, (str, os.PathLike)) and os.path.realpath(own) == os.path.realpath(data)
-
-
-def split_as(dataset: DataSet, written: Mapping[str, Sequence[tuple[str, str]]]) -> DataSet:
-    """Split a dataset as a run's `split.csv` says; images that it does not name are left out.
-
-    Args:
-        dataset: without splits.
-        written: (path, class name) pairs by split.
-    """
-    everything = dataset.splits[UNSPLIT]
-
-    def key(name: str) -> str:
-        return os.path.normpath(Path.cwd() / name) if dataset.root else name
-
-    # A table may name an image twice, with two labels.
-    keys = [key(name) for name in everything.names]
-    labels = [dataset.classes[label] for label in everything.labels]
-    by_name = {name: i for i, name in enumerate(keys)}
-    by_both = {both: i for i, both in enumerate(zip(keys, labels, strict=True))}
-    splits = {}
-    for split, rows in written.items():
-        found = (by_both.get((key(name), label), by_name.get(key(name))) for name, label in rows)
-        splits[split] = everything.take(np.array([i for i in found if i is not None], np.int64))
-    return replace(dataset, splits=splits)
-
-
-def choose_split(splits: Mapping[str, P], split: str, source: str) -> tuple[str, P]:
-    """The name and the content of a split; `auto` is test if there is one, else val, else all, else train.
-
-    Raises:
-        UsageError: no such split.
-    """
-    if split == UNSPLIT and UNSPLIT not in splits:
-        first, *others = splits.values()
-        return UNSPLIT, first.joined(others)
-    for name in ("test", "val", UNSPLIT, "train") if split == "auto" else (split,):
-        if name in splits:
-            return name, splits[name]
-    raise UsageError(
-        f"no split {split!r} in {source!r}", f"it has {', '.join(splits)}", "Choose one with --split"
-    )

@@ -20,7 +20,7 @@ from striate.errors import DataError, UsageError, unknown_name
 from striate.explain import channels, prototypes
 from striate.explain.channels import Activation
 from striate.inference.classifier import Classifier
-from striate.inference.evaluation import choose_split
+from striate.inference.evaluation_data import choose_split
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import ImageSource, Uint8Array
 

@@ -11,7 +11,8 @@ from striate.data.text.columns import Column, ColumnSelection
 from striate.data.text.pairs import PairSet, open_pairs
 from striate.data.text.tokens import shown_unknown
 from striate.errors import DataError, UsageError
-from striate.inference.evaluation import ALL_SPLITS, choose_split
+from striate.inference.evaluation import ALL_SPLITS
+from striate.inference.evaluation_data import choose_split
 from striate.inference.prediction import NOT_FINITE
 from striate.inference.translator import Translator, load_translator, warnings_of
 from striate.metrics.text import TextScores, measure

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from striate.errors import LayoutError, UsageError
+from striate.metrics.classification import wilson_interval
+from striate.metrics.text_intervals import bleu_interval, chrf_interval, rate_interval
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class TextScores:
         wer: the same for parts separated by spaces: words of a sentence, phonemes of a pronunciation.
         n: number of answers.
         signatures: sacrebleu's signatures of the two.
+        intervals: 95 % confidence intervals of the metrics by name: Wilson's of exact matches, else BCa.
     """
 
     bleu: float | None
@@ -37,10 +40,12 @@ class TextScores:
     wer: float
     n: int
     signatures: dict[str, str]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        return values | {f"{name}_ci": list(ends) for name, ends in values.pop("intervals").items()}
 
 
 def measure(answers: Sequence[str], references: Sequence[Sequence[str]]) -> TextScores:
@@ -54,14 +59,23 @@ def measure(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Text
         LayoutError: the lengths differ, or a source has no reference.
     """
     _require_lists(answers, references)
+    exact, rates = exact_match(answers, references), {}
+    intervals = {"exact": wilson_interval(exact, len(answers))}
+    for name, mine, theirs in (
+        ("cer", answers, references),
+        ("wer", words(answers), [words(texts) for texts in references]),
+    ):
+        edits, lengths = zip(*map(_nearest, mine, theirs), strict=True)
+        rates[name] = sum(edits) / max(1, sum(lengths))
+        intervals[name] = rate_interval(edits, lengths)
     bleu = chrf = None
     signatures: dict[str, str] = {}
     if has_sacrebleu():
         bleu, signatures["bleu"] = _sacrebleu("BLEU", answers, references)
         chrf, signatures["chrf"] = _sacrebleu("CHRF", answers, references)
-    exact, cer = exact_match(answers, references), error_rate(answers, references)
-    wer = error_rate(words(answers), [words(texts) for texts in references])
-    return TextScores(bleu, chrf, exact, cer, wer, len(answers), signatures)
+        intervals["bleu"] = bleu_interval(answers, references)
+        intervals["chrf"] = chrf_interval(answers, references)
+    return TextScores(bleu, chrf, exact, rates["cer"], rates["wer"], len(answers), signatures, intervals)
 
 
 def words(texts: Sequence[str]) -> list[list[str]]:
@@ -110,11 +124,26 @@ def error_rate_and_similarity(
     _require_lists(answers, references)
     edits, length, similarity = 0, 0, 0.0
     for answer, these in zip(answers, references, strict=True):
-        found = [(edit_distance(answer, reference), len(reference)) for reference in these]
-        nearest = min(found, key=lambda pair: (pair[0] / max(1, pair[1]), pair[1]))
+        found = _distances(answer, these)
+        nearest = min(found, key=_rate)
         edits, length = edits + nearest[0], length + nearest[1]
         similarity += max(1 - distance / max(1, size, len(answer)) for distance, size in found)
     return edits / max(1, length), similarity / len(answers)
+
+
+def _distances(answer: Sequence[Any], references: Sequence[Sequence[Any]]) -> list[tuple[int, int]]:
+    """The edits to each reference, and its length."""
+    return [(edit_distance(answer, reference), len(reference)) for reference in references]
+
+
+def _rate(pair: tuple[int, int]) -> tuple[float, int]:
+    """Edits in relation to a length: the nearest reference has the lowest rate, and is the shortest such."""
+    return pair[0] / max(1, pair[1]), pair[1]
+
+
+def _nearest(answer: Sequence[Any], references: Sequence[Sequence[Any]]) -> tuple[int, int]:
+    """The edits to the nearest reference, and its length."""
+    return min(_distances(answer, references), key=_rate)
 
 
 def edit_distance(left: Sequence[Any], right: Sequence[Any]) -> int:

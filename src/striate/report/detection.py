@@ -23,6 +23,7 @@ from striate.charts import (
 )
 from striate.csv_file import csv_bytes
 from striate.files import write_atomic
+from striate.metrics.bootstrap import Interval
 from striate.metrics.detection import CocoResult, Detections, GroundTruth, LvisResult, VocResult
 from striate.metrics.detection.breakdown import KINDS, Breakdown, breakdown
 from striate.metrics.detection.effects import SUSPICIONS, Effects, Suspicion, effects, suspicions
@@ -38,7 +39,7 @@ from striate.metrics.detection.explain import (
     match,
     operating_point,
 )
-from striate.metrics.detection.resampling import Comparison, Interval
+from striate.metrics.detection.resampling import Comparison
 from striate.metrics.detection.similarity import OVERLAP_NAMES
 from striate.report.detection_pictures import detection_images
 from striate.report.page import png_files, render

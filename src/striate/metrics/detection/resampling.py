@@ -14,29 +14,19 @@ The test is that of Efron and Tibshirani, "An Introduction to the Bootstrap", 19
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from striate.errors import DataError, UsageError
+from striate.metrics.bootstrap import DRAWS, Interval, Resampled, bca_interval, difference
 from striate.metrics.detection.coco import CocoSettings, evaluate_coco
 from striate.metrics.detection.explain import by_score
 from striate.metrics.detection.records import Bools, Detections, Floats, GroundTruth
 from striate.progress import SILENT, Progress
 
-DRAWS = 1000  # bootstrap samples
 AT_ONCE = 4_000_000  # numbers in a block of draws
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value and its 95 % confidence interval (BCa)."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -105,34 +95,6 @@ def draw_images(truth: GroundTruth, draws: int, seed: int) -> NDArray[np.int64]:
         raise DataError(f"an interval from {n} image{'' if n else 's'}", why, "Give two or more images")
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
     return np.concatenate([np.ones((1, n), np.int64), drawn])
-
-
-class Resampled(NamedTuple):
-    """An AP, that of each draw, and the influence of each image on it, [I]."""
-
-    value: float
-    samples: Floats
-    influence: Floats
-
-
-def difference(a: Resampled, b: Resampled) -> Resampled:
-    """By how much `b` is above `a`, from the same draws."""
-    return Resampled(b.value - a.value, b.samples - a.samples, b.influence - a.influence)
-
-
-def bca_interval(r: Resampled) -> Interval:
-    """The BCa interval: percentiles of the draws that correct the bias and the acceleration."""
-    normal = NormalDist()
-    below = (np.sum(r.samples < r.value) + np.sum(r.samples == r.value) / 2) / r.samples.size
-    bias = normal.inv_cdf(float(np.clip(below, 0.5 / r.samples.size, 1 - 0.5 / r.samples.size)))
-    spread = float(np.sum(r.influence**2)) ** 1.5
-    acceleration = float(np.sum(r.influence**3)) / (6 * spread) if spread else 0.0
-    ends = []
-    for z in (normal.inv_cdf(0.025), normal.inv_cdf(0.975)):
-        shifted = bias + z
-        ends.append(normal.cdf(bias + shifted / max(1 - acceleration * shifted, 1e-9)))
-    low, high = np.quantile(r.samples, ends)
-    return Interval(float(r.value), float(low), float(high))
 
 
 def resample(

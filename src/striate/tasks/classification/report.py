@@ -297,14 +297,21 @@ def _subtitle(run: TrainingRun) -> Phrase:
 
 
 def _cards(evaluation: Evaluation, run: TrainingRun | None) -> list[Card]:
-    cards = [Card(value, Phrase(metric.label), metric.format) for metric, value in evaluation.shown.items()]
+    cards = [
+        Card(value, Phrase(m.label), m.format, interval=_finite(evaluation.intervals.get(m.name)))
+        for m, value in evaluation.shown.items()
+    ]
     label = Phrase("{metric} on {n:,} {what}", metric=cards[0].label, n=evaluation.n, what=_what(evaluation))
-    cards[0] = replace(cards[0], label=label, interval=evaluation.top1_ci)
+    cards[0] = replace(cards[0], label=label)
     baseline = Phrase("majority baseline: always {name}", name=evaluation.majority_class)
     cards.insert(1, Card(evaluation.majority_top1, baseline, cards[0].format))
     if run is not None:
         cards.append(Card(run.task.images_per_second(run), Phrase("training images per second"), ",.0f"))
     return cards
+
+
+def _finite(ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if ends is None or not math.isfinite(sum(ends)) else ends
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:

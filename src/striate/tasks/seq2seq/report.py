@@ -22,7 +22,6 @@ from striate.charts import (
 )
 from striate.inference.text_evaluation import TextEvaluation
 from striate.inference.translator import Answer, Translator, load_translator
-from striate.metrics.classification import wilson_interval
 from striate.sections import Card, Column, Phrase, Report, Section, Table
 from striate.tasks.seq2seq.answers import LineImages, error_rates, errors_by_length, errors_by_token
 from striate.tasks.seq2seq.samples import read_samples
@@ -207,19 +206,21 @@ def _signatures(evaluation: TextEvaluation) -> dict[str, str]:
 
 def _cards(evaluation: TextEvaluation) -> list[Card]:
     scores, signatures = evaluation.scores, _signatures(evaluation)
+    ends = scores.intervals
     cards = [
         Card(
             scores.exact,
             Phrase("exact match on {n:,} {split} pairs", n=scores.n, split=Phrase(evaluation.split)),
             ".2%",
-            interval=wilson_interval(scores.exact, scores.n),
+            interval=ends.get("exact"),
         ),
-        Card(scores.cer, Phrase("character error rate"), ".2%"),
-        Card(scores.wer, Phrase("word error rate"), ".2%"),
+        Card(scores.cer, Phrase("character error rate"), ".2%", interval=ends.get("cer")),
+        Card(scores.wer, Phrase("word error rate"), ".2%", interval=ends.get("wer")),
     ]
     for key, label, value in (("bleu", "BLEU", scores.bleu), ("chrf", "chrF", scores.chrf)):
         if key in signatures and value is not None:
-            cards.append(Card(100 * value, label, ".1f"))
+            interval = (100 * ends[key][0], 100 * ends[key][1]) if key in ends else None
+            cards.append(Card(100 * value, label, ".1f", interval=interval))
     speed = Card(evaluation.tokens_per_second, Phrase("tokens per second, greedy decoding"), ",.0f")
     return [*cards, speed]
 

@@ -1,0 +1,97 @@
+"""95 % confidence intervals of the metrics of a classifier, by the name of the metric.
+
+Proportions have Wilson's interval, other metrics the BCa bootstrap over images.
+`benchmarks/bench_statistics.py` measures how often they contain the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from striate.metrics.bootstrap import Counts, Ends, Floats, bca, drawn_counts
+from striate.metrics.classification import (
+    Integers,
+    all_finite,
+    predictions,
+    top_k_accuracy,
+    wilson_interval,
+)
+
+_FINER = 20  # parts of a bin of confidences
+_STEPS = 61  # errors that are tested
+
+
+def macro_f1_interval(probabilities: Floats, labels: Integers) -> Ends:
+    """The interval of `macro_f1`: the draws need only the numbers of each pair of label and prediction."""
+    predicted, classes = predictions(probabilities), probabilities.shape[1]
+    cells, kinds = np.unique(labels * (classes + 1) + predicted + 1, return_inverse=True)
+    truth, answer = np.divmod(cells, classes + 1)
+    by_answer = np.argsort(answer, kind="stable")
+
+    def metric(drawn: Counts) -> Floats:
+        hits, called, support = (np.zeros((len(drawn), classes + 1)) for _ in range(3))
+        right = truth + 1 == answer
+        hits[:, answer[right]] = drawn[:, right]
+        starts = np.unique(truth, return_index=True)[1]
+        support[:, truth[starts] + 1] = np.add.reduceat(drawn, starts, axis=1)
+        starts = np.unique(answer[by_answer], return_index=True)[1]
+        called[:, answer[by_answer][starts]] = np.add.reduceat(drawn[:, by_answer], starts, axis=1)
+        called[:, 0] = 0  # images without an answer
+        occurs = called + support
+        f1 = np.divide(2 * hits, occurs, out=np.zeros_like(hits), where=occurs > 0)
+        return np.asarray(f1.sum(axis=1) / (occurs > 0).sum(axis=1))
+
+    return bca(metric, kinds, most=1.0)
+
+
+def calibration_error_interval(probabilities: Floats, labels: Integers, bins: int = 15) -> Ends:
+    """The interval of `expected_calibration_error`; NaN if no prediction is finite.
+
+    The error is a sum of absolute gaps, so that noise only ever adds to it: percentiles of draws, BCa's too,
+    are too high, and contain a small error much too rarely. So this interval holds the errors that a test
+    does not reject: if all gaps are the measured ones times the same factor, and noise is that of the draws,
+    at least 2.5 % of data sets have an error as large as the measured one, and at least 2.5 % one as small.
+
+    Confidences within a twentieth of a bin count as one kind, with their mean, so that many images are cheap.
+    """
+    finite = all_finite(probabilities)
+    if not finite.any():
+        return np.nan, np.nan
+    probabilities, labels = probabilities[finite], labels[finite]
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    fine = np.clip(np.ceil(confidence * bins * _FINER).astype(int) - 1, 0, bins * _FINER - 1)
+    kinds, each = np.unique(2 * fine + right, return_inverse=True)
+    gap = np.bincount(each, right - confidence) / np.bincount(each)
+    gaps = np.where((kinds // (2 * _FINER))[:, None] == np.arange(bins), gap[:, None], 0.0)
+    measured = np.bincount(each) @ gaps / len(each)
+    noise = np.concatenate([drawn @ gaps for drawn in drawn_counts(each)]) / len(each) - measured
+    error = float(np.abs(measured).sum())
+    if error == 0:
+        return 0.0, 0.0
+    most = float(np.abs(noise).sum(axis=1).max())
+    errors = np.linspace(max(0.0, error - most), error + most, _STEPS)
+    ends = [np.quantile(np.abs(noise + e / error * measured).sum(axis=1), (0.025, 0.975)) for e in errors]
+    held = [e for e, (low, high) in zip(errors.tolist(), ends, strict=True) if low <= error <= high]
+    return (held[0], held[-1]) if held else (error, error)
+
+
+INTERVALS: dict[str, Callable[[Floats, Integers], Ends]] = {
+    "top1": lambda p, labels: wilson_interval(top_k_accuracy(p, labels, 1), len(labels)),
+    "top5": lambda p, labels: wilson_interval(top_k_accuracy(p, labels, 5), len(labels)),
+    "macro_f1": macro_f1_interval,
+    "ece": calibration_error_interval,
+}
+
+
+def intervals(names: Mapping[str, float], probabilities: Floats, labels: Integers) -> dict[str, Ends]:
+    """The intervals of those of the named metrics that have one.
+
+    Args:
+        names: the metrics.
+        probabilities: `[n, classes]`.
+        labels: `[n]`.
+    """
+    return {name: INTERVALS[name](probabilities, labels) for name in names if name in INTERVALS}

@@ -1,0 +1,64 @@
+"""The intervals against percentiles of bootstrap samples that are computed one by one."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from striate.metrics.classification import METRICS, expected_calibration_error
+from striate.metrics.classification_intervals import (
+    INTERVALS,
+    calibration_error_interval,
+    intervals,
+    macro_f1_interval,
+)
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 4, 250)
+CHANCES = RNG.dirichlet(np.ones(4), 250)
+CHANCES[np.arange(250), LABELS] += 0.5
+CHANCES /= CHANCES.sum(axis=1, keepdims=True)
+
+
+def test_every_metric_has_one():
+    assert {metric.name for metric in METRICS} == set(INTERVALS)
+    values = {metric.name: metric.compute(CHANCES, LABELS) for metric in METRICS}
+    found = intervals(values, CHANCES, LABELS)
+    for name, value in values.items():
+        assert found[name][0] <= value <= found[name][1] + 1e-12
+
+
+def test_macro_f1_is_that_of_samples_of_scikit_learn():
+    draws = [RNG.integers(0, 250, 250) for _ in range(300)]
+    predicted = CHANCES.argmax(axis=1)
+    f1 = [f1_score(LABELS[d], predicted[d], average="macro") for d in draws]
+    assert macro_f1_interval(CHANCES, LABELS) == pytest.approx(np.percentile(f1, [2.5, 97.5]), abs=0.015)
+
+
+def test_macro_f1_with_absent_classes_and_missing_answers():
+    chances = np.eye(5)[[0, 0, 1, 1, 1]]
+    chances[4] = np.nan
+    low, high = macro_f1_interval(chances, np.array([0, 0, 1, 1, 1]))
+    assert 0 <= low < 0.9 <= high <= 1
+
+
+def test_a_calibrated_model_may_have_no_calibration_error():
+    """The measured error of a calibrated model is noise, but draws of the images have even more of it."""
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0.5, 1, 400)
+    chances = np.column_stack([confidence, 1 - confidence])
+    labels = (rng.random(400) > confidence).astype(int)
+    assert expected_calibration_error(chances, labels) > 0.03
+    low, high = calibration_error_interval(chances, labels)
+    assert low < 0.005
+    assert high < 0.12
+
+
+def test_a_large_calibration_error_of_many_images():
+    """Always sure, right in 80 %: the error is 0.2 with the spread of a proportion."""
+    labels = (np.arange(5000) % 5 == 0).astype(int)
+    chances = np.tile([1.0, 0.0], (5000, 1))
+    assert calibration_error_interval(chances, labels) == pytest.approx((0.189, 0.211), abs=0.001)
+
+
+def test_no_finite_prediction_has_no_calibration_error():
+    assert np.isnan(calibration_error_interval(np.full((3, 2), np.nan), np.zeros(3, int))).all()
