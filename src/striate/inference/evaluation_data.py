@@ -30,6 +30,8 @@ class _Part(Protocol):
 
 P = TypeVar("P", bound=_Part)
 
+_RESPLITTING = ("exclude",)  # options with which a run does not use the splits of its data as they are
+
 
 def find_data(
     classifier: Classifier, data: Any, path_column: str | None, label_column: str | None
@@ -67,7 +69,8 @@ def find_data(
             label_column or values.get("label_column"),
         )
     dataset = open_data(data if given else own, path_column, label_column)
-    if UNSPLIT not in dataset.splits:
+    own_splits = is_own and any(values.get(name) is not None for name in _RESPLITTING)
+    if UNSPLIT not in dataset.splits and not own_splits:
         return dataset, ()
     recorded = classifier.description.provenance.get("inputs")
     if is_own and (table.is_file() or (recorded is not None and not given)):
@@ -109,10 +112,11 @@ def split_as(dataset: DataSet, written: Mapping[str, Sequence[tuple[str, str]]])
     """Split a dataset as a run's `split.csv` says; images that it does not name are left out.
 
     Args:
-        dataset: without splits.
+        dataset: its own splits are joined.
         written: (path, class name) pairs by split.
     """
-    everything = dataset.splits[UNSPLIT]
+    first, *others = dataset.splits.values()
+    everything = first.joined(others) if others else first
 
     def key(name: str) -> str:
         return os.path.normpath(Path.cwd() / name) if dataset.root else name

@@ -326,8 +326,15 @@ class RunConfig(DataOptions, Optimization, RunOptions):
         """Whether the name of the run folder is known before the data are read."""
         return True
 
-    def open_data(self) -> AbstractContextManager[Any]:
-        """Open the data; imports no torch. Raises DataError or UsageError if there is nothing to train on."""
+    def open_data(self, run: Path | None = None) -> AbstractContextManager[Any]:
+        """Open the data; imports no torch.
+
+        Args:
+            run: the folder of the run that is being resumed; None for a new one.
+
+        Raises:
+            DataError, UsageError: nothing to train on.
+        """
         raise NotImplementedError
 
     def absolute(self) -> Self:

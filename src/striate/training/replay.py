@@ -13,7 +13,7 @@ from striate.training.config import RunConfig
 from striate.training.config_file import NAME, read_options
 from striate.training.options import current_names, declarations, kinds_of
 
-_PATHS = ("data", "weights", "encoder_from")  # options that may be paths
+_PATHS = ("data", "weights", "encoder_from", "exclude")  # options that may be paths
 
 
 def options_of(

@@ -77,7 +77,10 @@ def resume(
     """
     with init_distributed(changed.get("device") or "auto") as distributed:
         resumed = open_run(expanded(folder), config_kind, changed, distributed)
-        with resumed.config.open_data() as data, distributed.caller_unaffected(resumed.config.device):
+        with (
+            resumed.config.open_data(resumed.folder) as data,
+            distributed.caller_unaffected(resumed.config.device),
+        ):
             return _train(*set_up(kind, resumed.config, data, distributed, resumed))
 
 

@@ -151,6 +151,41 @@ def read_rows(
     return _by_split(found, indices, split_names), set(names)
 
 
+def read_columns(table: Path, needed: Sequence[str], others: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Read some columns of a table that is no dataset.
+
+    Args:
+        table: the file, in any dialect that `read` accepts.
+        needed: names of its columns, in lower case.
+        others: names of further columns, for which a row may have no value.
+
+    Returns:
+        The values of each row by column.
+
+    Raises:
+        DataError: a column is missing or ambiguous, or a row is damaged.
+    """
+    with damage_errors(f"cannot read {str(table)!r}"):
+        text = _decode(read_bytes(table, MAX_TABLE_BYTES))
+    text, delimiter = _separator_line(text)
+    for candidate in [delimiter] if delimiter else [",", ";", "\t", "|"]:
+        _, header = next(parse_csv(text, str(table), candidate), (0, []))
+        names = [name.lower() for name in header]
+        if set(needed) <= set(names):
+            break
+    else:
+        why = f"its first line is {text.lstrip().partition(chr(10))[0][:80]!r}"
+        raise DataError(f"cannot use {str(table)!r}", why, f"The first line must name {' and '.join(needed)}")
+    for name in (*needed, *others):
+        if names.count(name) > 1:
+            raise _ambiguous(table, name, [n for n in header if n.lower() == name])
+    used = {name: names.index(name) for name in (*needed, *others) if name in names}
+    return [
+        {name: unescaped(fields[i]) if i < len(fields) else "" for name, i in used.items()}
+        for _, fields in _parse(table, text, candidate).rows
+    ]
+
+
 @dataclass(frozen=True)
 class _Table:
     """A parsed table: its path, the names of its columns, and its rows."""

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from striate import models
 from striate.errors import DataError, UsageError
+from striate.files import expanded
 from striate.tasks.classification.options import (
     EPOCHS,
     ClassifierOptimization,
@@ -36,6 +37,7 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
 
     data: Any = dataclasses.field(kw_only=False)
     task: Literal["classification"] = option("classification", "Task", in_cli=False)
+    FREE: ClassVar[tuple[str, ...]] = (*RunConfig.FREE, "exclude")  # a run has a copy of what it leaves out
 
     def __post_init__(self) -> None:
         """Open data that are objects in memory, which have no path; then check everything."""
@@ -45,6 +47,8 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
             from striate.data import open_data  # imports NumPy
 
             object.__setattr__(self, "data", open_data(self.data))
+        if self.exclude is not None:
+            object.__setattr__(self, "exclude", os.fspath(self.exclude))
         if not isinstance(self.model, str) and callable(self.model):
             name, arguments = models.path_of(self.model)
             if self.model_arguments:
@@ -86,6 +90,9 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         if self.group_column is not None and self.group_pattern is not None:
             why = "a group is read from one of them"
             raise UsageError("--group-column with --group-pattern", why, "Leave one of them out")
+        if self.exclude_kinds and self.exclude is None:
+            why = "there is no table of images to leave out"
+            raise UsageError(f"--exclude-kinds {self.exclude_kinds}", why, "Give --exclude problems.csv")
         if self.views and self.transfer == "all":
             raise UsageError(
                 f"--views {self.views} with --transfer all", "no layers are frozen to cache the output of",
@@ -104,15 +111,18 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         super().check_together()
 
     @contextlib.contextmanager
-    def open_data(self) -> Iterator[ImageData]:
+    def open_data(self, run: Path | None = None) -> Iterator[ImageData]:
         """Open the data, and decode the first batch in the background until the context ends.
+
+        Args:
+            run: the folder of the run that is being resumed, which knows what it has left out.
 
         Raises:
             DataError, UsageError: nothing to train on.
         """
         from striate.tasks.classification.data import ImageData
 
-        with ImageData(self) as data:
+        with ImageData(self, run) as data:
             yield data
 
     @classmethod
@@ -152,7 +162,8 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         from striate.data import absolute_source
 
         weights = str(Path(self.weights).absolute()) if Path(self.weights).exists() else self.weights
-        return dataclasses.replace(self, data=absolute_source(self.source), weights=weights)
+        exclude = None if self.exclude is None else str(expanded(self.exclude).absolute())
+        return dataclasses.replace(self, data=absolute_source(self.source), weights=weights, exclude=exclude)
 
     @property
     def source(self) -> str:

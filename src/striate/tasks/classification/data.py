@@ -46,17 +46,19 @@ class ImageData:
 
     Args:
         config: of the run.
+        run: the folder of the run that is being resumed; None for a new one.
 
     Attributes:
         dataset: with train, val and possibly test.
         notes: which data are left out.
+        exclusion: what a table of problems left out; None without one.
 
     Raises:
         DataError, UsageError: nothing to train on.
     """
 
-    def __init__(self, config: ClassificationConfig) -> None:
-        self.dataset, self.notes = open_splits(config)
+    def __init__(self, config: ClassificationConfig, run: Path | None = None) -> None:
+        self.dataset, self.notes, self.exclusion = open_splits(config, run)
         self._config = config
         self._decoded: dict[tuple[Preprocess, bool], tuple[DecodedImages, DecodedImages]] = {}
         self._pool: ThreadPoolExecutor | None = None

@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from striate.data import DataSet, SplitPlan, open_data, split
+from striate.data.check.exclusion import RUN_FILE, Exclusion, exclude
 from striate.data.check.labels import continuous_labels
 from striate.data.images import groups
 from striate.data.images.folders import inner_class_folder, refuse_output_inside
 from striate.errors import DataError
+from striate.files import expanded, probe
 
 if TYPE_CHECKING:
     from striate.tasks.classification.config import ClassificationConfig
 
 
-def open_splits(config: ClassificationConfig) -> tuple[DataSet, list[str]]:
+class OpenedSplits(NamedTuple):
+    """The images of a run.
+
+    Attributes:
+        dataset: in train, val and possibly test, with the classes of train.
+        notes: which data are left out.
+        exclusion: what a table of problems left out; None without one.
+    """
+
+    dataset: DataSet
+    notes: list[str]
+    exclusion: Exclusion | None
+
+
+def open_splits(config: ClassificationConfig, run: Path | None = None) -> OpenedSplits:
     """Open the data of a run, and split them.
 
-    Returns:
-        The data in train, val and possibly test, with the classes of train; and notes: which are left out.
+    Args:
+        config: of the run.
+        run: the folder of the run that is being resumed, which has a copy of what it left out.
 
     Raises:
         DataError, UsageError: nothing to train on.
     """
     found = open_data(config.data, config.path_column, config.label_column, config.group_column)
+    exclusion = None
+    if config.exclude is not None:
+        own = None if run is None else run / RUN_FILE
+        if own is not None and probe(own) is not None:
+            exclusion = exclude(found, own)
+        else:
+            exclusion = exclude(found, expanded(config.exclude), config.exclude_kinds)
+        found = exclusion.data
     if config.group_pattern is not None:
         found = groups.by_pattern(found, config.group_pattern)
     refuse_output_inside(found, config.out)
@@ -34,6 +60,7 @@ def open_splits(config: ClassificationConfig) -> tuple[DataSet, list[str]]:
         raise DataError(f"cannot train on {config.source!r}", why, fix)
     dataset = split(found, SplitPlan(config.val, config.test, config.seed))
     notes = [*dataset.notes, *config.unused_shares(found.splits)]
+    notes += () if exclusion is None else exclusion.notes
     if "val" not in dataset.splits or not len(dataset.splits["train"]):
         what = "groups of images" if found.is_grouped else "images"
         raise DataError(
@@ -54,4 +81,4 @@ def open_splits(config: ClassificationConfig) -> tuple[DataSet, list[str]]:
             inner.why if inner else "; ".join((f"it has one class, {dataset.classes[0]!r}", *notes)),
             inner.fix if inner else "A classifier needs two: add a folder of images of something else",
         )
-    return dataset, notes
+    return OpenedSplits(dataset, notes, exclusion)

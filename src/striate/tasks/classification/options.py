@@ -32,6 +32,13 @@ class ImageOptions(DataOptions):
         None, "Regular expression that finds the group of an image in its path below DATA: the text of its "
         "parentheses, or all it matches", unset="no groups",
     )  # fmt: skip
+    exclude: str | None = option(
+        None, "Table of images to leave out, with the columns path and kind, such as that of `striate check "
+        "--csv`", unset="none",
+    )  # fmt: skip
+    exclude_kinds: str = option(
+        "", "Kinds in --exclude to leave out, separated by commas; without it, all that are not only notes"
+    )
     imgsz: int | None = option(
         None,
         "Side of the square input in pixels",

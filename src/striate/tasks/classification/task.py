@@ -97,8 +97,10 @@ class Classification(Task):
         return data_changes(folder, self.dataset)
 
     def write_inputs(self, folder: Path) -> None:
-        """Write split.csv, problems.csv and the table of all files."""
+        """Write split.csv, problems.csv, the table of all files, and what was left out."""
         write_inputs(folder, self.dataset)
+        if self.data.exclusion is not None:
+            self.data.exclusion.write(folder)
 
     def introduce(self) -> list[str]:
         """Numbers of images, the network, and the settings that matter most."""

@@ -246,7 +246,7 @@ class Seq2SeqConfig(PairOptions, TransformerOptions, Seq2SeqOptimization, RunCon
         super().__post_init__()
 
     @contextlib.contextmanager
-    def open_data(self) -> Iterator[PairSet]:
+    def open_data(self, run: Path | None = None) -> Iterator[PairSet]:
         """Open the pairs and split them; images are decoded later.
 
         Raises:
