@@ -2,12 +2,16 @@
 
     python benchmarks/bench_explain.py cost --out benchmarks/results
     python benchmarks/bench_explain.py cost --models resnet18,googlenet --rounds 7
+    python benchmarks/bench_explain.py onnx --out benchmarks/results
     python benchmarks/bench_explain.py worth MODEL PHOTOS BACKGROUNDS --count 100 --out benchmarks/results
 
 `cost`: CPU seconds with one thread for one image, medians of rounds in which all candidates take turns: the
-folded network (`predict`), Grad-CAM's map and the scores of the same pass (`Explainer.maps`; `explain` makes
-one more pass, to find the class), the network with torchcam's GradCAM on the same layer. Also the largest
-difference of the maps to torchcam's and captum's, and the cost of the other methods. Random weights.
+folded network (`predict`), Grad-CAM's map and the scores of the same pass (`Explainer.forward`), the network
+with torchcam's GradCAM on the same layer. Also the largest difference of the maps to torchcam's and captum's,
+and the cost of the other methods. Random weights.
+
+`onnx`: CPU seconds of the exported file with and without the output for maps, with one thread for one image,
+and the largest difference of these maps to torch's. Random weights.
 
 `worth`: MODEL is a bundle of a classifier of ImageNet; PHOTOS a folder of photographs whose names start with
 the WordNet id, BACKGROUNDS another one. Each photograph is scaled to 96 px and pasted into a corner of a
@@ -21,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import dataclasses
 import datetime
 import functools
 import importlib.metadata
@@ -33,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -41,9 +47,13 @@ from striate import models
 from striate.explain import METHODS, Explainer, cam, compute
 from striate.explain.faithfulness import measure, resized
 from striate.explain.randomization import randomized, rank_correlation
+from striate.exporters.onnx import graph
+from striate.exporters.onnx.file import encode
 from striate.inference.classifier import Classifier, load
+from striate.inference.onnx_classifier import SCORES
 from striate.kernels.folding import fold
 from striate.transforms.decode import Uint8Array
+from striate.transforms.preprocess import Preprocess
 
 # The module whose output the peers explain: the one that returns the maps that Striate finds.
 LAYERS = {
@@ -52,6 +62,7 @@ LAYERS = {
     "vgg11": "features.19", "alexnet": "features.11",
 }  # fmt: skip
 SIDE, PASTED = 224, 96
+ONNX_MODELS = "resnet18,resnet50,googlenet,efficientnet_lite0,resnet20"
 
 
 def arguments() -> argparse.Namespace:
@@ -67,7 +78,10 @@ def arguments() -> argparse.Namespace:
     worth.add_argument("backgrounds", type=Path)
     worth.add_argument("--count", type=int, default=100, help="photographs")
     worth.add_argument("--random", type=int, default=50, help="photographs of the randomization test")
-    for command in (cost, worth):
+    exported = commands.add_parser("onnx")
+    exported.add_argument("--models", default=ONNX_MODELS, help="names, with commas between them")
+    exported.add_argument("--rounds", type=int, default=51)
+    for command in (cost, worth, exported):
         command.add_argument("--out", type=Path, help="folder for a results file")
     return parser.parse_args()
 
@@ -166,6 +180,41 @@ def peers_of(network: nn.Module, name: str, image: Tensor, target: int) -> dict[
     except ImportError:
         pass
     return found
+
+
+def onnx(name: str, rounds: int) -> dict[str, Any]:
+    """The exported file of one network with and without the output for maps, for one image on one thread."""
+    row = models.MODELS[name]
+    preprocess = Preprocess.for_size(row.input_size, row.channels)
+    shape = (row.channels, row.input_size, row.input_size)
+    network = random_network(name, shape)
+    made = graph(network, preprocess)
+    last = next(place for place, node in enumerate(made.nodes) if node.outputs == (SCORES,))
+    plain = dataclasses.replace(made, nodes=made.nodes[: last + 1], outputs=made.outputs[:1])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    with_maps, without = (
+        onnxruntime.InferenceSession(b"".join(encode(one, ("benchmark", "1"), {})), options)
+        for one in (made, plain)
+    )
+    size = (1, row.input_size, row.input_size, row.channels)
+    pixels = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    times = cpu_seconds(
+        {
+            "without": lambda: without.run(None, {"images": pixels}),
+            "with": lambda: with_maps.run(None, {"images": pixels}),
+        },
+        rounds,
+    )
+    scores, maps = with_maps.run(None, {"images": pixels})
+    image = preprocess.normalize(torch.from_numpy(pixels))
+    expected = compute(Explainer(network, shape), image, int(scores[0].argmax()))
+    return {
+        "model": name, "input": list(shape),
+        "cpu_ms": {key: round(1e3 * value, 2) for key, value in times.items()},
+        "ratio": round(times["with"] / times["without"], 3),
+        "difference_to_torch": difference(torch.from_numpy(maps[0]), expected),
+    }  # fmt: skip
 
 
 def difference(a: Tensor, b: Tensor) -> float:
@@ -304,17 +353,20 @@ def version(package: str) -> str | None:
 def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
-    if args.command == "cost":
+    if args.command == "onnx":
+        record: dict[str, Any] = {"rows": [onnx(name, args.rounds) for name in args.models.split(",")]}
+        print(json.dumps(record, indent=2))
+    elif args.command == "cost":
         rows = []
         for number, name in enumerate(args.models.split(",")):
             rows.append(cost(name, args.rounds, args.methods and number == 0))
             print(json.dumps(rows[-1]), flush=True)
-        record: dict[str, Any] = {"rows": rows}
+        record = {"rows": rows}
     else:
         record = worth(args)
         print(json.dumps(record, indent=2))
     if args.out:
-        peers = {name: version(name) for name in ("torch", "torchcam", "captum")}
+        peers = {name: version(name) for name in ("torch", "torchcam", "captum", "onnxruntime")}
         stem = f"{datetime.date.today().isoformat()}_{platform.machine()}_1cpu_explain-{args.command}"
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / f"{stem}.json").write_text(json.dumps({"versions": peers, **record}, indent=2) + "\n")

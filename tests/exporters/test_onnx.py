@@ -12,6 +12,7 @@ from torch import nn
 from striate import models
 from striate.bundle import Description
 from striate.errors import StriateWarning, WriteError
+from striate.explain import Explainer, compute
 from striate.exporters import export
 from striate.exporters.onnx import graph, operators
 from striate.exporters.onnx.file import encode
@@ -76,11 +77,12 @@ def test_the_file_has_the_names_and_the_description(tmp_path):
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(metadata["classes"]) == ["a", "b", "c"]
     assert Description.from_json(json.loads(metadata["striate"])) == original.description
-    (image,), (scores,) = model.graph.input, model.graph.output
+    (image,), (scores, maps) = model.graph.input, model.graph.output
     dimensions = [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim]
     assert dimensions == ["batch", 32, 32, 3]
     assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert [d.dim_param or d.dim_value for d in scores.type.tensor_type.shape.dim] == ["batch", 3]
+    assert [d.dim_param or d.dim_value for d in maps.type.tensor_type.shape.dim] == ["batch", 8, 8]
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     name, last = list(original.network.named_parameters())[-2]
     assert np.array_equal(weights[name], last.detach().numpy())
@@ -97,6 +99,55 @@ def test_float_images_and_pixels_have_the_same_scores(tmp_path, few_colors):
     sessions = [onnxruntime.InferenceSession(tmp_path / f"{n}.onnx") for n in ("onnx", "onnx-float")]
     one, other = (s.run(None, {"images": x})[0] for s, x in zip(sessions, inputs, strict=True))
     assert np.allclose(one, other, atol=1e-5 * abs(other).max())
+
+
+SLOW_HEADS = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "googlenet")]
+
+
+@pytest.mark.parametrize("name", ["resnet20", "efficientnet_lite0", *SLOW_HEADS])
+def test_maps_of_a_linear_head_are_those_of_grad_cam(name):
+    """For the most probable class, of any number of images; the scores are the same."""
+    model = classifier(name, FAST.get(name, 64), classes=7)
+    content = b"".join(encode(graph(model.network, model.preprocess), ("test", "1"), {}))
+    session = onnxruntime.InferenceSession(content)
+    assert [output.name for output in session.get_outputs()] == ["scores", "maps"]
+    pixels = np.random.default_rng(1).integers(0, 256, (3, *model.preprocess.size, 3), np.uint8)
+    scores, maps = session.run(None, {"images": pixels})
+    plain = Explainer(model.network, (3, *model.preprocess.size))
+    for image, row, values in zip(
+        model.preprocess.normalize(torch.from_numpy(pixels)), scores, maps, strict=True
+    ):
+        expected = compute(plain, image[None], int(row.argmax())).numpy()
+        assert np.abs(values - expected).max() <= 1e-4 * expected.max()
+        assert expected.max() > 0
+    assert np.array_equal(session.run(["scores"], {"images": pixels})[0], scores)
+
+
+class Headed(nn.Module):
+    """Ends in a mean of its maps and one linear layer, or in something that is not the same."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.conv, self.linear, self.kind = nn.Conv2d(3, 4, 3), nn.Linear(4, 3), kind
+
+    def forward(self, x):
+        x = self.conv(x).relu()
+        if self.kind == "mean":
+            return self.linear(F.dropout(x.mean((-1, -2), keepdim=True), 0.5, self.training).flatten(1))
+        if self.kind == "activation":
+            return self.linear(x.mean((2, 3)).tanh())
+        if self.kind == "softmax":
+            return self.linear(x.mean((2, 3))).softmax(1)
+        return self.linear(
+            F.adaptive_max_pool2d(x, 1).flatten(1) if self.kind == "max" else x.mean(3)[..., 0]
+        )
+
+
+def test_only_linear_heads_have_maps():
+    preprocess = Preprocess.for_size(9, 3)
+    for kind, count in {"mean": 2, "activation": 1, "softmax": 1, "row": 1}.items():
+        assert len(graph(Headed(kind).eval(), preprocess).outputs) == count
+        assert len(graph(Headed(kind).eval(), preprocess, floats=True).outputs) == 1
 
 
 class Layers(nn.Module):

@@ -1,17 +1,23 @@
 """Prediction with exported ONNX files: the original's answers, without torch."""
 
+import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from pretrained import build
 
 import striate
 from striate import cli
+from striate.bundle import Description, write
 from striate.errors import BundleError, DecodeError, UsageError
 from striate.exporters.onnx.file import Graph, Node, Signature, encode
 from striate.inference.onnx_classifier import load
+from striate.transforms.preprocess import Preprocess
 
 pytest.importorskip("onnxruntime")
 
@@ -37,19 +43,72 @@ def test_the_answers_are_the_original_s(exported, run, few_colors, tmp_path):
     assert model.predict(np.zeros((40, 30), np.uint8)).error is None
 
 
-def test_the_command_loads_no_torch(exported, run, few_colors, capsys):
-    picture = str(next(few_colors.rglob("*.png")))
+@pytest.fixture(scope="module")
+def with_maps(tmp_path_factory):
+    """A bundle of a network with a linear head, and its ONNX file."""
+    folder = tmp_path_factory.mktemp("with_maps")
+    network, _ = build("resnet20", 32, num_classes=3)
+    description = Description(
+        "classification", "resnet20", {"num_classes": 3}, ("a", "b", "c"), Preprocess.for_size(32, 3)
+    )
+    write(folder / "model.safetensors", network, description)
+    striate.export(folder / "model.safetensors", folder / "model.onnx", "onnx")
+    return folder / "model.safetensors", folder / "model.onnx"
+
+
+def test_the_command_loads_no_torch(with_maps, few_colors, tmp_path, capsys):
+    """Not for its explanations either, which are those of the bundle."""
+    (bundle, exported), picture = with_maps, str(next(few_colors.rglob("*.png")))
+    folders = [str(tmp_path / name) for name in ("ours", "theirs")]
+    more, ours = (["--explain", "--out", folder] for folder in folders)
     code = (
         "import sys; from striate.cli import run; "
-        f"assert run(['predict', {str(exported)!r}, {picture!r}, '--json']) == 0; "
+        f"assert run(['predict', {str(exported)!r}, {picture!r}, '--json', *{more!r}]) == 0; "
         "assert not any(name == 'torch' or name.startswith('torch.') for name in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert cli.run(["predict", str(run.best), picture, "--json"]) == 0
+    assert cli.run(["predict", str(bundle), picture, "--json", *ours]) == 0
     ours, theirs = json.loads(capsys.readouterr().out), json.loads(done.stdout)
+    figures = [result["results"][0]["figure"] for result in (ours, theirs)]
+    assert figures[0].startswith(folders[1])
+    first, second = (np.asarray(Image.open(figure)).astype(int) for figure in figures)
+    assert np.abs(first - second).max() <= 1  # rounding
+    expected = striate.load(bundle, "cpu").explain(picture, test=False)
+    assert np.abs(np.asarray(expected.figure()).astype(int) - first).max() <= 1
     for one, other in zip(ours["results"][0]["top"], theirs["results"][0]["top"], strict=True):
         assert one["class"] == other["class"]
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+
+
+def test_explanations_of_several_images(with_maps, few_colors, tmp_path, capsys):
+    """The map is that of torch; an unreadable image has none; as text and as CSV."""
+    bundle, exported = with_maps
+    (tmp_path / "bad.png").write_bytes(b"")
+    files = [*sorted(few_colors.rglob("*.png"))[::5], tmp_path / "bad.png"]
+    original, model = striate.load(bundle, "cpu"), striate.load(exported)
+    for file, (prediction, found) in zip(files, model.explain_many(files, batch=3), strict=True):
+        if found is None:
+            assert (file.name, "empty" in prediction.error) == ("bad.png", True)
+            continue
+        expected = original.explain(file, test=False)
+        assert (found.target, found.path) == (expected.target, str(file))
+        assert np.abs(found.map - expected.map).max() <= 1e-4 * expected.map.max()
+        assert np.array_equal(found.pixels, expected.pixels)
+    out = ["--explain", "--out", str(tmp_path / "out")]
+    assert cli.run(["predict", str(exported), *map(str, files), *out, "--csv"]) == 0
+    header, *rows = csv.reader(capsys.readouterr().out.splitlines())
+    assert header[-1] == "figure"
+    assert [Path(row[-1]).is_file() for row in rows] == [True] * (len(files) - 1) + [False]
+    assert cli.run(["predict", str(exported), str(files[0]), *out]) == 0
+    assert "grad-cam.png" in capsys.readouterr().out
+
+
+def test_explanations_that_are_not_there(exported, run, few_colors, tmp_path, capsys):
+    picture = str(next(few_colors.rglob("*.png")))
+    assert cli.run(["predict", str(exported), picture, "--explain", "--out", str(tmp_path)]) == 2
+    assert "it has no output for maps" in capsys.readouterr().err
+    assert cli.run(["predict", str(run.best), picture, "--out", str(tmp_path)]) == 2
+    assert "Add --explain" in capsys.readouterr().err
 
 
 def written(path, metadata, dtype="uint8", shape=("batch", 2, 2, 3)):

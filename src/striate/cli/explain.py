@@ -98,19 +98,19 @@ def _results(
     with watching() as progress:
         counter = SILENT if describe(options["method"]).is_slow else progress  # slow ones report their passes
         counter.begin("explaining", len(paths))
-        for path, name in zip(paths, _names(paths, options["method"]), strict=True):
+        for path, name in zip(paths, file_names(paths, options["method"]), strict=True):
             try:
                 found = classifier.explain(path, **options, progress=progress)
             except DecodeError as error:
                 result: dict[str, Any] = {"path": path, "error": error.why}
             else:
-                result = {**found.to_json(), "files": _write(found, out / name, numpy)}
+                result = {**found.to_json(), "files": write_files(found, out / name, numpy)}
             counter.advance(1)
             yield result
         counter.end()
 
 
-def _names(paths: list[str], method: str) -> Iterator[str]:
+def file_names(paths: list[str], method: str) -> Iterator[str]:
     """A name for each image's files, without the suffix; images of one name get numbers."""
     taken: set[str] = set()
     for path in paths:
@@ -123,7 +123,7 @@ def _names(paths: list[str], method: str) -> Iterator[str]:
         yield name
 
 
-def _write(explanation: Explanation, path: Path, numpy: bool) -> dict[str, str | None]:
+def write_files(explanation: Explanation, path: Path, numpy: bool) -> dict[str, str | None]:
     """Write the figure, and the map if that is wanted; returns their paths."""
     import io
 

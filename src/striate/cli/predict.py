@@ -5,20 +5,28 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from striate.cli.explain import file_names, write_files
 from striate.cli.options import Batch, Device, Json, Model, Trust, Workers, number
 from striate.csv_file import csv_line
 from striate.printable import escaped
 
 if TYPE_CHECKING:
+    from striate.inference.prediction import Prediction
     from striate.progress import Progress
 
 _SOURCES = (
     "Image files, folders or globs; `-` reads paths from standard input, one per line or separated by NUL "
     "(`find -print0`)."
+)
+
+
+_EXPLAIN = (
+    "Also write a PNG file for each image: the image next to Grad-CAM's map of the most probable class."
 )
 
 
@@ -40,6 +48,10 @@ def predict(
     device: Device = "auto",
     workers: Workers = None,
     trust: Trust = "",
+    explain: Annotated[bool, typer.Option("--explain", help=_EXPLAIN)] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="With --explain: folder of the files.", show_default="explanations")
+    ] = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> int:
@@ -53,6 +65,8 @@ def predict(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv", "the output has one format", "Give one of the two")
+    if out is not None and not explain:
+        raise UsageError("--out without --explain", "only explanations are written to files", "Add --explain")
     paths = [path for source in sources for path in (_listed() if source == "-" else find_images(source))]
     if not paths:
         raise UsageError("no images to predict", "the list on standard input is empty")
@@ -64,9 +78,23 @@ def predict(
 
     with watching() as progress:
         if task == "seq2seq":
+            if explain:
+                raise UsageError(
+                    "--explain with a seq2seq model", "it has no classes", "Use `striate explain`"
+                )
             header, results, more = _read_text(model, paths, device, progress)
         else:
-            header, results, more = _classify(model, paths, device, progress, top, batch, workers, trust)
+            header, results, more = _classify(
+                model,
+                paths,
+                device,
+                progress,
+                top,
+                batch,
+                workers,
+                trust,
+                (out or Path("explanations")) if explain else None,
+            )
         if as_json or sys.stdout.isatty():  # print results after the progress bar, not through it
             results = list(results)
             progress.end()
@@ -119,29 +147,45 @@ def _classify(
     batch: int,
     workers: int | None,
     trust: str,
+    out: Path | None,
 ) -> tuple[list[str], Iterable[_Result], dict[str, Any]]:
-    """The CSV header, the results, and further JSON keys."""
+    """The CSV header, the results, and further JSON keys; `out` is the folder of the explanations, if any."""
     from striate.device import cpu_count
     from striate.inference.loading import load
 
     classifier = load(model, device, trust=trust)
+    options: Any = {"batch": batch, "workers": workers or cpu_count(), "progress": progress}
 
     def results() -> Iterator[_Result]:
-        for prediction in classifier.predict_many(
-            paths, batch=batch, workers=workers or cpu_count(), progress=progress
-        ):
-            scores = prediction.top(top)
-            yield _Result(
-                prediction.path,
-                prediction.error,
-                {"top": [{"class": s.name, "probability": s.probability} for s in scores]},
-                [value for s in scores for value in (s.name, f"{s.probability:.6f}")],
-                "  ".join(f"{s.name} {100 * s.probability:.1f} %" for s in scores),
+        if out is None:
+            for prediction in classifier.predict_many(paths, **options):
+                yield _of_prediction(prediction, top)
+            return
+        explained = classifier.explain_many(paths, **options)
+        for name, (prediction, explanation) in zip(file_names(paths, "grad-cam"), explained, strict=True):
+            files = write_files(explanation, out / name, numpy=False) if explanation else {"figure": None}
+            result, figure = _of_prediction(prediction, top), files["figure"]
+            yield result._replace(
+                values={**result.values, "figure": figure},
+                cells=[*result.cells, figure],
+                text=f"{result.text}  {escaped(figure or '')}",
             )
 
     progress.begin("predicting", len(paths))
     shown = range(1, min(top, len(classifier.classes)) + 1)
-    return [f"{what}{i}" for i in shown for what in ("class", "probability")], results(), {}
+    header = [f"{what}{i}" for i in shown for what in ("class", "probability")]
+    return header + (["figure"] if out else []), results(), {}
+
+
+def _of_prediction(prediction: Prediction, top: int) -> _Result:
+    scores = prediction.top(top)
+    return _Result(
+        prediction.path,
+        prediction.error,
+        {"top": [{"class": s.name, "probability": s.probability} for s in scores]},
+        [value for s in scores for value in (s.name, f"{s.probability:.6f}")],
+        "  ".join(f"{s.name} {100 * s.probability:.1f} %" for s in scores),
+    )
 
 
 def _read_text(

@@ -39,6 +39,13 @@ def colorize(values: npt.NDArray[Any]) -> Uint8Array:
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
+def enlarged(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """A map enlarged bilinearly to `[height, width]`, as `torch.nn.functional.interpolate` does it."""
+    rows, columns = size
+    image = Image.fromarray(np.ascontiguousarray(values, np.float32))
+    return np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))
+
+
 def overlay(pixels: Uint8Array, heat: npt.NDArray[np.float32]) -> Image.Image:
     """The image next to a grayscale copy under the colours of its map.
 

@@ -90,6 +90,17 @@ class Classifier(ImagePredictor):
         )  # fmt: skip
 
     @standard_settings()
+    def explained(self, images: Uint8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        """As `ImagePredictor.explained`."""
+        from striate.explain import grad_cam
+
+        self._require_memory(len(images))
+        pixels = self.preprocess.normalize(torch.from_numpy(images).to(self.device))
+        forward = self.explainer.forward(pixels)
+        maps = grad_cam(forward, forward.scores.argmax(dim=1).tolist())
+        return softmax(forward.scores.float().cpu().numpy()), maps.cpu().numpy()
+
+    @standard_settings()
     def feature_maps(self, source: ImageSource, layer: str) -> npt.NDArray[np.float32]:
         """The feature maps of a layer for one image, `[channels, rows, columns]`.
 

@@ -19,6 +19,7 @@ from striate.reading import open_file
 from striate.transforms.decode import Uint8Array
 
 DESCRIPTION = "striate"  # the key of the description in the file's metadata
+SCORES, MAPS = "scores", "maps"  # the outputs: the second one where the network has a linear head
 _INPUT = "images"
 
 
@@ -40,9 +41,21 @@ class OnnxClassifier(ImagePredictor):
         parts = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
-            parts.append(softmax(self.session.run(None, {_INPUT: part})[0]))
+            parts.append(softmax(self.session.run([SCORES], {_INPUT: part})[0]))
             progress.advance(len(part))
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes)))
+
+    def explained(self, images: Uint8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        """As `ImagePredictor.explained`."""
+        if MAPS not in [output.name for output in self.session.get_outputs()]:
+            raise UsageError(
+                f"cannot explain with {self.path!r}",
+                "it has no output for maps: its network does not end in global pooling and one linear layer, "
+                "or an earlier version wrote it",
+                "Export it again, or use `striate explain` with the bundle",
+            )
+        scores, maps = self.session.run([SCORES, MAPS], {_INPUT: images})
+        return softmax(scores), maps
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> OnnxClassifier:

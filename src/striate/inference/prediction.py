@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,11 @@ from striate.errors import DataError, DecodeError
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import ImageSource, Uint8Array, name_of
 from striate.transforms.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from striate.explain import Explanation
+
+_Prepared = Sequence[tuple[str, Uint8Array | DecodeError]]
 
 NOT_FINITE = "its scores are not finite (NaN or infinite)"  # the error of a prediction without an answer
 
@@ -121,7 +126,9 @@ class ImagePredictor(ABC):
             ResourceError: a batch cannot fit into memory.
         """
         for prepared in self.read_batches(sources, batch, workers):
-            yield from self._answers(prepared)
+            good = _readable(prepared)
+            rows = self.probabilities(np.stack(good), batch=len(good)) if good else ()
+            yield from self._answers(prepared, rows)
             progress.advance(len(prepared))
 
     def read_batches(
@@ -154,6 +161,63 @@ class ImagePredictor(ABC):
             float64 `[n, classes]`.
         """
 
+    @abstractmethod
+    def explained(self, images: Uint8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        """Class probabilities and Grad-CAM's map of the most probable class, from one pass.
+
+        Args:
+            images: as for `probabilities`; one batch, not empty.
+
+        Returns:
+            float64 `[n, classes]`, and float32 `[n, rows, columns]` of the last feature maps, at least 0.
+
+        Raises:
+            UsageError: the network has no feature maps, or the file no output for them.
+        """
+
+    def explain_many(
+        self,
+        sources: Iterable[ImageSource],
+        *,
+        batch: int = 64,
+        workers: int = 2,
+        progress: Progress = SILENT,
+    ) -> Iterator[tuple[Prediction, Explanation | None]]:
+        """As `predict_many`, with Grad-CAM's map of the most probable class, without a test of the map.
+
+        The explanation is None where the prediction has an error.
+
+        Raises:
+            ResourceError: a batch cannot fit into memory.
+            UsageError: as `explained`.
+        """
+        from striate.explain.result import Explanation
+
+        for prepared in self.read_batches(sources, batch, workers):
+            good = _readable(prepared)
+            rows, maps = self.explained(np.stack(good)) if good else ((), ())
+            pixels, heat = iter(good), iter(maps)
+            for (_, image), prediction in zip(prepared, self._answers(prepared, rows), strict=True):
+                seen = None if isinstance(image, DecodeError) else (next(pixels), next(heat))
+                if seen is None or prediction.error is not None:
+                    yield prediction, None
+                    continue
+                (best,) = prediction.top(1)
+                yield (
+                    prediction,
+                    Explanation(
+                        prediction.path,
+                        "grad-cam",
+                        best.name,
+                        best.probability,
+                        best.name,
+                        None,
+                        seen[1],
+                        seen[0],
+                    ),
+                )
+            progress.advance(len(prepared))
+
     def _require_memory(self, images: int) -> None:
         """Refuse a batch that cannot fit into memory; usual ones are not worth the estimate."""
         height, width = self.preprocess.size
@@ -166,17 +230,20 @@ class ImagePredictor(ABC):
         """The memory that an image takes at least: its pixels, and the same as float32."""
         return 5 * self.preprocess.channels * self.preprocess.size[0] * self.preprocess.size[1]
 
-    def _answers(self, prepared: Sequence[tuple[str, Uint8Array | DecodeError]]) -> Iterator[Prediction]:
-        good = [image for _, image in prepared if not isinstance(image, DecodeError)]
-        rows = iter(self.probabilities(np.stack(good), batch=len(good)) if good else ())
-        nothing = np.empty(0)
+    def _answers(self, prepared: _Prepared, rows: Iterable[npt.NDArray[np.float64]]) -> Iterator[Prediction]:
+        """Predictions from the probabilities of the images that can be read."""
+        remaining, nothing = iter(rows), np.empty(0)
         for path, image in prepared:
             if isinstance(image, DecodeError):
                 yield Prediction(path, self.classes, nothing, image.why)
                 continue
-            row: npt.NDArray[np.float64] = next(rows)
+            row = next(remaining)
             finite = bool(np.isfinite(row).all())
             yield Prediction(path, self.classes, row if finite else nothing, None if finite else NOT_FINITE)
+
+
+def _readable(prepared: _Prepared) -> list[Uint8Array]:
+    return [image for _, image in prepared if not isinstance(image, DecodeError)]
 
 
 def read_image(source: ImageSource, preprocess: Preprocess) -> tuple[str, Uint8Array | DecodeError]:

@@ -14,13 +14,14 @@ from striate import strict_json
 from striate.errors import WriteError
 from striate.exporters.onnx.builder import Builder
 from striate.exporters.onnx.file import Graph, Signature, encode, encode_metadata
+from striate.exporters.onnx.maps import add_maps, linear_head
 from striate.exporters.onnx.operators import translate
 from striate.exporters.onnx.recorder import BATCH, IMAGES, record
 from striate.exporters.records import Exported, Request, Scores
 from striate.exporters.verification import REPORT
 from striate.files import write_atomic
 from striate.inference.classifier import Classifier
-from striate.inference.onnx_classifier import DESCRIPTION, one_line, open_session
+from striate.inference.onnx_classifier import DESCRIPTION, SCORES, one_line, open_session
 from striate.transforms.decode import Uint8Array
 from striate.transforms.preprocess import Preprocess
 from striate.version import __version__
@@ -88,14 +89,17 @@ def opened(path: Path, normalize: Preprocess | None = None, **more: Any) -> Expo
 
     def scores(images: Uint8Array) -> Scores:
         given = images if normalize is None else normalize.normalize(torch.from_numpy(images)).numpy()
-        found: Scores = session.run(["scores"], {"images": given})[0]
+        found: Scores = session.run([SCORES], {"images": given})[0]
         return found
 
     return Exported(scores=scores, store=store, **more)
 
 
 def graph(network: nn.Module, preprocess: Preprocess, *, floats: bool = False) -> Graph:
-    """The graph of a network in evaluation mode on the CPU; arguments and errors as for `export`."""
+    """The graph of a network in evaluation mode on the CPU; arguments and errors as for `export`.
+
+    From pixels it also has the output `maps`, if the network ends in a linear head (see `maps.py`).
+    """
     size, channels = preprocess.size, preprocess.channels
     steps, result = record(network, (channels, *size))
     builder = Builder(steps, dict([*network.named_parameters(), *network.named_buffers()]))
@@ -107,10 +111,12 @@ def graph(network: nn.Module, preprocess: Preprocess, *, floats: bool = False) -
         _normalize(builder, preprocess)
     for step in steps:
         translate(builder, step)
-    builder.finish(result, "scores")
+    builder.finish(result, SCORES)
     shape = tuple("batch" if size == BATCH else size for size in result.shape)
-    scores = Signature("scores", "float32", shape)
-    return Graph("network", builder.nodes, builder.constants, (images,), (scores,))
+    outputs = [Signature(SCORES, "float32", shape)]
+    if not floats and (head := linear_head(steps, result)) is not None:
+        outputs.append(add_maps(builder, head))
+    return Graph("network", builder.nodes, builder.constants, (images,), tuple(outputs))
 
 
 def _normalize(builder: Builder, preprocess: Preprocess) -> None:

@@ -71,9 +71,10 @@ class Builder:
         """Say which name a result of a step has."""
         self._value_names[value.number] = name
 
-    def finish(self, result: Value, name: str) -> None:
-        """Give the result of the network its name."""
-        self.nodes.append(Node("Identity", (self.name(result),), (name,)))
+    def finish(self, result: Value | str, name: str) -> None:
+        """Give a result of the network its name."""
+        before = result if isinstance(result, str) else self.name(result)
+        self.nodes.append(Node("Identity", (before,), (name,)))
 
     def reshape(self, x: Value | str, shape: Shape) -> str:
         """Append a Reshape; at most one size may depend on the batch."""
