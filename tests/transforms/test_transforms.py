@@ -88,6 +88,11 @@ def test_enhancements_are_pillows(ours, pillows):
     out = ours(BATCH, FACTORS)
     for picture, factor, result in zip(PICTURES, FACTORS.tolist(), out, strict=True):
         assert torch.equal(result, pixels(pillows(picture).enhance(factor)))
+    assert torch.equal(ours(BATCH.contiguous(), FACTORS), out)  # one channel after the other in memory
+    gray = color.luma(BATCH)
+    for picture, factor, result in zip(gray, FACTORS.tolist(), ours(gray, FACTORS), strict=True):
+        expected = pillows(Image.fromarray(picture[0].numpy())).enhance(factor)
+        assert torch.equal(result[0], torch.from_numpy(np.array(expected)))
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8])
@@ -121,6 +126,15 @@ def test_whole_picture_changes_are_pillows(ours, pillows):
             ours(pixels(picture)[None])[0],
             expected.permute(2, 0, 1) if expected.ndim == 3 else expected[None],
         )
+
+
+@pytest.mark.parametrize("change", [color.equalize, color.autocontrast])
+def test_whole_picture_changes_without_pillow(change):
+    """Of two channels, which Pillow does not take: as on a GPU."""
+    flat = torch.full((1, 3, 37, 53), 90, dtype=torch.uint8)
+    dim = (BATCH // 5 + 40).contiguous()
+    for batch in (BATCH, flat, dim):
+        assert torch.equal(change(batch[:, :2]), change(batch)[:, :2])
 
 
 def test_hue_turns_the_colour_circle():
@@ -302,18 +316,18 @@ def test_jitter_draws_its_factors_evenly():
 def test_trivial_augment_uses_every_change_alike():
     seen = []
 
-    def note(images, change, magnitude, fill=0):
-        seen.extend([change] * len(images))
-        return images
+    def note(change, magnitude, height, width):
+        seen.extend([change] * len(magnitude))
+        return lambda images, _: images, magnitude
 
-    original, policies.apply = policies.apply, note
+    original, policies._prepared = policies._prepared, note
     try:
         T.TrivialAugmentWide().batch(
             torch.zeros(7000, 3, 4, 4, dtype=torch.uint8),
             torch.rand(7000, 3, generator=torch.Generator().manual_seed(0)),
         )
     finally:
-        policies.apply = original
+        policies._prepared = original
     names, counts = np.unique(seen, return_counts=True)
     assert len(names) == 13  # and Identity, which changes nothing
     assert stats.chisquare([*counts, 7000 - sum(counts)]).pvalue > 1e-3

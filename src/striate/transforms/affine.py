@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from striate.errors import UsageError
 from striate.transforms.arguments import Range, check_range, range_around
-from striate.transforms.transform import Transform, between, is_numpy_friendly
+from striate.transforms.blocks import is_pillow_friendly, with_pillow
+from striate.transforms.transform import Transform, between
 
 
 class RandomAffine(Transform):
@@ -105,8 +105,7 @@ def warp(images: Tensor, inverse: Tensor, interpolation: str, fill: float) -> Te
     """Apply inverse affine matrices `[batch, 2, 3]`, as `inverse_affine` returns them, to a batch."""
     B, C, H, W = images.shape
     device = images.device
-    eight_bit = is_numpy_friendly(images) and images.dtype == torch.uint8
-    if eight_bit and interpolation == "nearest" and C in (1, 3):
+    if interpolation == "nearest" and is_pillow_friendly(images):
         return _warp_with_pillow(images, inverse, int(fill))
     x = torch.arange(W, device=device, dtype=torch.float64) + 0.5 - W / 2
     y = torch.arange(H, device=device, dtype=torch.float64) + 0.5 - H / 2
@@ -128,14 +127,14 @@ def warp(images: Tensor, inverse: Tensor, interpolation: str, fill: float) -> Te
 def _warp_with_pillow(images: Tensor, inverse: Tensor, fill: int) -> Tensor:
     """Like `warp`, for 8-bit images with nearest interpolation: eight times as fast."""
     H, W = images.shape[2:]
-    source = images.permute(0, 2, 3, 1).numpy()
-    out = np.empty(source.shape, np.uint8)
-    for i, ((a, b, c), (d, e, f)) in enumerate(inverse.double().tolist()):
+    matrices = inverse.double().tolist()
+
+    def warped(picture: Image.Image, i: int) -> Image.Image:
+        (a, b, c), (d, e, f) = matrices[i]
         from_x, from_y = c + W / 2 - a * W / 2 - b * H / 2, f + H / 2 - d * W / 2 - e * H / 2
-        pil = Image.fromarray(source[i, :, :, 0] if source.shape[3] == 1 else source[i])
-        warped = pil.transform(
+        return picture.transform(
             (W, H), Image.Transform.AFFINE, (a, b, from_x, d, e, from_y), Image.Resampling.NEAREST,
-            fillcolor=(fill,) * 3 if pil.mode == "RGB" else fill,
+            fillcolor=(fill,) * 3 if picture.mode == "RGB" else fill,
         )  # fmt: skip
-        out[i] = np.asarray(warped).reshape(H, W, -1)
-    return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+    return with_pillow(images, warped)

