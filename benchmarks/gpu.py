@@ -46,7 +46,7 @@ from striate.inference.classifier import logits
 from striate.kernels.folding import fold
 from striate.models.googlenet import GoogLeNetOutput
 from striate.tasks.classification.config import ClassificationConfig
-from striate.tasks.classification.metrics import cross_entropy
+from striate.tasks.classification.loss import Criterion
 from striate.transforms.augment import augment, pca_color
 from striate.transforms.augmentations import AUGMENTATIONS
 from striate.transforms.preprocess import Preprocess
@@ -259,7 +259,7 @@ def compiled(bench: Bench) -> dict[str, Any]:
         with torch.autocast(bench.device.type, half or torch.bfloat16, enabled=half is not None):
             output = module(images)
             assert not isinstance(output, GoogLeNetOutput)
-            loss, _ = cross_entropy(output, truth, 0.0)
+            loss, _ = Criterion()(output, truth)
         torch.autograd.backward(loss)
 
     count, rates = bench.pick(1, 20), {}

@@ -12,7 +12,7 @@ from striate.device import autocast, mixed_precision
 from striate.inference.classifier import logits
 from striate.kernels.folding import fold
 from striate.tasks.classification.config import ClassificationConfig
-from striate.tasks.classification.metrics import cross_entropy
+from striate.tasks.classification.loss import Criterion
 from striate.tasks.classification.network import parameter_groups
 from striate.training.loop import fit
 from striate.training.optimizer import make_optimizer
@@ -34,7 +34,7 @@ def bare_rate(config: ClassificationConfig, device: torch.device, steps: int) ->
         started = time.perf_counter()
         for _ in range(steps):
             with autocast(device, half):
-                loss, _ = cross_entropy(network(x), y, 0.0)
+                loss, _ = Criterion()(network(x), y)
             torch.autograd.backward(loss)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -1,5 +1,7 @@
 """Accuracy, intervals, per-class scores and calibration against scikit-learn, scipy and plain loops."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,11 +11,14 @@ from sklearn import metrics as sk
 
 from striate.errors import LayoutError
 from striate.metrics.classification import (
+    averages,
+    balanced_accuracy,
     class_counts,
     class_scores,
     confusion_matrix,
     expected_calibration_error,
     macro_f1,
+    matthews_correlation,
     predictions,
     top_k_accuracy,
     wilson_interval,
@@ -127,3 +132,38 @@ def test_macro_f1_is_scikit_learns(seed):
     assert macro_f1(class_counts(scores, labels)) == pytest.approx(expected, abs=1e-15)
     parts = class_counts(scores[:15], labels[:15]) + class_counts(scores[15:], labels[15:])
     assert macro_f1(parts) == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_of_imbalanced_classes_are_scikit_learns(seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.choice(6, 200, p=[0.6, 0.3, 0.04, 0.03, 0.03, 0.0])  # class 5 is never true
+    predicted = np.where(rng.random(200) < 0.5, truth, rng.choice([0, 1, 3, 5], 200))  # 2 hardly ever called
+    counts = class_counts(np.eye(6)[predicted], truth)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # classes that are predicted but never true
+        assert balanced_accuracy(counts) == pytest.approx(
+            sk.balanced_accuracy_score(truth, predicted), abs=1e-12
+        )
+    assert matthews_correlation(counts) == pytest.approx(sk.matthews_corrcoef(truth, predicted), abs=1e-12)
+    confusion = confusion_matrix(truth, predicted, 6)
+    found = averages(class_scores(confusion, tuple("abcdef")), confusion.sum(axis=0))
+    for score, kind in zip(found, ("macro", "weighted"), strict=True):
+        expected = sk.precision_recall_fscore_support(truth, predicted, average=kind, zero_division=0)
+        assert (score.precision, score.recall, score.f1) == pytest.approx(expected[:3], abs=1e-12)
+
+
+def test_one_class_for_all_is_worth_nothing():
+    truth = np.array([0] * 150 + [1] * 30 + [2] * 8)
+    counts = class_counts(np.tile([0.5, 0.3, 0.2], (188, 1)), truth)
+    assert balanced_accuracy(counts) == pytest.approx(1 / 3, abs=1e-15)
+    assert matthews_correlation(counts) == 0
+
+
+def test_an_answer_that_is_not_finite_is_a_wrong_one_in_every_metric():
+    truth = np.array([0, 0, 1, 1])
+    scores = np.array([[0.9, 0.1], [np.nan, np.nan], [0.2, 0.8], [0.3, 0.7]])
+    counts = class_counts(scores, truth)
+    assert balanced_accuracy(counts) == pytest.approx((0.5 + 1) / 2)
+    # scikit-learn, with the missing answer as a third class
+    assert matthews_correlation(counts) == pytest.approx(sk.matthews_corrcoef(truth, [0, 2, 1, 1]), abs=1e-12)

@@ -78,8 +78,9 @@ def test_two_processes_equal_one_with_two_micro_batches_to_the_bit(data, out, tm
 
 @pytest.mark.usefixtures("one_thread")
 def test_two_processes_accumulate_as_one_with_a_large_batch(data, out, tmp_path):
-    """Two batches of 4 per step in two processes each: the losses of batches of 8."""
-    one = run_training(ClassificationConfig(str(data[0]), out=str(tmp_path), **OPTIONS))
+    """Two batches of 4 per step in two processes each: the losses of batches of 8, in a balanced order."""
+    balanced = {"sampler": "balanced", "loss": "focal"}
+    one = run_training(ClassificationConfig(str(data[0]), out=str(tmp_path), **OPTIONS, **balanced))
     for mine, other in zip(one.epochs, rows(out / "accumulated"), strict=True):
         assert int(other["step"]) == mine.step
         assert float(other["train_loss"]) == pytest.approx(mine.train_loss, rel=1e-5)

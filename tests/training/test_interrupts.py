@@ -8,6 +8,7 @@ from exact_resume import outcome, start
 from striate import bundle
 from striate.api import resume_training
 from striate.tasks.classification import task
+from striate.tasks.classification.loss import Criterion
 from striate.training import checkpoint
 from striate.training.interrupts import TrainingInterrupted
 
@@ -16,8 +17,8 @@ from striate.training.interrupts import TrainingInterrupted
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_a_run_that_resumes(few_colors, uninterrupted, tmp_path, monkeypatch, where, number):
     """Within a step it waits for the end of the step; elsewhere it does not wait."""
-    name, calls = ("cross_entropy", 9) if where == "step" else ("validate", 2)
-    inner, seen, before = getattr(task, name), [], signal.getsignal(signal.SIGINT)
+    owner, name, calls = (Criterion, "__call__", 9) if where == "step" else (task, "validate", 2)
+    inner, seen, before = getattr(owner, name), [], signal.getsignal(signal.SIGINT)
 
     def signalling(*args):
         seen.append(1)
@@ -26,7 +27,7 @@ def test_a_signal_leaves_a_run_that_resumes(few_colors, uninterrupted, tmp_path,
         return inner(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(task, name, signalling)
+        patch.setattr(owner, name, signalling)
         with pytest.raises(TrainingInterrupted) as caught:
             start(few_colors, tmp_path)
     assert caught.value.terminated == (number == signal.SIGTERM)
@@ -46,7 +47,7 @@ def test_a_second_signal_does_not_wait(few_colors, tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(task, "cross_entropy", impatient)
+    monkeypatch.setattr(Criterion, "__call__", impatient)
     with pytest.raises(KeyboardInterrupt) as caught:
         start(few_colors, tmp_path)
     assert not isinstance(caught.value, TrainingInterrupted)

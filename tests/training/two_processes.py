@@ -27,8 +27,8 @@ from striate.api import resume_training, run_training
 from striate.data import InMemoryImages
 from striate.data.images.loader import stream
 from striate.errors import DataError, StriateError, TrainingError
-from striate.tasks.classification import task
 from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.classification.loss import Criterion
 from striate.tasks.classification.metrics import validate
 from striate.training import loop
 from striate.training.batchnorm import SyncBatchNorm2d
@@ -213,10 +213,10 @@ def interrupted(config, expected):
 
 def rolled_back(config):
     """A loss that is not finite in one process returns both to the checkpoint."""
-    cross_entropy, left = task.cross_entropy, [1]
+    criterion, left = Criterion.__call__, [1]
 
-    def infinite(output, labels, smoothing):
-        loss, scores = cross_entropy(output, labels, smoothing)
+    def infinite(self, output, labels, share):
+        loss, scores = criterion(self, output, labels, share)
         if RANK == 1 and left and len(labels) == 7:
             left.pop()
             loss = loss * float("inf")
@@ -226,7 +226,7 @@ def rolled_back(config):
     config = dataclasses.replace(
         config, name="rolled", rollbacks=1, batch=14, save_every=1, progress=messages
     )
-    with patch.object(task, "cross_entropy", infinite), patch.object(loop, "_rehearse", lambda *_: None):
+    with patch.object(Criterion, "__call__", infinite), patch.object(loop, "_rehearse", lambda *_: None):
         done = run_training(config)
     assert done.epochs[-1].epoch == config.epochs
     assert RANK == 1 or any("continuing from step" in line for line in messages.warnings)
@@ -273,7 +273,7 @@ def main(data, torn, out, options):
         in_time(config)
         sgd = {"opt": "sgd", "lr": 0.01, "ema": 0.0, "batch": 13, "epochs": 7}
         run_training(ClassificationConfig(torn, out=str(out), name="torn", **{**options, **sgd}))
-        accumulated = {"batch": 4, "accumulate": 2}
+        accumulated = {"batch": 4, "accumulate": 2, "sampler": "balanced", "loss": "focal"}
         run_training(
             ClassificationConfig(data, out=str(out), name="accumulated", **{**options, **accumulated})
         )

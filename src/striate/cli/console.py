@@ -164,6 +164,9 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
     for s in scores:
         precision = percent(s.precision) if predictions[s.name] else "–"  # undefined without predictions
         rows.append((escape(escaped(s.name)), f"{s.support:,}", precision, percent(s.recall), percent(s.f1)))
+    for s in evaluation.averages:
+        precision, recall, f1 = map(percent, (s.precision, s.recall, s.f1))
+        rows.append((f"[dim]{s.name}[/dim]", f"{s.support:,}", precision, recall, f1))
     _print_table(("class", "images", "precision", "recall", "F1"), rows)
     lines = []
     if len(scores) < len(evaluation.per_class):

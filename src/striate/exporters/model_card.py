@@ -23,7 +23,13 @@ from striate.reading import MAX_LIST_BYTES, read_bytes
 NAME = "MODEL_CARD.md"
 _OURS = "library_name: striate"  # the first line of the metadata
 _CLASSES = 20  # in the text
-_METRICS = {"top1": "accuracy", "macro_f1": "macro F1", "bleu": "BLEU", "chrf": "chrF"}
+_METRICS = {
+    "top1": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+}
 
 _ONNX = """```python
 import json

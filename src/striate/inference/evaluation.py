@@ -24,6 +24,7 @@ from striate.metrics.classification import (
     METRICS,
     ClassScore,
     Metric,
+    averages,
     class_scores,
     confusion_matrix,
     predictions,
@@ -133,6 +134,11 @@ class Evaluation:
         """The metrics that say something with this number of classes."""
         return {m: self.metrics[m.name] for m in METRICS if len(self.classes) >= m.min_classes}
 
+    @property
+    def averages(self) -> tuple[ClassScore, ClassScore]:
+        """Macro and weighted average of the classes."""
+        return averages(self.per_class, self.confusion.sum(axis=0))
+
     def headline(self) -> dict[str, Any]:
         """The figures that a bundle carries."""
         intervals = {f"{name}_ci": list(ends) for name, ends in self.intervals.items()}
@@ -149,6 +155,7 @@ class Evaluation:
             "majority_top1": self.majority_top1,
             "only_class": self.only_class,
             "per_class": {score.pop("name"): score for score in scores},
+            **{score.name.split()[0]: _shares(score) for score in self.averages},
             "confusion": self.confusion.tolist(),
             "missing_classes": list(self.missing_classes),
             "extra_classes": self.extra_classes,
@@ -156,6 +163,10 @@ class Evaluation:
             "unreadable": [dataclasses.asdict(problem) for problem in self.problems],
             "notes": list(self.notes),
         }
+
+
+def _shares(score: ClassScore) -> dict[str, float]:
+    return {"precision": score.precision, "recall": score.recall, "f1": score.f1}
 
 
 def evaluate(

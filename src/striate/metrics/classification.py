@@ -6,7 +6,7 @@ All functions take arrays and give numbers or frozen records; none prints. Fract
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -149,6 +149,55 @@ def macro_f1(counts: npt.NDArray[np.int64]) -> float:
     return float(np.mean(2 * hits[occurs] / (called + support)[occurs]))
 
 
+def balanced_accuracy(counts: npt.NDArray[np.int64]) -> float:
+    """The mean recall of the classes that have samples (Brodersen et al. 2010; scikit-learn's).
+
+    Always predicting one of K classes scores 1/K, however many samples that class has.
+
+    Args:
+        counts: of `class_counts`.
+    """
+    hits, _, support = counts
+    return float(np.mean(hits[support > 0] / support[support > 0]))
+
+
+def matthews_correlation(counts: npt.NDArray[np.int64]) -> float:
+    """Matthews correlation coefficient of several classes (Gorodkin 2004, equation 9), from -1 to 1.
+
+    0 for predictions that say nothing about the classes: by chance, or one class for all. A sample without a
+    finite prediction counts as predicted to be of a further class, which is wrong.
+
+    Args:
+        counts: of `class_counts`.
+    """
+    hits, called, support = counts.astype(float)
+    n = support.sum()
+    called = np.append(called, n - called.sum())
+    spread = (n * n - called @ called) * (n * n - support @ support)
+    return float((n * hits.sum() - called[:-1] @ support) / math.sqrt(spread)) if spread > 0 else 0.0
+
+
+def averages(scores: Sequence[ClassScore], called: Integers) -> tuple[ClassScore, ClassScore]:
+    """Macro and weighted average of precision, recall and F1 (scikit-learn's `classification_report`).
+
+    The macro average is over all classes that occur, as a label or a prediction; the weighted average gives
+    each class the weight of its images.
+
+    Args:
+        scores: of each class.
+        called: `[classes]`, how often each is predicted.
+    """
+    support = np.array([score.support for score in scores])
+    table = np.array([(score.precision, score.recall, score.f1) for score in scores])
+    total = int(support.sum())
+    macro = table[(called + support) > 0].mean(axis=0)
+    weighted = support @ table / total
+    return (
+        ClassScore("macro average", total, *map(float, macro)),
+        ClassScore("weighted average", total, *map(float, weighted)),
+    )
+
+
 def expected_calibration_error(probabilities: Floats, labels: Integers, bins: int = 15) -> float:
     """How far confidence is from accuracy on average (Guo et al. 2017, arXiv:1706.04599, equation 3).
 
@@ -198,9 +247,13 @@ class Metric:
 METRICS = (
     Metric("top1", "top-1 accuracy", ".1%", lambda p, labels: top_k_accuracy(p, labels, 1)),
     Metric("top5", "top-5 accuracy", ".1%", lambda p, labels: top_k_accuracy(p, labels, 5), min_classes=6),
+    Metric("balanced_accuracy", "balanced accuracy", ".1%",
+        lambda p, labels: balanced_accuracy(class_counts(p, labels))),
     Metric("macro_f1", "macro F1", ".1%", lambda p, labels: macro_f1(class_counts(p, labels))),
+    Metric("mcc", "Matthews correlation coefficient", ".3f",
+        lambda p, labels: matthews_correlation(class_counts(p, labels))),
     Metric("ece", "expected calibration error", ".3f", expected_calibration_error),
-)
+)  # fmt: skip
 
 
 def _check(probabilities: Floats, labels: Integers) -> None:

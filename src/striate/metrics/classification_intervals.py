@@ -24,7 +24,48 @@ _STEPS = 61  # errors that are tested
 
 
 def macro_f1_interval(probabilities: Floats, labels: Integers) -> Ends:
-    """The interval of `macro_f1`: the draws need only the numbers of each pair of label and prediction."""
+    """The interval of `macro_f1`."""
+
+    def metric(hits: Floats, called: Floats, support: Floats) -> Floats:
+        occurs = called + support
+        f1 = np.divide(2 * hits, occurs, out=np.zeros_like(hits), where=occurs > 0)
+        return np.asarray(f1.sum(axis=1) / (occurs > 0).sum(axis=1))
+
+    return _interval_of_counts(metric, probabilities, labels)
+
+
+def balanced_accuracy_interval(probabilities: Floats, labels: Integers) -> Ends:
+    """The interval of `balanced_accuracy`."""
+
+    def metric(hits: Floats, _: Floats, support: Floats) -> Floats:
+        recall = np.divide(hits, support, out=np.zeros_like(hits), where=support > 0)
+        return np.asarray(recall.sum(axis=1) / (support > 0).sum(axis=1))
+
+    return _interval_of_counts(metric, probabilities, labels)
+
+
+def matthews_interval(probabilities: Floats, labels: Integers) -> Ends:
+    """The interval of `matthews_correlation`, of which half, moved by a half, is from 0 to 1."""
+
+    def metric(hits: Floats, called: Floats, support: Floats) -> Floats:
+        n = support.sum(axis=1)
+        unanswered = n - called.sum(axis=1)
+        agreed = n * hits.sum(axis=1) - (called * support).sum(axis=1)
+        spread = n**2 - (called**2).sum(axis=1) - unanswered**2
+        spread = np.sqrt(np.maximum(spread * (n**2 - (support**2).sum(axis=1)), 0.0))
+        return np.asarray(0.5 + 0.5 * np.divide(agreed, spread, out=np.zeros_like(agreed), where=spread > 0))
+
+    low, high = _interval_of_counts(metric, probabilities, labels)
+    return 2 * low - 1, 2 * high - 1
+
+
+def _interval_of_counts(
+    of_counts: Callable[[Floats, Floats, Floats], Floats], probabilities: Floats, labels: Integers
+) -> Ends:
+    """The interval of a metric from 0 to 1 of the counts of `class_counts`, each `[draws, 1 + classes]`.
+
+    The draws need only the numbers of each pair of label and prediction. Column 0 is empty.
+    """
     predicted, classes = predictions(probabilities), probabilities.shape[1]
     cells, kinds = np.unique(labels * (classes + 1) + predicted + 1, return_inverse=True)
     truth, answer = np.divmod(cells, classes + 1)
@@ -39,9 +80,7 @@ def macro_f1_interval(probabilities: Floats, labels: Integers) -> Ends:
         starts = np.unique(answer[by_answer], return_index=True)[1]
         called[:, answer[by_answer][starts]] = np.add.reduceat(drawn[:, by_answer], starts, axis=1)
         called[:, 0] = 0  # images without an answer
-        occurs = called + support
-        f1 = np.divide(2 * hits, occurs, out=np.zeros_like(hits), where=occurs > 0)
-        return np.asarray(f1.sum(axis=1) / (occurs > 0).sum(axis=1))
+        return of_counts(hits, called, support)
 
     return bca(metric, kinds, most=1.0)
 
@@ -81,7 +120,9 @@ def calibration_error_interval(probabilities: Floats, labels: Integers, bins: in
 INTERVALS: dict[str, Callable[[Floats, Integers], Ends]] = {
     "top1": lambda p, labels: wilson_interval(top_k_accuracy(p, labels, 1), len(labels)),
     "top5": lambda p, labels: wilson_interval(top_k_accuracy(p, labels, 5), len(labels)),
+    "balanced_accuracy": balanced_accuracy_interval,
     "macro_f1": macro_f1_interval,
+    "mcc": matthews_interval,
     "ece": calibration_error_interval,
 }
 

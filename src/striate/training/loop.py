@@ -29,7 +29,7 @@ class LossNotFiniteError(TrainingError):
     """The loss or a weight is infinite or NaN; earlier checkpoints are sound.
 
     Attributes:
-        samples: int64, positions in the training data of the batch with which it happened; empty if it
+        samples: int64, of `Task.order`, of the batch with which it happened; empty if it
             happened in validation.
     """
 

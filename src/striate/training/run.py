@@ -220,8 +220,7 @@ def _with_files(error: LossNotFiniteError, training: Training, run: TrainingRun)
     """The same error with the files of its batch: a few in the message, all of them in the run folder."""
     if not len(error.samples):
         return error
-    names = training.task.names
-    files = [names[i] for i in error.samples]
+    files = training.task.names_of(error.samples)
     listed = run.folder / "not-finite.txt"
     if run.is_main:
         text = "".join(f"{csv_line([name])}\n" for name in files)  # quoted if it contains a line break

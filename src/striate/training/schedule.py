@@ -73,9 +73,13 @@ def shuffled_batches(count: int, size: int, *, seed: int, epoch: int) -> list[In
     Returns:
         Arrays of indices that together hold each of 0 to `count - 1` once.
     """
-    order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
-    cuts = list(range(size, count, size))
-    if cuts and count - cuts[-1] == 1:
+    return cut(np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count), size)
+
+
+def cut(order: Indices, size: int) -> list[Indices]:
+    """Cut the samples of an epoch into batches, as `shuffled_batches` does."""
+    cuts = list(range(size, len(order), size))
+    if cuts and len(order) - cuts[-1] == 1:
         cuts.pop()
     return np.split(order, cuts)
 

@@ -44,7 +44,7 @@ class Batch(Protocol):
     """What the engine asks of a batch; `len()` is its number of samples.
 
     Attributes:
-        samples: int64 `[batch]`, positions in the training data.
+        samples: int64 `[batch]`, of `Task.order`.
         terms: how many images or tokens the mean loss is over.
         requested: how many samples were asked for; unreadable ones are left out.
     """
@@ -221,10 +221,9 @@ class Task(ABC):
         """The files that have changed while the run was reading them, since the last call."""
         return []
 
-    @property
     @abstractmethod
-    def names(self) -> Sequence[str]:
-        """Where each training sample comes from, for messages."""
+    def names_of(self, samples: Indices) -> list[str]:
+        """Where training samples come from, for messages."""
 
     @property
     def precision(self) -> torch.dtype | None:

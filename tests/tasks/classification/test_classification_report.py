@@ -52,11 +52,14 @@ def test_the_parts_of_the_network(run):
 def test_numbers_stay_numbers():
     record = random_evaluation("abcdef")
     content = report(record, model="some where/m.safetensors")
-    top1, baseline, top5, mean_f1, ece = content.cards
+    top1, baseline, top5, balanced, mean_f1, mcc, ece = content.cards
     assert baseline.value == max(np.bincount(record.labels)) / record.n
     assert (top1.value, top1.interval, top5.value) == (record.top1, record.top1_ci, record.top5)
     assert (mean_f1.value, ece.value) == (record.metrics["macro_f1"], record.ece)
-    table = next(s for s in content.sections if s.heading == "Per-class metrics").blocks[0]
+    assert (balanced.value, mcc.value) == (record.metrics["balanced_accuracy"], record.metrics["mcc"])
+    table, average, _ = next(s for s in content.sections if s.heading == "Per-class metrics").blocks
+    assert [row[0] for row in average.rows] == ["macro average", "weighted average"]
+    assert average.rows[0][3] == pytest.approx(record.metrics["balanced_accuracy"], abs=1e-12)
     score = record.per_class[2]
     called = int((record.predicted == 2).sum())
     intervals = (wilson_interval(score.precision, called), wilson_interval(score.recall, score.support))
@@ -66,7 +69,7 @@ def test_numbers_stay_numbers():
     )  # fmt: skip
     assert content.title == "m.safetensors on data"
     assert content.commands[0] == "striate predict 'some where/m.safetensors' PHOTO.jpg"
-    assert len(report(random_evaluation("abc"), model="m").cards) == 4  # no top-5 among three classes
+    assert len(report(random_evaluation("abc"), model="m").cards) == 6  # no top-5 among three classes
 
 
 def test_warnings_name_classes_that_do_not_match():

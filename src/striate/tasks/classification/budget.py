@@ -12,7 +12,7 @@ from striate.data import DataSet, Samples
 from striate.errors import DecodeError
 from striate.kernels import prepare
 from striate.tasks.classification.config import ClassificationConfig
-from striate.tasks.classification.metrics import cross_entropy
+from striate.tasks.classification.loss import Criterion
 from striate.training import schedule
 from striate.training.schedule import FORWARD_SHARE, VALIDATION_SHARE
 from striate.training.task import Context
@@ -90,7 +90,7 @@ def step_seconds(config: ClassificationConfig, classes: int, device: torch.devic
     seconds = []
     for _ in range(4):
         started = time.perf_counter()
-        loss, _ = cross_entropy(network(images), labels, 0.0)
+        loss, _ = Criterion()(network(images), labels)
         torch.autograd.backward(loss)
         if device.type == "cuda":
             torch.cuda.synchronize(device)

@@ -98,6 +98,9 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
                 f"--views {self.views} with --transfer all", "no layers are frozen to cache the output of",
                 "Use --transfer last, head or append",
             )  # fmt: skip
+        if self.class_weights != "none" and self.sampler == "balanced":
+            what = f"--class-weights {self.class_weights} with --sampler balanced"
+            raise UsageError(what, "each of them balances the classes", "Give one of the two")
         if self.transfer == "head" and not row.head_replaceable:
             raise UsageError(
                 f"--transfer head with {self.model}", "its output layer is fixed and cannot be replaced",

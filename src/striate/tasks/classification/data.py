@@ -26,9 +26,9 @@ from striate.data.images.tables import write_split
 from striate.errors import DataError, DecodeError
 from striate.files import probe
 from striate.tasks import data_table
+from striate.tasks.classification.balance import epoch_order
 from striate.tasks.classification.opening import open_splits
 from striate.tasks.data_table import Source
-from striate.training.schedule import shuffled_batches
 from striate.transforms.multiband import count_bands
 from striate.transforms.preprocess import Preprocess
 from striate.weights.catalog import named
@@ -72,8 +72,8 @@ class ImageData:
         if preprocess is not None:
             train, _ = self.images(preprocess, self._config)
             if train.reusable and self.dataset.splits["train"].pixels is None:
-                size, seed = self._config.step_batch, self._config.seed
-                for i in shuffled_batches(len(train), size, seed=seed, epoch=0)[0].tolist():
+                first = epoch_order(self._config, train.labels, 0)[0]
+                for i in dict.fromkeys((first % len(train)).tolist()):
                     self._pool.submit(train.prefetch, i)
         return self
 

@@ -17,9 +17,8 @@ from torch import nn
 from striate.data import Images
 from striate.errors import StriateError, TrainingError, environment_error
 from striate.inference.classifier import logits
-from striate.metrics.classification import class_counts, macro_f1
+from striate.metrics.classification import balanced_accuracy, class_counts, macro_f1
 from striate.models import is_foreign
-from striate.models.layers import WeightedOutputs, weighted_outputs
 from striate.training.distributed import SINGLE, Distributed
 from striate.training.schedule import Indices
 from striate.training.state import EpochMetrics
@@ -38,10 +37,12 @@ class ClassificationMetrics(EpochMetrics):
         seconds: duration of the epoch, with validation.
         images_per_second: in training, without validation.
         val_macro_f1: mean F1 of the classes on the validation images; None in runs of earlier versions.
+        val_balanced_accuracy: mean recall of the classes on the validation images; None as above.
     """
 
     MONITORS: ClassVar[Mapping[str, tuple[str, int]]] = {
-        "top1": ("val_top1", 1), "macro-f1": ("val_macro_f1", 1), "loss": ("val_loss", -1)
+        "top1": ("val_top1", 1), "balanced-accuracy": ("val_balanced_accuracy", 1),
+        "macro-f1": ("val_macro_f1", 1), "loss": ("val_loss", -1),
     }  # fmt: skip
 
     train_top1: float
@@ -50,6 +51,7 @@ class ClassificationMetrics(EpochMetrics):
     seconds: float
     images_per_second: float
     val_macro_f1: float | None = None
+    val_balanced_accuracy: float | None = None
 
     @property
     def log_line(self) -> tuple[str, str]:
@@ -76,17 +78,6 @@ def training_errors(architecture: str) -> Iterator[None]:
         raise TrainingError(f"{architecture} failed in training", why, fix) from error
 
 
-def cross_entropy(
-    output: torch.Tensor | WeightedOutputs, labels: torch.Tensor, smoothing: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The training loss, with that of auxiliary heads, and the network's scores `[batch, classes]`."""
-    (answer, _), *auxiliary = weighted_outputs(output)
-    loss = F.cross_entropy(answer, labels, label_smoothing=smoothing)
-    for scores, weight in auxiliary:
-        loss = loss + weight * F.cross_entropy(scores, labels, label_smoothing=smoothing)
-    return loss, answer
-
-
 def validate(
     network: nn.Module,
     preprocess: Preprocess,
@@ -111,12 +102,17 @@ def validate(
 def val_metrics(
     scores: npt.NDArray[np.float32], labels: Indices, distributed: Distributed = SINGLE
 ) -> dict[str, float]:
-    """Cross-entropy in nats, top-1 accuracy and macro F1 of scores `[n, classes]`, over all processes."""
+    """Cross-entropy in nats, accuracies and macro F1 of scores `[n, classes]`, over all processes."""
     losses = F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(labels), reduction="none")
     sums = torch.tensor([losses.double().sum(), len(labels)], dtype=torch.float64)
     distributed.all_reduce(sums)
     loss, count = sums.tolist()
     counts = torch.from_numpy(class_counts(scores, labels))
     distributed.all_reduce(counts)
-    correct = int(counts[0].sum())
-    return {"val_loss": loss / count, "val_top1": correct / count, "val_macro_f1": macro_f1(counts.numpy())}
+    table = counts.numpy()
+    return {
+        "val_loss": loss / count,
+        "val_top1": int(table[0].sum()) / count,
+        "val_macro_f1": macro_f1(table),
+        "val_balanced_accuracy": balanced_accuracy(table),
+    }

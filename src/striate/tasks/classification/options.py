@@ -12,7 +12,7 @@ from striate.training.options import Options, option, override
 from striate.transforms.augmentations import AUGMENTATIONS
 
 EPOCHS = 20
-MONITORS = ("top1", "macro-f1", "loss")
+MONITORS = ("top1", "balanced-accuracy", "macro-f1", "loss")
 IMAGE_SCHEDULES = tuple(kind for kind in SCHEDULES if kind != "noam")  # noam is for Transformers
 
 
@@ -131,6 +131,23 @@ class ClassifierOptimization(Optimization):
     )  # fmt: skip
     sched: str = override(Optimization, "sched", "cosine", choices=IMAGE_SCHEDULES)
     monitor: str = override(Optimization, "monitor", "top1", choices=MONITORS)
+    loss: str = option("cross-entropy", "Training loss", choices=("cross-entropy", "focal"))
+    focal_gamma: float = option(
+        2.0, "Focal loss: exponent that lowers the loss of images that are right already", above=0,
+        maximum=100, needs=("loss", ("focal",)),
+    )  # fmt: skip
+    class_weights: str = option(
+        "none", "Weights of the classes in the loss: balanced (inverse to the number of images) or effective "
+        "(inverse to the effective number of images)", choices=("none", "balanced", "effective"),
+    )  # fmt: skip
+    class_weights_beta: float = option(
+        0.999, "Beta of --class-weights effective: 0 for equal weights, near 1 for balanced ones", minimum=0,
+        below=1, needs=("class_weights", ("effective",)),
+    )  # fmt: skip
+    sampler: str = option(
+        "shuffle", "Images of an epoch: shuffle (each once) or balanced (as many of each class)",
+        choices=("shuffle", "balanced"),
+    )  # fmt: skip
     recipe: str | None = option(
         None, "Training recipe (`striate recipes`): paper (settings of the network's paper), modern (newer "
         "published settings), ...; explicit options override the recipe", unset="none",

@@ -156,16 +156,17 @@ def augmented_batch(task: Classification) -> ImageGrid:
     """Up to 32 images of the first batch of the first epoch, augmented and mixed as in training."""
     which, config = task.order(0)[0], task.config
     resized = np.empty((len(which), *task.train.shape), np.uint8)
-    readable = task.train.read(which, resized)
+    readable = task.train.read(which % len(task.train), resized)
     which = which[readable]
     pixels = augmented(config, task.preprocess, torch.from_numpy(resized[readable]), 0, which)
     mixed, _ = mix_batch(
         pixels.float().permute(0, 3, 1, 2), config.mixup, config.cutmix, seed=config.seed, step=0
     )
+    shown = which[:_MAX_AUGMENTED] % len(task.train)
     images = mixed[:_MAX_AUGMENTED].round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return ImageGrid(
         tuple(map(visible, images)),
-        tuple((task.dataset.classes[label],) for label in task.train.labels[which[:_MAX_AUGMENTED]]),
+        tuple((task.dataset.classes[label],) for label in task.train.labels[shown]),
         columns=8,
         alt="Augmented training images",
         file="augmented",
@@ -211,7 +212,9 @@ def _classes_section(evaluation: Evaluation) -> Section:
     )
     note = Phrase("Precision and recall with their 95 % intervals. Choose a class to see its curves.")
     curves = ClassCurves(alt="Precision-recall and ROC curves of a class")
-    return Section(Phrase("Per-class metrics"), (Table(columns, rows, of_classes=True), curves), note)
+    averages = tuple((Phrase(s.name), s.support, s.precision, s.recall, s.f1) for s in evaluation.averages)
+    tables = Table(columns, rows, of_classes=True), Table((Column(Phrase("average")), *columns[1:]), averages)
+    return Section(Phrase("Per-class metrics"), (*tables, curves), note)
 
 
 def _estimate(share: float, n: int) -> Estimate | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,9 @@ import numpy as np
 from torch import nn
 
 from striate.data import DataSet, DecodedImages, Problem
-from striate.data.images.loader import Batch, stream
 from striate.device import autocast
 from striate.tasks.classification.augmentation import training_input
+from striate.tasks.classification.balance import epoch_batches, epoch_order
 from striate.tasks.classification.budget import read_seconds
 from striate.tasks.classification.data import (
     SPLIT,
@@ -26,18 +27,15 @@ from striate.tasks.classification.data import (
     write_inputs,
     write_problems,
 )
-from striate.tasks.classification.metrics import (
-    ClassificationMetrics,
-    cross_entropy,
-    training_errors,
-    validate,
-)
+from striate.tasks.classification.loss import Criterion
+from striate.tasks.classification.metrics import ClassificationMetrics, training_errors, validate
 from striate.tasks.classification.network import parameter_groups
 from striate.tasks.classification.preparation import prepare
-from striate.training.schedule import EvaluationCost, Indices, LRSchedule, shuffled_batches
+from striate.training.schedule import EvaluationCost, Indices, LRSchedule
 from striate.training.task import Loss, Setup, Task
 
 if TYPE_CHECKING:
+    from striate.data.images.loader import Batch
     from striate.tasks.classification.config import ClassificationConfig
     from striate.tasks.classification.features import FrozenFeatures
     from striate.training.state import TrainState
@@ -150,31 +148,34 @@ class Classification(Task):
 
     # In every epoch
 
-    @property
-    def names(self) -> Sequence[str]:
-        """Paths of the training images."""
-        return self.dataset.splits["train"].names
+    @cached_property
+    def criterion(self) -> Criterion:
+        """The training loss."""
+        return Criterion.of(self.config, self.train.labels, self.context.device)
+
+    def names_of(self, samples: Indices) -> list[str]:
+        """Paths of these samples."""
+        names = self.dataset.splits["train"].names
+        return [names[i] for i in (samples % len(names)).tolist()]
 
     def order(self, epoch: int) -> list[Indices]:
-        """The images of each step of an epoch."""
-        return shuffled_batches(len(self.train), self.config.step_batch, seed=self.config.seed, epoch=epoch)
+        """The images of each step of an epoch; with a balanced sampler see `balanced_batches`."""
+        return epoch_order(self.config, self.train.labels, epoch)
 
     def batches(self, epoch: int, order: Sequence[Indices]) -> Iterator[Batch]:
         """Pixels (or features) and labels."""
+        device, workers = self.context.device, self.context.distributed.workers(self.config.workers)
         if self.features is not None:
-            return self.features.train.batches(
-                order, self.context.device, self.config.augmentation_epoch(epoch)
-            )
-        workers = self.context.distributed.workers(self.config.workers)
-        return stream(self.train, order, self.context.device, workers=workers)
+            view = self.config.augmentation_epoch(epoch)
+            return self.features.train.batches([which % len(self.train) for which in order], device, view)
+        return epoch_batches(self.config, self.train, order, device, workers)
 
     def training_module(self, network: nn.Module) -> nn.Module:
         """The network, or the layers after its frozen ones if their features are known."""
         return network if self.features is None else self.features.module(network)
 
     def loss(self, module: nn.Module, batch: Batch, state: TrainState, index: int) -> Loss:
-        """Augment, mix, and compute the cross-entropy."""
-        smoothing = self.config.label_smoothing
+        """Augment, mix, and compute the loss."""
         with self.context.stopwatch.phase("augmentation"):
             inputs, share = batch.pixels, 1.0
             if self.features is None:
@@ -184,10 +185,7 @@ class Classification(Task):
         with self.context.stopwatch.phase("forward"), autocast(self.context.device, self.precision):
             with training_errors(self.config.architecture):
                 output = module(inputs)
-            loss, scores = cross_entropy(output, batch.labels, smoothing)
-            if share < 1:  # the rest of each image is from the image before it
-                other, _ = cross_entropy(output, batch.labels.roll(1), smoothing)
-                loss = share * loss + (1 - share) * other
+            loss, scores = self.criterion(output, batch.labels, share)
         correct = (scores.detach().argmax(dim=1) == batch.labels).sum()
         return Loss(loss, correct, len(batch.labels))
 
@@ -224,7 +222,7 @@ class Classification(Task):
         self.problems = tuple(problems.values())
         warn = self.context.progress.warn
         warn(f"{len(problems)} images cannot be read and are left out: {first_problems(self.problems)}")
-        readable = np.array([name not in problems for name in self.names])
+        readable = np.array([name not in problems for name in self.dataset.splits["train"].names])
         self.train_count = int(readable.sum())
         self.setup.description.provenance["training_images"] = self.train_count
         if self.context.distributed.is_main:
@@ -263,6 +261,9 @@ class Classification(Task):
             "n": evaluation.n,
             "top1": evaluation.top1,
             "top1_ci": list(evaluation.top1_ci),
+            "balanced_accuracy": evaluation.metrics["balanced_accuracy"],
+            "macro_f1": evaluation.metrics["macro_f1"],
+            "mcc": evaluation.metrics["mcc"],
             "majority_top1": evaluation.majority_top1,
             "only_class": evaluation.only_class,
             "unreadable": [problem.path for problem in (*self.problems, *evaluation.problems)],

@@ -150,10 +150,9 @@ class Seq2Seq(Task):
 
     # In every epoch
 
-    @property
-    def names(self) -> Sequence[str]:
-        """File and line of each training example."""
-        return self.train.names
+    def names_of(self, samples: Indices) -> list[str]:
+        """File and line of training examples."""
+        return [self.train.names[i] for i in samples.tolist()]
 
     def order(self, epoch: int) -> list[Indices]:
         """The examples of each step: of similar length, with a limited number of tokens."""
