@@ -1,6 +1,6 @@
 """Balanced accuracy of plain and of balanced training on imbalanced classes, over seeds.
 
-    python benchmarks/bench_imbalance.py ../shared/data/flowers --out benchmarks/results
+    OMP_NUM_THREADS=1 python benchmarks/bench_imbalance.py ../shared/data/flowers --out benchmarks/results
 
 DATA has a folder for each class, of which the first ones get as many training images as --counts says. A seed
 decides which images these are, their order, and the initial weights; all kinds of training see the same ones.
@@ -27,7 +27,6 @@ import torch
 from scipy.stats import t  # type: ignore[import-untyped]
 
 import striate
-from striate.device import cpu_count
 
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -114,7 +113,7 @@ def main() -> None:
             "torch": torch.__version__, "data": args.data.name, **asked,
             "cpu_seconds": round(time.process_time() - started), "kinds": found,
         }  # fmt: skip
-        machine = f"{platform.machine()}_{cpu_count()}cpu"
+        machine = f"{platform.machine()}_{torch.get_num_threads()}cpu"
         path = args.out / f"{datetime.date.today().isoformat()}_{machine}_imbalance.json"
         args.out.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n")

@@ -44,6 +44,9 @@ def test_a_finished_run_in_json(run):
         "n",
         "top1",
         "top1_ci",
+        "balanced_accuracy",
+        "macro_f1",
+        "mcc",
         "majority_top1",
         "only_class",
     }

@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import balanced_accuracy_score, f1_score, matthews_corrcoef
 
 from striate.metrics.classification import METRICS, expected_calibration_error
 from striate.metrics.classification_intervals import (
     INTERVALS,
+    balanced_accuracy_interval,
     calibration_error_interval,
     intervals,
     macro_f1_interval,
+    matthews_interval,
 )
 
 RNG = np.random.default_rng(0)
@@ -32,6 +34,19 @@ def test_macro_f1_is_that_of_samples_of_scikit_learn():
     predicted = CHANCES.argmax(axis=1)
     f1 = [f1_score(LABELS[d], predicted[d], average="macro") for d in draws]
     assert macro_f1_interval(CHANCES, LABELS) == pytest.approx(np.percentile(f1, [2.5, 97.5]), abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("interval", "score"),
+    [(balanced_accuracy_interval, balanced_accuracy_score), (matthews_interval, matthews_corrcoef)],
+)
+def test_metrics_of_imbalanced_classes_are_those_of_samples_of_scikit_learn(interval, score):
+    draws = [RNG.integers(0, 250, 250) for _ in range(300)]
+    predicted = CHANCES.argmax(axis=1)
+    scores = [score(LABELS[d], predicted[d]) for d in draws]
+    assert interval(CHANCES, LABELS) == pytest.approx(np.percentile(scores, [2.5, 97.5]), abs=0.02)
+    worse = np.eye(4)[(LABELS + 1) % 4]  # always wrong
+    assert interval(worse, LABELS)[0] < score(LABELS, (LABELS + 1) % 4) + 1e-9
 
 
 def test_macro_f1_with_absent_classes_and_missing_answers():
