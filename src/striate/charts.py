@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +79,8 @@ class Predictions:
         probabilities: float `[n, classes]`.
         images: `[n]`, uint8 `[height, width, channels]` each, read on access.
         are_files: whether the paths are those of files that a browser can open.
+        maps: from the indexes of some images to float `[n, rows, columns]`, at least 0: what speaks for the
+            predicted class (Grad-CAM), at any resolution; None if the network has no feature maps.
     """
 
     classes: tuple[str, ...]
@@ -87,6 +90,7 @@ class Predictions:
     probabilities: Array = field(repr=False)
     images: Any = field(repr=False)
     are_files: bool = False
+    maps: Callable[[Sequence[int]], Array | None] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,11 +1,13 @@
 """Evaluation: classes are matched by name, whatever class folders there are."""
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 from conftest import COLORS, make_images
 from PIL import Image
+from torch import nn
 
 import striate
 from striate.cli.console import print_evaluation
@@ -53,6 +55,16 @@ def constant(which, counts):
     classes = ("cat", "dog", "fox")[: len(counts)]
     pixels = np.zeros((len(labels), 4, 4, 3), np.uint8)
     return measure(names, labels, probabilities, classes, images=pixels, data="animals", split="test")
+
+
+def test_maps_are_those_of_the_explanations(model, folder):
+    evaluation = striate.evaluate(model, folder)
+    for i, values in zip((16, 3), evaluation.maps([16, 3]), strict=True):
+        expected = model.explain(evaluation.names[i], test=False).map
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5 * expected.max())
+    # A network without feature maps has none.
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+    assert striate.evaluate(dataclasses.replace(model, network=flat), folder).maps([0]) is None
 
 
 def test_a_model_that_predicts_one_class_for_everything_says_so(capsys):

@@ -1,5 +1,8 @@
 """The report page of a classifier in a real browser, driven with clicks and keys."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 from browser import needs_chromium
 from random_evaluation import random_evaluation
@@ -87,6 +90,31 @@ def test_the_first_image_is_a_neighbour_like_any_other(page, record):
     assert page.evaluate("document.querySelector('dialog .tools button').disabled")
     page.press("ArrowLeft")
     assert page.text("dialog .path") == first
+
+
+def test_heat_maps_over_images(browser, record, tmp_path):
+    """A button shows them in the gallery, another one in the window of an image, with mouse or keyboard."""
+    page, hot = browser, np.zeros((120, 4, 4), np.float32)
+    hot[:, 3, 0] = 1  # the lower left corner
+    record = dataclasses.replace(record, maps=lambda which: hot[which])
+    page.window(1400)
+    page.open(write_report(report(record, model="m"), tmp_path).as_uri() + "#lang=en&theme=light")
+    gallery = "[data-block='1'] "
+    assert page.count(".veiled") == 0
+    page.click(gallery + ".heat")
+    assert page.count(gallery + ".veiled canvas") == 24
+    assert "36 images have a map" in page.text(gallery)
+    opacity = "document.querySelector('.veiled canvas').getContext('2d').getImageData({}, 1, 1).data[3]"
+    assert [page.evaluate(opacity.format(at)) for at in ("9, 183", "9, 9", "183, 183")] == [190, 0, 0]
+    page.click(gallery + "li button")
+    assert page.count("dialog .veiled") == 1
+    page.evaluate("document.querySelector('dialog .heat').focus()")
+    page.press("Enter")
+    assert (page.count("dialog .veiled"), page.count(".veiled")) == (0, 0)
+    assert page.evaluate("document.activeElement.className") == "heat"
+    assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "false"
+    page.press("Escape")
+    assert page.errors == []
 
 
 def test_a_threshold_updates_the_counts(page, record):

@@ -124,3 +124,38 @@ def test_pages_have_a_limit_of_bytes_for_thumbnails(monkeypatch):
     record = random_evaluation("ab", n=60)
     monkeypatch.setattr(prediction_data, "THUMBNAIL_BYTES", 4000)
     assert sum(map(len, pack(predictions_of(record))["thumbnails"]["jpeg"])) <= 4000
+
+
+def test_heat_maps_of_the_errors_and_uncertain_images_that_are_shown_first():
+    record = random_evaluation("abc", n=90)
+    asked = []
+
+    def maps(which):
+        asked.extend(which)
+        return np.stack([np.full((2, 3), i) * [0.0, 0.5, 1.0] for i in which]).astype(np.float32)
+
+    packed = pack(predictions_of(record, maps=maps))
+    found = packed["maps"]
+    wrong = [i for i in range(90) if record.predicted[i] != record.labels[i]]
+    errors = sorted(wrong, key=lambda i: -record.probabilities[i].max())[:24]
+    gaps = np.diff(np.sort(record.probabilities, axis=1)[:, -2:], axis=1)[:, 0]
+    assert set(asked) == {*errors, *np.argsort(gaps)[:12].tolist()}
+    place = [record.names.index(name) for name in names(packed["names"])]
+    assert [place[i] for i in found["of"]] == asked
+    assert (found["rows"], found["columns"], found["ratio"]) == (2, 3, 1.0)
+    values = decoded(found["values"]).reshape(-1, 2, 3)
+    assert values[asked.index(errors[0])].tolist() == [[0, 128, 255]] * 2
+
+
+def test_heat_maps_of_any_kind():
+    """Without a network or feature maps there are none; large ones are reduced; empty ones stay empty."""
+    record = random_evaluation("abc", n=4)
+    assert pack(predictions_of(record))["maps"] is None
+    assert pack(predictions_of(record, maps=lambda which: None))["maps"] is None
+    large = lambda which: np.zeros((len(which), 224, 112), np.float32)
+    found = pack(predictions_of(record, maps=large))["maps"]
+    assert (found["rows"], found["columns"]) == (28, 14)
+    assert not decoded(found["values"]).any()
+    lost = np.full_like(record.probabilities, np.nan)
+    nothing = dataclasses.replace(record, probabilities=lost)
+    assert pack(predictions_of(nothing, maps=large))["maps"] is None

@@ -206,8 +206,15 @@ class _Halfway:
             outer = torch.stack([_sum(rows, one, factor) for one in weights]).view_as(self.features)
         if self.halves.is_linear:
             return outer
-        (gradient,) = torch.autograd.grad(self.features, self.entry, outer, retain_graph=True)
-        return gradient
+        return _weighted_gradient(self.features, outer, self.entry)
+
+
+def _weighted_gradient(outputs: Tensor, weights: Tensor, inputs: Tensor) -> Tensor:
+    """The gradient of the weighted sum of outputs with respect to the inputs."""
+    # Not `grad_outputs=weights`, with which torch imports SymPy: half a second.
+    total = torch.dot(outputs.flatten(), weights.flatten())
+    (gradient,) = torch.autograd.grad(total, inputs, retain_graph=True)
+    return gradient
 
 
 def _sum(rows: Tensor, weights: Mapping[int, float], factor: float) -> Tensor:
@@ -315,8 +322,7 @@ class _Graph:
 
     def gradients(self, weights: Weights) -> Tensor:
         """As `Forward`."""
-        outer = _dense(self.scores, weights)
-        (gradient,) = torch.autograd.grad(self.output, self.result, outer, retain_graph=True)
+        gradient = _weighted_gradient(self.output, _dense(self.scores, weights), self.result)
         return self.location.to_maps(gradient)
 
     def mean_gradients(self, weights: Weights) -> Tensor:

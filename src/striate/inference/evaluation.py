@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -33,6 +34,7 @@ from striate.metrics.classification_intervals import intervals
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Uint8Array
 
+_AT_ONCE = 12  # images that are explained together
 ALL_SPLITS = "all splits are scored together, including the data that the model was trained on"
 
 
@@ -57,6 +59,8 @@ class Evaluation:
         probabilities: float64 `[n, classes]`.
         images: uint8 `[n, height, width, channels]`, at the network's input size; read lazily.
         notes: warnings.
+        maps: from the indexes of some images to Grad-CAM's maps of their predicted classes, float32
+            `[n, rows, columns]`, or to None if the network has no feature maps; None without a network.
     """
 
     data: str
@@ -75,6 +79,7 @@ class Evaluation:
     probabilities: npt.NDArray[np.float64] = field(repr=False)
     images: Uint8Array | ImageSubset = field(repr=False)
     notes: tuple[str, ...] = ()
+    maps: Callable[[Sequence[int]], npt.NDArray[np.float32] | None] | None = field(default=None, repr=False)
     task: ClassVar[Literal["classification"]] = "classification"
 
     @property
@@ -227,7 +232,23 @@ def evaluate(
         tuple(images.names[i] for i in which), images.labels[which], probabilities, classifier.classes,
         images=ImageSubset(images, which), problems=images.problems, data=dataset.source, split=name,
     )  # fmt: skip
-    return replace(record, extra_classes=extra, notes=(*record.notes, *notes, *dataset.notes))
+    return replace(
+        record, extra_classes=extra, notes=(*record.notes, *notes, *dataset.notes),
+        maps=partial(_maps, classifier, record.images),
+    )  # fmt: skip
+
+
+def _maps(
+    classifier: Classifier, images: Uint8Array | ImageSubset, which: Sequence[int]
+) -> npt.NDArray[np.float32] | None:
+    try:
+        parts = [
+            classifier.explained(np.stack([images[i] for i in which[start : start + _AT_ONCE]]))[1]
+            for start in range(0, len(which), _AT_ONCE)
+        ]
+    except Exception:  # a network of a user may do anything; its evaluation is worth more than the maps
+        return None
+    return np.concatenate(parts)
 
 
 def _opened(model: Classifier | str | os.PathLike[str], device: str, network: Any, trust: str) -> Classifier:

@@ -31,11 +31,11 @@ _SCRIPTS = {
     "curves": ("lines.js",),
     "matrix": ("matrix.js",),
     "reliability": ("reliability.js",),
-    "gallery": ("predictions.js", "viewer.js", "gallery.js"),
+    "gallery": ("predictions.js", "viewer.js", "heat.js", "gallery.js"),
     "classes": ("lines.js", "predictions.js", "classes.js"),
     "precision_recall": ("lines.js", "precision_recall.js"),
     "attention": ("attention.js",),
-    "image_attention": ("attention.js",),
+    "image_attention": ("heat.js", "attention.js"),
     "answers": ("differences.js", "answers.js"),
     "samples": ("differences.js", "answers.js"),
     "bars": ("bars.js",),
@@ -43,9 +43,9 @@ _SCRIPTS = {
     "detections": ("boxes.js", "viewer.js", "detections.js"),
 }
 _ORDER = (
-    "tables.js", "lines.js", "predictions.js", "viewer.js", "matrix.js", "reliability.js", "gallery.js",
-    "classes.js", "precision_recall.js", "attention.js", "differences.js", "answers.js", "bars.js",
-    "thresholds.js", "boxes.js", "detections.js", "start.js",
+    "tables.js", "lines.js", "predictions.js", "viewer.js", "matrix.js", "reliability.js", "heat.js",
+    "gallery.js", "classes.js", "precision_recall.js", "attention.js", "differences.js", "answers.js",
+    "bars.js", "thresholds.js", "boxes.js", "detections.js", "start.js",
 )  # fmt: skip
 
 

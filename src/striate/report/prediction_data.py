@@ -10,6 +10,7 @@ import base64
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from striate.charts import Array, Predictions
 from striate.report.encoding import encoded
@@ -20,6 +21,7 @@ SCALE = 65535  # of probabilities
 PATH_BYTES = 1_500_000  # for the paths of all images
 MAX_IMAGES = 60_000
 THUMBNAILS, THUMBNAIL_BYTES = 300, 1_200_000  # unless the page shows all
+_MAPS_OF_ERRORS, _MAPS_OF_UNCERTAIN, _MAP_SIDE = 24, 12, 28
 _ROWS = 4096  # of probabilities that are sorted at once
 _BINS, _BIN_NUMBERS = 100, 50_000  # of each class, and bins of all classes together
 
@@ -35,6 +37,7 @@ def pack(predictions: Predictions, *, full: bool = False, base: str = "") -> dic
     top, chances = _best(predictions)
     interesting = _by_interest(predictions, chances)
     which, names = _within_size(predictions.paths, interesting if full else interesting[:MAX_IMAGES], full)
+    thumbnails = _thumbnails(predictions, interesting, which, full)
     kind = np.uint16 if len(predictions.classes) < SCALE else np.uint32
     return {
         "classes": list(predictions.classes),
@@ -47,7 +50,8 @@ def pack(predictions: Predictions, *, full: bool = False, base: str = "") -> dic
         "own": encoded(_scaled(predictions.probabilities[which, predictions.labels[which]])),
         "best": top.shape[1],
         "bins": binned(predictions),
-        "thumbnails": _thumbnails(predictions, interesting, which, full),
+        "thumbnails": thumbnails,
+        "maps": _maps(predictions, np.array(thumbnails["of"], np.int64), which, chances),
     }
 
 
@@ -76,9 +80,8 @@ def _by_interest(p: Predictions, chances: Array) -> Array:
     the first thumbnails show every kind of error.
     """
     confidence = np.where(p.predicted < 0, np.inf, chances[:, 0])
-    margin = chances[:, 0] - chances[:, 1] if chances.shape[1] > 1 else chances[:, 0]
     wrong = p.predicted != p.labels
-    place = np.lexsort((np.where(wrong, -confidence, margin), ~wrong))
+    place = np.lexsort((np.where(wrong, -confidence, _margin(chances)), ~wrong))
     cell = (p.labels * (len(p.classes) + 1) + p.predicted + 1)[place]
     by_cell = np.argsort(cell, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(cell[by_cell]) != 0])
@@ -151,6 +154,47 @@ def _thumbnails(p: Predictions, interesting: Array, which: Array, full: bool) ->
             found["of"].append(place[i])
             found["jpeg"].append(content)
     return found
+
+
+def _maps(p: Predictions, thumbnails: Array, which: Array, chances: Array) -> dict[str, Any] | None:
+    """Heat maps of the images with thumbnails that the gallery shows first, as errors or as uncertain ones.
+
+    Returns:
+        Indexes among the images of the page, and maps as uint8 `[n, rows, columns]`, each up to 255.
+    """
+    shown = which[thumbnails]
+    wrong = np.flatnonzero(p.predicted[shown] != p.labels[shown])
+    wrong = wrong[np.argsort(-chances[shown[wrong], 0], kind="stable")][:_MAPS_OF_ERRORS]
+    close = np.argsort(_margin(chances[shown]), kind="stable")[:_MAPS_OF_UNCERTAIN]
+    chosen = np.unique(np.r_[wrong, close])
+    chosen = chosen[p.predicted[shown[chosen]] >= 0]
+    found = p.maps(shown[chosen].tolist()) if p.maps is not None and len(chosen) else None
+    if found is None:
+        return None
+    small = np.stack([_reduced(one) for one in found])
+    largest = small.max(axis=(1, 2), keepdims=True, initial=0)
+    values = np.round(255 * small / np.where(largest > 0, largest, 1)).astype(np.uint8)
+    height, width = p.images[int(shown[0])].shape[:2]
+    return {
+        "of": thumbnails[chosen].tolist(), "rows": small.shape[1], "columns": small.shape[2],
+        "values": encoded(values), "ratio": width / height,
+    }  # fmt: skip
+
+
+def _reduced(values: Array) -> Array:
+    """A map with at most `_MAP_SIDE` rows and columns."""
+    longest = max(values.shape)
+    if longest <= _MAP_SIDE:
+        return values
+    rows, columns = (max(1, round(side * _MAP_SIDE / longest)) for side in values.shape)
+    image = Image.fromarray(values.astype(np.float32))
+    return np.asarray(image.resize((columns, rows), Image.Resampling.BOX))
+
+
+def _margin(chances: Array) -> Array:
+    """The difference of the two largest probabilities."""
+    margin: Array = chances[:, 0] - chances[:, 1] if chances.shape[1] > 1 else chances[:, 0]
+    return margin
 
 
 def _to_show(p: Predictions, interesting: Array) -> list[int]:

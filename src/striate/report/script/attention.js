@@ -65,13 +65,3 @@ function drawImageAttention(block, host) {
   host.append(stage, row);
   if (block.target.length) choose(0);
 }
-
-// Weights as a veil over the image: what is looked at stays clear and gets the colour of the figure.
-function paintHeat(canvas, weights) {
-  const rows = weights.length, columns = weights[0].length, context = canvas.getContext("2d");
-  const most = Math.max(1e-9, ...weights.flat()), [red, green, blue] = channels(colour("c2"));
-  Object.assign(canvas, { width: columns, height: rows });
-  const pixels = context.createImageData(columns, rows);
-  weights.flat().forEach((weight, i) => pixels.data.set([red, green, blue, Math.round(190 * weight / most)], 4 * i));
-  context.putImageData(pixels, 0, 0);
-}

@@ -10,7 +10,13 @@ function drawGallery(host) {
   const lists = segments([["wrong", "Errors"], ["uncertain", "Uncertain"], ["all", "All"]], choice.list, value => choose({ list: value, cell: null }));
   const classes = classChoice("all classes", k => choose({ cls: k, cell: null }));
   const search = make("input", { type: "search", oninput: event => choose({ text: event.target.value.toLowerCase() }) });
-  const viewer = openViewer(null, classified);
+  openHeat(payload.predictions.maps);
+  const maps = heatButton(() => show()), note = make("p", { class: "status" });
+  const viewer = openViewer(null, (image, again) => classified(image, () => {
+    again();
+    show();
+    document.querySelector("dialog .heat").focus();
+  }));
   let found = [];
 
   function choose(changes) {
@@ -35,6 +41,9 @@ function drawGallery(host) {
     classes.value = choice.cls;
     chip.hidden = !choice.cell;
     if (choice.cell) chip.textContent = `${className(choice.cell.row)} → ${className(choice.cell.column)}  ×`;
+    if (maps) maps.setAttribute("aria-pressed", String(heat.shown));
+    note.hidden = !heat.shown;
+    say(note, "What speaks for the predicted class (Grad-CAM): the stronger the colour, the more. {count} images have a map.", { count: grouped(heat.maps.size) });
     search.placeholder = t("file name");
     search.setAttribute("aria-label", t("file name"));
     const isPart = predictions.paths.length < predictions.total;
@@ -51,7 +60,7 @@ function drawGallery(host) {
     choose({ cls: k, cell: null, list: "wrong" });
     host.closest("figure").scrollIntoView({ block: "start", behavior: "instant" });
   });
-  host.append(make("div", { class: "tools" }, lists.node, make("label", {}, label("Class"), classes), search, chip), status, grid, more);
+  host.append(make("div", { class: "tools" }, lists.node, make("label", {}, label("Class"), classes), search, maps, chip), status, note, grid, more);
   redraws.push(show);
   show();
 }
@@ -61,14 +70,14 @@ function thumbnailOf(image, open) {
   const wrong = isWrong(image), name = predictions.paths[image].split("/").pop();
   const text = wrong ? `${guess} ${percent(chance(image, 0), 0)}${t(", ")}${pair("true", truth)}` : `${guess} ${percent(chance(image, 0), 0)}`;
   return make("li", {}, make("button", { type: "button", onclick: open, title: `${text}\n${predictions.paths[image]}`, "aria-label": `${text}, ${name}` },
-    photo(image, { loading: "lazy" }),
+    veiled(image, photo(image, { loading: "lazy" })),
     make("span", { class: "cap" }, make("b", { class: wrong ? "no" : "yes" }, guess), ` ${percent(chance(image, 0), 0)}`),
     wrong ? make("span", { class: "cap" }, pair("true", ""), make("b", {}, truth)) : null,
     make("span", { class: "cap" }, name.length > 18 ? `…${name.slice(-16)}` : name)));
 }
 
-// What a window shows of an image: its five best classes and its file.
-function classified(image) {
+// What a window shows of an image: its five best classes and its file. `again` shows it again.
+function classified(image, again) {
   const { top, best, labels, own, paths, predicted } = predictions, truth = labels[image], link = fileLink(image);
   const guess = (name, share, isTruth) => make("div", { class: `guess${isTruth ? " truth" : ""}` }, make("span", { class: "name", title: name }, name, isTruth ? " ✓" : ""),
     make("span", { class: "meter" }, make("i", { style: `width: ${(100 * share).toFixed(1)}%` })), make("span", { class: "value" }, percent(share)));
@@ -76,9 +85,10 @@ function classified(image) {
   const rows = ranks.map(rank => guess(className(top[image * best + rank]), chance(image, rank), top[image * best + rank] === truth));
   if (!ranks.some(rank => top[image * best + rank] === truth)) rows.push(guess(className(truth), own[image] / 65535, true));
   return [
-    photo(image, { class: "photo" }),
+    veiled(image, photo(image, { class: "photo" })),
     make("p", {}, pair("predicted", ""), make("b", { class: isWrong(image) ? "serious" : "" }, className(predicted[image])), " · ", pair("true", ""), make("b", {}, className(truth))),
     ...rows,
+    heat.maps.has(image) ? heatButton(again) : null,
     make("p", { class: "path" }, link ? make("a", { href: link }, paths[image]) : paths[image]),
   ];
 }

@@ -8,7 +8,7 @@ function openViewer(looks, content) {
 
   function show() {
     const step = (by, phrase) => say(make("button", { type: "button", disabled: !has(by), onclick: () => move(by) }), phrase);
-    dialog.replaceChildren(...content(list[place]), make("div", { class: "tools" }, step(-1, "Previous"), step(1, "Next"),
+    dialog.replaceChildren(...content(list[place], show).filter(Boolean), make("div", { class: "tools" }, step(-1, "Previous"), step(1, "Next"),
       say(make("button", { type: "button", onclick: () => dialog.close() }), "Close")));
   }
 

@@ -60,6 +60,7 @@ def report(evaluation: Evaluation, run: TrainingRun | None = None, *, model: str
         predictions=Predictions(
             evaluation.classes, evaluation.names, evaluation.labels, evaluation.predicted,
             evaluation.probabilities, evaluation.images, are_files=os.path.isfile(evaluation.names[0]),  # noqa: PTH113 - raises no error
+            maps=evaluation.maps,
         ),
     )  # fmt: skip
 
