@@ -30,6 +30,7 @@ from striate.transforms.image_file import LargeFile, open_content
 from striate.transforms.pixel_formats import Array, Box, UnsupportedPixelsError
 from striate.transforms.pixel_formats import Uint8Array as Uint8Array
 from striate.transforms.pixels import ArrayPixels, ImagePixels, Pixels, orientation
+from striate.transforms.plain_png import open_plain_png
 from striate.transforms.tiff import parse
 
 FileSource = str | os.PathLike[str] | bytes  # path of a file, or its bytes
@@ -109,6 +110,22 @@ class _JpegPixels(Pixels):
         return ImagePixels(self._image, self._channels).to_array()
 
 
+class _PlainPixels(Pixels):
+    """A decoded image of the right mode."""
+
+    def __init__(self, image: Image.Image, channels: Literal[1, 3]) -> None:
+        super().__init__(channels)
+        self.size, self.is_plain, self._image = image.size, True, image
+
+    def region(self, box: Box) -> Image.Image:
+        """Return a region as a Pillow image."""
+        return self._image if box == (0, 0, *self.size) else self._image.crop(box)
+
+    def to_array(self) -> Uint8Array:
+        """Return uint8 `[height, width, channels]`."""
+        return np.array(self._image).reshape(self._image.height, self._image.width, -1)
+
+
 @contextlib.contextmanager
 def open_pixels(
     source: ImageSource, channels: Literal[1, 3] = 3, *, at_least: int | None = None
@@ -145,7 +162,14 @@ def open_pixels(
             check_size(pixels.size)
             yield pixels
     else:
-        with content_of(source) as data, open_bytes(data, name) as image:
+        with content_of(source) as data, contextlib.ExitStack() as stack:
+            small = open_plain_png(data) if isinstance(data, bytes) else None
+            if small is not None and small.mode == ("RGB" if channels == 3 else "L"):
+                with decode_errors(name):
+                    check_size(small.size)
+                yield _PlainPixels(small, channels)
+                return
+            image = stack.enter_context(open_bytes(data, name))
             full_size = image.size
             if at_least is not None:
                 image.draft(None, (at_least, at_least))

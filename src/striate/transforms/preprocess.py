@@ -174,6 +174,8 @@ class Preprocess:
         if self.channels not in (1, 3):
             bands = np.moveaxis(array_bands(image, self.channels), 2, 0)
             return np.concatenate([self._of_band.resize_uncropped(band) for band in bands], axis=2)
+        if image.shape == (*self.uncropped_size, self.channels) and image.dtype == np.uint8:
+            return image
         pixels = ArrayPixels(image, self.channels)
         x, y = self._spans(pixels.size, self.uncropped_size)
         if self.interpolation not in ("bilinear", "bicubic") or not fits_at_once(x, y):
