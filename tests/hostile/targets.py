@@ -145,6 +145,12 @@ def _explainer(m):
     return striate.explain.Explainer(_load(m).network, (3, 32, 32)), _tensor()[:1].float() / 255
 
 
+def _grad_cam(explainer, image):
+    import striate
+
+    return striate.explain.grad_cam(explainer.forward(image), [0])
+
+
 def _detection(name, *arguments):
     import striate.metrics.detection
 
@@ -283,6 +289,7 @@ _FUNCTIONS = {
     "striate.metrics.detection.MeanAveragePrecision": _meter,
     "striate.explain.Explainer": lambda m: _explainer(m)[0].scores(_explainer(m)[1]),
     "striate.explain.compute": lambda m: _function("striate.explain", "compute")(*_explainer(m), 0),
+    "striate.explain.grad_cam": lambda m: _grad_cam(*_explainer(m)),
     "striate.explain.filters": lambda m: _function("striate.explain", "filters")(_load(m).network),
     "striate.explain.feature_maps": lambda m: _load(m).feature_maps(m.image, "conv1"),
     "striate.explain.explain": lambda m: [_load(m).explain(m.image), _load(m).explain(_pixels(), "rise")],
