@@ -17,7 +17,7 @@ LAYERS = {
     "explain": 3, "inference": 3,
     "training": 4, "exporters": 4,
     "tasks": 5,
-    "report": 6, "serve": 6, "labs": 6, "api": 6,
+    "report": 6, "serve": 6, "labs": 6, "studies": 6, "api": 6,
     "cli": 7, "__init__": 0, "__main__": 7,
 }  # fmt: skip
 
@@ -38,6 +38,8 @@ SIDEWAYS = {
     ("strict_json", "printable"),
     ("csv_file", "files"),
     ("api", "report"),
+    ("api", "studies"),
+    ("studies", "report"),
     ("inference", "explain"),  # a classifier explains its predictions
     ("weights", "bundle"),  # imported weights end up as a bundle
     ("data", "bundle"),

@@ -5,16 +5,12 @@ Importing this module loads no torch; a function that needs it loads it.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import gc
-import inspect
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from striate import bundle
 from striate.errors import UsageError, translated_errors
@@ -22,10 +18,8 @@ from striate.files import expanded, probe
 from striate.kernels import preload
 from striate.progress import SILENT, Progress
 from striate.tasks import entry
-from striate.tasks.classification.config import ClassificationConfig
-from striate.tasks.seq2seq.config import Seq2SeqConfig
+from striate.tasks.signature import ClassificationConfig, NamedSeq2Seq, Seq2SeqConfig, document_options
 from striate.training.config_file import NAME, read_config
-from striate.training.options import docstring
 from striate.training.replay import options_of
 from striate.training.run_names import announce_taken
 
@@ -36,6 +30,8 @@ if TYPE_CHECKING:
     from striate.inference.onnx_classifier import OnnxClassifier
     from striate.inference.text_evaluation import TextEvaluation
     from striate.inference.translator import Translator
+    from striate.studies.repeats import Repeats
+    from striate.studies.runs import Trainer
     from striate.training.config import RunConfig
     from striate.training.run_folder import TrainingRun
 
@@ -85,6 +81,10 @@ class _Train(Protocol[C, S]):
     """The signature of `train`: each task's options are those of its configuration."""
 
     @overload
+    def __call__(self, data: Any = None, *, folds: int, **options: Any) -> Repeats: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, data: Any = None, *, seeds: int, **options: Any) -> Repeats: ...  # type: ignore[overload-overlap]
+    @overload
     def __call__(self, *args: C.args, **kwargs: C.kwargs) -> Run[Evaluation]: ...
     @overload
     def __call__(self, *args: S.args, **kwargs: S.kwargs) -> Run[TextEvaluation]: ...
@@ -98,29 +98,13 @@ def _with_options(
     """Give `train` the keyword arguments of the configurations, for editors, `help()` and notebooks."""
 
     def decorate(function: Callable[..., Any]) -> _Train[C, S]:
-        parameters = inspect.signature(classification).parameters
-        function.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
-        function.__doc__ = (function.__doc__ or "").format(
-            classification=docstring(ClassificationConfig), seq2seq=docstring(Seq2SeqConfig)
-        )
+        document_options(function)
         return cast("_Train[C, S]", function)
 
     return decorate
 
 
-if TYPE_CHECKING:
-
-    @dataclass(frozen=True, kw_only=True)
-    class _NamedSeq2Seq(Seq2SeqConfig):
-        """The options of seq2seq, with a `task` that the caller must name; classification is the default."""
-
-        task: Literal["seq2seq"]
-
-else:
-    _NamedSeq2Seq = Seq2SeqConfig
-
-
-@_with_options(ClassificationConfig, _NamedSeq2Seq)
+@_with_options(ClassificationConfig, NamedSeq2Seq)
 @translated_errors()
 def train(data: Any = None, **options: Any) -> Run[Any]:
     """Train a network, evaluate it on held-out data, and write a report.
@@ -138,6 +122,9 @@ def train(data: Any = None, **options: Any) -> Run[Any]:
     Options of seq2seq:
     {seq2seq}
 
+    Returns:
+        The finished run; with `folds` or `seeds`, all of them (`striate.studies.repeats.Repeats`).
+
     Raises:
         DataError: nothing to train on.
         UsageError: an unknown option or an invalid value, a device that is not available, ...
@@ -145,6 +132,10 @@ def train(data: Any = None, **options: Any) -> Run[Any]:
         TrainingInterrupted: Ctrl-C; the run folder is complete up to then, with its report.
     """
     config = configure(data, options)
+    if config.is_repeated:
+        from striate.studies import whole
+
+        return whole.train(config, trainer())  # type: ignore[return-value]  # the overloads are for one run
     try:
         return finish(run_training(config))
     except KeyboardInterrupt as interrupted:
@@ -173,6 +164,10 @@ def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **change
         DataError: changed data, or no intact checkpoint.
         TrainingError, TrainingInterrupted: as `train`.
     """
+    from striate.studies import whole
+
+    if several := whole.resume(expanded(folder), _config_of, {**changed, "progress": progress}, trainer()):
+        return several  # type: ignore[return-value]  # one run is by far the usual case
     try:
         return finish(resume_training(folder, progress, **changed))
     except KeyboardInterrupt as interrupted:
@@ -326,7 +321,7 @@ def run_training(config: RunConfig) -> TrainingRun:
         announce_taken(config)
     preload.load_libraries()
     with config.open_data() as data:
-        with _without_garbage_collection():
+        with preload.without_garbage_collection():
             from striate.training import run
 
             task = entry(config.task).find("task")
@@ -346,6 +341,13 @@ def resume_training(
     _require_writers(changed.get("parquet"))
     task = entry(read_config(expanded(folder), _config_of)["task"])
     return run.resume(task.find("task"), task.find("config"), folder, {**changed, "progress": progress})
+
+
+def trainer() -> Trainer:
+    """How a study of several runs trains each of them."""
+    from striate.studies.runs import Trainer
+
+    return Trainer(run_training, resume_training, finish)
 
 
 def finish(training: TrainingRun) -> Run[Any]:
@@ -379,17 +381,3 @@ def _finish_interrupted(interrupted: KeyboardInterrupt) -> None:
 
 def _task_of(path: str | os.PathLike[str]) -> Any:
     return entry(bundle.describe(bundle.path_of(path)).task)
-
-
-@contextlib.contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Import torch without garbage collection of its objects, now or later: saves a tenth of the time."""
-    if "torch" in sys.modules or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()  # otherwise the first collection afterwards would traverse all of them
-        gc.enable()

@@ -43,13 +43,14 @@ IDS = [f"{kind.__name__.removesuffix('Config').lower()}-{name}" for kind, name, 
 COMPANIONS = {
     "classifier": {"model": "timm:resnet18"}, "model_arguments": {"model": "package:make"},
     "transfer": {"weights": "x"}, "views": {"weights": "x", "transfer": "last"}, "nesterov": {"opt": "sgd"},
+    "exclude_kinds": {"exclude": "x"}, "fold": {"folds": 5},
 }  # fmt: skip
 # Valid values of options whose declaration does not say what is valid.
 VALUES = {
     "budget": "10m", "milestones": "1/3", "name": "another", "out": "elsewhere", "device": "cpu",
     "weights": "some.safetensors", "recipe": "modern", "encoder_from": "some.safetensors",
     "languages": ("en", "de"), "log": "tensorboard", "channels": 3, "classifier": "fc",
-    "model_arguments": {"width": 3},
+    "model_arguments": {"width": 3}, "exclude": "problems.csv", "exclude_kinds": "duplicates",
 }  # fmt: skip
 
 

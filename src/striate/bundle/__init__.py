@@ -27,7 +27,7 @@ from striate.errors import (
     UsageError,
     environment_error,
 )
-from striate.files import expanded, is_folder, write_atomic
+from striate.files import expanded, is_folder, probe, write_atomic
 from striate.models import is_foreign
 from striate.printable import first_few
 from striate.tensor_file import DAMAGED, Header
@@ -211,9 +211,19 @@ def is_onnx(path: str | os.PathLike[str]) -> bool:
 
 
 def path_of(place: str | os.PathLike[str]) -> Path:
-    """The bundle at a path: the file itself, or `best.safetensors` of a run folder."""
+    """The bundle at a path: the file itself, or `best.safetensors` of a run folder.
+
+    Raises:
+        BundleError: a folder of several runs.
+    """
     path = expanded(place)
-    return path / "best.safetensors" if is_folder(path) else path
+    if not is_folder(path):
+        return path
+    best = path / "best.safetensors"
+    if probe(best) is None and (inner := sorted(path.glob("*/best.safetensors"))):
+        fix = f"Give one of them, such as {str(inner[0].parent)!r}"
+        raise BundleError(f"{str(path)!r} is not a run", "it contains several runs", fix)
+    return best
 
 
 def damaged(path: str, why: str) -> BundleError:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from striate.cli.options import Json, Trust, with_options
 from striate.training.config import EXTENDING, RunConfig
+
+if TYPE_CHECKING:
+    from striate.progress import Progress
 
 
 @with_options(
@@ -45,6 +49,8 @@ def resume_run(run: str, options: dict[str, Any], as_json: bool) -> int:
 
     folder = expanded(run)
     config = read_config(folder, lambda task: entry(task).find("config"))  # refuses what is not a run
+    if entry(config["task"]).find("config").describes_several(config):
+        return run_and_print(lambda progress: _resume_several(folder, progress, options), as_json)
     values = checkpoint.finished(folder)
     extended = any(options.get(name) not in (None, config.get(name)) for name in EXTENDING)
     if values is not None and not extended and probe(folder / "report.html") is not None:
@@ -61,3 +67,12 @@ def resume_run(run: str, options: dict[str, Any], as_json: bool) -> int:
             )
         return 0
     return run_and_print(lambda progress: api.resume_training(run, progress, **options), as_json)
+
+
+def _resume_several(folder: Path, progress: Progress, options: dict[str, Any]) -> Any:
+    from striate import api
+    from striate.studies import whole
+    from striate.tasks import entry
+
+    changed = {**options, "progress": progress}
+    return whole.resume(folder, lambda task: entry(task).find("config"), changed, api.trainer())

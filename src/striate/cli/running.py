@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from striate.progress import Progress
+    from striate.studies.repeats import Repeats
     from striate.training.run_folder import TrainingRun
 
 
-def run_and_print(training: Callable[[Progress], TrainingRun], as_json: bool) -> int:
-    """Train, evaluate, report and print; returns the exit code. After Ctrl-C, evaluates the best epoch."""
-    from striate import api
+def run_and_print(training: Callable[[Progress], TrainingRun | Repeats], as_json: bool) -> int:
+    """Train, evaluate, report and print; returns the exit code. After Ctrl-C, evaluates the best epoch.
+
+    Args:
+        training: one run without its evaluation, or several whole runs.
+        as_json: whether to print JSON.
+    """
     from striate.cli.console import print_json, watching
     from striate.errors import INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE
 
@@ -22,24 +27,64 @@ def run_and_print(training: Callable[[Progress], TrainingRun], as_json: bool) ->
         try:
             trained = training(progress)
         except KeyboardInterrupt as stop:
+            if hasattr(stop, "folder"):
+                return interrupted_study(stop, progress)
             if not hasattr(stop, "run"):
                 raise
             trained = stop.run
             code = TERMINATED_EXIT_CODE if stop.terminated else INTERRUPTED_EXIT_CODE  # type: ignore[attr-defined]
-        if not trained.is_main:
-            return code  # the main process evaluates and prints
-        if code == TERMINATED_EXIT_CODE:
-            again = f"resume it with: striate resume {shlex.quote(str(trained.folder))}"
-            progress.warn(f"terminated; a checkpoint is saved; {again}")
-            return code
-        if code == INTERRUPTED_EXIT_CODE:
-            progress.warn("interrupted; evaluating the best epoch so far (press Ctrl-C again to skip)")
-        run = api.finish(trained)
+        from striate.studies.repeats import Repeats  # loads torch, as training has
+
+        result = trained if isinstance(trained, Repeats) else _evaluate(trained, code, progress)
+    if result is None:
+        return code
     if as_json:
-        print_json(run.to_json())
+        print_json(result.to_json())
+    elif isinstance(result, Repeats):
+        _print_repeats(result)
     else:
-        _print(run, interrupted=code != 0)
+        _print(result, interrupted=code != 0)
     return code
+
+
+def _evaluate(trained: TrainingRun, code: int, progress: Progress) -> Any:
+    """The evaluated run; None if another process evaluates it, or if there is no time."""
+    from striate import api
+    from striate.errors import INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE
+
+    if not trained.is_main:
+        return None  # the main process evaluates and prints
+    if code == TERMINATED_EXIT_CODE:
+        again = f"resume it with: striate resume {shlex.quote(str(trained.folder))}"
+        progress.warn(f"terminated; a checkpoint is saved; {again}")
+        return None
+    if code == INTERRUPTED_EXIT_CODE:
+        progress.warn("interrupted; evaluating the best epoch so far (press Ctrl-C again to skip)")
+    return api.finish(trained)
+
+
+def interrupted_study(stop: Any, progress: Progress) -> int:
+    """Say how to continue a study that a signal has stopped; returns the exit code."""
+    from striate.errors import INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE
+
+    progress.warn(f"interrupted; resume it with: striate resume {shlex.quote(str(stop.folder))}")
+    return TERMINATED_EXIT_CODE if stop.terminated else INTERRUPTED_EXIT_CODE
+
+
+def _print_repeats(found: Repeats) -> None:
+    from striate.cli.console import percent, say
+    from striate.studies.repeats_report import labels
+
+    for name, (label, spec) in labels(found).items():
+        one = found.spreads[name]
+        shown = percent if spec.endswith("%") else "{:.4f}".format
+        ends = "" if one.low != one.low else f" (95 % interval {shown(one.low)} to {shown(one.high)})"
+        say(f"mean {label}  {shown(one.mean)}{ends}")
+    say(f"intervals  {found.method}")
+    for run in found.runs:
+        name, value = next(iter(run.metrics.items()))
+        say(f"run     {run.folder}  {name} {value:.4f} on {run.n:,}")
+    say(f"report  {found.report}")
 
 
 def _print(run: Any, *, interrupted: bool) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from striate.cli.options import Config, Json, with_options
 from striate.tasks.classification.config import ClassificationConfig
+
+if TYPE_CHECKING:
+    from striate.progress import Progress
 
 _DATA = (
     "Folder with one folder per class (with or without train/val/test above them), a .zip or .tar of such a "
@@ -58,9 +61,15 @@ def train_and_print(data: Any, options: dict[str, Any], as_json: bool) -> int:
     from striate import api
     from striate.cli.running import run_and_print
 
-    return run_and_print(
-        lambda progress: api.run_training(api.configure(data, {**options, "progress": progress})), as_json
-    )
+    def begin(progress: Progress) -> Any:
+        config = api.configure(data, {**options, "progress": progress})
+        if not config.is_repeated:
+            return api.run_training(config)
+        from striate.studies import whole
+
+        return whole.train(config, api.trainer())
+
+    return run_and_print(begin, as_json)
 
 
 def _find_lr(data: Any, options: dict[str, Any], as_json: bool) -> int:

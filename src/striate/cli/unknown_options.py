@@ -18,8 +18,9 @@ def unknown_option(error: Any, argv: Sequence[str]) -> UsageError:
         argv: the command line.
     """
     # Of `-lr 0.1` the parser names only `-l`.
-    typed = next((word for word in argv if word.startswith(error.option_name)), error.option_name)
-    typed = typed.partition("=")[0]
+    words = [word.partition("=")[0] for word in argv]
+    longer = (word for word in words if word.startswith(error.option_name))
+    typed = error.option_name if error.option_name in words else next(longer, error.option_name)
     known = {
         spelling.lstrip("-"): (spelling, parameter)
         for parameter in error.ctx.command.params

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from striate.data import DataSet, DecodedImages, Problem
-from striate.data.images.decoded import ImageSubset
+from striate.data.images.decoded import ImageSubset, JoinedImages
 from striate.data.images.folders import inner_class_folder
 from striate.data.images.samples import UNSPLIT
 from striate.device import cpu_count
@@ -77,7 +78,7 @@ class Evaluation:
     names: tuple[str, ...] = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
     probabilities: npt.NDArray[np.float64] = field(repr=False)
-    images: Uint8Array | ImageSubset = field(repr=False)
+    images: Uint8Array | ImageSubset | JoinedImages = field(repr=False)
     notes: tuple[str, ...] = ()
     maps: Callable[[Sequence[int]], npt.NDArray[np.float32] | None] | None = field(default=None, repr=False)
     task: ClassVar[Literal["classification"]] = "classification"
@@ -239,7 +240,7 @@ def evaluate(
 
 
 def _maps(
-    classifier: Classifier, images: Uint8Array | ImageSubset, which: Sequence[int]
+    classifier: Classifier, images: Uint8Array | ImageSubset | JoinedImages, which: Sequence[int]
 ) -> npt.NDArray[np.float32] | None:
     try:
         parts = [
@@ -273,7 +274,7 @@ def measure(
     probabilities: npt.NDArray[np.float64],
     classes: tuple[str, ...],
     *,
-    images: Uint8Array | ImageSubset,
+    images: Uint8Array | ImageSubset | JoinedImages,
     problems: tuple[Problem, ...] = (),
     data: str,
     split: str,
@@ -291,6 +292,34 @@ def measure(
         problems=problems, names=names, labels=labels, probabilities=probabilities, images=images,
     )  # fmt: skip
     return replace(record, notes=_warnings(record))
+
+
+def pool(evaluations: Sequence[Evaluation], split: str) -> Evaluation:
+    """Evaluate the predictions of several classifiers, each on its own images, as if one had made them all.
+
+    Args:
+        evaluations: at least one; classes that a classifier does not know have the probability 0 in it.
+        split: a name for the images.
+    """
+    first = evaluations[0]
+    classes = tuple(sorted({name for one in evaluations for name in one.classes}))
+    labels, probabilities = [], []
+    for one in evaluations:
+        places = np.array([classes.index(name) for name in one.classes])
+        labels.append(places[one.labels])
+        spread = np.zeros((one.n, len(classes)))
+        spread[:, places] = one.probabilities
+        probabilities.append(spread)
+    record = measure(
+        tuple(name for one in evaluations for name in one.names), np.concatenate(labels),
+        np.concatenate(probabilities), classes, images=JoinedImages([one.images for one in evaluations]),
+        problems=tuple(problem for one in evaluations for problem in one.problems), data=first.data,
+        split=split,
+    )  # fmt: skip
+    extra = Counter[str]()
+    for one in evaluations:
+        extra.update(one.extra_classes)
+    return replace(record, extra_classes=dict(extra))
 
 
 def _warnings(evaluation: Evaluation) -> tuple[str, ...]:

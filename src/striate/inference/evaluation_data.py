@@ -30,7 +30,7 @@ class _Part(Protocol):
 
 P = TypeVar("P", bound=_Part)
 
-_RESPLITTING = ("exclude",)  # options with which a run does not use the splits of its data as they are
+_RESPLITTING = ("exclude", "fold")  # options with which a run does not use the splits of its data as they are
 
 
 def find_data(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,13 @@ ANSWER_COLUMNS = ("source", "truth", "prediction", "correct", "cer")
 _ROWS = 1024  # that are written at once
 
 
-def write_predictions(folder: Path, predictions: Predictions, *, parquet: bool = False) -> list[Path]:
+def write_predictions(
+    folder: Path,
+    predictions: Predictions,
+    *,
+    parquet: bool = False,
+    more: Mapping[str, Sequence[int]] | None = None,
+) -> list[Path]:
     """Write `predictions.csv`: path, true and predicted class, loss, and the probability of each class.
 
     The prediction is empty where the scores are not finite. Probabilities are rounded to six decimals, which
@@ -30,6 +36,7 @@ def write_predictions(folder: Path, predictions: Predictions, *, parquet: bool =
         folder: created if it does not exist.
         predictions: of any number of images.
         parquet: whether to write `predictions.parquet`, too, with all digits; needs pyarrow.
+        more: further columns of whole numbers, before the probabilities.
 
     Returns:
         The paths of the files.
@@ -39,10 +46,10 @@ def write_predictions(folder: Path, predictions: Predictions, *, parquet: bool =
         UsageError: pyarrow is not installed.
     """
     files = [folder / "predictions.csv"]
-    write_atomic(files[0], _csv(predictions))
+    write_atomic(files[0], _csv(predictions, more or {}))
     if parquet:
         files.append(folder / "predictions.parquet")
-        write_atomic(files[1], _parquet(predictions))
+        write_atomic(files[1], _parquet(predictions, more or {}))
     return files
 
 
@@ -90,12 +97,12 @@ def losses(predictions: Predictions) -> Array:
     return found
 
 
-def _columns(predictions: Predictions) -> list[str]:
-    return [*COLUMNS, *(f"p_{name}" for name in predictions.classes)]
+def _columns(predictions: Predictions, more: Mapping[str, Sequence[int]]) -> list[str]:
+    return [*COLUMNS, *more, *(f"p_{name}" for name in predictions.classes)]
 
 
-def _csv(p: Predictions) -> Iterator[bytes]:
-    yield _encoded(csv_line(_columns(p)))
+def _csv(p: Predictions, more: Mapping[str, Sequence[int]]) -> Iterator[bytes]:
+    yield _encoded(csv_line(_columns(p, more)))
     numbers = ",%g" * len(p.classes)  # numbers need no quotes, and formatting all of them at once is fast
     every = losses(p).tolist()
     for start in range(0, len(p.labels), _ROWS):
@@ -104,7 +111,9 @@ def _csv(p: Predictions) -> Iterator[bytes]:
         for i, row in enumerate(chances, start):
             truth, guess = int(p.labels[i]), int(p.predicted[i])
             named = (p.paths[i], p.classes[truth], p.classes[guess] if guess >= 0 else "")
-            lines.append(csv_line((*named, int(truth == guess), f"{every[i]:.6g}")) + numbers % tuple(row))
+            others = (values[i] for values in more.values())
+            cells = (*named, int(truth == guess), f"{every[i]:.6g}", *others)
+            lines.append(csv_line(cells) + numbers % tuple(row))
         yield _encoded("\n".join(lines))
 
 
@@ -112,13 +121,14 @@ def _encoded(lines: str) -> bytes:
     return f"{lines}\n".encode("utf-8", "surrogateescape")
 
 
-def _parquet(p: Predictions) -> bytes:
+def _parquet(p: Predictions, more: Mapping[str, Sequence[int]]) -> bytes:
     names = np.array([*p.classes, None], object)
     columns: list[Any] = [
         _unicode(p.paths), names[p.labels].tolist(), names[p.predicted].tolist(),
-        (p.labels == p.predicted).tolist(), losses(p), *np.ascontiguousarray(p.probabilities.T),
+        (p.labels == p.predicted).tolist(), losses(p), *more.values(),
+        *np.ascontiguousarray(p.probabilities.T),
     ]  # fmt: skip
-    return _parquet_bytes(columns, _columns(p))
+    return _parquet_bytes(columns, _columns(p, more))
 
 
 def _parquet_bytes(columns: list[Any], names: list[str]) -> bytes:

@@ -6,8 +6,9 @@ takes that group as its parameter type.
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -213,6 +214,10 @@ class RunOptions(Options):
     seed: int = option(
         0, "Random seed for initial weights, order, augmentation and splits", minimum=0, maximum=MAX_SEED
     )
+    seeds: int = option(
+        1, "Number of runs, with the seeds SEED, SEED + 1, ...; the result is a mean with an interval",
+        minimum=1, maximum=1000,
+    )  # fmt: skip
     device: str = option("auto", "Device: auto, cpu, cuda, cuda:1 or mps")
     save_every: int = option(
         0, "Steps between checkpoints; 0 for once a minute and after each epoch", minimum=0, maximum=MAX_STEPS
@@ -256,6 +261,8 @@ class RunOptions(Options):
     def check_together(self) -> None:
         """Refuse a name that is a path, and unknown trackers."""
         _ = self.log_names
+        if self.seed + self.seeds - 1 > MAX_SEED:
+            raise UsageError(f"--seed {self.seed} with --seeds {self.seeds}", f"the largest is {MAX_SEED}")
         if self.name is not None and (self.name in ("", ".", "..") or PurePath(self.name).name != self.name):
             raise UsageError(
                 f"--name {self.name!r}", "it must be the name of one folder", "Use --out for its parent"
@@ -336,6 +343,30 @@ class RunConfig(DataOptions, Optimization, RunOptions):
             DataError, UsageError: nothing to train on.
         """
         raise NotImplementedError
+
+    def placed(self, folder: Path, name: str) -> Self:
+        """The configuration of a run of this name in a folder of runs."""
+        return dataclasses.replace(self, out=str(folder), name=name)
+
+    def renamed(self, suffix: str) -> Self:
+        """The same configuration, with a suffix of the run's name."""
+        name = self.run_name if self.is_named else dataset_name(self.source.split(" ")[0])
+        return dataclasses.replace(self, name=f"{name}-{suffix}")
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether these options describe several runs."""
+        return self.describes_several(self.to_json())
+
+    @classmethod
+    def describes_several(cls, values: Mapping[str, Any]) -> bool:
+        """Whether the options of a config.yaml describe several runs, as `is_repeated`."""
+        return bool(values.get("seeds", 1) > 1 or (values.get("folds") and values.get("fold") is None))
+
+    def repeats(self) -> Iterator[tuple[str, Self]]:
+        """The runs that these options describe: the name of each, and its configuration."""
+        for seed in range(self.seed, self.seed + self.seeds):
+            yield f"seed-{seed}", dataclasses.replace(self, seed=seed, seeds=1)
 
     def absolute(self) -> Self:
         """The same configuration with absolute paths, valid in any folder."""

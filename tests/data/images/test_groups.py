@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -24,6 +24,7 @@ def by_split(data):
     return {name: set(samples.groups) for name, samples in data.splits.items()}
 
 
+@settings(max_examples=40)
 @given(IMAGES, st.integers(0, 3), st.sampled_from([0.1, 0.3]), st.sampled_from([0.0, 0.2]))
 def test_a_group_is_in_one_split(images, seed, val, test):
     data = dataset(images)
@@ -35,6 +36,7 @@ def test_a_group_is_in_one_split(images, seed, val, test):
         assert [f"g{images[int(n.split('/')[-1][:-4])][1]}" for n in part.names] == list(part.groups)
 
 
+@settings(max_examples=20)
 @given(st.lists(st.integers(3, 40), min_size=2, max_size=4), st.integers(0, 3))
 def test_groups_of_one_image_are_spread_like_images_without_groups(counts, seed):
     images = [(label, label * 100 + i) for label, count in enumerate(counts) for i in range(count)]

@@ -63,7 +63,7 @@ def test_nothing_to_train_on():
         split(dataset([5, 5], splits=("test",)), SplitPlan())
 
 
-@pytest.mark.parametrize("plan", [{"val": -0.1}, {"test": 0.6}])
+@pytest.mark.parametrize("plan", [{"val": -0.1}, {"test": 0.6}, {"folds": 3, "fold": 4}])
 def test_odd_shares_are_refused(plan):
-    with pytest.raises(UsageError, match=r"from 0 to 0\.5"):
+    with pytest.raises(UsageError, match=r"from 0 to 0\.5|no such fold"):
         SplitPlan(**plan)

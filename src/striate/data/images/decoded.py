@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -256,6 +257,31 @@ class ImageSubset:
         out = np.empty((len(which), *self.source.shape), np.uint8)
         self.source.read(which, out)
         return out if isinstance(at, slice) else out[0]
+
+
+class JoinedImages:
+    """Several arrays or subsets of images one after the other, read on access: `images[i]`, `images[:5]`.
+
+    Args:
+        parts: of images of one size.
+    """
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, at: int | np.integer | slice) -> Uint8Array:
+        """uint8 `[height, width, channels]`; `[n, height, width, channels]` for a slice."""
+        if isinstance(at, slice):
+            return np.stack([self[i] for i in range(len(self))[at]])
+        place = range(len(self))[at]
+        part = int(np.searchsorted(self._ends, place, side="right"))
+        start = self._ends[part - 1] if part else 0
+        image: Uint8Array = self._parts[part][place - start]
+        return image
 
 
 def _pad(image: Uint8Array, out: Uint8Array) -> None:

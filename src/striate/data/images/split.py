@@ -1,8 +1,9 @@
-"""Stratified split into train, val and test; a function of the seed and the image names only."""
+"""Stratified split into train, val and test, or into folds; a function of the seed and the names only."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from striate.data.images import groups
 from striate.data.images.samples import UNSPLIT, DataSet, Samples
 from striate.errors import DataError, UsageError
+
+_NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -20,17 +23,23 @@ class SplitPlan:
         val: fraction of the images for validation, 0 to 0.5.
         test: fraction held out for the final test, 0 to 0.5; ignored if the dataset has splits.
         seed: of the split.
+        folds: number of folds for cross-validation; 0 for none.
+        fold: which of them is the test split, from 1.
     """
 
     val: float = 0.1
     test: float = 0.1
     seed: int = 0
+    folds: int = 0
+    fold: int = 1
 
     def __post_init__(self) -> None:
-        """Check the fractions; raises UsageError."""
+        """Check the fractions and the fold; raises UsageError."""
         for name, share in (("val", self.val), ("test", self.test)):
             if not 0 <= share <= 0.5:
                 raise UsageError(f"{name} = {share}", "the fraction must be from 0 to 0.5")
+        if self.folds and not 1 <= self.fold <= self.folds:
+            raise UsageError(f"fold {self.fold} of {self.folds}", "there is no such fold")
 
 
 def split(data: DataSet, plan: SplitPlan) -> DataSet:
@@ -41,9 +50,15 @@ def split(data: DataSet, plan: SplitPlan) -> DataSet:
     one training image; classes with three or more images have at least one in each split. Images of a group
     stay together: then the fractions and these promises hold as far as the groups allow.
 
+    With folds, all images but those of the dataset's own test split are divided into folds. One of them is
+    `test`, and `val` is taken from the others.
+
     Raises:
-        DataError: the dataset has no training images, or its own splits separate a group.
+        DataError: the dataset has no training images or too few for the folds, or its own splits separate a
+            group.
     """
+    if plan.folds:
+        data = _hold_out_fold(data, plan)
     splits = dict(data.splits)
     if UNSPLIT in splits:
         train, val, test = _split_samples(data, splits.pop(UNSPLIT), plan)
@@ -83,6 +98,48 @@ def _split_groups(
     parts = groups.assign(samples.labels, names, targets, plan.seed)
     train, val, test = (samples.take(np.flatnonzero(parts == part)) for part in range(3))
     return train, val, test
+
+
+def _hold_out_fold(data: DataSet, plan: SplitPlan) -> DataSet:
+    """The images of one fold as `test`, and all others as `train`; an own test split is left out."""
+    first, *others = [samples for name, samples in data.splits.items() if name != "test"] or [
+        Samples((), _NONE)
+    ]
+    samples = first.joined(others) if others else first
+    units = samples.groups if samples.groups is not None else samples.names
+    _require_enough_for(plan.folds, data, samples, units)
+    if samples.groups is None:
+        keys = [_key(plan.seed, f"fold {data.relative_name(name)}") for name in samples.names]
+        order = sorted(range(len(samples)), key=lambda i: (samples.labels[i], keys[i]))
+        folds = np.empty(len(samples), np.int64)
+        folds[order] = np.arange(len(samples)) % plan.folds  # by class, so each class is in all folds
+    else:
+        targets = np.full((plan.folds, len(data.classes)), 1 / plan.folds)
+        folds = groups.assign(samples.labels, samples.groups, targets, plan.seed)
+    held_out = folds == plan.fold - 1
+    notes = data.notes
+    if "test" in data.splits:
+        count = len(data.splits["test"])
+        notes += (f"the test split of the data ({count:,} images) is in no fold: evaluate a run on it later",)
+    parts = {"train": samples.take(np.flatnonzero(~held_out)), "test": samples.take(np.flatnonzero(held_out))}
+    return replace(data, splits=parts, notes=notes)
+
+
+def _require_enough_for(folds: int, data: DataSet, samples: Samples, units: Sequence[str]) -> None:
+    """Refuse data in which a fold has nothing to hold out, or nothing to learn a class from."""
+    what, count = "images" if samples.groups is None else "groups of images", len(set(units))
+    if count < folds:
+        why = f"it has only {count:,} {what}"
+        raise DataError(
+            f"cannot divide {data.source!r} into {folds} folds", why, f"Use --folds {max(2, count)}"
+        )
+    for name, own in zip(
+        data.classes, groups.counts_by_class(samples.labels, units, len(data.classes)), strict=True
+    ):
+        if own == 1:
+            why = f"all images of class {name!r} would be in one fold, with none left to learn it from"
+            fix = f"Give each class at least two {what}, better {folds}"
+            raise DataError(f"cannot divide {data.source!r} into {folds} folds", why, fix)
 
 
 def _held_out(n: int, plan: SplitPlan) -> tuple[int, int]:

@@ -47,7 +47,7 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
             from striate.data import open_data  # imports NumPy
 
             object.__setattr__(self, "data", open_data(self.data))
-        if self.exclude is not None:
+        if isinstance(self.exclude, os.PathLike):
             object.__setattr__(self, "exclude", os.fspath(self.exclude))
         if not isinstance(self.model, str) and callable(self.model):
             name, arguments = models.path_of(self.model)
@@ -159,6 +159,16 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
             known = {"data": data, **settings}
             notes.append(message)
         return cls(**known), notes
+
+    def repeats(self) -> Iterator[tuple[str, ClassificationConfig]]:
+        """The runs of a cross-validation, or with several seeds: the name of each, and its configuration."""
+        folds = range(1, (self.folds or 0) + 1) if self.fold is None else ()
+        for name, config in super().repeats():
+            if not folds:
+                yield name, config
+            for fold in folds:
+                names = [name] if self.seeds > 1 else []
+                yield "-".join((*names, f"fold-{fold}")), dataclasses.replace(config, fold=fold)
 
     def absolute(self) -> ClassificationConfig:
         """The same configuration with absolute paths."""

@@ -58,8 +58,10 @@ def open_splits(config: ClassificationConfig, run: Path | None = None) -> Opened
     if why := continuous_labels(found):
         fix = "Striate learns classes: give ranges of values names, such as small and large"
         raise DataError(f"cannot train on {config.source!r}", why, fix)
-    dataset = split(found, SplitPlan(config.val, config.test, config.seed))
-    notes = [*dataset.notes, *config.unused_shares(found.splits)]
+    dataset = split(
+        found, SplitPlan(config.val, config.test, config.seed, config.folds or 0, config.fold or 1)
+    )
+    notes = [*dataset.notes, *_unused_shares(config, found)]
     notes += () if exclusion is None else exclusion.notes
     if "val" not in dataset.splits or not len(dataset.splits["train"]):
         what = "groups of images" if found.is_grouped else "images"
@@ -82,3 +84,13 @@ def open_splits(config: ClassificationConfig, run: Path | None = None) -> Opened
             inner.fix if inner else "A classifier needs two: add a folder of images of something else",
         )
     return OpenedSplits(dataset, notes, exclusion)
+
+
+def _unused_shares(config: ClassificationConfig, found: DataSet) -> list[str]:
+    """Notes about fractions that have no effect: the data have these splits, or folds replace them."""
+    if not config.folds:
+        return config.unused_shares(found.splits)
+    return [
+        f"{shown} has no effect: with --folds, one fold is the test split"
+        for shown in config.changed(["test"])
+    ]

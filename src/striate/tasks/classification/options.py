@@ -32,6 +32,13 @@ class ImageOptions(DataOptions):
         None, "Regular expression that finds the group of an image in its path below DATA: the text of its "
         "parentheses, or all it matches", unset="no groups",
     )  # fmt: skip
+    folds: int | None = option(
+        None, "Cross-validation: train a run for each of N parts of the data, which it is tested on",
+        minimum=2, maximum=100, unset="none",
+    )  # fmt: skip
+    fold: int | None = option(
+        None, "Which fold a run of a cross-validation is tested on", minimum=1, maximum=100, in_cli=False
+    )
     exclude: str | None = option(
         None, "Table of images to leave out, with the columns path and kind, such as that of `striate check "
         "--csv`", unset="none",

@@ -1,0 +1,1 @@
+"""Studies: several training runs that answer one question, in one folder."""
