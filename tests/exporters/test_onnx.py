@@ -209,6 +209,51 @@ def test_operators_of_mixed_types(function):
         assert np.abs(ours - theirs).max() < 1e-5 * np.abs(ours).max()
 
 
+class MoreLayers(nn.Module):
+    """Layers and functions of other libraries' networks."""
+
+    def __init__(self):
+        super().__init__()
+        self.grow = nn.ConvTranspose2d(3, 8, 3, stride=2, padding=1, output_padding=1, groups=1)
+        self.group = nn.GroupNorm(2, 8)
+        self.instance = nn.InstanceNorm2d(8, affine=True)
+        self.prelu, self.one = nn.PReLU(8), nn.PReLU()
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        self.register_buffer("order", torch.randperm(8))
+
+    def forward(self, x):
+        x = self.instance(self.prelu(self.group(self.grow(x))))
+        a = F.leaky_relu(x, 0.1) + F.elu(x, 0.7) + F.celu(x, 1.3) + F.selu(x) + F.softplus(x) + F.mish(x)
+        b = 1 - x.abs() + 2 ** x.clamp(max=2) + (x * x + 1).rsqrt() + F.logsigmoid(x) + self.one(x)
+        c = F.glu(torch.cat([a, b], 1), 1).to(torch.float32) + F.dropout(x, training=False)
+        c = c[:, self.order].roll((1, -2), (2, 3)).flip((1, 3))
+        c = c + torch.maximum(a, b).index_select(1, self.order)
+        mask = torch.ones(c.shape[2:], dtype=torch.bool).triu()
+        d = torch.where(mask, c, a).masked_fill(mask.flip(0), -0.5)
+        d = (d + x.new_zeros(1, 8, 1, 1) + torch.ones_like(a)).addcmul(a, b, value=0.3)
+        e = F.interpolate(d, scale_factor=2) + F.interpolate(d, size=(24, 20), mode="bilinear")
+        e = F.pixel_shuffle(e, 2) + F.interpolate(d[:, :2], (48, 40), mode="bilinear", align_corners=True)
+        rows = d.flatten(2)[:, :, :12].swapaxes(1, 2)
+        causal = F.scaled_dot_product_attention(rows, rows, rows, is_causal=True)
+        masked = F.scaled_dot_product_attention(rows, rows, rows, attn_mask=torch.eye(12, dtype=torch.bool))
+        h = F.layer_norm(causal + masked, (8,)) + F.normalize(rows, dim=-1)
+        parts = (torch.einsum("bchw,bdhw->bcd", e, e), h, F.adaptive_max_pool2d(e, (3, 4)))
+        parts += (F.adaptive_avg_pool1d(rows, 3), F.max_pool1d(rows, 2), torch.stack([rows, rows + 1], 1))
+        parts += (rows.repeat(1, 2, 1), d.amax((2, 3)), d.amin(1))
+        flat = torch.cat([part.flatten(1) for part in parts], 1)
+        sums = torch.baddbmm(flat[:, None, :4], flat[:, None, :4], flat[:, :16].reshape(-1, 4, 4))
+        return torch.cat([flat, sums.flatten(1), F.log_softmax(flat, 1)], 1)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_rules_of_more_operators(count):
+    torch.manual_seed(0)
+    ours, theirs = scores_of(MoreLayers(), (3, 6, 5), count)
+    assert np.abs(ours - theirs).max() < 1e-5 * np.abs(ours).max()
+
+
 class SharedBias(nn.Module):
     def __init__(self):
         super().__init__()
@@ -253,12 +298,14 @@ class Branches(nn.Module):
         (Function(lambda x: x.flatten(1) * len(x)), "the arguments of the operator mul"),
         (Function(lambda x: x.flatten(1)[: len(x) - 1]), "the arguments of the operator slice"),
         (Function(lambda x: x.mean(3).mean()), "the arguments of the operator mean"),
-        (Function(lambda x: (2**x).flatten(1)), "the arguments of the operator pow"),
+        (Function(lambda x: x.mean((2, 3)).to(torch.float64)), "a conversion to torch.float64"),
+        (Function(lambda x: torch.where(x > 0, x, 2).flatten(1)), "no rule for the operator gt"),
+        (Function(lambda x: x.roll(1, 0).flatten(1)), "the images of a batch are shifted"),
+        (Function(lambda x: F.adaptive_max_pool2d(x, 3)), "cells of several sizes"),
         (Function(lambda x: x[:1].expand(len(x), -1, -1, -1)), "a tensor is repeated for each image"),
         (Function(lambda x: torch.cat(x.split(1))), "its steps depend on the number of images"),
         (Function(lambda x: torch.cat(x.chunk(2))), "the images of a batch are split"),
-        (nn.ConvTranspose2d(3, 2, 3), "conv_transpose2d"),
-        (nn.Sequential(nn.Flatten(), nn.CELU()), "no rule for the operator celu"),
+        (nn.Sequential(nn.Flatten(), nn.Hardshrink()), "no rule for the operator hardshrink"),
     ],
     ids=lambda value: type(value).__name__,
 )

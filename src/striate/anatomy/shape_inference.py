@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.anatomy.operators import Args, Kwargs, Operator, Overload, tensors_in
+from striate.anatomy.shapes import SHAPES
 from striate.errors import UsageError
 
 META = torch.device("meta")
@@ -109,12 +110,21 @@ class ShapeInference:
             return args[0]
         if operator.mutates or not tensors:
             return func(*args, **kwargs)
-        result = self._like_input(operator, tensors, args)
+        result = self._without_kernel(operator, tensors, args, kwargs)
         return self._cached(func, args, kwargs) if result is None else result
 
-    def _like_input(self, operator: Operator, tensors: list[Tensor], args: Args) -> Any:
-        """The result of an operator that keeps shape and type; None if the kernel has to run."""
+    def _without_kernel(self, operator: Operator, tensors: list[Tensor], args: Args, kwargs: Kwargs) -> Any:
+        """The result of an operator with a shape that is easily computed; None if the kernel has to run.
+
+        The kernels of those in `SHAPES` first import torch's compiler or sympy: up to 3 s.
+        """
         x = tensors[0]
+        if (shape_of := SHAPES.get(operator.name)) is not None:
+            is_usual = all(t.dtype == torch.float32 and _leads_to_contiguous(operator, t) for t in tensors)
+            shape = shape_of(operator.bind(args, kwargs)) if is_usual else None
+            if shape == x.shape and operator.name == "scaled_dot_product_attention":
+                return torch.empty_like(x)  # in the layout of the queries
+            return None if shape is None else torch.empty(shape, device=META)
         if operator.name in UNARY and x.is_floating_point() and x.is_contiguous():
             return torch.empty(x.shape, dtype=x.dtype, device=META)
         if operator.name == "roll":  # its kernel first imports torch's compiler: 4 s
@@ -156,6 +166,14 @@ class ShapeInference:
         if "device" in operator.arg_names:
             kwargs = {**kwargs, "device": torch.device("cpu")}
         return func(*args, **kwargs)
+
+
+def _leads_to_contiguous(operator: Operator, tensor: Tensor) -> bool:
+    """Whether this argument does not give the result another layout than the usual one."""
+    if operator.name in ("linear", "scaled_dot_product_attention"):
+        return True
+    is_copied = operator.name == "cat" and tensor.ndim < 4  # there is no channels-last layout
+    return is_copied or tensor.ndim == 0 or tensor.is_contiguous()
 
 
 def replace_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:

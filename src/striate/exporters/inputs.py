@@ -96,9 +96,7 @@ def read(dataset: DataSet, split: str, samples: Samples, preprocess: Preprocess,
         readable = images.read(np.arange(len(images)), out)
     if not readable.any():
         raise DataError(f"cannot compare on {dataset.source!r}", f"no {split} image can be read")
-    name = (
-        Path(dataset.source).name or dataset.source
-    )  # the export may be published: no folders of its author
+    name = Path(dataset.source).name or dataset.source
     source = f"{int(readable.sum()):,} of {len(samples):,} {split} images of {name}"
     return Inputs(out[readable], images.labels[readable], source)
 

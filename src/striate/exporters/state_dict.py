@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from striate.errors import WriteError
 from striate.exporters.records import Exported, Request, Scores
 from striate.exporters.text_verification import TorchEngine
-from striate.files import write_atomic
 from striate.models.seq2seq import SequenceToSequence
 from striate.transforms.decode import Uint8Array
 
@@ -25,9 +23,7 @@ def export(model: Any, path: Path, request: Request) -> Exported:
     """
     # Tensors can share one block of memory, which torch.save would write whole for each of them.
     weights = {name: tensor.detach().cpu().clone() for name, tensor in model.network.state_dict().items()}
-    content = io.BytesIO()
-    torch.save(weights, content)
-    write_atomic(path, content.getvalue())
+    torch.save(weights, path)
     read = torch.load(path, map_location="cpu", weights_only=True)
     finite = {name: tensor for name, tensor in weights.items() if tensor.isfinite().all()}
     if not all(torch.equal(read[name], tensor) for name, tensor in finite.items()):

@@ -15,11 +15,10 @@ from striate.errors import WriteError
 from striate.exporters.onnx.builder import Builder
 from striate.exporters.onnx.file import Graph, Signature, encode, encode_metadata
 from striate.exporters.onnx.maps import add_maps, linear_head
-from striate.exporters.onnx.operators import translate
+from striate.exporters.onnx.operators import OPERATORS, translate
 from striate.exporters.onnx.recorder import BATCH, IMAGES, record
 from striate.exporters.records import Exported, Request, Scores
 from striate.exporters.verification import REPORT
-from striate.files import write_atomic
 from striate.inference.classifier import Classifier
 from striate.inference.onnx_classifier import DESCRIPTION, SCORES, one_line, open_session
 from striate.transforms.decode import Uint8Array
@@ -52,13 +51,17 @@ export_float = partial(export, floats=True)
 
 
 def write(path: Path, made: Graph, classifier: Classifier) -> None:
-    """Write a graph with the class names and the description of a classifier; raises WriteError."""
+    """Write a graph with the class names and the description of a classifier; raises WriteError.
+
+    The path is a temporary one, so an interrupted write leaves no file.
+    """
     metadata = {
         "classes": strict_json.dumps(list(classifier.classes)),
         DESCRIPTION: strict_json.dumps(classifier.description.to_json()),
     }
     try:
-        write_atomic(path, encode(made, ("striate", __version__), metadata))
+        with path.open("wb") as file:
+            file.writelines(encode(made, ("striate", __version__), metadata))
     except OverflowError as error:
         raise WriteError(f"cannot write {str(path)!r}", str(error), "Export to another format") from error
 
@@ -101,7 +104,7 @@ def graph(network: nn.Module, preprocess: Preprocess, *, floats: bool = False) -
     From pixels it also has the output `maps`, if the network ends in a linear head (see `maps.py`).
     """
     size, channels = preprocess.size, preprocess.channels
-    steps, result = record(network, (channels, *size))
+    steps, result = record(network, (channels, *size), OPERATORS)
     builder = Builder(steps, dict([*network.named_parameters(), *network.named_buffers()]))
     images = Signature("images", "uint8", ("batch", *size, channels))
     if floats:

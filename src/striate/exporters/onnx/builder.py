@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from striate.exporters.onnx.file import Array, Node
 from striate.exporters.onnx.recorder import BATCH, IMAGES, Repeated, Shape, Step, UnsupportedError, Value
+
+Arguments = Mapping[str, Any]
 
 
 class Builder:
@@ -60,10 +62,14 @@ class Builder:
         self.nodes.append(Node(op, names, (name,), attributes))
         return name
 
-    def _repeated(self, item: Repeated) -> str:
+    def batch(self) -> str:
+        """The name of the number of images, int64 `[1]`."""
         if not self._batch:
             self._batch = self.add("Shape", IMAGES, start=0, end=1)
-        ones = [self.constant(np.ones(1, np.int64)), self._batch]
+        return self._batch
+
+    def _repeated(self, item: Repeated) -> str:
+        ones = [self.constant(np.ones(1, np.int64)), self.batch()]
         sizes = [ones[axis == item.axis] for axis in range(item.constant.ndim)]
         return self.add("Expand", item.constant, self.add("Concat", *sizes, axis=0))
 
@@ -99,6 +105,16 @@ class Builder:
         folded = self.constant((bias * scale + shift).astype(np.float32), f"{node.outputs[0]}_bias")
         self.nodes[-1] = Node(node.op, (*node.inputs[:2], folded), node.outputs, node.attributes)
         return True
+
+
+# Appends the nodes of one step; the arguments of torch's operator are by name.
+Rule = Callable[[Builder, Step, Arguments], None]
+
+
+def ints(value: Any, count: int) -> list[int]:
+    """One number per axis; torch repeats a single one."""
+    numbers = [int(item) for item in value] if isinstance(value, (list, tuple)) else [int(value)]
+    return numbers * count if len(numbers) == 1 else numbers
 
 
 def _key(item: Any) -> Any:

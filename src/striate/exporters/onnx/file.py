@@ -21,7 +21,7 @@ LIMIT = (1 << 31) - 1  # bytes of a message
 Array = npt.NDArray[Any]
 Part = bytes | memoryview
 Dimension = int | str
-_TYPES = {"float32": 1, "uint8": 2, "int64": 7}  # TensorProto.DataType
+_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9}  # TensorProto.DataType
 _FLOAT, _INT, _STRING, _INTS = 1, 2, 3, 7  # AttributeProto.AttributeType
 
 

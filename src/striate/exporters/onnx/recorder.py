@@ -7,7 +7,7 @@ two runs is one that depends on the batch. What does not depend on the images is
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,11 @@ from striate.errors import UsageError
 BATCH = -1  # a size that depends on the number of images
 _SIZES = (2, 3)  # of the batch in the two runs
 _VARIES = object()  # an argument that depends on the number of images; no rule can read it
+
+# Operators that change nothing in evaluation mode, in place or not.
+NO_OPS = ("alpha_dropout", "dropout", "feature_alpha_dropout", "feature_dropout")
+_FACTORIES = {f"{kind}{name}" for kind in ("new_", "") for name in ("zeros", "ones", "full", "empty")}
+_FACTORIES |= {f"{name}_like" for name in _FACTORIES}
 
 Shape = tuple[int, ...]
 
@@ -69,17 +74,19 @@ class Step:
     results: tuple[Value, ...]
 
 
-def record(network: nn.Module, shape: Shape) -> tuple[list[Step], Value]:
+def record(network: nn.Module, shape: Shape, known: Container[str] | None = None) -> tuple[list[Step], Value]:
     """The steps of a network in inference mode, and its result; the images are `IMAGES`.
 
     Args:
         network: in evaluation mode, on the CPU.
         shape: channels, height and width of an image.
+        known: names of operators that the caller can write; others are recorded as the operators that they
+            are made of, if torch defines them so. None for all of them.
 
     Raises:
         UnsupportedError: it is not a function of the images alone, or its steps depend on the batch.
     """
-    first, second = (_Recorder(network, (size, *shape)) for size in _SIZES)
+    first, second = (_Recorder(network, (size, *shape), known) for size in _SIZES)
     names = [[step.name for step in recorder.steps] for recorder in (first, second)]
     if names[0] != names[1]:
         raise UnsupportedError("its steps depend on the number of images")
@@ -104,8 +111,10 @@ def _merged(one: Any, other: Any) -> Any:
         return Value(one.number, shape)
     if isinstance(one, Tensor) and one is not other:
         axes = [axis for axis, (a, b) in enumerate(zip(one.shape, other.shape, strict=True)) if a != b]
-        if len(axes) == 1 and one.stride(axes[0]) == 0:
-            return Repeated(one.narrow(axes[0], 0, 1), axes[0])
+        if len(axes) == 1 and one.numel():
+            image = one.narrow(axes[0], 0, 1)
+            if all(torch.equal(image.expand_as(whole), whole) for whole in (one, other)):
+                return Repeated(image, axes[0])
         if axes or not torch.equal(one, other):
             raise UnsupportedError("a constant depends on the number of images")
     elif one is not other and one != other:
@@ -119,9 +128,10 @@ _operator = functools.cache(Operator.of)
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of its class method
     """Runs a network on meta images. Constants stay on the CPU, so the device tells the two apart."""
 
-    def __init__(self, network: nn.Module, shape: Shape) -> None:
+    def __init__(self, network: nn.Module, shape: Shape, known: Container[str] | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
+        self._known = known
         self._shapes = ShapeInference({})
         self._values: dict[int, Value] = {}  # of tensors by identity
         self._views: dict[int, list[Tensor]] = {}  # the tensors that share their memory, each by identity
@@ -150,6 +160,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of its c
             if str(kwargs.get("device")) == "meta":  # a constant on the device of the images
                 kwargs = {**kwargs, "device": "cpu"}
             return func(*args, **kwargs)
+        if operator.name in _FACTORIES and operator.name != "empty":  # only the shape of a tensor is used
+            args = (torch.empty(inputs[0].shape, dtype=inputs[0].dtype), *args[1:])
+            return func(*args, **{**kwargs, **({"device": "cpu"} if "device" in kwargs else {})})
+        if operator.name in NO_OPS and operator.mutates and not args[2]:
+            return inputs[0]
+        if self._known is not None and operator.name not in self._known and func._can_decompose():
+            with self:
+                return func.decompose(*args, **kwargs)
         arguments = replace_tensors(operator.bind(args, kwargs), self._value)
         if operator.mutates and len(self._views.get(id(inputs[0]), ())) > 1:
             raise UnsupportedError(f"{operator.name} changes a tensor that has another view")
