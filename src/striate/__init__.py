@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from striate.inference.classifier import Classifier
     from striate.inference.evaluation import Evaluation
     from striate.inference.prediction import Prediction
+    from striate.inference.recalibration import calibrate
     from striate.inference.text_evaluation import evaluate_seq2seq
     from striate.inference.text_explanation import explain_seq2seq
     from striate.inference.translator import Translator, load_translator
@@ -31,6 +32,7 @@ _HOMES = {
     "Preprocess": "striate.transforms.preprocess",
     "Run": "striate.api",
     "Translator": "striate.inference.translator",
+    "calibrate": "striate.inference.recalibration",
     "check": "striate.data.check",
     "evaluate": "striate.api",
     "evaluate_seq2seq": "striate.inference.text_evaluation",
@@ -54,6 +56,7 @@ __all__ = [
     "Translator",
     "__version__",
     "anatomy",
+    "calibrate",
     "check",
     "data",
     "evaluate",

@@ -363,7 +363,8 @@ def finish(training: TrainingRun) -> Run[Any]:
         evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, note))
     page = training.folder / "report.html"
     if training.is_main:
-        bundle.add_metrics(training.best, {evaluation.split: evaluation.headline()})
+        metrics = {evaluation.split: evaluation.headline()}
+        bundle.add_metrics(training.best, metrics, evaluation.calibration)
         config = training.config
         page = write_report(
             training.task.report(training, evaluation), training.folder, training,

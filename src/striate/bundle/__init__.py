@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from striate import strict_json, tensor_file
-from striate.bundle.description import FORMAT, Description
+from striate.bundle.calibration import Calibration
+from striate.bundle.description import DESCRIPTION, FORMAT, Description
 from striate.errors import (
     BundleError,
     DataError,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_KEY = "striate"  # our entry of __metadata__
 _WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DDP and torch.compile add to every key
 _PIECE = 1 << 14  # values, half of what torch would divide between threads
 _noted = False  # whether missing checksums have been noted
@@ -47,7 +47,8 @@ _IMPORT = (
 _EXPORTED = "Of the commands only predict reads ONNX: give the bundle that it was exported from"
 
 __all__ = [
-    "FORMAT", "Description", "Inspection", "add_metrics", "damaged", "describe", "inspect", "is_bundle",
+    "DESCRIPTION", "FORMAT", "Calibration", "Description", "Inspection", "add_metrics",
+    "damaged", "describe", "inspect", "is_bundle",
     "is_onnx", "load", "must_fit", "path_of", "read", "warn_if_not_finite", "with_tensors", "write",
 ]  # fmt: skip
 
@@ -92,7 +93,7 @@ def write(
     """
     weights = network if isinstance(network, Mapping) else network.state_dict()
     state = {_unwrapped(name): tensor for name, tensor in weights.items()}
-    content = tensor_file.encode(state, {"format": "pt", _KEY: _text(description)})
+    content = tensor_file.encode(state, {"format": "pt", **description.metadata()})
     write_atomic(Path(path), content)
 
 
@@ -200,7 +201,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 def is_bundle(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a complete safetensors file with Striate's header, of any format version."""
     try:
-        return _KEY in _header(Path(path)).metadata
+        return DESCRIPTION in _header(Path(path)).metadata
     except BundleError:
         return False
 
@@ -261,8 +262,12 @@ def with_tensors(make: Callable[[], nn.Module], state: Mapping[str, torch.Tensor
     return fill(network, state)
 
 
-def add_metrics(path: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
-    """Add metrics to a bundle's header; the bytes of the weights and their checksums do not change.
+def add_metrics(
+    path: str | os.PathLike[str], metrics: dict[str, Any], calibration: Calibration | None = None
+) -> None:
+    """Add metrics to a bundle's header, and a calibration unless it is None, in place of an earlier one.
+
+    The bytes of the weights and their checksums do not change.
 
     Raises:
         BundleError: the file is missing, damaged or not a bundle.
@@ -271,8 +276,12 @@ def add_metrics(path: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
     path = Path(path)
     header = _header(path)
     description = _description(path, header)
-    description = dataclasses.replace(description, metrics={**description.metrics, **metrics})
-    write_atomic(path, tensor_file.with_metadata(path, header, {_KEY: _text(description)}))
+    description = dataclasses.replace(
+        description,
+        metrics={**description.metrics, **metrics},
+        calibration=calibration or description.calibration,
+    )
+    write_atomic(path, tensor_file.with_metadata(path, header, description.metadata()))
 
 
 def _sum_is_finite(tensor: torch.Tensor) -> bool:
@@ -303,10 +312,6 @@ def _note_missing_checksums(path: str) -> None:
         warnings.warn(message, StriateWarning, stacklevel=5)
 
 
-def _text(description: Description) -> str:
-    return strict_json.dumps(description.to_json())
-
-
 def _unwrapped(name: str) -> str:
     for prefix in _WRAPPERS:
         name = name.removeprefix(prefix)
@@ -314,7 +319,7 @@ def _unwrapped(name: str) -> str:
 
 
 def _description(path: Path, header: Header) -> Description:
-    text = header.metadata.get(_KEY)
+    text = header.metadata.get(DESCRIPTION)
     if text is None:
         raise BundleError(
             f"{str(path)!r} is no bundle", "it is a safetensors file without Striate's description", _IMPORT
@@ -330,7 +335,7 @@ def _description(path: Path, header: Header) -> Description:
                 f"this version of Striate reads formats up to {FORMAT}",
                 "Upgrade Striate",
             )
-        return Description.from_json(values)
+        return Description.from_metadata(header.metadata)
     except (ValueError, UsageError) as error:
         why = f"its description is damaged ({' '.join(str(error).split())})"
         raise BundleError(f"{str(path)!r} is no bundle", why, DAMAGED) from error

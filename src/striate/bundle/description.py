@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from striate import models
+from striate import models, strict_json
+from striate.bundle.calibration import Calibration
 from striate.errors import BundleError
 from striate.transforms.preprocess import Preprocess
 from striate.validation import InvalidValueError, is_text, require_fields, shown
 
 FORMAT = 1  # of bundles; docs/compatibility.md has the policy
+DESCRIPTION, CALIBRATION = "striate", "striate.calibration"  # keys of a file's metadata
 _MOST_TOKENS = 10**9  # in a text, far more than any network reads
 
 
@@ -31,6 +33,7 @@ class Description:
         preprocess: how an image becomes the network's input; None if the model reads text.
         metrics: measured on held-out data.
         provenance: versions, data, seed, date.
+        calibration: of a classifier's probabilities; None if it is not calibrated.
         text: for `seq2seq`, the tokenizers and settings that `striate.inference.translator` needs; else None.
     """
 
@@ -42,6 +45,7 @@ class Description:
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     text: dict[str, Any] | None = None
+    calibration: Calibration | None = None
 
     @property
     def image_preprocess(self) -> Preprocess:
@@ -55,13 +59,30 @@ class Description:
         return self.preprocess
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        """Plain JSON values, without the calibration, which earlier versions do not know."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "calibration"}
         values |= {"classes": list(self.classes)}
         values |= {"preprocess": self.preprocess.to_json() if self.preprocess else None}
         if self.text is None:  # image bundles keep the keys they had before seq2seq existed
             del values["text"]
         return {"format": FORMAT, **values}
+
+    def metadata(self) -> dict[str, str]:
+        """The entries of a file's metadata, texts by key. Earlier versions ignore all but the first."""
+        calibration = None if self.calibration is None else self.calibration.to_json()
+        return {
+            DESCRIPTION: strict_json.dumps(self.to_json()),
+            **({CALIBRATION: strict_json.dumps(calibration)} if calibration else {}),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Description:
+        """The inverse of `metadata`; raises ValueError, InvalidValueError or UsageError as `from_json`."""
+        found = cls.from_json(strict_json.loads(metadata[DESCRIPTION]))
+        if CALIBRATION not in metadata:
+            return found
+        calibration = Calibration.from_json(strict_json.loads(metadata[CALIBRATION]))
+        return dataclasses.replace(found, calibration=calibration)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Description:

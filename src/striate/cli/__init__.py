@@ -50,6 +50,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "resume": Command("resume:resume", "Resume a run that was stopped or killed."),
     "recipes": Command("recipes:recipes", "Show training recipes with their cost and published results."),
     "evaluate": Command("evaluate:evaluate", "Evaluate a model on labelled data."),
+    "calibrate": Command("calibrate:calibrate", "Calibrate a classifier's probabilities on labelled images."),
     "predict": Command("predict:predict", "Classify images, or recognize the text in them."),
     "embed": Command("embed:embed", "Write the features of images, with their paths and labels."),
     "explain": Command("explain:explain", "Show which parts of an image speak for a class, and test that."),
@@ -92,7 +93,7 @@ OLD_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("weights", "export"): ("export", "--to", "state-dict"),
     ("seq2seq", "export"): ("export",),
 }
-_NEED_TORCH = ("demo", "train", "resume", "evaluate", "predict", "embed", "explain", "export")
+_NEED_TORCH = ("demo", "train", "resume", "evaluate", "calibrate", "predict", "embed", "explain", "export")
 _LONGEST_VALUE, _LONGEST_MESSAGE = 80, 400  # characters of what the parser refuses
 _COMPLETE = "_STRIATE_COMPLETE"  # the shell sets it when it asks for completions
 

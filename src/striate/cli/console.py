@@ -156,6 +156,8 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
         out.print(f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what}{_interval(ends)}")
         baseline = f"majority baseline {percent(evaluation.majority_top1)}"
         out.print(f"{baseline} (always {escape(escaped(evaluation.majority_class))})")
+    if evaluation.calibration is not None:
+        out.print(f"probabilities calibrated, temperature {evaluation.calibration.temperature:.2f}")
     scores = list(evaluation.per_class)
     if len(scores) > most:
         scores = sorted(scores, key=lambda s: s.f1)[:most]

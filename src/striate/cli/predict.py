@@ -23,6 +23,17 @@ _SOURCES = (
     "Image files, folders or globs; `-` reads paths from standard input, one per line or separated by NUL "
     "(`find -print0`)."
 )
+_COVERAGE = "Also give the set of classes that holds the right one with this probability, such as 0.95."
+_RAW = "Divide the scores by the temperature of the model, if it is calibrated."
+
+
+class _Wanted(NamedTuple):
+    """What to say: number of classes, coverage of sets, calibrated or not, folder of explanations."""
+
+    top: int
+    coverage: float | None
+    calibration: bool
+    out: Path | None
 
 
 _EXPLAIN = (
@@ -52,6 +63,10 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="With --explain: folder of the files.", show_default="explanations")
     ] = None,
+    coverage: Annotated[
+        float | None, typer.Option("--coverage", help=_COVERAGE, min=0.01, max=0.9999, show_default=False)
+    ] = None,
+    calibration: Annotated[bool, typer.Option("--calibration/--no-calibration", help=_RAW)] = True,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> int:
@@ -84,17 +99,9 @@ def predict(
                 )
             header, results, more = _read_text(model, paths, device, progress)
         else:
-            header, results, more = _classify(
-                model,
-                paths,
-                device,
-                progress,
-                top,
-                batch,
-                workers,
-                trust,
-                (out or Path("explanations")) if explain else None,
-            )
+            folder = (out or Path("explanations")) if explain else None
+            wanted = _Wanted(top, coverage, calibration, folder)
+            header, results, more = _classify(model, paths, device, progress, wanted, batch, workers, trust)
         if as_json or sys.stdout.isatty():  # print results after the progress bar, not through it
             results = list(results)
             progress.end()
@@ -143,28 +150,31 @@ def _classify(
     paths: list[str],
     device: str,
     progress: Progress,
-    top: int,
+    wanted: _Wanted,
     batch: int,
     workers: int | None,
     trust: str,
-    out: Path | None,
 ) -> tuple[list[str], Iterable[_Result], dict[str, Any]]:
-    """The CSV header, the results, and further JSON keys; `out` is the folder of the explanations, if any."""
+    """The CSV header, the results, and further JSON keys."""
     from striate.device import cpu_count
     from striate.inference.loading import load
+    from striate.inference.prediction import require_calibration
 
     classifier = load(model, device, trust=trust)
+    classifier = classifier if wanted.calibration else classifier.uncalibrated()
+    if wanted.coverage is not None:
+        require_calibration(classifier.description.calibration).threshold(wanted.coverage)
     options: Any = {"batch": batch, "workers": workers or cpu_count(), "progress": progress}
 
     def results() -> Iterator[_Result]:
-        if out is None:
+        if (out := wanted.out) is None:
             for prediction in classifier.predict_many(paths, **options):
-                yield _of_prediction(prediction, top)
+                yield _of_prediction(prediction, wanted)
             return
         explained = classifier.explain_many(paths, **options)
         for name, (prediction, explanation) in zip(file_names(paths, "grad-cam"), explained, strict=True):
             files = write_files(explanation, out / name, numpy=False) if explanation else {"figure": None}
-            result, figure = _of_prediction(prediction, top), files["figure"]
+            result, figure = _of_prediction(prediction, wanted), files["figure"]
             yield result._replace(
                 values={**result.values, "figure": figure},
                 cells=[*result.cells, figure],
@@ -172,20 +182,24 @@ def _classify(
             )
 
     progress.begin("predicting", len(paths))
-    shown = range(1, min(top, len(classifier.classes)) + 1)
-    header = [f"{what}{i}" for i in shown for what in ("class", "probability")]
-    return header + (["figure"] if out else []), results(), {}
+    shown = range(1, min(wanted.top, len(classifier.classes)) + 1)
+    header = [] if wanted.coverage is None else ["set"]
+    header += [f"{what}{i}" for i in shown for what in ("class", "probability")]
+    more = {} if wanted.coverage is None else {"coverage": wanted.coverage}
+    return header + (["figure"] if wanted.out else []), results(), more
 
 
-def _of_prediction(prediction: Prediction, top: int) -> _Result:
-    scores = prediction.top(top)
-    return _Result(
-        prediction.path,
-        prediction.error,
-        {"top": [{"class": s.name, "probability": s.probability} for s in scores]},
-        [value for s in scores for value in (s.name, f"{s.probability:.6f}")],
-        "  ".join(f"{s.name} {100 * s.probability:.1f} %" for s in scores),
-    )
+def _of_prediction(prediction: Prediction, wanted: _Wanted) -> _Result:
+    scores = prediction.top(wanted.top)
+    values: dict[str, Any] = {"top": [{"class": s.name, "probability": s.probability} for s in scores]}
+    cells: list[Any] = [value for s in scores for value in (s.name, f"{s.probability:.6f}")]
+    text = "  ".join(f"{s.name} {100 * s.probability:.1f} %" for s in scores)
+    if wanted.coverage is not None:
+        names = prediction.set(wanted.coverage)
+        values["set"] = list(names)
+        cells = [] if prediction.error else ["|".join(names), *cells]
+        text += f"  set: {', '.join(names) or 'empty'}"
+    return _Result(prediction.path, prediction.error, values, cells, text)
 
 
 def _read_text(

@@ -38,9 +38,11 @@ class Explainer:
             network then have no effect.
     """
 
-    def __init__(self, network: nn.Module, shape: Shape, *, folded: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, shape: Shape, *, folded: bool = False, temperature: float = 1.0
+    ) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False) if folded else network
-        self.shape, self._folded = shape, folded
+        self.shape, self._folded, self.temperature = shape, folded, temperature
         self._locations: dict[bool, tuple[Location, Tensor]] = {}
         self._splits: dict[bool, Split] = {}
 
@@ -102,8 +104,8 @@ class Explainer:
             return torch.cat([self._forward(part) for part in _parts(images, self._at_once)])
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Softmax of the scores, `[batch, classes]`."""
-        return self.scores(images).float().softmax(dim=1)
+        """Softmax of the scores divided by the temperature, `[batch, classes]`."""
+        return (self.scores(images).float() / self.temperature).softmax(dim=1)
 
     @cached_property
     def _forward(self) -> Callable[[Tensor], Tensor]:

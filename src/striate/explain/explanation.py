@@ -59,7 +59,7 @@ def explain(
     others = [_number_of(name, classes) for name in versus]
     forward = explainer.forward(image, fine=row.fine) if row.networks == "maps" else None
     scores = explainer.scores(image) if forward is None else forward.scores  # one pass for both
-    probabilities = scores[0].float().softmax(dim=0)
+    probabilities = (scores[0].float() / explainer.temperature).softmax(dim=0)
     if not bool(probabilities.isfinite().all()):
         why = "its scores are not finite (NaN or infinite)"
         raise DataError(f"cannot explain {path!r}", why, "Use another model: this one is damaged")

@@ -22,7 +22,7 @@ from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DecodeError
 from striate.inference.penultimate import Penultimate
-from striate.inference.prediction import ImagePredictor, read_image, softmax
+from striate.inference.prediction import ImagePredictor, read_image
 from striate.kernels import prepare
 from striate.kernels.folding import fold
 from striate.models import Permission
@@ -98,7 +98,7 @@ class Classifier(ImagePredictor):
         pixels = self.preprocess.normalize(torch.from_numpy(images).to(self.device))
         forward = self.explainer.forward(pixels)
         maps = grad_cam(forward, forward.scores.argmax(dim=1).tolist())
-        return softmax(forward.scores.float().cpu().numpy()), maps.cpu().numpy()
+        return self.calibrated(forward.scores.float().cpu().numpy()), maps.cpu().numpy()
 
     @standard_settings()
     def feature_maps(self, source: ImageSource, layer: str) -> npt.NDArray[np.float32]:
@@ -199,11 +199,17 @@ class Classifier(ImagePredictor):
         Raises:
             ResourceError: a batch cannot fit into memory.
         """
+        scores, which = self.scores(source, batch=batch, workers=workers, progress=progress)
+        return self.calibrated(scores) if len(scores) else scores.astype(np.float64), which
+
+    def scores(
+        self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
+    ) -> tuple[npt.NDArray[np.float32], Indices]:
+        """As `measure`, with the network's scores, float32 `[n, classes]`, instead of probabilities."""
         self._require_memory(min(batch, len(source)))
-        scores, which = logits(
+        return logits(
             self._folded, self.preprocess, source, self.device, batch, workers=workers, progress=progress
         )
-        return softmax(scores) if len(scores) else scores.astype(np.float64), which
 
     @cached_property
     def _bytes_per_image(self) -> int:
@@ -244,7 +250,9 @@ class Classifier(ImagePredictor):
         allow_forks()
         with standard_settings():
             shape = (self.preprocess.channels, *self.preprocess.size)
-            return Explainer(self.network, shape, folded=True)
+            calibration = self.description.calibration
+            temperature = 1.0 if calibration is None else calibration.temperature
+            return Explainer(self.network, shape, folded=True, temperature=temperature)
 
 
 @standard_settings()

@@ -13,15 +13,18 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from striate.bundle import Calibration
 from striate.data import DataSet, DecodedImages, Problem
 from striate.data.images.decoded import ImageSubset, JoinedImages
 from striate.data.images.folders import inner_class_folder
 from striate.data.images.samples import UNSPLIT
 from striate.device import cpu_count
 from striate.errors import DataError, UsageError
+from striate.inference.calibration import logarithms
 from striate.inference.classifier import Classifier
 from striate.inference.classifier import load as load_classifier
 from striate.inference.evaluation_data import choose_split, find_data
+from striate.inference.prediction import softmax
 from striate.metrics.classification import (
     METRICS,
     ClassScore,
@@ -62,6 +65,7 @@ class Evaluation:
         notes: warnings.
         maps: from the indexes of some images to Grad-CAM's maps of their predicted classes, float32
             `[n, rows, columns]`, or to None if the network has no feature maps; None without a network.
+        calibration: that the probabilities have; None if they are not calibrated.
     """
 
     data: str
@@ -81,6 +85,7 @@ class Evaluation:
     images: Uint8Array | ImageSubset | JoinedImages = field(repr=False)
     notes: tuple[str, ...] = ()
     maps: Callable[[Sequence[int]], npt.NDArray[np.float32] | None] | None = field(default=None, repr=False)
+    calibration: Calibration | None = None
     task: ClassVar[Literal["classification"]] = "classification"
 
     @property
@@ -167,8 +172,20 @@ class Evaluation:
             "extra_classes": self.extra_classes,
             "nonfinite": self.nonfinite,
             "unreadable": [dataclasses.asdict(problem) for problem in self.problems],
+            "calibration": None if self.calibration is None else self.calibration.summary(),
             "notes": list(self.notes),
         }
+
+    def calibrated(self, calibration: Calibration | None) -> Evaluation:
+        """The evaluation with other probabilities, if these are not calibrated; None changes nothing."""
+        if calibration is None:
+            return self
+        record = measure(
+            self.names, self.labels, softmax(logarithms(self.probabilities), calibration.temperature),
+            self.classes, images=self.images, problems=self.problems, data=self.data, split=self.split,
+        )  # fmt: skip
+        record = replace(record, extra_classes=self.extra_classes, notes=self.notes, maps=self.maps)
+        return replace(record, calibration=calibration)
 
 
 def _shares(score: ClassScore) -> dict[str, float]:
@@ -186,6 +203,7 @@ def evaluate(
     cache: bool = True,
     path_column: str | None = None,
     label_column: str | None = None,
+    calibration: bool = True,
     network: Any = None,
     trust: str = "",
     progress: Progress = SILENT,
@@ -202,6 +220,7 @@ def evaluate(
         cache: keep the decoded images on disk for the next time.
         path_column: column of the image paths, if the data are a table.
         label_column: column of the class names, if the data are a table.
+        calibration: whether to use the model's calibration, if it has one.
         network: as for `striate.load`, unless a classifier is given.
         trust: as for `striate.load`.
         progress: receives updates.
@@ -213,6 +232,7 @@ def evaluate(
     if batch < 1:
         raise UsageError(f"a batch size of {batch}", "it must be at least 1", "Leave --batch out for 64")
     classifier = _opened(model, device, network, trust)
+    classifier = classifier if calibration else classifier.uncalibrated()
     found, notes = find_data(classifier, data, path_column, label_column)
     dataset, extra = found.with_classes(classifier.classes)
     name, samples = choose_split(dataset.splits, split, dataset.source)
@@ -236,6 +256,7 @@ def evaluate(
     return replace(
         record, extra_classes=extra, notes=(*record.notes, *notes, *dataset.notes),
         maps=partial(_maps, classifier, record.images),
+        calibration=classifier.description.calibration,
     )  # fmt: skip
 
 

@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from striate import strict_json
-from striate.bundle import Description
+from striate.bundle import DESCRIPTION, Description
 from striate.errors import BundleError, StriateError, UsageError
 from striate.files import expanded
-from striate.inference.prediction import ImagePredictor, softmax
+from striate.inference.prediction import ImagePredictor
 from striate.progress import SILENT, Progress
 from striate.reading import open_file
 from striate.transforms.decode import Uint8Array
 
-DESCRIPTION = "striate"  # the key of the description in the file's metadata
 SCORES, MAPS = "scores", "maps"  # the outputs: the second one where the network has a linear head
 _INPUT = "images"
 
@@ -41,7 +39,7 @@ class OnnxClassifier(ImagePredictor):
         parts = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
-            parts.append(softmax(self.session.run([SCORES], {_INPUT: part})[0]))
+            parts.append(self.calibrated(self.session.run([SCORES], {_INPUT: part})[0]))
             progress.advance(len(part))
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes)))
 
@@ -55,7 +53,7 @@ class OnnxClassifier(ImagePredictor):
                 "Export it again, or use `striate explain` with the bundle",
             )
         scores, maps = self.session.run([SCORES, MAPS], {_INPUT: images})
-        return softmax(scores), maps
+        return self.calibrated(scores), maps
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> OnnxClassifier:
@@ -108,11 +106,11 @@ def one_line(error: Exception) -> str:
 def _description(session: Any, path: Path, what: str) -> Description:
     """The description in the metadata of a file, which must fit its input and output."""
     fix = "Give a file that `striate export --to onnx` wrote"
-    text = session.get_modelmeta().custom_metadata_map.get(DESCRIPTION)
-    if text is None:
+    metadata = session.get_modelmeta().custom_metadata_map
+    if DESCRIPTION not in metadata:
         raise BundleError(what, "Striate did not write it: its metadata have no classes", fix)
     try:
-        description = Description.from_json(strict_json.loads(text))
+        description = Description.from_metadata(metadata)
     except (StriateError, ValueError) as error:
         raise BundleError(what, f"its description is damaged: {error}", "Export it again") from error
     (image, *_), (scores, *_) = session.get_inputs(), session.get_outputs()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from striate import memory
-from striate.bundle import Description
+from striate.bundle import Calibration, Description
 from striate.device import USUAL_PIXELS
-from striate.errors import DataError, DecodeError
+from striate.errors import DataError, DecodeError, UsageError
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import ImageSource, Uint8Array, name_of
 from striate.transforms.preprocess import Preprocess
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from striate.explain import Explanation
 
 _Prepared = Sequence[tuple[str, Uint8Array | DecodeError]]
+M = TypeVar("M", bound="ImagePredictor")
 
 NOT_FINITE = "its scores are not finite (NaN or infinite)"  # the error of a prediction without an answer
 
@@ -47,12 +49,30 @@ class Prediction:
         classes: the model's class names.
         probabilities: float64 `[classes]`, summing to 1; empty if there is an error.
         error: why the image cannot be read or has no answer, in one line; None if it has one.
+        calibration: of the model; None if it is not calibrated.
     """
 
     path: str
     classes: tuple[str, ...]
     probabilities: npt.NDArray[np.float64]
     error: str | None = None
+    calibration: Calibration | None = field(default=None, repr=False)
+
+    def set(self, coverage: float = 0.95) -> tuple[str, ...]:
+        """The names of classes that include the right one with this probability, the most probable first.
+
+        The guarantee holds for images like those that the model was calibrated on (`metrics.conformal`).
+        Empty if there is an error, or if no class is likely enough.
+
+        Raises:
+            UsageError: the model is not calibrated, or with too few images for this coverage.
+        """
+        calibration = require_calibration(self.calibration)
+        if self.error:
+            return ()
+        inside = calibration.sets(self.probabilities[None], coverage)[0]
+        order = np.argsort(-self.probabilities, kind="stable")
+        return tuple(self.classes[i] for i in order if inside[i])
 
     def top(self, k: int = 5) -> list[Score]:
         """The `k` most probable classes, most probable first; empty if there is an error."""
@@ -73,6 +93,17 @@ class ImagePredictor(ABC):
     """
 
     description: Description
+
+    def uncalibrated(self: M) -> M:
+        """The same model without its calibration: the softmax of its scores as they are."""
+        other = copy.copy(self)  # not `dataclasses.replace`: subclasses need not be dataclasses
+        object.__setattr__(other, "description", replace(self.description, calibration=None))
+        return other
+
+    def calibrated(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Class probabilities, `[n, classes]`: the softmax of scores divided by the model's temperature."""
+        calibration = self.description.calibration
+        return softmax(scores, 1.0 if calibration is None else calibration.temperature)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -235,11 +266,13 @@ class ImagePredictor(ABC):
         remaining, nothing = iter(rows), np.empty(0)
         for path, image in prepared:
             if isinstance(image, DecodeError):
-                yield Prediction(path, self.classes, nothing, image.why)
+                yield Prediction(path, self.classes, nothing, image.why, self.description.calibration)
                 continue
             row = next(remaining)
             finite = bool(np.isfinite(row).all())
-            yield Prediction(path, self.classes, row if finite else nothing, None if finite else NOT_FINITE)
+            error = None if finite else NOT_FINITE
+            answer = row if finite else nothing
+            yield Prediction(path, self.classes, answer, error, self.description.calibration)
 
 
 def _readable(prepared: _Prepared) -> list[Uint8Array]:
@@ -255,10 +288,19 @@ def read_image(source: ImageSource, preprocess: Preprocess) -> tuple[str, Uint8A
         return name, error
 
 
-def softmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """exp(x) / sum(exp(x)) along the last axis, in float64; NaN if a score is not finite."""
+def require_calibration(calibration: Calibration | None) -> Calibration:
+    """The calibration that prediction sets need; raises UsageError if there is none."""
+    if calibration is None:
+        fix = "Use `striate calibrate MODEL DATA` first"
+        raise UsageError("cannot make prediction sets", "the model is not calibrated", fix)
+    return calibration
+
+
+def softmax(scores: npt.NDArray[np.floating], temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """exp(x / t) / sum(exp(x / t)) along the last axis, in float64; NaN if a score is not finite."""
     with np.errstate(invalid="ignore"):
-        powers = np.exp(scores.astype(np.float64) - scores.max(axis=-1, keepdims=True))
+        relative = scores.astype(np.float64) - scores.max(axis=-1, keepdims=True)
+        powers = np.exp(relative / temperature)
         shares = powers / powers.sum(axis=-1, keepdims=True)
     shares[~np.isfinite(scores).all(axis=-1)] = np.nan
     return cast(npt.NDArray[np.float64], shares)

@@ -55,6 +55,7 @@ class TextEvaluation:
     unknown_references: int = 0
     empty: int = 0
     task: ClassVar[Literal["seq2seq"]] = "seq2seq"
+    calibration: ClassVar[None] = None
 
     def headline(self) -> dict[str, Any]:
         """The figures that a bundle carries."""

@@ -20,7 +20,7 @@ from striate.exporters.onnx.recorder import BATCH, IMAGES, record
 from striate.exporters.records import Exported, Request, Scores
 from striate.exporters.verification import REPORT
 from striate.inference.classifier import Classifier
-from striate.inference.onnx_classifier import DESCRIPTION, SCORES, one_line, open_session
+from striate.inference.onnx_classifier import SCORES, one_line, open_session
 from striate.transforms.decode import Uint8Array
 from striate.transforms.preprocess import Preprocess
 from striate.version import __version__
@@ -57,7 +57,7 @@ def write(path: Path, made: Graph, classifier: Classifier) -> None:
     """
     metadata = {
         "classes": strict_json.dumps(list(classifier.classes)),
-        DESCRIPTION: strict_json.dumps(classifier.description.to_json()),
+        **classifier.description.metadata(),
     }
     try:
         with path.open("wb") as file:

@@ -70,7 +70,11 @@ def sections(evaluation: Evaluation, run: TrainingRun | None = None) -> list[Sec
     found = [
         _errors_section(evaluation),
         _classes_section(evaluation),
-        Section(Phrase("Calibration"), (reliability(evaluation), _calibration_text(evaluation))),
+        Section(
+            Phrase("Calibration"),
+            (reliability(evaluation), _calibration_text(evaluation)),
+            _temperature(evaluation),
+        ),
     ]
     if run is not None:
         if run.epochs:
@@ -233,6 +237,18 @@ def _calibration_text(evaluation: Evaluation) -> Text:
         ),
         secondary=True,
     )
+
+
+def _temperature(evaluation: Evaluation) -> Phrase:
+    calibration = evaluation.calibration
+    if calibration is None:
+        return Phrase("The probabilities are not calibrated.")
+    return Phrase(
+        "The scores are divided by the temperature {temperature:.2f}, from {n:,} images ({source}): their "
+        "calibration error was {before:.3f} before and {after:.3f} after.",
+        temperature=calibration.temperature, n=calibration.images, source=Phrase(calibration.source),
+        before=calibration.ece[0], after=calibration.ece[1],
+    )  # fmt: skip
 
 
 def _problems_section(evaluation: Evaluation, run: TrainingRun | None) -> Section | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -236,16 +235,10 @@ class Classification(Task):
     # After training
 
     def evaluate_held_out(self, run: Any) -> Any:
-        """Evaluate the best bundle on test, or on val."""
-        from striate.inference.evaluation import evaluate
+        """Calibrate the best bundle on val, and evaluate it on test, or on val."""
+        from striate.tasks.classification.held_out import evaluate_held_out
 
-        split = "test" if "test" in self.dataset.splits else "val"
-        config = self.config
-        return evaluate(
-            run.folder, dataclasses.replace(self.dataset, source=config.source), split=split,
-            batch=config.batch, device=config.device, workers=config.workers, cache=config.cache,
-            network=config.network, trust=config.trust, progress=self.context.progress,
-        )  # fmt: skip
+        return evaluate_held_out(self, run.folder)
 
     def report(self, run: Any, evaluation: Any) -> Any:
         """The report's content."""
