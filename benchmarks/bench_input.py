@@ -2,9 +2,6 @@
 
     python benchmarks/bench_input.py --peers PEERS/bin/python --out benchmarks/results
 
-* `lenet`: LeNet on 10,000 PNG files of 28 pixels in class folders (from MNIST), batch 64, crop and flip, two
-  epochs with validation. `images_per_second` is of the second epoch; `seconds` of the whole process, which
-  for Striate includes the report.
 * `batches`: training batches of 224 pixels from a folder of photographs, with RandomResizedCrop, flip and
   normalization, without a network: the first pass, which decodes and caches, and later passes from the cache.
   `cpu_ms` is per image, over all threads and processes.
@@ -38,13 +35,9 @@ PHOTOS = ("hymenoptera_data", "cats_dogs", "imagenet_samples")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--mnist", type=Path, default=SHARED / "mnist_idx", help="folder of MNIST's idx files"
-    )
     parser.add_argument("--photos", type=Path, nargs="*", default=[SHARED / name for name in PHOTOS])
     parser.add_argument("--peers", help="a Python that has torchvision and timm")
-    parser.add_argument("--only", default="lenet,batches,reading,transforms")
-    parser.add_argument("--images", type=int, default=10_000, help="PNG files to train on")
+    parser.add_argument("--only", default="batches,reading,transforms")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="folder for a results file")
     parser.add_argument("--role", nargs=2, help=argparse.SUPPRESS)  # one measurement, in a separate process
@@ -73,12 +66,9 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "torch": torch.__version__,
         "rounds": given.rounds,
     }
-    photos, digits = scratch / "photos", scratch / "digits"
+    photos = scratch / "photos"
     collect(given.photos, photos)
     time.sleep(3)  # files that were just written are not cached
-    if "lenet" in given.only:
-        write_digits(given.mnist, digits, given.images)
-        figures["lenet"] = lenet(given, digits, scratch)
     if "batches" in given.only:
         figures["batches"] = batches(given, photos, scratch)
     if "reading" in given.only:
@@ -99,37 +89,6 @@ def collect(folders: list[Path], root: Path) -> None:
         place = root / "ab"[i % 2] / f"{i:05}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(path.resolve())
-
-
-def write_digits(mnist: Path, root: Path, count: int) -> None:
-    """MNIST as PNG files: `root/{train,val}/<digit>/`."""
-    from PIL import Image
-
-    from striate.data import open_data
-
-    data = open_data(mnist)
-    for split, part, most in (("train", "train", count), ("test", "val", count // 10)):
-        samples = data.splits[split]
-        assert samples.pixels is not None
-        for i in range(most):
-            place = root / part / data.classes[samples.labels[i]] / f"{i:05}.png"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(samples.pixels[i]).save(place)
-
-
-def lenet(given: argparse.Namespace, digits: Path, scratch: Path) -> dict[str, Any]:
-    rounds: dict[str, list[dict[str, float]]] = {}
-    for number in range(given.rounds):
-        for kind in peers(given):
-            rounds.setdefault(kind, []).append(timed(peer(given, "lenet", kind, digits)))
-        command = [
-            sys.executable, "-m", "striate", "train", str(digits), "--model", "lenet", "--imgsz", "28",
-            "--channels", "1", "--augment", "light", "--batch", "64", "--epochs", "2",
-            "--name", f"run{number}", "--out", str(scratch / "runs"), "--json",
-        ]  # fmt: skip
-        found = timed(command, {"XDG_CACHE_HOME": str(scratch / f"cache{number}")})
-        rounds.setdefault("striate", []).append(found)
-    return compared(rounds, ("images_per_second", "seconds", "cpu_seconds"))
 
 
 def batches(given: argparse.Namespace, photos: Path, scratch: Path) -> dict[str, Any]:
@@ -172,14 +131,7 @@ def timed(command: list[str], env: dict[str, str] | None = None) -> dict[str, fl
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     found: dict[str, Any] = json.loads(done.stdout)
-    if "run" in found:  # of `striate train`: the rate of the last epoch
-        found = {"images_per_second": last_rate(Path(found["run"]) / "results.csv")}
     return {**found, "seconds": seconds, "cpu_seconds": cpu}
-
-
-def last_rate(table: Path) -> float:
-    header, *_, last = table.read_text("utf-8").splitlines()
-    return float(last.split(",")[header.split(",").index("images_per_second")])
 
 
 def compared(rounds: dict[str, list[dict[str, float]]], names: tuple[str, ...]) -> dict[str, Any]:
