@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 import striate
 from striate.csv_file import read_table
 from striate.data import SplitPlan, open_data, split
-from striate.data.check import check, quick_check
+from striate.data.check import check, quick_check, quick_summary
 from striate.errors import DataError
 from striate.files import write_atomic
 
@@ -210,17 +210,25 @@ def test_nothing_to_check(tmp_path):
         check(tmp_path / "absent")
 
 
+def summary(data):
+    return quick_summary(data, quick_check(data))
+
+
 def test_the_quick_form_sees_equal_files_across_a_division(root):
-    assert quick_check(open_data(root)) == []
+    assert summary(open_data(root)) == []
     data = (root / "cat" / "00.jpg").read_bytes()
     (root / "dog" / "same.jpg").write_bytes(data)
-    (line,) = quick_check(open_data(root))
+    (line,) = summary(open_data(root))
     assert "two classes: 'cat/00.jpg' and 'dog/same.jpg'" in line
     (root / "dog" / "same.jpg").unlink()
     for i in range(8):
         (root / "cat" / f"copy{i}.jpg").write_bytes(data)
-    (line,) = quick_check(split(open_data(root), SplitPlan(val=0.4, test=0.2)))
+    divided = split(open_data(root), SplitPlan(val=0.4, test=0.2))
+    (line,) = summary(divided)
     assert "in two splits" in line
+    kinds = {finding.kind: finding for finding in quick_check(divided)}
+    assert {"leakage", "duplicates"} <= set(kinds)
+    assert len(kinds["leakage"].groups[0]) == 9
 
 
 def test_the_real_trouble_of_real_data(shared):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from striate.reading import read_bytes
 from striate.transforms.decode import Uint8Array
 from striate.transforms.image_file import LARGE_FILE
 
-__all__ = ["KINDS", "CheckReport", "Finding", "Item", "check", "quick_check"]
+__all__ = ["KINDS", "CheckReport", "Finding", "Item", "check", "quick_check", "quick_summary"]
 
 _NORMAL = 0.2  # a property of more than this fraction of the images is normal for the dataset
 _NORMAL_BLANK = 0.01  # the same for nearly blank images: in handwriting much of the page is white
@@ -101,10 +101,8 @@ def check(
     return CheckReport(name, len(images), classes, splits, findings, seconds, data)
 
 
-def quick_check(data: DataSet) -> list[str]:
-    """Check names, labels and file contents without decoding; return at most one line.
-
-    Finds similar class names, and equal files in two classes or in two splits, in about one second.
+def quick_check(data: DataSet) -> tuple[Finding, ...]:
+    """Check names and sizes of classes, and find equal files, without decoding, in about one second.
 
     Args:
         data: with or without splits; a split that separates copies is found too.
@@ -113,8 +111,13 @@ def quick_check(data: DataSet) -> list[str]:
     check_classes(data, found)
     if all(samples.in_files for samples in data.splits.values()):
         _find_equal_files(_images(data), found)
+    return sort_findings(found)
+
+
+def quick_summary(data: DataSet, findings: Sequence[Finding]) -> list[str]:
+    """What is most serious among the findings of `quick_check`, in at most one line."""
     lines = []
-    for finding in sort_findings(found):
+    for finding in findings:
         if finding.kind in ("similar-classes", "conflicting-labels", "leakage"):
             first = " and ".join(_relative(item, data.root) for item in finding.groups[0])
             more = f", and {len(finding.groups) - 1} more" if len(finding.groups) > 1 else ""

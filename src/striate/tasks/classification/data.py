@@ -21,7 +21,7 @@ import numpy as np
 from striate import bundle, models
 from striate.csv_file import read_table, write_csv
 from striate.data import DataSet, DecodedImages, Problem, Samples
-from striate.data.check import quick_check
+from striate.data.check import Finding, quick_check, quick_summary
 from striate.data.images.tables import write_split
 from striate.errors import DataError, DecodeError
 from striate.files import probe
@@ -62,7 +62,7 @@ class ImageData:
         self._config = config
         self._decoded: dict[tuple[Preprocess, bool], tuple[DecodedImages, DecodedImages]] = {}
         self._pool: ThreadPoolExecutor | None = None
-        self._check: Future[list[str]] | None = None
+        self._check: Future[tuple[Finding, ...]] | None = None
 
     def __enter__(self) -> ImageData:
         """Start to read the first batch, in one thread; more would slow down the import of torch."""
@@ -105,9 +105,15 @@ class ImageData:
             self._decoded[preprocess, uncropped] = train, val
         return self._decoded[preprocess, uncropped]
 
-    def warnings(self) -> list[str]:
+    def findings(self) -> tuple[Finding, ...]:
         """What a quick check of the data found."""
-        return quick_check(self.dataset) if self._check is None else self._check.result()
+        if self._check is None or self._check.cancelled():
+            return quick_check(self.dataset)
+        return self._check.result()
+
+    def warnings(self) -> list[str]:
+        """The most serious of it, in at most one line."""
+        return quick_summary(self.dataset, self.findings())
 
 
 def choose_preprocess(

@@ -28,6 +28,7 @@ from striate.inference.evaluation import Evaluation
 from striate.metrics.classification import wilson_interval
 from striate.sections import Card, Column, Estimate, Phrase, Report, Section, Table, Text
 from striate.tasks.classification.augmentation import augmented
+from striate.tasks.classification.data_report import data_section
 from striate.transforms.mixing import mix_batch
 from striate.transforms.multiband import visible
 
@@ -66,7 +67,7 @@ def report(evaluation: Evaluation, run: TrainingRun | None = None, *, model: str
 
 
 def sections(evaluation: Evaluation, run: TrainingRun | None = None) -> list[Section]:
-    """Errors, classes, calibration, curves, augmented batch, unreadable images and network."""
+    """Errors, classes, calibration, curves, augmented batch, data, unreadable images and network."""
     found = [
         _errors_section(evaluation),
         _classes_section(evaluation),
@@ -80,6 +81,7 @@ def sections(evaluation: Evaluation, run: TrainingRun | None = None) -> list[Sec
         if run.epochs:
             found.append(Section(Phrase("Training curves"), (curves(run),)))
         found.append(_augmented_section(run))
+    found.append(data_section(evaluation, None if run is None else run.task.data.findings()))
     if (problems := _problems_section(evaluation, run)) is not None:
         found.append(problems)
     if run is not None:

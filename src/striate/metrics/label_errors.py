@@ -1,0 +1,42 @@
+"""Find labels that are probably wrong from the predictions of a classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def suspected_labels(probabilities: Array, labels: Array) -> tuple[Array, Array]:
+    """Images that a classifier puts into another class as surely as it recognizes images of that class.
+
+    The threshold of a class is the mean probability that its own images have for it. An image is suspected
+    if the most probable class among those whose threshold it reaches is not its label (Northcutt, Jiang,
+    Chuang 2021, "Confident Learning", Journal of Artificial Intelligence Research 70, arXiv:1911.00068,
+    section 3.1). The images must be held out: a network knows the labels that it was trained on, also wrong
+    ones.
+
+    Args:
+        probabilities: float `[n, classes]`; rows that are not finite are never suspected.
+        labels: int `[n]`.
+
+    Returns:
+        The indexes of the suspected images, int64 `[m]`, and the classes that they seem to be of, int64
+        `[m]`: by falling difference of the two probabilities.
+    """
+    finite = np.asarray(np.isfinite(probabilities).all(axis=1))
+    count = np.bincount(labels[finite], minlength=probabilities.shape[1])
+    own = probabilities[np.arange(len(labels)), labels]
+    sums = np.bincount(labels[finite], weights=own[finite], minlength=probabilities.shape[1])
+    thresholds = np.where(
+        count > 0, sums / np.maximum(count, 1), np.inf
+    )  # no image of it: nothing to compare with
+    reached = np.where((probabilities >= thresholds) & finite[:, None], probabilities, -np.inf)
+    best = reached.argmax(axis=1)
+    which = np.flatnonzero((reached.max(axis=1) > -np.inf) & (best != labels))
+    gaps = probabilities[which, best[which]] - own[which]
+    order = np.argsort(-gaps, kind="stable")
+    return which[order], best[which][order]
