@@ -69,11 +69,13 @@ class Column:
         title: its heading.
         format: Python format of its numbers, such as `.1%`; empty for text.
         bar_max: value of a full bar next to each number; 0 for no bars.
+        messages: whether its texts are messages, such as reasons of errors, not names.
     """
 
     title: str
     format: str = ""
     bar_max: float = 0.0
+    messages: bool = False
 
 
 @dataclass(frozen=True)

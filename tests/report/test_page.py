@@ -31,7 +31,7 @@ def test_the_page_of_a_run(run):
     headings = re.findall(r"<h2><span data-t=[^>]*>(.*?)</span></h2>", text)
     assert headings == [
         "Errors", "Per-class metrics", "Calibration", "Training curves", "Augmented training batch",
-        "Network", "Reproduce", "Commands", "Configuration",
+        "Data", "Network", "Reproduce", "Commands", "Configuration",
     ]  # fmt: skip
     assert "model: lenet" in text
     assert f"epochs, the best is {run.training.best_epoch}" in text

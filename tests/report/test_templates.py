@@ -13,8 +13,8 @@ from PIL import Image
 
 from striate import charts, cli, sections
 from striate.anatomy import trace
-from striate.data.check import check
-from striate.report import anatomy_page, check_page, page, templates
+from striate.data.check import KINDS, check
+from striate.report import anatomy_page, check_page, messages, page, templates
 from striate.report.templates import number
 
 LONG = "a_name_without_any_space_" * 6
@@ -108,11 +108,14 @@ def test_every_phrase_has_a_chinese_text_with_the_same_values():
     wanted = {*phrases(), *re.findall(r'"([^"]+)"\|phrase\b', html), *in_scripts}
     assert {text for text in wanted if text not in chinese} == set()
     everything = scripts + html + "".join(file.read_text("utf-8") for file in SOURCES.rglob("*.py"))
+    everything = everything.lower()
     assert len(wanted) > 100
     for english, translated in chinese.items():
         values = [sorted(set(re.findall(r"\{(\w+)\}", text))) for text in (english, translated)]
         assert values[0] == values[1], english
-    unused = {text for text in chinese if re.split(r"[{%\"]", text)[0][:60] not in everything}
+    unused = {
+        text for text in chinese if re.split(r"[{%\"]", text)[0][:60].lower().rstrip(": ") not in everything
+    }
     assert {
         text for text in unused if not re.fullmatch(r"(train|val|test|out-of-fold) images|95\xa0.*", text)
     } == set()
@@ -136,13 +139,67 @@ def test_names_that_are_words_of_the_page_are_not_translated():
     assert "<h1>data</h1>" in text
 
 
+# Texts of two or more English words, except those of code, names and values, which are never translated.
+ENGLISH = """(() => {
+  const found = new Set(), walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const kept = "pre, code, dd, option, script, style, td.name, .path, .cap, .guess, .token, #rows, footer";
+  const isEnglish = text => /[A-Za-z]{2,}[,:;]? [A-Za-z]{2,}/.test(text) && !/[\\u4e00-\\u9fff]/.test(text);
+  while (walker.nextNode()) {
+    const node = walker.currentNode, text = node.textContent.replace(/`[^`]*`/g, "").trim();
+    if (!node.parentElement.closest(kept) && isEnglish(text)) found.add(text);
+  }
+  for (const node of document.querySelectorAll("[aria-label], [placeholder]")) {
+    for (const name of ["aria-label", "placeholder"]) {
+      const text = node.getAttribute(name) || "";
+      if (!node.closest(kept) && isEnglish(text)) found.add(text);
+    }
+  }
+  return [...found];
+})()"""
+
+
+def warned_page(run, tmp_path):
+    """A report whose warnings are those of real runs."""
+    report = sections.Report(
+        "x", "y", (), warnings=(
+            "only 4 optimizer steps in total: too few to learn much (try more --epochs)",
+            "weights/a.pth: 58 of 60 tensors loaded; initialised at random: fc.weight, fc.bias",
+            "the same image in two classes: 'a/1.jpg' and 'b/2.jpg', and 3 more; images that are in two "
+            "splits (data leakage): 'c.png' and 'd.png'. Run `striate check photos` for details",
+            "1,203 parameters are trained (fc.weight, fc.bias), 11,176,512 are frozen",
+            "weights averaged over the last 3 epochs: val loss 0.3  val top1 0.9, kept as the best",
+        ),
+    )  # fmt: skip
+    return page.render(report)
+
+
 @needs_chromium
-def test_pages_in_english_stay_english_for_chinese_readers(run, tmp_path, browser):
-    (tmp_path / "page.html").write_text(checked_page(run, tmp_path), "utf-8")
+@pytest.mark.parametrize(
+    "make", [run_page, seq2seq_page, detection_page, checked_page, page_of_a_network, warned_page]
+)
+def test_no_english_is_left_in_chinese_pages(run, tmp_path, browser, make):
+    (tmp_path / "page.html").write_text(make(run, tmp_path), "utf-8")
     browser.open(f"{(tmp_path / 'page.html').as_uri()}#lang=zh")
-    assert browser.evaluate("document.documentElement.lang") == "en"
-    assert browser.text("#theme") == "Dark"
-    assert browser.evaluate("document.getElementById('language').hidden")
+    assert browser.evaluate("document.documentElement.lang") == "zh-CN"
+    assert browser.evaluate(ENGLISH) == []
+    assert browser.errors == []
+
+
+def test_messages_of_data_checks_are_known():
+    for kind in KINDS.values():
+        for text in (kind.severity, kind.title, kind.advice):
+            assert isinstance(messages.phrase_of(text), sections.Phrase), text
+
+
+def test_a_message_is_the_same_text_with_values():
+    phrase = messages.phrase_of("class 'a b' has no training images: its 1,234 other images are left out")
+    assert phrase == "class 'a b' has no training images: its 1,234 other images are left out"
+    assert phrase.values == {"name": "'a b'", "count": "1,234"}
+    nested = messages.phrase_of("GIF among 397 JPEG; 94 % of the pixels have one shade")
+    assert nested.values["other_text"].values == {"count": "94"}
+    unknown = "a class named {count} images"
+    assert messages.phrase_of(unknown) is unknown
+    assert messages.phrase_of(3000 * "x; ") == 3000 * "x; "
 
 
 def test_phrases_are_texts_with_values():

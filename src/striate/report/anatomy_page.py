@@ -12,6 +12,7 @@ from PIL import Image
 from striate.anatomy import Anatomy, Layer, table
 from striate.report import templates
 from striate.report.thumbnails import data_url
+from striate.sections import Phrase
 
 # Kinds of operators whose output size the page can compute for another input size.
 RESIZABLE_KINDS = {"window", "fixed", "scale", "slice", "pad", "same"}
@@ -32,8 +33,10 @@ def render(anatomy: Anatomy, image: np.ndarray[Any, Any] | None = None) -> str:
         "lanes": lanes(anatomy.layers), "resizable": resizable(anatomy),
     }  # fmt: skip
     url = None if image is None else _jpeg_url(image)
-    title, totals = f"{anatomy.model}: anatomy", table.totals(anatomy)
-    return templates.render("anatomy.html", title=title, full_width=True, totals=totals, data=data, image=url)
+    return templates.render(
+        "anatomy.html", title=Phrase("{model}: anatomy", model=anatomy.model), full_width=True,
+        totals=table.totals(anatomy), data=data, image=url, scripts=("anatomy.js",),
+    )  # fmt: skip
 
 
 def resizable(anatomy: Anatomy) -> bool:

@@ -17,7 +17,7 @@ from striate.device import cpu_count
 from striate.errors import DecodeError
 from striate.report import templates
 from striate.report.thumbnails import data_url
-from striate.sections import Column, Table
+from striate.sections import Column, Phrase, Table
 from striate.transforms.decode import Uint8Array, open_bytes, to_array
 from striate.transforms.image_file import open_content
 from striate.transforms.multiband import to_picture, visible_bands
@@ -39,17 +39,22 @@ def render(report: CheckReport) -> str:
     }
     with ThreadPoolExecutor(cpu_count()) as pool:
         urls = dict(zip(shown, pool.map(thumbnail, shown), strict=True))
-    splits = "".join(f", {count:,} {name}" for name, count in report.splits.items())
+    splits = ""
+    for name, count in report.splits.items():
+        splits = Phrase("{before}, {count:,} {split}", before=splits, count=count, split=name)
     classes = sorted(report.classes.items(), key=lambda pair: -pair[1])
     table = None
     if classes:
-        columns = (Column("class"), Column("images", ",d", bar_max=max(1, classes[0][1])))
+        columns = (Column(Phrase("class")), Column(Phrase("images"), ",d", bar_max=max(1, classes[0][1])))
         table = Table(columns, tuple(classes[:MAX_CLASSES]))
     return templates.render(
         "check.html",
-        title=f"Data check of {report.source}",
-        subtitle=f"{report.n:,} images{splits}; {len(classes):,} classes; {report.seconds:.1f} s",
-        footer="Nothing was changed in the data folder.", full_width=True,
+        title=Phrase("Data check of {source}", source=report.source),
+        subtitle=Phrase(
+            "{n:,} images{splits}; {count:,} classes; {seconds:.1f} s", n=report.n, splits=splits,
+            count=len(classes), seconds=report.seconds,
+        ),
+        footer=Phrase("Nothing was changed in the data folder."), full_width=True,
         sections=[_section(finding, urls) for finding in report.findings], classes=table,
     )  # fmt: skip
 

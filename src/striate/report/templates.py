@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 import striate
 from striate import strict_json
-from striate.report import chart_data
+from striate.report import chart_data, messages
 from striate.report.thumbnails import thumbnail
 from striate.sections import Card, Phrase, Value
 
@@ -32,7 +32,7 @@ def render(name: str, *, title: str, **values: Any) -> str:
             `full_width`, True to use up to 1500 pixels instead of 1160; `scripts`, file names in `script/`
             besides the one of all pages.
     """
-    scripts = ("core.js", *values.pop("scripts", ("plain.js",)))
+    scripts = ("core.js", *values.pop("scripts", ("tables.js", "plain.js")))
     return _environment().get_template(name).render(title=title, scripts=scripts, **values)
 
 
@@ -41,7 +41,7 @@ def translations() -> dict[str, str]:
     """The Chinese text for each English one that pages contain."""
     text = files("striate.report").joinpath("chinese.json").read_text("utf-8")
     found: dict[str, str] = strict_json.loads(text)
-    return found
+    return {**messages.templates(), **found}
 
 
 @functools.cache
@@ -56,7 +56,9 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": number,
         "t": translated,
-        "phrase": lambda text: translated(Phrase(text)),
+        "message": lambda text: translated(messages.phrase_of(text)),
+        "packed": lambda text: strict_json.dumps(chart_data.phrase_json(messages.phrase_of(text))),
+        "phrase": lambda text, **values: translated(Phrase(text, **values)),
     }
     environment.policies |= {"json.dumps_function": strict_json.dumps, "json.dumps_kwargs": {}}
     environment.globals |= {

@@ -25,6 +25,7 @@ def test_sections_of_a_run(run):
         "Calibration",
         "Training curves",
         "Augmented training batch",
+        "Data",
         "Network",
     ]
     curves = found[3].blocks[0]
@@ -35,7 +36,7 @@ def test_sections_of_a_run(run):
     batch = found[4].blocks[0]
     assert len(batch.images) == len(batch.captions) == 8
     assert batch.images[0].dtype == np.uint8
-    assert headings(sections(run.evaluation)) == headings(found)[:3]
+    assert headings(sections(run.evaluation)) == [*headings(found)[:3], "Data"]
 
 
 def test_the_parts_of_the_network(run):

@@ -62,6 +62,7 @@ function setLanguage(name) {
   language = name;
   document.documentElement.lang = name === "zh" ? "zh-CN" : "en";
   for (const node of document.querySelectorAll("[data-t]")) node.textContent = t(JSON.parse(node.dataset.t));
+  for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", worded(JSON.parse(node.dataset.label)));
   const button = document.getElementById("language");
   button.textContent = name === "zh" ? "English" : "中文";
   button.lang = name === "zh" ? "en" : "zh-CN";
@@ -165,8 +166,8 @@ function segments(choices, chosen, act) {
   return { node: make("span", { class: "segments", role: "group" }, buttons), show };
 }
 
-// Starts the page, in the reader's language, or in the only one that it has.
-function startCore(only = null) {
+// Starts the page, in the reader's language.
+function startCore() {
   document.body.append(tip);
   document.getElementById("switches").hidden = false;
   document.getElementById("theme").onclick = () => {
@@ -187,6 +188,5 @@ function startCore(only = null) {
   addEventListener("afterprint", () => setTheme(before));
   addEventListener("scroll", hideTip, { passive: true });
   setTheme(theme);
-  document.getElementById("language").hidden = Boolean(only);
-  setLanguage(only || anchor.get("lang") || settings.read("language") || (navigator.language.startsWith("zh") ? "zh" : "en"));
+  setLanguage(anchor.get("lang") || settings.read("language") || (navigator.language.startsWith("zh") ? "zh" : "en"));
 }

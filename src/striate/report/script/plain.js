@@ -1,2 +1,3 @@
-// Starts a page that has no figures of its own; such pages are in English only.
-startCore("en");
+// Starts a page that has no figures of its own.
+sortTables();
+startCore();

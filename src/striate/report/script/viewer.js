@@ -2,11 +2,12 @@
 // with a list and a place in it. `content` makes the nodes that show a thing.
 
 function openViewer(looks, content) {
-  const dialog = make("dialog", { class: looks, tabindex: -1, "aria-label": "image" });
+  const dialog = make("dialog", { class: looks, tabindex: -1, "aria-label": t("image") });
   let list = [], place = 0;
   const has = by => place + by >= 0 && place + by < list.length;
 
   function show() {
+    dialog.setAttribute("aria-label", t("image"));
     const step = (by, phrase) => say(make("button", { type: "button", disabled: !has(by), onclick: () => move(by) }), phrase);
     dialog.replaceChildren(...content(list[place], show).filter(Boolean), make("div", { class: "tools" }, step(-1, "Previous"), step(1, "Next"),
       say(make("button", { type: "button", onclick: () => dialog.close() }), "Close")));

@@ -258,7 +258,9 @@ def _problems_section(evaluation: Evaluation, run: TrainingRun | None) -> Sectio
     if not problems:
         return None
     rows = tuple((problem.path, problem.reason) for problem in problems[:_MAX_PROBLEMS])
-    blocks: tuple[Table | Text, ...] = (Table((Column(Phrase("file")), Column(Phrase("reason"))), rows),)
+    blocks: tuple[Table | Text, ...] = (
+        Table((Column(Phrase("file")), Column(Phrase("reason"), messages=True)), rows),
+    )
     if len(problems) > _MAX_PROBLEMS:
         count = len(problems) - _MAX_PROBLEMS
         more = "and {count:,} more, listed in problems.csv" if run else "and {count:,} more"
