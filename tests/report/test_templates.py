@@ -88,7 +88,11 @@ SOURCES = Path(templates.__file__).parents[1]
 
 def phrases():
     """The templates of all phrases of the Python sources, without the formats of their values."""
-    files = [*SOURCES.glob("report/*.py"), *SOURCES.glob("tasks/*/report*.py")]
+    files = [
+        *SOURCES.glob("report/*.py"),
+        *SOURCES.glob("tasks/*/*report.py"),
+        *SOURCES.glob("data/check/*.py"),
+    ]
     calls = [node for file in files for node in ast.walk(ast.parse(file.read_text("utf-8")))]
     for call in calls:
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Phrase":

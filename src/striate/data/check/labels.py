@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 
 from striate.data.check.records import Found, Item
 from striate.data.images.samples import UNSPLIT, DataSet
+from striate.sections import Phrase
 
 FEW_IMAGES = 20  # training images of a class; fewer are reported
 MANY_VALUES = 20  # different numbers as labels; fewer may be the names of classes
@@ -43,25 +44,34 @@ def check_classes(data: DataSet, found: Found) -> None:
         found["continuous-labels"].append((Item(data.source, detail=why),))
     for names in _similar_names(data.classes):
         total = sum(counts.values(), Counter[str]())
-        items = tuple(Item(name, detail=f"{name!r}, {total[name]} images") for name in names)
+        items = tuple(
+            Item(name, detail=Phrase("{name}, {count} images", name=repr(name), count=total[name]))
+            for name in names
+        )
         found["similar-classes"].append(items)
     train = counts.get(UNSPLIT, counts.get("train"))
     if train is None:
         return
     for split, other in counts.items():
         for name in sorted(set(other) - set(train), key=lambda name: (-other[name], name)):
-            item = Item(name, split=split, detail=f"{other[name]} images in {split}")
+            detail = Phrase("{count} images in {split}", count=other[name], split=split)
+            item = Item(name, split=split, detail=detail)
             found["missing-class"].append((item,))
         for name in sorted(set(train) - set(other)):
-            found["not-held-out"].append((Item(name, split=split, detail=f"none in {split}"),))
+            found["not-held-out"].append(
+                (Item(name, split=split, detail=Phrase("none in {split}", split=split)),)
+            )
     for name, count in sorted(train.items(), key=lambda pair: pair[1]):
         if count < FEW_IMAGES:
             kind = "scarce-class" if count < 3 else "few-images"
-            found[kind].append((Item(name, detail=f"{count} image{'s' if count > 1 else ''}"),))
+            template = "{count} images" if count > 1 else "{count} image"
+            found[kind].append((Item(name, detail=Phrase(template, count=count)),))
     ordered = sorted(train, key=lambda name: train[name])
     if ordered and train[ordered[-1]] > MAX_IMBALANCE * train[ordered[0]]:
         ends = (ordered[-1], ordered[0])
-        found["imbalance"].append(tuple(Item(name, detail=f"{train[name]:,} images") for name in ends))
+        found["imbalance"].append(
+            tuple(Item(name, detail=Phrase("{count:,} images", count=train[name])) for name in ends)
+        )
 
 
 def _similar_names(classes: tuple[str, ...]) -> list[list[str]]:

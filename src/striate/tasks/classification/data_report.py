@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from shlex import quote
@@ -44,9 +45,11 @@ def _findings(findings: Sequence[Finding]) -> Table | Text:
 
 def _examples(finding: Finding) -> str:
     """The first groups, each with the names that it consists of."""
-    name = _file_name if KINDS[finding.kind].about == "images" else _detailed
-    groups = [" = ".join(map(name, group[:_EXAMPLES])) for group in finding.groups[:_EXAMPLES]]
-    return "; ".join(groups)
+    if KINDS[finding.kind].about == "images":
+        groups = [" = ".join(map(_file_name, group[:_EXAMPLES])) for group in finding.groups[:_EXAMPLES]]
+        return "; ".join(groups)
+    items = [_detailed(item) for item in finding.items[:_EXAMPLES]]
+    return functools.reduce(lambda one, other: Phrase("{one}; {other}", one=one, other=other), items)
 
 
 def _file_name(item: Item) -> str:
@@ -55,7 +58,9 @@ def _file_name(item: Item) -> str:
 
 
 def _detailed(item: Item) -> str:
-    return f"{item.path} ({item.detail})" if item.detail and item.path not in item.detail else item.path
+    if repr(item.path) in item.detail:  # which names it already
+        return item.detail
+    return Phrase("{name} ({detail})", name=item.path, detail=item.detail) if item.detail else item.path
 
 
 def _suspected(evaluation: Evaluation) -> list[Block]:
