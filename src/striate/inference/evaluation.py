@@ -247,17 +247,22 @@ def evaluate(
     )
     progress.end()
     if not len(which):
-        why = f"none of its {len(samples)} images can be read, the first since {images.problems[0].reason}"
-        raise DataError(f"cannot evaluate on {dataset.source!r}", why)
+        raise _no_readable_image(dataset.source, images.problems)
     record = measure(
         tuple(images.names[i] for i in which), images.labels[which], probabilities, classifier.classes,
         images=ImageSubset(images, which), problems=images.problems, data=dataset.source, split=name,
     )  # fmt: skip
+    record = replace(record, extra_classes=extra, notes=(*record.notes, *notes, *dataset.notes))
+    return _of_classifier(record, classifier)
+
+
+def _of_classifier(record: Evaluation, classifier: Classifier) -> Evaluation:
+    """With what only the classifier knows: its calibration, and maps of its predictions."""
     return replace(
-        record, extra_classes=extra, notes=(*record.notes, *notes, *dataset.notes),
+        record,
         maps=partial(_maps, classifier, record.images),
         calibration=classifier.description.calibration,
-    )  # fmt: skip
+    )
 
 
 def _maps(
@@ -277,6 +282,11 @@ def _opened(model: Classifier | str | os.PathLike[str], device: str, network: An
     if isinstance(model, Classifier):
         return model
     return load_classifier(model, device, network=network, trust=trust)
+
+
+def _no_readable_image(source: str, problems: Sequence[Problem]) -> DataError:
+    why = f"none of its {len(problems)} images can be read, the first since {problems[0].reason}"
+    return DataError(f"cannot evaluate on {source!r}", why)
 
 
 def _no_known_class(data: DataSet, extra: Mapping[str, int], classes: Sequence[str]) -> DataError:
