@@ -34,7 +34,7 @@ def test_a_format_that_cannot_hold_the_model(run, tmp_path, capsys):
     argv = ["export", str(run.best), "--out", str(tmp_path / "x")]
     assert cli.run([*argv, "--to", "ctranslate2"]) == 2
     assert (
-        "a classification model as ctranslate2: the format cannot hold it. Use onnx, onnx-float, state-dict"
+        "a classification model as ctranslate2: the format cannot hold it. Use onnx, onnx-float, onnx-int8, "
         in capsys.readouterr().err
     )
     assert cli.run([*argv, "--to", "onx"]) == 2

@@ -49,6 +49,10 @@ FORMATS: dict[str, Format] = {
     "ctranslate2": Format(f"{_TRANSLATORS}:export_ctranslate2", ("seq2seq",), "CTranslate2 folder"),
     "onnx": Format(f"{_ONNX}:export", ("classification",), "ONNX, from pixels to scores", ".onnx"),
     "onnx-float": Format(f"{_ONNX}:export_float", ("classification",), "ONNX for normalized images", ".onnx"),
+    "onnx-int8": Format(f"{_ONNX}.quantization:export_int8", ("classification",), "ONNX in int8", ".onnx"),
+    "onnx-int8-weights": Format(
+        f"{_ONNX}.quantization:export_int8_weights", ("classification",), "ONNX with int8 weights", ".onnx"
+    ),
     "state-dict": Format("striate.exporters.state_dict:export", (), "state dict for torch.load", ".pth"),
 }
 
@@ -151,7 +155,7 @@ def _compared(model: Any, exported: Exported, request: Request, out: Path) -> Pa
         from striate.exporters.inputs import images_for
         from striate.exporters.verification import compare_images
 
-        parity = compare_images(model, exported, images_for(model, request), out)
+        parity = compare_images(model, exported, exported.inputs or images_for(model, request), out)
     elif exported.texts is not None:
         from striate.exporters.text_verification import compare_texts
         from striate.exporters.translators import sources_for

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from striate.transforms.decode import Uint8Array
 
 if TYPE_CHECKING:
+    from striate.exporters.inputs import Inputs
     from striate.exporters.text_verification import TextEngine
 
 Scores = npt.NDArray[np.float32]
@@ -71,6 +72,7 @@ class Exported:
         store: puts the comparison, as JSON, into the metadata of the file; None if the format has none.
         missing: why it cannot run here and what makes it possible, if it has neither `scores` nor `texts`.
         max_loss: points of top-1 accuracy that it may lose; None if its scores must be equal up to rounding.
+        inputs: the images to compare on; None for those of the request.
         notes: for the comparison.
     """
 
@@ -79,4 +81,5 @@ class Exported:
     store: Callable[[str], None] | None = None
     missing: str = ""
     max_loss: float | None = None
+    inputs: Inputs | None = None
     notes: tuple[str, ...] = ()

@@ -65,7 +65,7 @@ def compare_images(classifier: Classifier, exported: Exported, inputs: Inputs, o
     parity = Parity(
         len(equal), int(equal.sum()), difference, "most probable classes", "of the largest score",
         inputs.source, _accuracy(inputs, expected, together),
-        (_latency(original, alone), _latency(exported.scores, alone)), exported.notes,
+        latencies(original, exported.scores, alone), exported.notes,
     )  # fmt: skip
     _require(parity, exported.max_loss, what)
     return parity
@@ -85,7 +85,8 @@ def _require(parity: Parity, max_loss: float | None, what: str) -> None:
     else:
         lost, kind = 100 * (1 - parity.equal / parity.n), "of its answers"
     if lost > max_loss:
-        why = f"it loses {lost:.1f} points {kind} on {parity.inputs}, more than {max_loss:g}"
+        figures = f". {' '.join(parity.notes)}".rstrip(". ")
+        why = f"it loses {lost:.1f} points {kind} on {parity.inputs}, more than {max_loss:g}{figures}"
         raise WriteError(what, why, "Use --to onnx, or allow more with --max-loss")
 
 
@@ -100,14 +101,17 @@ def _accuracy(inputs: Inputs, expected: Scores, scores: Scores) -> tuple[float, 
     return original, exported
 
 
-def _latency(run: Callable[[Uint8Array], Scores], images: Uint8Array) -> float:
-    """Median milliseconds for one image; both models have already run, so they are warm."""
-    times = []
+def latencies(
+    one: Callable[[Uint8Array], Scores], other: Callable[[Uint8Array], Scores], images: Uint8Array
+) -> tuple[float, float]:
+    """Median milliseconds for one image, of two models that have already run, in turns."""
+    times: tuple[list[float], list[float]] = ([], [])
     for image in images:
-        started = time.perf_counter()
-        run(image[None])
-        times.append(time.perf_counter() - started)
-    return 1000 * statistics.median(times)
+        for run, found in zip((one, other), times, strict=True):
+            started = time.perf_counter()
+            run(image[None])
+            found.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times[0]), statistics.median(times[1])
 
 
 @contextlib.contextmanager
