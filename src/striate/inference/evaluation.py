@@ -231,8 +231,7 @@ def evaluate(
     """
     if batch < 1:
         raise UsageError(f"a batch size of {batch}", "it must be at least 1", "Leave --batch out for 64")
-    classifier = _opened(model, device, network, trust)
-    classifier = classifier if calibration else classifier.uncalibrated()
+    classifier = _opened(model, device, network, trust, calibration)
     found, notes = find_data(classifier, data, path_column, label_column)
     dataset, extra = found.with_classes(classifier.classes)
     name, samples = choose_split(dataset.splits, split, dataset.source)
@@ -252,14 +251,17 @@ def evaluate(
         tuple(images.names[i] for i in which), images.labels[which], probabilities, classifier.classes,
         images=ImageSubset(images, which), problems=images.problems, data=dataset.source, split=name,
     )  # fmt: skip
-    record = replace(record, extra_classes=extra, notes=(*record.notes, *notes, *dataset.notes))
-    return _of_classifier(record, classifier)
+    return _of_classifier(record, classifier, extra, (*record.notes, *notes, *dataset.notes))
 
 
-def _of_classifier(record: Evaluation, classifier: Classifier) -> Evaluation:
-    """With what only the classifier knows: its calibration, and maps of its predictions."""
+def _of_classifier(
+    record: Evaluation, classifier: Classifier, extra: dict[str, int], notes: tuple[str, ...]
+) -> Evaluation:
+    """With unknown classes, notes, and what the classifier knows: its calibration, and maps of images."""
     return replace(
         record,
+        extra_classes=extra,
+        notes=notes,
         maps=partial(_maps, classifier, record.images),
         calibration=classifier.description.calibration,
     )
@@ -278,10 +280,12 @@ def _maps(
     return np.concatenate(parts)
 
 
-def _opened(model: Classifier | str | os.PathLike[str], device: str, network: Any, trust: str) -> Classifier:
-    if isinstance(model, Classifier):
-        return model
-    return load_classifier(model, device, network=network, trust=trust)
+def _opened(
+    model: Classifier | str | os.PathLike[str], device: str, network: Any, trust: str, calibration: bool
+) -> Classifier:
+    if not isinstance(model, Classifier):
+        model = load_classifier(model, device, network=network, trust=trust)
+    return model if calibration else model.uncalibrated()
 
 
 def _no_readable_image(source: str, problems: Sequence[Problem]) -> DataError:

@@ -91,7 +91,7 @@ function showOptions(some) {
   const text = value => value === undefined || value === null ? "–" : Array.isArray(value) ? value.join(", ") : typeof value === "object" ? JSON.stringify(value) : String(value);
   const differ = keys.filter(key => new Set(some.map(run => text(run.config[key]))).size > 1 && key !== "name");
   if (some.length < 2 || !differ.length) return;
-  view.options.append(say(make("h2"), "Different options"), make("div", { class: "wide" }, make("table", {},
+  view.options.append(say(make("h2"), "Different options"), make("div", { class: "wide", tabindex: 0, role: "region", "aria-label": t("Different options") }, make("table", {},
     make("thead", {}, make("tr", {}, make("th", {}, label("option")), some.map(run => make("th", { scope: "col" }, run.name)))),
     make("tbody", {}, differ.map(key => make("tr", {}, make("td", {}, key), some.map(run => make("td", {}, text(run.config[key])))))))));
 }
