@@ -36,10 +36,10 @@ def _findings(findings: Sequence[Finding]) -> Table | Text:
     if not findings:
         return Text(Phrase("No equal files in two splits or classes, no similar or small classes."))
     columns = (
-        Column(Phrase("severity"), messages=True), Column(Phrase("finding"), messages=True),
+        Column(Phrase("severity")), Column(Phrase("finding"), messages=True),
         Column(Phrase("number"), ",d"), Column(Phrase("examples")), Column(Phrase("advice"), messages=True),
     )  # fmt: skip
-    rows = tuple((f.severity, f.title, len(f.groups), _examples(f), f.advice) for f in findings)
+    rows = tuple((Phrase(f.severity), f.title, len(f.groups), _examples(f), f.advice) for f in findings)
     return Table(columns, rows)
 
 
