@@ -364,7 +364,7 @@ def finish(training: TrainingRun) -> Run[Any]:
     page = training.folder / "report.html"
     if training.is_main:
         metrics = {evaluation.split: evaluation.headline()}
-        bundle.add_metrics(training.best, metrics, evaluation.calibration)
+        bundle.add_metrics(training.best, metrics, evaluation.calibration, evaluation.unknown)
         config = training.config
         page = write_report(
             training.task.report(training, evaluation), training.folder, training,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from striate import strict_json, tensor_file
 from striate.bundle.calibration import Calibration
 from striate.bundle.description import DESCRIPTION, FORMAT, Description
+from striate.bundle.unknown import UnknownInputs, decode_unknown
 from striate.errors import (
     BundleError,
     DataError,
@@ -47,8 +48,8 @@ _IMPORT = (
 _EXPORTED = "Of the commands only predict reads ONNX: give the bundle that it was exported from"
 
 __all__ = [
-    "DESCRIPTION", "FORMAT", "Calibration", "Description", "Inspection", "add_metrics",
-    "damaged", "describe", "inspect", "is_bundle",
+    "DESCRIPTION", "FORMAT", "Calibration", "Description", "Inspection", "UnknownInputs", "add_metrics",
+    "damaged", "decode_unknown", "describe", "inspect", "is_bundle",
     "is_onnx", "load", "must_fit", "path_of", "read", "warn_if_not_finite", "with_tensors", "write",
 ]  # fmt: skip
 
@@ -263,9 +264,12 @@ def with_tensors(make: Callable[[], nn.Module], state: Mapping[str, torch.Tensor
 
 
 def add_metrics(
-    path: str | os.PathLike[str], metrics: dict[str, Any], calibration: Calibration | None = None
+    path: str | os.PathLike[str],
+    metrics: dict[str, Any],
+    calibration: Calibration | None = None,
+    unknown: str = "",
 ) -> None:
-    """Add metrics to a bundle's header, and a calibration unless it is None, in place of an earlier one.
+    """Add metrics to a bundle's header; a calibration and features, if given, replace those that it has.
 
     The bytes of the weights and their checksums do not change.
 
@@ -280,6 +284,7 @@ def add_metrics(
         description,
         metrics={**description.metrics, **metrics},
         calibration=calibration or description.calibration,
+        unknown=unknown or description.unknown,
     )
     write_atomic(path, tensor_file.with_metadata(path, header, description.metadata()))
 

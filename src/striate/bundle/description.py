@@ -15,7 +15,9 @@ from striate.transforms.preprocess import Preprocess
 from striate.validation import InvalidValueError, is_text, require_fields, shown
 
 FORMAT = 1  # of bundles; docs/compatibility.md has the policy
-DESCRIPTION, CALIBRATION = "striate", "striate.calibration"  # keys of a file's metadata
+# The keys of a file's metadata, and the fields that are not in the first of them.
+DESCRIPTION, CALIBRATION, UNKNOWN = "striate", "striate.calibration", "striate.unknown"
+_APART = ("calibration", "unknown")
 _MOST_TOKENS = 10**9  # in a text, far more than any network reads
 
 
@@ -34,6 +36,8 @@ class Description:
         metrics: measured on held-out data.
         provenance: versions, data, seed, date.
         calibration: of a classifier's probabilities; None if it is not calibrated.
+        unknown: features of training images (`UnknownInputs.encode`), decoded only where they are used; empty
+            if there are none.
         text: for `seq2seq`, the tokenizers and settings that `striate.inference.translator` needs; else None.
     """
 
@@ -46,6 +50,7 @@ class Description:
     provenance: dict[str, Any] = field(default_factory=dict)
     text: dict[str, Any] | None = None
     calibration: Calibration | None = None
+    unknown: str = field(default="", repr=False)
 
     @property
     def image_preprocess(self) -> Preprocess:
@@ -59,8 +64,8 @@ class Description:
         return self.preprocess
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, without the calibration, which earlier versions do not know."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "calibration"}
+        """Plain JSON values, without what earlier versions do not know."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _APART}
         values |= {"classes": list(self.classes)}
         values |= {"preprocess": self.preprocess.to_json() if self.preprocess else None}
         if self.text is None:  # image bundles keep the keys they had before seq2seq existed
@@ -73,12 +78,14 @@ class Description:
         return {
             DESCRIPTION: strict_json.dumps(self.to_json()),
             **({CALIBRATION: strict_json.dumps(calibration)} if calibration else {}),
+            **({UNKNOWN: self.unknown} if self.unknown else {}),
         }
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> Description:
         """The inverse of `metadata`; raises ValueError, InvalidValueError or UsageError as `from_json`."""
         found = cls.from_json(strict_json.loads(metadata[DESCRIPTION]))
+        found = dataclasses.replace(found, unknown=metadata.get(UNKNOWN, ""))
         if CALIBRATION not in metadata:
             return found
         calibration = Calibration.from_json(strict_json.loads(metadata[CALIBRATION]))

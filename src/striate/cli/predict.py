@@ -185,6 +185,7 @@ def _classify(
     shown = range(1, min(wanted.top, len(classifier.classes)) + 1)
     header = [] if wanted.coverage is None else ["set"]
     header += [f"{what}{i}" for i in shown for what in ("class", "probability")]
+    header += ["unknown"] if classifier.description.unknown and not wanted.out else []
     more = {} if wanted.coverage is None else {"coverage": wanted.coverage}
     return header + (["figure"] if wanted.out else []), results(), more
 
@@ -192,6 +193,7 @@ def _classify(
 def _of_prediction(prediction: Prediction, wanted: _Wanted) -> _Result:
     scores = prediction.top(wanted.top)
     values: dict[str, Any] = {"top": [{"class": s.name, "probability": s.probability} for s in scores]}
+    values["unknown"] = prediction.unknown
     cells: list[Any] = [value for s in scores for value in (s.name, f"{s.probability:.6f}")]
     text = "  ".join(f"{s.name} {100 * s.probability:.1f} %" for s in scores)
     if wanted.coverage is not None:
@@ -199,6 +201,10 @@ def _of_prediction(prediction: Prediction, wanted: _Wanted) -> _Result:
         values["set"] = list(names)
         cells = [] if prediction.error else ["|".join(names), *cells]
         text += f"  set: {', '.join(names) or 'empty'}"
+    if prediction.unknown:
+        text += "  unlike the training images"
+    if prediction.unknown is not None:
+        cells.append("unknown" if prediction.unknown else "")
     return _Result(prediction.path, prediction.error, values, cells, text)
 
 

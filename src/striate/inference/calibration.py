@@ -1,16 +1,26 @@
-"""Calibrate a classifier on validation images: its temperature and the scores of its prediction sets."""
+"""What a bundle says of its certainty: temperature, scores of prediction sets, features of known images."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from striate.bundle import Calibration
 from striate.bundle.calibration import encode_scores
+from striate.bundle.unknown import FEWEST, MOST_IMAGES, of_features
+from striate.data import Images
+from striate.errors import UsageError
+from striate.inference.classifier import Classifier
 from striate.inference.prediction import softmax
 from striate.metrics.classification import all_finite, expected_calibration_error
 from striate.metrics.conformal import calibration_scores, method_for
 from striate.metrics.temperature import fit_temperature
+from striate.progress import SILENT, Progress
+from striate.transforms.preprocess import Preprocess
+
+_SMALL = 64 * 64  # pixels
 
 
 def calibration_of(
@@ -39,6 +49,47 @@ def calibration_of(
         temperature, len(labels), source, (ece[0], ece[1]), method,
         encode_scores(calibration_scores(probabilities, labels, method)),
     )  # fmt: skip
+
+
+def unknown_inputs_of(
+    classifier: Classifier,
+    train: Images,
+    held_out: Images,
+    *,
+    batch: int = 64,
+    workers: int = 2,
+    progress: Progress = SILENT,
+) -> str:
+    """Features of training images for `bundle.add_metrics`; empty if the network or the data have none.
+
+    Args:
+        classifier: computes the features.
+        train: training images of the network's input size; a random part of them is used.
+        held_out: images of the same kind that the network was not trained on, from which the threshold comes.
+        batch: batch size.
+        workers: threads that read images.
+        progress: receives an update per batch; the caller begins and ends the stage.
+    """
+    if min(len(train), len(held_out)) < FEWEST:
+        return ""
+    some = np.sort(np.random.default_rng(0).permutation(len(train))[: reference_size(classifier.preprocess)])
+    order = np.split(some, range(batch, len(some), batch))
+    options: dict[str, Any] = {"batch": batch, "workers": workers, "progress": progress}
+    try:
+        reference, _ = classifier.features(train, order=order, **options)
+        features, _ = classifier.features(held_out, **options)
+    except UsageError:  # the network's last layer is not known
+        return ""
+    if reference.ndim != 2 or not len(reference) or not len(features):
+        return ""
+    found = of_features(reference, features)
+    return "" if found is None else found.encode()
+
+
+def reference_size(preprocess: Preprocess) -> int:
+    """How many training images a bundle describes: fewer of large images, each of which takes a while."""
+    height, width = preprocess.size
+    return MOST_IMAGES if height * width <= _SMALL else MOST_IMAGES // 4
 
 
 def logarithms(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 from collections.abc import Iterable, Sequence
@@ -15,12 +16,12 @@ import torch
 from torch import nn
 
 from striate import bundle, models
-from striate.bundle import Description
+from striate.bundle import Description, UnknownInputs
 from striate.data import Images, InMemoryImages
 from striate.data.images.loader import stream
 from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
-from striate.errors import BundleError, DecodeError
+from striate.errors import BundleError, DecodeError, UsageError
 from striate.inference.penultimate import Penultimate
 from striate.inference.prediction import ImagePredictor, read_image
 from striate.kernels import prepare
@@ -160,9 +161,22 @@ class Classifier(ImagePredictor):
         return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
     def features(
-        self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
+        self,
+        source: Images,
+        *,
+        batch: int = 64,
+        workers: int = 2,
+        order: Sequence[Indices] | None = None,
+        progress: Progress = SILENT,
     ) -> tuple[npt.NDArray[np.float32], Indices]:
         """As `embed`, for a dataset of images that have the network's input size.
+
+        Args:
+            source: the dataset.
+            batch: batch size.
+            workers: threads that read images.
+            order: which images each batch holds; None for all of them in their order.
+            progress: receives an update per batch; the caller begins and ends the stage.
 
         Returns:
             float32 `[n, features]`, and int64 `[n]`, the position of each row's image: of those that can be
@@ -173,14 +187,49 @@ class Classifier(ImagePredictor):
         """
         self._require_memory(min(batch, len(source)))
         return logits(
-            self._penultimate, self.preprocess, source, self.device, batch, workers=workers, progress=progress
-        )
+            self._with_features, self.preprocess, source, self.device, batch,
+            workers=workers, order=order, progress=progress,
+        )  # fmt: skip
 
     def probabilities(
         self, images: Uint8Array, *, batch: int = 64, progress: Progress = SILENT
     ) -> npt.NDArray[np.float64]:
         """As `ImagePredictor.probabilities`."""
         return self.measure(_unlabelled(images), batch=batch, progress=progress)[0]
+
+    @standard_settings()
+    @torch.inference_mode()
+    def answers(self, images: Uint8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None]:
+        """As `ImagePredictor.answers`, from one pass through the network."""
+        if self.unknown_inputs is None:
+            return super().answers(images)
+        self._require_memory(len(images))
+        x = self.preprocess.normalize(torch.from_numpy(images).to(self.device))
+        scores, features = (part.float().cpu().numpy() for part in self._with_features.with_scores(x))
+        return self.calibrated(scores), self.unknown_inputs.distances(
+            features
+        ) > self.unknown_inputs.threshold
+
+    @cached_property
+    def unknown_inputs(self) -> UnknownInputs | None:
+        """What tells inputs unlike the training images; None if the bundle has no features of them.
+
+        Raises:
+            BundleError: the features are damaged.
+        """
+        text = self.description.unknown
+        return bundle.decode_unknown(text, self.path) if text else None
+
+    @cached_property
+    def _with_features(self) -> Penultimate:
+        """The folded network with the input of its last layer; the original if folding has changed that."""
+        with contextlib.suppress(AttributeError, UsageError):
+            found = Penultimate(self._folded, self._last_layer)
+            size = (1, self.preprocess.channels, *self.preprocess.size)
+            with torch.inference_mode():
+                found(torch.zeros(size, device=self.device))
+            return found
+        return self._penultimate
 
     def measure(
         self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
@@ -224,7 +273,7 @@ class Classifier(ImagePredictor):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the copies of the network: no other process can read folded weights."""
-        copies = ("_folded", "explainer", "_penultimate")
+        copies = ("_folded", "explainer", "_penultimate", "_with_features")
         return {name: value for name, value in vars(self).items() if name not in copies}
 
     @cached_property
@@ -237,10 +286,15 @@ class Classifier(ImagePredictor):
     @cached_property
     def _penultimate(self) -> Penultimate:
         """A copy of the network that returns the input of its last layer."""
+        with standard_settings():
+            return Penultimate(copy.deepcopy(self.network), self._last_layer)
+
+    @property
+    def _last_layer(self) -> str:
+        """The name of the last layer with weights; empty if it is not known."""
         arguments = self.description.arguments
         known = arguments.get("classifier") or models.describe(self.description.architecture).classifier
-        with standard_settings():
-            return Penultimate(copy.deepcopy(self.network), "head" if "append" in arguments else known)
+        return "head" if "append" in arguments else known
 
     @cached_property
     def explainer(self) -> Explainer:

@@ -66,6 +66,7 @@ class Evaluation:
         maps: from the indexes of some images to Grad-CAM's maps of their predicted classes, float32
             `[n, rows, columns]`, or to None if the network has no feature maps; None without a network.
         calibration: that the probabilities have; None if they are not calibrated.
+        unknown: features of training images for the bundle, as `Description.unknown`; or empty.
     """
 
     data: str
@@ -86,6 +87,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     maps: Callable[[Sequence[int]], npt.NDArray[np.float32] | None] | None = field(default=None, repr=False)
     calibration: Calibration | None = None
+    unknown: str = field(default="", repr=False)
     task: ClassVar[Literal["classification"]] = "classification"
 
     @property

@@ -35,14 +35,18 @@ class Penultimate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, channel, height, width]` -> `[batch, features]`."""
+        return self.with_scores(x)[1]
+
+    def with_scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The scores of the network and the features, from one pass."""
         self._seen.features = None
-        self.network(x)
+        scores = self.network(x)
         features: Tensor | None = self._seen.features
         if features is None or len(features) != len(x):
             raise UsageError("cannot embed images", "the network's last layer does not run once per image")
         if features.ndim == 4:
-            return features.mean(dim=(2, 3))
-        return features.mean(dim=1) if features.ndim == 3 else features.flatten(1)
+            return scores, features.mean(dim=(2, 3))
+        return scores, features.mean(dim=1) if features.ndim == 3 else features.flatten(1)
 
     def _keep(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._seen.features = inputs[0]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
@@ -50,6 +50,8 @@ class Prediction:
         probabilities: float64 `[classes]`, summing to 1; empty if there is an error.
         error: why the image cannot be read or has no answer, in one line; None if it has one.
         calibration: of the model; None if it is not calibrated.
+        unknown: whether the image is unlike the training images, so that no answer is worth much; None if the
+            model does not know, or there is an error.
     """
 
     path: str
@@ -57,6 +59,7 @@ class Prediction:
     probabilities: npt.NDArray[np.float64]
     error: str | None = None
     calibration: Calibration | None = field(default=None, repr=False)
+    unknown: bool | None = None
 
     def set(self, coverage: float = 0.95) -> tuple[str, ...]:
         """The names of classes that include the right one with this probability, the most probable first.
@@ -158,8 +161,8 @@ class ImagePredictor(ABC):
         """
         for prepared in self.read_batches(sources, batch, workers):
             good = _readable(prepared)
-            rows = self.probabilities(np.stack(good), batch=len(good)) if good else ()
-            yield from self._answers(prepared, rows)
+            rows, far = self.answers(np.stack(good)) if good else ((), None)
+            yield from self._answers(prepared, rows, far)
             progress.advance(len(prepared))
 
     def read_batches(
@@ -191,6 +194,14 @@ class ImagePredictor(ABC):
         Returns:
             float64 `[n, classes]`.
         """
+
+    def answers(self, images: Uint8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None]:
+        """Class probabilities, and whether each image is unlike the training images, or None if unclear.
+
+        Args:
+            images: as for `probabilities`; one batch, not empty.
+        """
+        return self.probabilities(images, batch=len(images)), None
 
     @abstractmethod
     def explained(self, images: Uint8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
@@ -261,9 +272,15 @@ class ImagePredictor(ABC):
         """The memory that an image takes at least: its pixels, and the same as float32."""
         return 5 * self.preprocess.channels * self.preprocess.size[0] * self.preprocess.size[1]
 
-    def _answers(self, prepared: _Prepared, rows: Iterable[npt.NDArray[np.float64]]) -> Iterator[Prediction]:
-        """Predictions from the probabilities of the images that can be read."""
+    def _answers(
+        self,
+        prepared: _Prepared,
+        rows: Iterable[npt.NDArray[np.float64]],
+        unknown: Iterable[np.bool_] | None = None,
+    ) -> Iterator[Prediction]:
+        """Predictions from the answers for the images that can be read."""
         remaining, nothing = iter(rows), np.empty(0)
+        marks = repeat(None) if unknown is None else map(bool, unknown)
         for path, image in prepared:
             if isinstance(image, DecodeError):
                 yield Prediction(path, self.classes, nothing, image.why, self.description.calibration)
@@ -272,7 +289,7 @@ class ImagePredictor(ABC):
             finite = bool(np.isfinite(row).all())
             error = None if finite else NOT_FINITE
             answer = row if finite else nothing
-            yield Prediction(path, self.classes, answer, error, self.description.calibration)
+            yield Prediction(path, self.classes, answer, error, self.description.calibration, next(marks))
 
 
 def _readable(prepared: _Prepared) -> list[Uint8Array]:

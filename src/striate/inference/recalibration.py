@@ -6,9 +6,11 @@ import os
 from typing import Any
 
 from striate.bundle import Calibration, add_metrics
+from striate.data import DecodedImages
 from striate.data.images.samples import UNSPLIT
+from striate.device import cpu_count
 from striate.errors import DataError, UsageError
-from striate.inference.calibration import calibration_of, logarithms
+from striate.inference.calibration import calibration_of, logarithms, unknown_inputs_of
 from striate.inference.classifier import load
 from striate.inference.evaluation import evaluate
 from striate.inference.evaluation_data import find_data
@@ -30,6 +32,8 @@ def calibrate(
     progress: Progress = SILENT,
 ) -> Calibration:
     """Calibrate a classifier's bundle on labelled images that it was not trained on; stores the result in it.
+
+    If the data have a train split, too, features of it go into the bundle, which tell unknown inputs.
 
     Args:
         model: a bundle, or a run folder, whose `best.safetensors` is changed.
@@ -60,5 +64,16 @@ def calibrate(
     calibration = calibration_of(logarithms(evaluation.probabilities), evaluation.labels, source)
     if calibration is None:
         raise DataError(f"cannot calibrate {os.fspath(model)!r}", "none of its scores is finite")
-    add_metrics(classifier.path, {}, calibration)
+    unknown = ""
+    if "train" in found.splits and split not in ("train", UNSPLIT):
+        dataset, _ = found.with_classes(classifier.classes)
+        parts = (dataset.splits["train"], dataset.splits[split])
+        train, held_out = (
+            DecodedImages(part, classifier.preprocess, root=dataset.root, progress=progress) for part in parts
+        )
+        options: dict[str, Any] = {"batch": batch, "workers": workers or cpu_count(), "progress": progress}
+        progress.begin("features", len(held_out))
+        unknown = unknown_inputs_of(classifier, train, held_out, **options)
+        progress.end()
+    add_metrics(classifier.path, {}, calibration, unknown)
     return calibration

@@ -56,6 +56,7 @@ class TextEvaluation:
     empty: int = 0
     task: ClassVar[Literal["seq2seq"]] = "seq2seq"
     calibration: ClassVar[None] = None
+    unknown: ClassVar[str] = ""
 
     def headline(self) -> dict[str, Any]:
         """The figures that a bundle carries."""

@@ -132,7 +132,10 @@ class Classification(Task):
         workers = self.context.distributed.workers(self.config.workers)
         reading = read_seconds(test, self.preprocess, workers)
         frozen = 0.0 if self.features is None else self.features.image_seconds
-        return EvaluationCost(len(self.val), len(test), reading, frozen)
+        from striate.tasks.classification.held_out import images_to_calibrate
+
+        last = len(test) + images_to_calibrate(self)
+        return EvaluationCost(len(self.val), last, reading, frozen)
 
     def precompute(self, state: TrainState, seconds_left: float) -> None:
         """Compute the features of frozen layers once, where every epoch would compute the same."""
