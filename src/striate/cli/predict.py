@@ -193,7 +193,6 @@ def _classify(
 def _of_prediction(prediction: Prediction, wanted: _Wanted) -> _Result:
     scores = prediction.top(wanted.top)
     values: dict[str, Any] = {"top": [{"class": s.name, "probability": s.probability} for s in scores]}
-    values["unknown"] = prediction.unknown
     cells: list[Any] = [value for s in scores for value in (s.name, f"{s.probability:.6f}")]
     text = "  ".join(f"{s.name} {100 * s.probability:.1f} %" for s in scores)
     if wanted.coverage is not None:
@@ -204,6 +203,7 @@ def _of_prediction(prediction: Prediction, wanted: _Wanted) -> _Result:
     if prediction.unknown:
         text += "  unlike the training images"
     if prediction.unknown is not None:
+        values["unknown"] = prediction.unknown
         cells.append("unknown" if prediction.unknown else "")
     return _Result(prediction.path, prediction.error, values, cells, text)
 
