@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from striate import anatomy, data, explain, metrics, models, transforms
-    from striate.api import Run, evaluate, export, load, resume, train, train_seq2seq
+    from striate.api import Run, evaluate, export, load, resume, train, train_seq2seq, tune
     from striate.data.check import CheckReport, check
     from striate.inference.classifier import Classifier
     from striate.inference.evaluation import Evaluation
@@ -43,6 +43,7 @@ _HOMES = {
     "resume": "striate.api",
     "train": "striate.api",
     "train_seq2seq": "striate.api",
+    "tune": "striate.api",
 }
 _MODULES = ("anatomy", "data", "explain", "metrics", "models", "transforms")
 
@@ -72,6 +73,7 @@ __all__ = [
     "train",
     "train_seq2seq",
     "transforms",
+    "tune",
 ]
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from striate.inference.translator import Translator
     from striate.studies.repeats import Repeats
     from striate.studies.runs import Trainer
+    from striate.studies.tuning import Tuning
     from striate.training.config import RunConfig
     from striate.training.run_folder import TrainingRun
 
@@ -107,7 +108,7 @@ def _with_options(
 @_with_options(ClassificationConfig, NamedSeq2Seq)
 @translated_errors()
 def train(data: Any = None, **options: Any) -> Run[Any]:
-    """Train a network, evaluate it on held-out data, and write a report.
+    """Train a network, evaluate it on held-out data, and write a report; with `folds` or `seeds`, several.
 
     Args:
         data: for classification, a folder of class folders or anything else that `striate.data.open_data`
@@ -121,9 +122,6 @@ def train(data: Any = None, **options: Any) -> Run[Any]:
 
     Options of seq2seq:
     {seq2seq}
-
-    Returns:
-        The finished run; with `folds` or `seeds`, all of them (`striate.studies.repeats.Repeats`).
 
     Raises:
         DataError: nothing to train on.
@@ -173,6 +171,24 @@ def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **change
     except KeyboardInterrupt as interrupted:
         _finish_interrupted(interrupted)
         raise
+
+
+@translated_errors()
+def tune(data: Any = None, *, budget: str | None = None, trials: int | None = None, **options: Any) -> Tuning:
+    """Search for the learning rate, weight decay, augmentation and trained layers that suit a dataset.
+
+    Args:
+        data: as for `train`.
+        budget: time limit for all trials, such as 30m, which is the default without `trials`.
+        trials: largest number of trials.
+        options: of `train`, for all trials; what is given is not searched.
+
+    Raises:
+        DataError, UsageError, TrainingError, KeyboardInterrupt: as `train`; `resume` continues the search.
+    """
+    from striate.studies import whole
+
+    return whole.tune(configure(data, options), options, budget, trials, trainer())
 
 
 def train_seq2seq(*data: str | os.PathLike[str], **options: Any) -> Run[TextEvaluation]:
@@ -295,16 +311,11 @@ def configure(data: Any, options: dict[str, Any]) -> RunConfig:
     config.require_effects(given)  # a recipe or an earlier run may set what now has none
     for message in messages:
         config.progress.info(message)
-    _require_writers(config.parquet)
-    return config
-
-
-def _require_writers(parquet: bool | None) -> None:
-    """Refuse a run whose files could not be written at its end."""
-    if parquet:
+    if config.parquet:
         from striate.report.page import require_parquet
 
         require_parquet()
+    return config
 
 
 def _config_of(task: str) -> type[RunConfig]:
@@ -338,7 +349,10 @@ def resume_training(
     """
     from striate.training import run
 
-    _require_writers(changed.get("parquet"))
+    if changed.get("parquet"):
+        from striate.report.page import require_parquet
+
+        require_parquet()
     task = entry(read_config(expanded(folder), _config_of)["task"])
     return run.resume(task.find("task"), task.find("config"), folder, {**changed, "progress": progress})
 

@@ -48,6 +48,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     ),
     "train": Command("train:train", "Train an image classifier, evaluate it and write a report."),
     "resume": Command("resume:resume", "Resume a run that was stopped or killed."),
+    "tune": Command("tune:tune", "Search for learning rate, weight decay, augmentation and trained layers."),
     "recipes": Command("recipes:recipes", "Show training recipes with their cost and published results."),
     "evaluate": Command("evaluate:evaluate", "Evaluate a model on labelled data."),
     "calibrate": Command("calibrate:calibrate", "Calibrate a classifier's probabilities on labelled images."),
@@ -93,7 +94,9 @@ OLD_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("weights", "export"): ("export", "--to", "state-dict"),
     ("seq2seq", "export"): ("export",),
 }
-_NEED_TORCH = ("demo", "train", "resume", "evaluate", "calibrate", "predict", "embed", "explain", "export")
+_NEED_TORCH = (
+    "demo", "train", "resume", "tune", "evaluate", "calibrate", "predict", "embed", "explain", "export",
+)  # fmt: skip
 _LONGEST_VALUE, _LONGEST_MESSAGE = 80, 400  # characters of what the parser refuses
 _COMPLETE = "_STRIATE_COMPLETE"  # the shell sets it when it asks for completions
 

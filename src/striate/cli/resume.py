@@ -45,9 +45,11 @@ def resume_run(run: str, options: dict[str, Any], as_json: bool) -> int:
     from striate.files import expanded, probe
     from striate.tasks import entry
     from striate.training import checkpoint
-    from striate.training.config_file import read_config
+    from striate.training.config_file import TUNING, read_config
 
     folder = expanded(run)
+    if probe(folder / TUNING) is not None:
+        return run_and_print(lambda progress: _resume_several(folder, progress, options), as_json)
     config = read_config(folder, lambda task: entry(task).find("config"))  # refuses what is not a run
     if entry(config["task"]).find("config").describes_several(config):
         return run_and_print(lambda progress: _resume_several(folder, progress, options), as_json)

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from striate.progress import Progress
     from striate.studies.repeats import Repeats
+    from striate.studies.tuning import Tuning
     from striate.training.run_folder import TrainingRun
 
+_SHOWN_TRIALS = 12
 
-def run_and_print(training: Callable[[Progress], TrainingRun | Repeats], as_json: bool) -> int:
+
+def run_and_print(training: Callable[[Progress], TrainingRun | Repeats | Tuning], as_json: bool) -> int:
     """Train, evaluate, report and print; returns the exit code. After Ctrl-C, evaluates the best epoch.
 
     Args:
@@ -33,15 +36,18 @@ def run_and_print(training: Callable[[Progress], TrainingRun | Repeats], as_json
                 raise
             trained = stop.run
             code = TERMINATED_EXIT_CODE if stop.terminated else INTERRUPTED_EXIT_CODE  # type: ignore[attr-defined]
-        from striate.studies.repeats import Repeats  # loads torch, as training has
+        from striate.studies.repeats import Repeats  # these load torch, as training has
+        from striate.studies.tuning import Tuning
 
-        result = trained if isinstance(trained, Repeats) else _evaluate(trained, code, progress)
+        result = trained if isinstance(trained, (Repeats, Tuning)) else _evaluate(trained, code, progress)
     if result is None:
         return code
     if as_json:
         print_json(result.to_json())
     elif isinstance(result, Repeats):
         _print_repeats(result)
+    elif isinstance(result, Tuning):
+        _print_tuning(result)
     else:
         _print(result, interrupted=code != 0)
     return code
@@ -85,6 +91,30 @@ def _print_repeats(found: Repeats) -> None:
         name, value = next(iter(run.metrics.items()))
         say(f"run     {run.folder}  {name} {value:.4f} on {run.n:,}")
     say(f"report  {found.report}")
+
+
+def _print_tuning(found: Tuning) -> None:
+    from striate.cli.console import percent, say
+    from striate.studies.tuning_report import NOTHING_BETTER, best_command, table
+
+    columns = f"{'lr':>8} {'decay':>8}  augment   transfer  seconds"
+    say(f"{'trial':>5} {'epochs':>6} {found.config.monitor:>9} {columns}")
+    for trial in table(found)[:_SHOWN_TRIALS]:
+        value = "failed" if trial.value is None else f"{trial.value:.4f}"
+        lr, decay = (f"{v:.2g}" if v is not None else "default" for v in (trial.lr, trial.weight_decay))
+        others = f"{trial.augment or 'default':9} {trial.transfer or 'default':9}"
+        say(f"{trial.trial:5} {trial.epochs:6} {value:>9} {lr:>8} {decay:>8}  {others} {trial.seconds:7.1f}")
+    if len(found.trials) > _SHOWN_TRIALS:
+        say(f"... and {len(found.trials) - _SHOWN_TRIALS} more in {found.folder / 'trials.csv'}")
+    default, (best, other) = found.default, found.evaluations
+    say(f"val {found.config.monitor}  {found.best.value:.4f}, with the default options {default.value:.4f}")
+    say(f"{best.split} accuracy  {percent(best.top1)}, with the default options {percent(other.top1)}")
+    if not found.is_better:
+        say(NOTHING_BETTER)
+    say(f"model   {found.model}")
+    say(f"config  {found.folder / 'config.yaml'}")
+    say(f"report  {found.report}")
+    say(f"next    {best_command(found)}")
 
 
 def _print(run: Any, *, interrupted: bool) -> None:

@@ -6,13 +6,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from striate.errors import UsageError
+from striate.files import probe
 from striate.report.page import write_report
 from striate.report.prediction_table import write_predictions
-from striate.studies import repeats, repeats_report
+from striate.studies import repeats, repeats_report, tuning, tuning_report
 from striate.studies.repeats import Repeats
 from striate.studies.runs import Trainer
+from striate.studies.tuning import Tuning
+from striate.tasks.classification.config import ClassificationConfig
 from striate.training.config import EXTENDING, RunConfig
-from striate.training.config_file import parse_config, read_config
+from striate.training.config_file import TUNING, parse_config, read_config, read_options
+from striate.training.options import flag
+
+_BUDGET = "30m"  # of a search
 
 
 def train(config: RunConfig, trainer: Trainer) -> Repeats:
@@ -24,13 +31,37 @@ def train(config: RunConfig, trainer: Trainer) -> Repeats:
     return _finish(config, repeats.start(config), {}, trainer)
 
 
+def tune(
+    config: RunConfig, given: Mapping[str, Any], budget: str | None, trials: int | None, trainer: Trainer
+) -> Tuning:
+    """Search for better options, and write the page of the search.
+
+    Args:
+        config: of all trials.
+        given: the options that the user has chosen.
+        budget: for all trials, such as 30m; None for no limit, or for 30m without `trials`.
+        trials: largest number of trials; None for no limit.
+        trainer: how to train a run.
+
+    Raises:
+        DataError, UsageError, TrainingError, TrainingInterrupted: as for a single run.
+    """
+    if not isinstance(config, ClassificationConfig):
+        raise UsageError(
+            f"tune for {config.task}", "it searches options of image classification", "Use train"
+        )
+    limit = budget if budget is not None or trials is not None else _BUDGET
+    folder = tuning.start(config, given, limit, trials or 0)
+    return _finish_tuning(tuning.search(config, folder, trainer, {}))
+
+
 def resume(
     folder: Path,
     kind_of: Callable[[str], type[RunConfig]],
     changed: Mapping[str, Any],
     trainer: Trainer,
-) -> Repeats | None:
-    """Continue a cross-validation, or runs with several seeds.
+) -> Repeats | Tuning | None:
+    """Continue a cross-validation, runs with several seeds, or a search for options.
 
     Args:
         folder: with the runs.
@@ -39,11 +70,13 @@ def resume(
         trainer: how to train a run.
 
     Returns:
-        The runs; None if the folder is that of a single run.
+        The study; None if the folder is that of a single run.
 
     Raises:
         DataError, UsageError, TrainingError, TrainingInterrupted: as for a single run.
     """
+    if probe(folder / TUNING) is not None:
+        return _resume_tuning(folder, changed, trainer)
     values = read_config(folder, kind_of)
     kind = kind_of(values["task"])
     if not kind.describes_several(values):
@@ -58,4 +91,20 @@ def _finish(config: RunConfig, folder: Path, changed: Mapping[str, Any], trainer
     write_report(repeats_report.describe(found, config), folder, figures=config.figures, full=config.full)
     if (every := repeats_report.predictions(found)) is not None:
         write_predictions(folder, every[0], parquet=config.parquet, more=every[1])
+    return found
+
+
+def _resume_tuning(folder: Path, changed: Mapping[str, Any], trainer: Trainer) -> Tuning:
+    given = {name: value for name, value in changed.items() if value is not None}
+    if wrong := [name for name in ("epochs", "patience") if name in given]:
+        what = f"cannot resume {str(folder)!r} with {flag(wrong[0])}"
+        raise UsageError(what, "it is a search", "Only --budget gives it a new end")
+    values = read_options(folder / tuning.OPTIONS)
+    known = {name: value for name, value in given.items() if name != "budget"}
+    config = parse_config(ClassificationConfig, {**values, **known})
+    return _finish_tuning(tuning.search(config, folder, trainer, given))
+
+
+def _finish_tuning(found: Tuning) -> Tuning:
+    write_report(tuning_report.describe(found), found.folder)
     return found

@@ -18,6 +18,7 @@ from striate.validation import InvalidValueError, require, shown
 NAME = "config.yaml"
 CHECKPOINTS = "state"  # the folder of a run's checkpoints
 DATA_TABLE = f"{CHECKPOINTS}/data.csv"  # the files that a run reads
+TUNING = "tune.json"  # in the folder of a search for options
 FORMAT = 3  # of config.yaml and of checkpoints; docs/compatibility.md has the policy
 
 _ZERO_IN_FORMAT_1 = ("width", "depth", "heads", "hidden", "encoder_channels", "epochs", "batch", "lr")

@@ -1,0 +1,85 @@
+"""The page of a search for options: the best ones as a command, and the table of trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+
+from striate.report.reproduce import command
+from striate.sections import Card, Cell, Column, Listing, Phrase, Report, Section, Table, Text
+from striate.studies.tuning import Trial, Tuning
+
+
+def describe(found: Tuning) -> Report:
+    """Describe a search as a report."""
+    data, config = Path(found.config.source).name, found.config
+    return Report(
+        title=found.folder.name,
+        subtitle=Phrase("Search for options: {model} on {data}", model=config.model, data=data),
+        sections=(_best(found), _trials(found)),
+        cards=tuple(_cards(found)),
+        warnings=() if found.is_better else (NOTHING_BETTER,),
+        commands=(f"striate predict {quote(str(found.model))} PHOTO.jpg",),
+    )
+
+
+NOTHING_BETTER = Phrase("No trial is better than the default options on the validation images.")
+
+
+def best_command(found: Tuning) -> str:
+    """The command line that trains with the best options."""
+    return command(found.chosen)
+
+
+def table(found: Tuning) -> list[Trial]:
+    """The trials, the best first: whole runs before shorter ones."""
+    return sorted(found.trials, key=lambda trial: (trial.rung, trial.order), reverse=True)
+
+
+def _cards(found: Tuning) -> list[Card]:
+    monitor, best, default = found.config.monitor, *found.evaluations
+    split = Phrase(best.split)
+    return [
+        Card(found.best.value, Phrase("val {monitor}, best options", monitor=monitor), ".4f"),
+        Card(found.default.value, Phrase("val {monitor}, default options", monitor=monitor), ".4f"),
+        Card(best.top1, Phrase("{split} accuracy, best options", split=split), ".1%", interval=best.top1_ci),
+        Card(
+            default.top1, Phrase("{split} accuracy, default options", split=split), ".1%",
+            interval=default.top1_ci,
+        ),
+        Card(len({trial.trial for trial in found.trials}) - 1, Phrase("trials besides the defaults"), ",d"),
+    ]  # fmt: skip
+
+
+def _best(found: Tuning) -> Section:
+    text = Text(
+        Phrase(
+            "config.yaml in this folder holds the same options, for `striate train --config`. The best of "
+            "many trials is best by chance in part, so its validation metric is slightly optimistic."
+        ),
+        secondary=True,
+    )
+    items = tuple((name.replace("_", " "), str(value)) for name, value in found.best.options.items())
+    return Section(Phrase("Best options"), (Listing(items, best_command(found)), text))
+
+
+def _trials(found: Tuning) -> Section:
+    columns = (
+        Column(Phrase("trial"), "d"), Column(Phrase("epochs"), "d"), Column(found.config.monitor, ".4f"),
+        Column(Phrase("learning rate"), ".2g"), Column(Phrase("weight decay"), ".2g"),
+        Column(Phrase("augmentation")), Column(Phrase("trained layers")), Column(Phrase("best epoch"), "d"),
+        Column(Phrase("seconds"), ",.0f"),
+    )  # fmt: skip
+    rows = tuple(_row(trial) for trial in table(found))
+    note = Phrase(
+        "Successive halving: all trials start with few epochs, and the best third of each length is trained "
+        "anew with three times as many. Empty cells are the defaults; trial 0 has only defaults."
+    )
+    return Section(Phrase("Trials"), (Table(columns, rows),), note)
+
+
+def _row(trial: Trial) -> tuple[Cell, ...]:
+    return (
+        trial.trial, trial.epochs, trial.value, trial.lr, trial.weight_decay, trial.augment, trial.transfer,
+        trial.best_epoch or None, trial.seconds,
+    )  # fmt: skip
