@@ -72,8 +72,8 @@ def test_export_writes_both_tasks(run, text_run, tmp_path):
 
 
 def test_an_export_that_cannot_be_is_refused(run, text_run, tmp_path):
-    with pytest.raises(UsageError, match=r"a classification model as torch-export: .* Use onnx"):
-        striate.export(run.best, tmp_path / "x", "torch-export")
+    with pytest.raises(UsageError, match=r"a classification model as ctranslate2: .* Use onnx"):
+        striate.export(run.best, tmp_path / "x", "ctranslate2")
     with pytest.raises(UsageError, match="unknown format 'torch-expor': did you mean torch-export"):
         striate.export(text_run.best, tmp_path / "x", "torch-expor")
     assert not (tmp_path / "x").exists()

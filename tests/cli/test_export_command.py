@@ -96,14 +96,14 @@ def test_earlier_names_print_a_note_and_are_not_listed(run, tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("always::striate.errors.StriateWarning")
-def test_earlier_names_of_formats_work_with_a_warning(run, tmp_path, capsys):
+def test_earlier_names_of_formats_work_with_a_warning(run, text_run, tmp_path, capsys):
     assert cli.run(["export", str(run.best), "--format", "pth", "--out", str(tmp_path / "x.pth")]) == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"{tmp_path / 'x.pth'}: 12 of 12 most probable classes equal")
     assert (
         err == "warning: the format pth is now state-dict; the old name will be removed in the next release\n"
     )
-    assert cli.run(["export", str(run.best), "--to", "programs", "--out", str(tmp_path / "y")]) == 2
-    assert "a classification model as torch-export: the format cannot hold it" in capsys.readouterr().err
+    assert cli.run(["export", str(text_run.best), "--to", "programs", "--out", str(run.best)]) == 3
+    assert "the format programs is now torch-export" in capsys.readouterr().err
     assert set(OLD_NAMES.values()) <= set(FORMATS)
     assert not set(OLD_NAMES) & set(FORMATS)

@@ -44,35 +44,45 @@ class Format:
 
 # To add a format, write a file and add a row. The first format that can hold a model is its default.
 _TRANSLATORS, _ONNX = "striate.exporters.translators", "striate.exporters.onnx"
+_PROGRAMS, _CONVERTERS = "striate.exporters.torch_programs", "striate.exporters.converters"
+_IMAGES = ("classification",)
 FORMATS: dict[str, Format] = {
-    "torch-export": Format(f"{_TRANSLATORS}:export_programs", ("seq2seq",), "torch.export programs (.pt2)"),
-    "ctranslate2": Format(f"{_TRANSLATORS}:export_ctranslate2", ("seq2seq",), "CTranslate2 folder"),
-    "onnx": Format(f"{_ONNX}:export", ("classification",), "ONNX, from pixels to scores", ".onnx"),
-    "onnx-float": Format(f"{_ONNX}:export_float", ("classification",), "ONNX for normalized images", ".onnx"),
-    "onnx-int8": Format(f"{_ONNX}.quantization:export_int8", ("classification",), "ONNX in int8", ".onnx"),
+    "onnx": Format(f"{_ONNX}:export", _IMAGES, "ONNX, from pixels to scores", ".onnx"),
+    "onnx-float": Format(f"{_ONNX}:export_float", _IMAGES, "ONNX for normalized images", ".onnx"),
+    "onnx-int8": Format(f"{_ONNX}.quantization:export_int8", _IMAGES, "ONNX in int8", ".onnx"),
     "onnx-int8-weights": Format(
-        f"{_ONNX}.quantization:export_int8_weights", ("classification",), "ONNX with int8 weights", ".onnx"
+        f"{_ONNX}.quantization:export_int8_weights", _IMAGES, "ONNX with int8 weights", ".onnx"
     ),
+    "torch-export": Format(f"{_PROGRAMS}:export_program", (), "torch.export programs (.pt2)"),
+    "ctranslate2": Format(f"{_TRANSLATORS}:export_ctranslate2", ("seq2seq",), "CTranslate2 folder"),
     "state-dict": Format("striate.exporters.state_dict:export", (), "state dict for torch.load", ".pth"),
+    "torchscript": Format(f"{_PROGRAMS}:export_torchscript", _IMAGES, "TorchScript", ".torchscript"),
+    "openvino": Format(f"{_CONVERTERS}:export_openvino", _IMAGES, "OpenVINO folder"),
+    "tflite": Format(f"{_CONVERTERS}:export_tflite", _IMAGES, "LiteRT (TensorFlow Lite)", ".tflite"),
+    "coreml": Format(f"{_CONVERTERS}:export_coreml", _IMAGES, "Core ML", ".mlpackage"),
+    "ncnn": Format(f"{_CONVERTERS}:export_ncnn", _IMAGES, "ncnn folder"),
+    "tensorrt": Format(f"{_CONVERTERS}:export_tensorrt", _IMAGES, "TensorRT engine", ".engine"),
 }
 
 
 # Earlier names, which still work until the next release.
 OLD_NAMES = {"programs": "torch-export", "pth": "state-dict"}
 
-# Suffixes of formats that are not in the table -> the format, and what to do.
+# Suffixes that another format than the given one has -> its name, and what to do.
 _CONVERT = "Convert an .onnx file with the tools of that format"
 _OTHER_SUFFIXES = {
     ".onnx": ("ONNX", "For an image classifier: --to onnx"),
     ".safetensors": ("safetensors", "A bundle is a .safetensors file already: copy it"),
     **{
-        suffix: (kind, _CONVERT)
-        for kind, suffixes in {
-            "TorchScript": (".torchscript", ".ptl"), "TensorFlow": (".pb", ".tflite", ".tfl"),
-            "Keras": (".h5", ".hdf5", ".keras"), "Core ML": (".mlmodel", ".mlpackage"), "GGUF": (".gguf",),
-            "TensorRT": (".engine", ".plan", ".trt"), "OpenVINO": (".xml",), "NumPy": (".npz", ".npy"),
-            "JSON": (".json",), "an archive": (".zip", ".tar", ".gz", ".tgz"),
-        }.items()
+        suffix: (kind, f"For an image classifier: --to {name}" if name else _CONVERT)
+        for kind, name, *suffixes in (
+            ("TorchScript", "torchscript", ".torchscript", ".ptl"), ("LiteRT", "tflite", ".tflite", ".tfl"),
+            ("Core ML", "coreml", ".mlmodel", ".mlpackage"), ("OpenVINO", "openvino", ".xml"),
+            ("TensorRT", "tensorrt", ".engine", ".plan", ".trt"), ("ncnn", "ncnn", ".param"),
+            ("TensorFlow", "", ".pb"), ("Keras", "", ".h5", ".hdf5", ".keras"), ("GGUF", "", ".gguf"),
+            ("NumPy", "", ".npz", ".npy"), ("JSON", "", ".json"),
+            ("an archive", "", ".zip", ".tar", ".gz", ".tgz"),
+        )
         for suffix in suffixes
     },
 }  # fmt: skip

@@ -98,10 +98,11 @@ def opened(path: Path, normalize: Preprocess | None = None, **more: Any) -> Expo
     return Exported(scores=scores, store=store, **more)
 
 
-def graph(network: nn.Module, preprocess: Preprocess, *, floats: bool = False) -> Graph:
+def graph(network: nn.Module, preprocess: Preprocess, *, floats: bool = False, maps: bool = True) -> Graph:
     """The graph of a network in evaluation mode on the CPU; arguments and errors as for `export`.
 
-    From pixels it also has the output `maps`, if the network ends in a linear head (see `maps.py`).
+    From pixels it also has the output `maps`, if the network ends in a linear head (see `maps.py`), unless
+    `maps` is False.
     """
     size, channels = preprocess.size, preprocess.channels
     steps, result = record(network, (channels, *size), OPERATORS)
@@ -117,7 +118,7 @@ def graph(network: nn.Module, preprocess: Preprocess, *, floats: bool = False) -
     builder.finish(result, SCORES)
     shape = tuple("batch" if size == BATCH else size for size in result.shape)
     outputs = [Signature(SCORES, "float32", shape)]
-    if not floats and (head := linear_head(steps, result)) is not None:
+    if maps and not floats and (head := linear_head(steps, result)) is not None:
         outputs.append(add_maps(builder, head))
     return Graph("network", builder.nodes, builder.constants, (images,), tuple(outputs))
 
