@@ -132,7 +132,7 @@ def test_files_of_others_are_told(path, tmp_path):
 
 
 def test_a_newer_format_asks_for_an_upgrade(path, network, monkeypatch):
-    monkeypatch.setattr("striate.bundle.description.FORMAT", 9)
+    monkeypatch.setattr("striate.bundle.description._ONE_CLASS_FORMAT", 9)
     bundle.write(path, network, DESCRIPTION)
     monkeypatch.undo()
     with pytest.raises(BundleError, match="Upgrade"):

@@ -94,6 +94,24 @@ class Predictions:
 
 
 @dataclass(frozen=True, eq=False)
+class LabelPredictions:
+    """What a classifier says about images with several classes, for `predictions.csv`.
+
+    Attributes:
+        classes: names.
+        paths: of each image.
+        labels, predicted: bool `[n, classes]`, the true and the predicted classes.
+        probabilities: float `[n, classes]`.
+    """
+
+    classes: tuple[str, ...]
+    paths: tuple[str, ...] = field(repr=False)
+    labels: Array = field(repr=False)
+    predicted: Array = field(repr=False)
+    probabilities: Array = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
 class Gallery(Figure):
     """The images of a report's predictions: the errors, the uncertain ones, those of a class or of a cell.
 

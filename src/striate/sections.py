@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
-from striate.charts import Answers, Figure, Predictions
+from striate.charts import Answers, Figure, LabelPredictions, Predictions
 
 Value = str | int | float | None
 
@@ -177,6 +177,7 @@ class Report:
         config: configuration of the run as YAML; empty for none.
         predictions: what figures such as the gallery show; None if there are none.
         answers: of a model of sequences; None if there are none.
+        label_predictions: of a model for images with several classes; None if there are none.
     """
 
     title: str
@@ -188,3 +189,4 @@ class Report:
     config: str = ""
     predictions: Predictions | None = None
     answers: Answers | None = None
+    label_predictions: LabelPredictions | None = None

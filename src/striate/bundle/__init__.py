@@ -50,7 +50,8 @@ _EXPORTED = "Of the commands only predict reads ONNX: give the bundle that it wa
 __all__ = [
     "DESCRIPTION", "FORMAT", "Calibration", "Description", "Inspection", "UnknownInputs", "add_metrics",
     "damaged", "decode_unknown", "describe", "inspect", "is_bundle",
-    "is_onnx", "load", "must_fit", "path_of", "read", "warn_if_not_finite", "with_tensors", "write",
+    "is_onnx", "load", "must_fit", "path_of", "read", "set_thresholds", "warn_if_not_finite", "with_tensors",
+    "write",
 ]  # fmt: skip
 
 
@@ -277,15 +278,27 @@ def add_metrics(
         BundleError: the file is missing, damaged or not a bundle.
         DataError: it cannot be written.
     """
+
+    def with_metrics(known: Description) -> Description:
+        return dataclasses.replace(
+            known,
+            metrics={**known.metrics, **metrics},
+            calibration=calibration or known.calibration,
+            unknown=unknown or known.unknown,
+        )
+
+    _describe_anew(path, with_metrics)
+
+
+def set_thresholds(path: str | os.PathLike[str], thresholds: tuple[float, ...]) -> None:
+    """Set the thresholds of a bundle of images with several classes; the rest and errors as `add_metrics`."""
+    _describe_anew(path, lambda known: dataclasses.replace(known, thresholds=thresholds))
+
+
+def _describe_anew(path: str | os.PathLike[str], change: Callable[[Description], Description]) -> None:
     path = Path(path)
     header = _header(path)
-    description = _description(path, header)
-    description = dataclasses.replace(
-        description,
-        metrics={**description.metrics, **metrics},
-        calibration=calibration or description.calibration,
-        unknown=unknown or description.unknown,
-    )
+    description = change(_description(path, header))
     write_atomic(path, tensor_file.with_metadata(path, header, description.metadata()))
 
 

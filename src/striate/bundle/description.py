@@ -14,7 +14,8 @@ from striate.errors import BundleError
 from striate.transforms.preprocess import Preprocess
 from striate.validation import InvalidValueError, is_text, require_fields, shown
 
-FORMAT = 1  # of bundles; docs/compatibility.md has the policy
+FORMAT = 2  # the newest that is read; docs/compatibility.md has the policy
+_ONE_CLASS_FORMAT = 1  # of models of images with one class, and of texts
 # The keys of a file's metadata, and the fields that are not in the first of them.
 DESCRIPTION, CALIBRATION, UNKNOWN = "striate", "striate.calibration", "striate.unknown"
 _APART = ("calibration", "unknown")
@@ -38,6 +39,8 @@ class Description:
         calibration: of a classifier's probabilities; None if it is not calibrated.
         unknown: features of training images (`UnknownInputs.encode`), decoded only where they are used; empty
             if there are none.
+        thresholds: for images with several classes, the probability from which on each class is predicted;
+            None for images with one class. Such bundles have format 2, all others format 1.
         text: for `seq2seq`, the tokenizers and settings that `striate.inference.translator` needs; else None.
     """
 
@@ -51,6 +54,12 @@ class Description:
     text: dict[str, Any] | None = None
     calibration: Calibration | None = None
     unknown: str = field(default="", repr=False)
+    thresholds: tuple[float, ...] | None = None
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether images have any number of classes instead of one."""
+        return self.thresholds is not None
 
     @property
     def image_preprocess(self) -> Preprocess:
@@ -70,7 +79,10 @@ class Description:
         values |= {"preprocess": self.preprocess.to_json() if self.preprocess else None}
         if self.text is None:  # image bundles keep the keys they had before seq2seq existed
             del values["text"]
-        return {"format": FORMAT, **values}
+        if self.thresholds is None:
+            del values["thresholds"]
+            return {"format": _ONE_CLASS_FORMAT, **values}
+        return {"format": FORMAT, **values, "thresholds": list(self.thresholds)}
 
     def metadata(self) -> dict[str, str]:
         """The entries of a file's metadata, texts by key. Earlier versions ignore all but the first."""
@@ -103,6 +115,8 @@ class Description:
         require_fields(values, cls, "")
         preprocess = values["preprocess"]
         values["preprocess"] = None if preprocess is None else Preprocess.from_json(preprocess)
+        if values.get("thresholds") is not None:
+            values["thresholds"] = tuple(values["thresholds"])
         found = cls(**{**values, "classes": tuple(values["classes"])})
         found._require_consistent()
         return found
@@ -126,6 +140,9 @@ class Description:
             raise InvalidValueError("classes", why="has a name that is not valid text")
         if self.task == "classification" and self.preprocess is None:
             raise InvalidValueError("preprocess", None, "an object")
+        if self.thresholds is not None and len(self.thresholds) != len(self.classes):
+            why = f"has {len(self.thresholds):,} numbers for {len(self.classes):,} classes"
+            raise InvalidValueError("thresholds", why=why)
         arguments = self.arguments
         scores = arguments.get("append", arguments.get("num_classes"))
         if self.task == "classification" and scores is not None and scores != len(self.classes):

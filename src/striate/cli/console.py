@@ -15,6 +15,7 @@ from striate.progress import Progress
 
 if TYPE_CHECKING:
     from striate.inference.evaluation import Evaluation
+    from striate.inference.multi_label_evaluation import MultiLabelEvaluation
     from striate.inference.text_evaluation import TextEvaluation
 
 _EVERY = 10.0  # seconds between two lines of the same stage
@@ -115,10 +116,12 @@ def _interval(ends: tuple[float, float] | None, is_share: bool = True) -> str:
     return f" (95 % interval {low} to {high})"
 
 
-def print_evaluation(evaluation: Evaluation | TextEvaluation) -> None:
+def print_evaluation(evaluation: Evaluation | MultiLabelEvaluation | TextEvaluation) -> None:
     """Print the metrics of an evaluation of any task."""
     if evaluation.task == "seq2seq":
         _print_text_scores(evaluation)
+    elif evaluation.task == "multi-label":
+        _print_multi_label(evaluation)
     else:
         _print_classification(evaluation)
 
@@ -170,9 +173,44 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
         precision, recall, f1 = map(percent, (s.precision, s.recall, s.f1))
         rows.append((f"[dim]{s.name}[/dim]", f"{s.support:,}", precision, recall, f1))
     _print_table(("class", "images", "precision", "recall", "F1"), rows)
-    lines = []
-    if len(scores) < len(evaluation.per_class):
-        lines.append(f"(the {most} of {len(evaluation.per_class)} classes with the lowest F1)")
+    _print_remarks(evaluation, len(scores))
+
+
+def _print_multi_label(evaluation: MultiLabelEvaluation, most: int = 30) -> None:
+    """Print the metrics and the classes; of many classes, those with the lowest average precision."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from striate.metrics.multi_label import METRICS
+
+    out = Console(highlight=False)
+    for name, label in METRICS.items():
+        text = f"{label} {percent(evaluation.metrics[name])}"
+        of = f" of {evaluation.n:,} {evaluation.what}"
+        first = f"[bold]{text}[/bold]{of}" if name == "map" else text
+        out.print(first + _interval(evaluation.intervals.get(name)))
+    scores = list(evaluation.per_class)
+    if len(scores) > most:
+        scores = sorted(scores, key=lambda s: s.average_precision)[:most]
+    rows = [
+        (
+            escape(escaped(s.name)), f"{s.support:,}", percent(s.average_precision) if s.support else "–",
+            f"{s.threshold:.3f}", percent(s.precision), percent(s.recall), percent(s.f1),
+        )
+        for s in scores
+    ]  # fmt: skip
+    titles = ("class", "images", "average precision", "threshold", "precision", "recall", "F1")
+    _print_table(titles, rows)
+    _print_remarks(evaluation, len(scores), "average precision")
+
+
+def _print_remarks(evaluation: Evaluation | MultiLabelEvaluation, shown: int, lowest: str = "F1") -> None:
+    """Print what the figures leave out, and the notes."""
+    from rich.console import Console
+
+    out, lines = Console(highlight=False), []
+    if shown < len(evaluation.per_class):
+        lines.append(f"(the {shown} of {len(evaluation.per_class)} classes with the lowest {lowest})")
     if evaluation.missing_classes:
         lines.append(f"no images of: {', '.join(evaluation.missing_classes)}")
     for name, count in evaluation.extra_classes.items():

@@ -184,6 +184,7 @@ def _classify(
     progress.begin("predicting", len(paths))
     shown = range(1, min(wanted.top, len(classifier.classes)) + 1)
     header = [] if wanted.coverage is None else ["set"]
+    header += ["labels"] if classifier.description.is_multi_label else []
     header += [f"{what}{i}" for i in shown for what in ("class", "probability")]
     header += ["unknown"] if classifier.description.unknown and not wanted.out else []
     more = {} if wanted.coverage is None else {"coverage": wanted.coverage}
@@ -194,12 +195,17 @@ def _of_prediction(prediction: Prediction, wanted: _Wanted) -> _Result:
     scores = prediction.top(wanted.top)
     values: dict[str, Any] = {"top": [{"class": s.name, "probability": s.probability} for s in scores]}
     cells: list[Any] = [value for s in scores for value in (s.name, f"{s.probability:.6f}")]
-    text = "  ".join(f"{s.name} {100 * s.probability:.1f} %" for s in scores)
+    shown = scores if prediction.thresholds is None else prediction.labels
+    if prediction.thresholds is not None:
+        values["labels"] = [{"class": s.name, "probability": s.probability} for s in shown]
+        cells = [";".join(s.name for s in shown), *cells]
+    text = "  ".join(f"{s.name} {100 * s.probability:.1f} %" for s in shown)
     if wanted.coverage is not None:
         names = prediction.set(wanted.coverage)
         values["set"] = list(names)
         cells = [] if prediction.error else ["|".join(names), *cells]
         text += f"  set: {', '.join(names) or 'empty'}"
+    text = text or "no class reaches its threshold"
     if prediction.unknown:
         text += "  unlike the training images"
     if prediction.unknown is not None:

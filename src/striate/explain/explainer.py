@@ -36,13 +36,21 @@ class Explainer:
         shape: of the images.
         folded: explain a copy of the network with folded convolutions, which is faster; later changes of the
             network then have no effect.
+        multi_label: whether images have several classes, so that each probability is a sigmoid.
     """
 
     def __init__(
-        self, network: nn.Module, shape: Shape, *, folded: bool = False, temperature: float = 1.0
+        self,
+        network: nn.Module,
+        shape: Shape,
+        *,
+        folded: bool = False,
+        temperature: float = 1.0,
+        multi_label: bool = False,
     ) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False) if folded else network
         self.shape, self._folded, self.temperature = shape, folded, temperature
+        self.multi_label = multi_label
         self._locations: dict[bool, tuple[Location, Tensor]] = {}
         self._splits: dict[bool, Split] = {}
 
@@ -104,8 +112,14 @@ class Explainer:
             return torch.cat([self._forward(part) for part in _parts(images, self._at_once)])
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Softmax of the scores divided by the temperature, `[batch, classes]`."""
-        return (self.scores(images).float() / self.temperature).softmax(dim=1)
+        """Softmax of the scores divided by the temperature, or their sigmoid, `[batch, classes]`."""
+        return self.to_probabilities(self.scores(images))
+
+    def to_probabilities(self, scores: Tensor) -> Tensor:
+        """Probabilities of scores `[batch, classes]`, as of `probabilities`."""
+        if self.multi_label:
+            return scores.float().sigmoid()
+        return (scores.float() / self.temperature).softmax(dim=1)
 
     @cached_property
     def _forward(self) -> Callable[[Tensor], Tensor]:

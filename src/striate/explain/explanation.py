@@ -59,8 +59,8 @@ def explain(
     others = [_number_of(name, classes) for name in versus]
     forward = explainer.forward(image, fine=row.fine) if row.networks == "maps" else None
     scores = explainer.scores(image) if forward is None else forward.scores  # one pass for both
-    probabilities = (scores[0].float() / explainer.temperature).softmax(dim=0)
-    if not bool(probabilities.isfinite().all()):
+    probabilities = explainer.to_probabilities(scores)[0]
+    if not bool(scores.isfinite().all()):
         why = "its scores are not finite (NaN or infinite)"
         raise DataError(f"cannot explain {path!r}", why, "Use another model: this one is damaged")
     predicted = int(probabilities.argmax())

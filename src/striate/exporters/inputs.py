@@ -98,7 +98,8 @@ def read(dataset: DataSet, split: str, samples: Samples, preprocess: Preprocess,
         raise DataError(f"cannot compare on {dataset.source!r}", f"no {split} image can be read")
     name = Path(dataset.source).name or dataset.source
     source = f"{int(readable.sum()):,} of {len(samples):,} {split} images of {name}"
-    return Inputs(out[readable], images.labels[readable], source)
+    one_class = images.labels.ndim == 1  # of several classes, only the most probable ones are compared
+    return Inputs(out[readable], images.labels[readable] if one_class else None, source)
 
 
 def _tiles(channels: int) -> Sequence[Uint8Array]:

@@ -27,6 +27,8 @@ _METRICS = {
     "top1": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
+    "map": "mAP",
+    "micro_f1": "micro F1",
     "bleu": "BLEU",
     "chrf": "chrF",
 }
@@ -41,8 +43,12 @@ classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 _, height, width, _ = session.get_inputs()[0].shape
 image = np.asarray(Image.open("photo.jpg").convert({mode!r}).resize((width, height)))
 scores = session.run(None, {{"images": image.reshape(1, height, width, -1)}})[0][0]
-print(classes[scores.argmax()])
+{answer}
 ```"""
+_ONE_CLASS = "print(classes[scores.argmax()])"
+_SEVERAL_CLASSES = """known = json.loads(session.get_modelmeta().custom_metadata_map["striate"])
+thresholds = known["thresholds"]
+print([name for name, score, at in zip(classes, scores, thresholds) if 1 / (1 + np.exp(-score)) >= at])"""
 
 
 def write(description: Description, out: Path, format: str, parity: Parity) -> Path | None:
@@ -138,7 +144,8 @@ def _paragraphs(description: Description, file: str, format: str, parity: Parity
     if format == "onnx" and description.image_preprocess.channels in (1, 3):
         yield "## Use\n\nWithout Striate (Striate itself also crops, as in training):"
         mode = "L" if description.image_preprocess.channels == 1 else "RGB"
-        yield _ONNX.format(file=file, mode=mode)
+        answer = _SEVERAL_CLASSES if description.is_multi_label else _ONE_CLASS
+        yield _ONNX.format(file=file, mode=mode, answer=answer)
     elif format == "state-dict":
         yield f"## Use\n\n`torch.load({file!r}, weights_only=True)` returns the state dict."
     yield "## Comparison with the original"

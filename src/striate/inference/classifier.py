@@ -306,7 +306,8 @@ class Classifier(ImagePredictor):
             shape = (self.preprocess.channels, *self.preprocess.size)
             calibration = self.description.calibration
             temperature = 1.0 if calibration is None else calibration.temperature
-            return Explainer(self.network, shape, folded=True, temperature=temperature)
+            several = self.description.is_multi_label
+            return Explainer(self.network, shape, folded=True, temperature=temperature, multi_label=several)
 
 
 @standard_settings()

@@ -128,7 +128,8 @@ def embed(
         )
         features += [values] if len(values) else []
         paths += [samples.names[i] for i in which]
-        labels += [dataset.classes[label] if label >= 0 else "" for label in samples.labels[which]]
+        texts = dataset.label_texts(samples) if dataset.classes else [""] * len(samples)
+        labels += [texts[i] for i in which]
         splits += [name] * len(which)
         problems += images.problems
     progress.end()

@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from striate.bundle import Calibration
 from striate.data import DataSet, DecodedImages, Problem
 from striate.data.images.decoded import ImageSubset, JoinedImages
 from striate.data.images.folders import inner_class_folder
@@ -24,6 +23,7 @@ from striate.inference.calibration import logarithms
 from striate.inference.classifier import Classifier
 from striate.inference.classifier import load as load_classifier
 from striate.inference.evaluation_data import choose_split, find_data
+from striate.inference.multi_label_evaluation import MultiLabelEvaluation, measure_multi_label
 from striate.inference.prediction import softmax
 from striate.metrics.classification import (
     METRICS,
@@ -37,6 +37,9 @@ from striate.metrics.classification import (
 from striate.metrics.classification_intervals import intervals
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import Uint8Array
+
+if TYPE_CHECKING:
+    from striate.bundle import Calibration
 
 _AT_ONCE = 12  # images that are explained together
 ALL_SPLITS = "all splits are scored together, including the data that the model was trained on"
@@ -209,7 +212,7 @@ def evaluate(
     network: Any = None,
     trust: str = "",
     progress: Progress = SILENT,
-) -> Evaluation:
+) -> Evaluation | MultiLabelEvaluation:
     """Evaluate a classifier.
 
     Args:
@@ -226,6 +229,9 @@ def evaluate(
         network: as for `striate.load`, unless a classifier is given.
         trust: as for `striate.load`.
         progress: receives updates.
+
+    Returns:
+        An `Evaluation`; of a model for images with several classes, a `MultiLabelEvaluation`.
 
     Raises:
         DataError: there is nothing to evaluate on.
@@ -249,24 +255,28 @@ def evaluate(
     progress.end()
     if not len(which):
         raise _no_readable_image(dataset.source, images.problems)
-    record = measure(
-        tuple(images.names[i] for i in which), images.labels[which], probabilities, classifier.classes,
-        images=ImageSubset(images, which), problems=images.problems, data=dataset.source, split=name,
-    )  # fmt: skip
-    return _of_classifier(record, classifier, extra, (*record.notes, *notes, *dataset.notes))
+    record = _measured(classifier, probabilities, images, which, (dataset.source, name))
+    return replace(record, extra_classes=extra, notes=(*record.notes, *notes, *dataset.notes))
 
 
-def _of_classifier(
-    record: Evaluation, classifier: Classifier, extra: dict[str, int], notes: tuple[str, ...]
-) -> Evaluation:
-    """With unknown classes, notes, and what the classifier knows: its calibration, and maps of images."""
-    return replace(
-        record,
-        extra_classes=extra,
-        notes=notes,
-        maps=partial(_maps, classifier, record.images),
-        calibration=classifier.description.calibration,
-    )
+def _measured(
+    classifier: Classifier,
+    probabilities: npt.NDArray[np.float64],
+    images: DecodedImages,
+    which: npt.NDArray[np.int64],
+    source: tuple[str, str],
+) -> Evaluation | MultiLabelEvaluation:
+    """The metrics of the images at `which`; `source` is the name of the data, and that of the split."""
+    names, chosen = tuple(images.names[i] for i in which), ImageSubset(images, which)
+    of: Any = {"images": chosen, "problems": images.problems, "data": source[0], "split": source[1]}
+    labels, description = images.labels[which], classifier.description
+    if description.thresholds is not None:
+        return measure_multi_label(
+            names, labels, probabilities, classifier.classes, description.thresholds, **of
+        )
+    record = measure(names, labels, probabilities, classifier.classes, **of)
+    maps = partial(_maps, classifier, record.images)
+    return replace(record, maps=maps, calibration=description.calibration)
 
 
 def _maps(

@@ -68,7 +68,11 @@ def find_data(
             path_column or values.get("path_column"),
             label_column or values.get("label_column"),
         )
-    dataset = open_data(data if given else own, path_column, label_column)
+    several = True if classifier.description.is_multi_label else values.get("multi_label") if is_own else None
+    dataset = open_data(data if given else own, path_column, label_column, multi_label=several)
+    if dataset.is_multi_label and not classifier.description.is_multi_label:
+        why = "its images have several classes, and the model predicts one"
+        raise DataError(f"cannot evaluate on {dataset.source!r}", why, "Give images with one class each")
     own_splits = is_own and any(values.get(name) is not None for name in _RESPLITTING)
     if UNSPLIT not in dataset.splits and not own_splits:
         return dataset, ()
@@ -123,7 +127,7 @@ def split_as(dataset: DataSet, written: Mapping[str, Sequence[tuple[str, str]]])
 
     # A table may name an image twice, with two labels.
     keys = [key(name) for name in everything.names]
-    labels = [dataset.classes[label] for label in everything.labels]
+    labels = dataset.label_texts(everything)
     by_name = {name: i for i, name in enumerate(keys)}
     by_both = {both: i for i, both in enumerate(zip(keys, labels, strict=True))}
     splits = {}

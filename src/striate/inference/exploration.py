@@ -85,7 +85,7 @@ class Explorer:
         wanted = ("train" if "train" in dataset.splits else "all") if split == "auto" else split
         _, samples = choose_split(dataset.splits, wanted, dataset.source)
         self.classes = dataset.classes
-        self._source = dataset.source
+        self._source, self._label_texts = dataset.source, dataset.label_texts(samples)
         self._images = DecodedImages(samples, classifier.preprocess, root=dataset.root, progress=progress)
         if not len(self._images):
             raise DataError(
@@ -161,7 +161,8 @@ class Explorer:
         if name not in self.classes:
             raise unknown_name("class", name, self.classes)
         features, samples = self._features
-        own = np.flatnonzero(self._images.labels[samples] == self.classes.index(name))
+        labels, number = self._images.labels[samples], self.classes.index(name)
+        own = np.flatnonzero(labels[:, number] if labels.ndim == 2 else labels == number)
         if not len(own):
             raise DataError(f"no prototypes of {name!r}", "none of its images can be read")
         if len(own) > _LARGEST_CLASS:
@@ -217,7 +218,7 @@ class Explorer:
         self, sample: int, value: float | None = None, activation: Activation | None = None,
         pixels: Uint8Array | None = None,
     ) -> Example:  # fmt: skip
-        label = self.classes[int(self._images.labels[sample])]
+        label = self._label_texts[sample]
         path = os.fspath(self._images.names[sample])
         return Example(path, label, value, activation, self._read(sample) if pixels is None else pixels)
 

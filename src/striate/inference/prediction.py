@@ -47,11 +47,14 @@ class Prediction:
         path: of the image, or the name of a file object; `array` for an array or a Pillow image; `image
             bytes`.
         classes: the model's class names.
-        probabilities: float64 `[classes]`, summing to 1; empty if there is an error.
+        probabilities: float64 `[classes]`, summing to 1 unless images have several classes; empty if there is
+            an error.
         error: why the image cannot be read or has no answer, in one line; None if it has one.
         calibration: of the model; None if it is not calibrated.
         unknown: whether the image is unlike the training images, so that no answer is worth much; None if the
             model does not know, or there is an error.
+        thresholds: of a model for images with several classes, the probability from which on each class is
+            predicted; None for others.
     """
 
     path: str
@@ -60,6 +63,7 @@ class Prediction:
     error: str | None = None
     calibration: Calibration | None = field(default=None, repr=False)
     unknown: bool | None = None
+    thresholds: tuple[float, ...] | None = None
 
     def set(self, coverage: float = 0.95) -> tuple[str, ...]:
         """The names of classes that include the right one with this probability, the most probable first.
@@ -84,8 +88,19 @@ class Prediction:
 
     @property
     def label(self) -> str | None:
-        """The name of the most probable class; None if there is an error."""
-        return None if self.error else self.top(1)[0].name
+        """The name of the most probable class; None if there is an error, or none reaches its threshold."""
+        labels = self.labels
+        return labels[0].name if labels else None
+
+    @property
+    def labels(self) -> list[Score]:
+        """The predicted classes, most probable first: those that reach their threshold, or the one class."""
+        if self.error:
+            return []
+        if self.thresholds is None:
+            return self.top(1)
+        reached = dict(zip(self.classes, self.probabilities >= self.thresholds, strict=True))
+        return [score for score in self.top(len(self.classes)) if reached[score.name]]
 
 
 class ImagePredictor(ABC):
@@ -104,7 +119,12 @@ class ImagePredictor(ABC):
         return other
 
     def calibrated(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Class probabilities, `[n, classes]`: the softmax of scores divided by the model's temperature."""
+        """Class probabilities, `[n, classes]`: the softmax of scores divided by the model's temperature.
+
+        If images have several classes, they are the sigmoid of the scores.
+        """
+        if self.description.is_multi_label:
+            return sigmoid(scores)
         calibration = self.description.calibration
         return softmax(scores, 1.0 if calibration is None else calibration.temperature)
 
@@ -281,15 +301,18 @@ class ImagePredictor(ABC):
         """Predictions from the answers for the images that can be read."""
         remaining, nothing = iter(rows), np.empty(0)
         marks = repeat(None) if unknown is None else map(bool, unknown)
+        thresholds = self.description.thresholds
         for path, image in prepared:
             if isinstance(image, DecodeError):
-                yield Prediction(path, self.classes, nothing, image.why, self.description.calibration)
+                calibration = self.description.calibration
+                yield Prediction(path, self.classes, nothing, image.why, calibration, thresholds=thresholds)
                 continue
             row = next(remaining)
             finite = bool(np.isfinite(row).all())
             error = None if finite else NOT_FINITE
             answer = row if finite else nothing
-            yield Prediction(path, self.classes, answer, error, self.description.calibration, next(marks))
+            calibration = self.description.calibration
+            yield Prediction(path, self.classes, answer, error, calibration, next(marks), thresholds)
 
 
 def _readable(prepared: _Prepared) -> list[Uint8Array]:
@@ -321,3 +344,11 @@ def softmax(scores: npt.NDArray[np.floating], temperature: float = 1.0) -> npt.N
         shares = powers / powers.sum(axis=-1, keepdims=True)
     shares[~np.isfinite(scores).all(axis=-1)] = np.nan
     return cast(npt.NDArray[np.float64], shares)
+
+
+def sigmoid(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """1 / (1 + exp(-x)) of each score, in float64; NaN for images with a score that is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        shares = 1 / (1 + np.exp(-scores.astype(np.float64)))
+    shares[~np.isfinite(scores).all(axis=-1)] = np.nan
+    return shares

@@ -12,7 +12,7 @@ from striate.device import cpu_count
 from striate.errors import DataError, UsageError
 from striate.inference.calibration import calibration_of, logarithms, unknown_inputs_of
 from striate.inference.classifier import load
-from striate.inference.evaluation import evaluate
+from striate.inference.evaluation import Evaluation, evaluate
 from striate.inference.evaluation_data import find_data
 from striate.progress import SILENT, Progress
 
@@ -61,6 +61,9 @@ def calibrate(
             raise UsageError(f"no val split in {found.source!r}", f"it has {', '.join(found.splits)}", fix)
     evaluation = evaluate(classifier, found, split=split, batch=batch, workers=workers, progress=progress)
     source = split if data is None else f"{evaluation.what} of {evaluation.data}"
+    if not isinstance(evaluation, Evaluation):
+        why = "its images have several classes, each with a threshold instead"
+        raise UsageError(f"cannot calibrate {os.fspath(model)!r}", why, "Train again for other thresholds")
     calibration = calibration_of(logarithms(evaluation.probabilities), evaluation.labels, source)
     if calibration is None:
         raise DataError(f"cannot calibrate {os.fspath(model)!r}", "none of its scores is finite")

@@ -112,9 +112,18 @@ def class_scores(
         names: of the classes.
         support: `[classes]`, samples of each class; None if all of them have a prediction.
     """
-    hits = np.diag(confusion).astype(float)
-    called = confusion.sum(axis=0)
     support = confusion.sum(axis=1) if support is None else support
+    return scores_of_counts(np.stack([np.diag(confusion), confusion.sum(axis=0), support]), names)
+
+
+def scores_of_counts(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> tuple[ClassScore, ...]:
+    """Precision, recall and F1 of each class from correct predictions, predictions and samples.
+
+    Args:
+        counts: as of `class_counts`.
+        names: of the classes.
+    """
+    hits, called, support = counts[0].astype(float), counts[1], counts[2]
     precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
     recall = np.divide(hits, support, out=np.zeros_like(hits), where=support > 0)
     f1 = np.divide(2 * hits, called + support, out=np.zeros_like(hits), where=called + support > 0)

@@ -20,7 +20,11 @@ from striate.report import chart_data, reproduce, templates
 from striate.report.answer_data import pack as pack_answers
 from striate.report.prediction_data import pack
 from striate.report.prediction_table import require_parquet as require_parquet
-from striate.report.prediction_table import write_answers, write_predictions
+from striate.report.prediction_table import (
+    write_answers,
+    write_label_predictions,
+    write_predictions,
+)
 from striate.sections import Block, Card, Column, Listing, Phrase, Report, Section, Table, Text
 
 if TYPE_CHECKING:
@@ -79,6 +83,8 @@ def write_report(
         write_atomic(folder / f"{name}.png", image)
     if report.predictions is not None:
         write_predictions(folder, report.predictions, parquet=parquet)
+    if report.label_predictions is not None:
+        write_label_predictions(folder, report.label_predictions, parquet=parquet)
     if report.answers is not None:
         write_answers(folder, report.answers, parquet=parquet)
     page = folder / "report.html"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from striate.charts import Answers, Array, Predictions
+from striate.charts import Answers, Array, LabelPredictions, Predictions
 from striate.csv_file import csv_line, write_csv
 from striate.errors import UsageError
 from striate.files import write_atomic
@@ -50,6 +50,35 @@ def write_predictions(
     if parquet:
         files.append(folder / "predictions.parquet")
         write_atomic(files[1], _parquet(predictions, more or {}))
+    return files
+
+
+def write_label_predictions(
+    folder: Path, predictions: LabelPredictions, *, parquet: bool = False
+) -> list[Path]:
+    """Write `predictions.csv` of images with several classes: path, truth, prediction, probabilities.
+
+    The classes of an image are separated by `;`. Arguments, files and errors as for `write_predictions`.
+    """
+    p = predictions
+    truth, guess = (
+        [";".join(p.classes[k] for k in np.flatnonzero(row)) for row in part]
+        for part in (p.labels, p.predicted)
+    )
+    finite = np.isfinite(p.probabilities).all(axis=1)
+    correct = ((p.labels == p.predicted).all(axis=1) & finite).astype(int).tolist()
+    names = ["path", "truth", "prediction", "correct", *(f"p_{name}" for name in p.classes)]
+    files = [folder / "predictions.csv"]
+    chances = np.round(p.probabilities, 6).tolist()
+    rows = [
+        (*row, *(f"{chance:g}" for chance in own))
+        for *row, own in zip(p.paths, truth, guess, correct, chances, strict=True)
+    ]
+    write_csv(files[0], rows, names)
+    if parquet:
+        files.append(folder / "predictions.parquet")
+        columns = [*map(_unicode, (p.paths, truth, guess)), correct, *np.ascontiguousarray(p.probabilities.T)]
+        write_atomic(files[1], _parquet_bytes(columns, names))
     return files
 
 

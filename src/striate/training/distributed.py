@@ -187,6 +187,17 @@ class Distributed:
         if self.size > 1:
             dist.all_reduce(values)
 
+    def gathered(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows of all processes, one process after the other."""
+        if self.size == 1:
+            return rows
+        counts = self.all_gather(len(rows))[0]
+        found = torch.zeros((sum(counts), *rows.shape[1:]), dtype=rows.dtype)
+        start = sum(counts[: self.rank])
+        found[start : start + len(rows)] = rows
+        dist.all_reduce(found)
+        return found
+
     def all_gather_object(self, value: Any) -> list[Any]:
         """The JSON values of all processes."""
         return [self.broadcast_object(value, source) for source in range(self.size)]

@@ -22,23 +22,23 @@ LABELS = np.repeat(np.arange(3), COUNTS)
 
 def test_balanced_weights_are_scikit_learns():
     expected = compute_class_weight("balanced", classes=np.arange(3), y=LABELS)
-    assert class_weights("balanced", COUNTS, 0.999) == pytest.approx(expected, rel=1e-14)
-    assert class_weights("none", COUNTS, 0.999) is None
+    assert class_weights("balanced", COUNTS, 0.999, 188) == pytest.approx(expected, rel=1e-14)
+    assert class_weights("none", COUNTS, 0.999, 188) is None
 
 
 @pytest.mark.parametrize("beta", [0.9, 0.99, 0.9999])
 def test_effective_weights_follow_cui(beta):
     """Equation 2 as written; the ratios are those of the paper, the mean over images is 1."""
     effective = np.array([(1 - beta**n) / (1 - beta) for n in COUNTS.tolist()])
-    weights = class_weights("effective", COUNTS, beta)
+    weights = class_weights("effective", COUNTS, beta, 188)
     assert weights / weights[0] == pytest.approx(effective[0] / effective, rel=1e-9)
     assert (weights @ COUNTS) / COUNTS.sum() == pytest.approx(1, rel=1e-12)
 
 
 def test_effective_weights_lie_between_equal_and_balanced_ones():
-    assert class_weights("effective", COUNTS, 0.0) == pytest.approx(np.ones(3), rel=1e-14)
-    nearly_one = class_weights("effective", COUNTS, 1 - 1e-12)
-    assert nearly_one == pytest.approx(class_weights("balanced", COUNTS, 0), rel=1e-6)
+    assert class_weights("effective", COUNTS, 0.0, 188) == pytest.approx(np.ones(3), rel=1e-14)
+    nearly_one = class_weights("effective", COUNTS, 1 - 1e-12, 188)
+    assert nearly_one == pytest.approx(class_weights("balanced", COUNTS, 0, 188), rel=1e-6)
 
 
 def test_a_balanced_epoch_has_as_many_samples_of_each_class():

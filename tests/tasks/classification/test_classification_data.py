@@ -149,7 +149,7 @@ def test_output_inside_of_a_class_is_refused(few_colors, tmp_path):
         ([str(1000 + 17 * i) for i in range(60)], True),
         ([f"{(i % 25) / 10}" for i in range(200)], True),  # many fractions
         ([str(i % 100) for i in range(400)], False),  # numbers of classes, as in CIFAR-100
-        ([f"{i % 10 / 2}" for i in range(100)], False),  # ten ratings
+        ([f"{i % 10 / 2}" for i in range(100)], True),  # ten ratings
         ([f"{i}x" for i in range(60)], False),
     ],
 )
@@ -159,7 +159,9 @@ def test_continuous_labels_are_named(tmp_path, labels, refused):
     why = continuous_labels(open_data(tmp_path / "t.csv"))
     assert bool(why) == refused
     if refused:
-        with pytest.raises(DataError, match=r"labels are numbers such as .* Striate learns classes"):
+        with pytest.raises(
+            DataError, match=r"labels are numbers such as .* not supported\. Striate learns classes"
+        ):
             ImageData(config_of(tmp_path / "t.csv", tmp_path))
 
 
@@ -253,3 +255,31 @@ def test_data_may_move(few_colors, uninterrupted, tmp_path):
     copy.rename(tmp_path / "elsewhere")
     resume_training(folder, data=str(tmp_path / "elsewhere"))
     assert outcome(folder) == uninterrupted
+
+
+@pytest.mark.parametrize(
+    ("labels", "refused"),
+    [
+        ([18 + i % 60 for i in range(600)], True),  # ages
+        ([i % 5 / 2 for i in range(100)], True),  # ratings with halves
+        ([f"{i % 5 + 1},5" for i in range(100)], True),
+        ([i % 30 for i in range(300)], False),  # ids of classes
+        ([i % 30 + 1 for i in range(300)], False),
+        ([i % 2 * 7 for i in range(100)], False),
+        ([f"id-{3 * (i % 30)}" for i in range(300)], False),
+    ],
+)
+def test_measured_values_of_a_table_are_refused(tmp_path, labels, refused):
+    rows = (f'{i}.png,"{label}"\n' for i, label in enumerate(labels))
+    (tmp_path / "t.csv").write_text("path,value\n" + "".join(rows))
+    found = open_data(tmp_path / "t.csv", label_column="value")
+    assert bool(continuous_labels(found)) == refused
+    if refused:
+        with pytest.raises(DataError, match="regression and ordinal targets are not supported"):
+            ImageData(config_of(tmp_path / "t.csv", tmp_path, label_column="value"))
+
+
+def test_numbers_that_are_used_as_names_are_noted(tmp_path):
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{i}.png,{i % 5 + 1}\n" for i in range(50)))
+    notes = ImageData(config_of(tmp_path / "t.csv", tmp_path)).notes
+    assert notes[0].startswith("the labels are the numbers 1 to 5: each is the name of a class")

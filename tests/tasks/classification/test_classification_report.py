@@ -9,7 +9,7 @@ from random_evaluation import random_evaluation
 from striate.data import Problem
 from striate.metrics.classification import wilson_interval
 from striate.sections import Estimate, Table
-from striate.tasks.classification import report as classification_report
+from striate.tasks.classification import run_sections
 from striate.tasks.classification.report import reliability, report, sections, worst_mistakes
 
 
@@ -85,7 +85,7 @@ def test_warnings_name_classes_that_do_not_match():
 
 
 def test_unreadable_images_are_listed_up_to_a_limit():
-    problems = tuple(Problem(f"{i}.png", "empty") for i in range(classification_report._MAX_PROBLEMS + 7))
+    problems = tuple(Problem(f"{i}.png", "empty") for i in range(run_sections._MAX_PROBLEMS + 7))
     found = sections(dataclasses.replace(random_evaluation("ab"), problems=problems))[-1]
     table, more = found.blocks
     assert found.heading == "Unreadable images (207)"

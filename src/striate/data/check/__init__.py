@@ -21,6 +21,7 @@ from striate.data.check.files import scan_folder
 from striate.data.check.images import ImageStats, inspect_image
 from striate.data.check.labels import check_classes
 from striate.data.check.records import KINDS, WARNING, CheckReport, Finding, Found, Item, sort_findings
+from striate.data.images.label_sets import split_label
 from striate.data.images.samples import UNSPLIT, DataSet
 from striate.device import cpu_count
 from striate.errors import DataError, DecodeError
@@ -95,7 +96,7 @@ def check(
     stats = _inspect(images, workers or cpu_count(), progress)
     _find_properties(images, stats, found)
     _find_duplicates(images, stats, found)
-    classes = dict(Counter(image.label for image in images if image.label))
+    classes = dict(Counter(name for image in images for name in _class_names(image, data)))
     splits = dict(Counter(image.split for image in images if image.split))
     findings, seconds = sort_findings(found), time.perf_counter() - started
     return CheckReport(name, len(images), classes, splits, findings, seconds, data)
@@ -155,10 +156,16 @@ def _images_of_dataset(data: DataSet, found: Found) -> list[_Image]:
 
 def _images(data: DataSet) -> list[_Image]:
     return [
-        _Image(partial(samples.fetch, i), name, data.classes[label], "" if split == UNSPLIT else split)
+        _Image(partial(samples.fetch, i), name, label, "" if split == UNSPLIT else split)
         for split, samples in data.splits.items()
-        for i, (name, label) in enumerate(zip(samples.names, samples.labels.tolist(), strict=True))
+        for i, (name, label) in enumerate(zip(samples.names, data.label_texts(samples), strict=True))
     ]
+
+
+def _class_names(image: _Image, data: DataSet | None) -> tuple[str, ...]:
+    if data is not None and data.is_multi_label:
+        return split_label(image.label)
+    return (image.label,) if image.label else ()
 
 
 def _inspect(images: list[_Image], workers: int, progress: Progress) -> list[ImageStats]:

@@ -4,40 +4,77 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter, defaultdict
+from pathlib import Path
 
-from striate.data.check.records import Found, Item
+from striate.data.check.records import KINDS, Found, Item
 from striate.data.images.samples import UNSPLIT, DataSet
+from striate.data.images.tables import SUFFIXES
 from striate.sections import Phrase
 
 FEW_IMAGES = 20  # training images of a class; fewer are reported
 MANY_VALUES = 20  # different numbers as labels; fewer may be the names of classes
+REGRESSION = "regression and ordinal targets are not supported"
+ADVICE = KINDS["continuous-labels"].advice
 MAX_IMBALANCE = 10.0  # images in the largest class over the smallest
 
 
 def continuous_labels(data: DataSet) -> str:
-    """Say why the labels look like measured values rather than classes; "" if they do not.
+    """Say why the labels look like measured values (regression, ordinal) rather than classes; "" if not.
 
     They do if all of them are numbers, and there are fewer than three images for each value, or more than 20
-    values that are not all whole numbers.
+    values that are not all whole numbers. The column of a table may mean anything, so there also any three
+    values with fractions do, and more than 20 whole numbers that are not 0 or 1 to the number of values.
     """
-    values = []
-    for name in data.classes:
-        try:
-            values.append(float(name))
-        except ValueError:
-            return ""
+    values = _numbers(data.classes)
+    if values is None:
+        return ""
     images = sum(map(len, data.splits.values()))
-    fractions = sum(not value.is_integer() for value in values)
-    if len(values) > MANY_VALUES and (images < 3 * len(values) or fractions):
-        shown = ", ".join(sorted(data.classes, key=float)[:3])
-        return f"its {len(values):,} labels are numbers such as {shown}, for {images:,} images"
-    return ""
+    fractions = any(not value.is_integer() for value in values)
+    many = len(values) > MANY_VALUES
+    of_table = Path(data.source).suffix.lower() in SUFFIXES
+    if many and (images < 3 * len(values) or fractions or (of_table and not _are_ids(values))):
+        return _measured(data, images)
+    return _measured(data, images) if of_table and fractions and len(values) > 2 else ""
+
+
+def numeric_note(data: DataSet) -> list[str]:
+    """A note that the numbers of a table are used as names of classes; none for other labels."""
+    of_table = Path(data.source).suffix.lower() in SUFFIXES
+    if not of_table or data.is_multi_label or len(data.classes) < 3 or _numbers(data.classes) is None:
+        return []
+    first, last = (sorted(data.classes, key=_number)[i] for i in (0, -1))
+    return [
+        f"the labels are the numbers {first} to {last}: each is the name of a class, and their order has no "
+        "meaning (regression and ordinal targets are not learnt)"
+    ]
+
+
+def _measured(data: DataSet, images: int) -> str:
+    shown = ", ".join(sorted(data.classes, key=_number)[:3])
+    return f"its {len(data.classes):,} labels are numbers such as {shown}, for {images:,} images"
+
+
+def _number(name: str) -> float:
+    return float(name.replace(",", "."))
+
+
+def _numbers(names: tuple[str, ...]) -> list[float] | None:
+    """The names as numbers, also with a comma as in 1,5; None if one is no number."""
+    try:
+        return [_number(name) for name in names]
+    except ValueError:
+        return None
+
+
+def _are_ids(values: list[float]) -> bool:
+    """Whether numbers count the classes: 0 or 1 to their number."""
+    return sorted(values) in ([*range(len(values))], [*range(1, len(values) + 1)])
 
 
 def check_classes(data: DataSet, found: Found) -> None:
     """Find similar class names, classes that are missing in a split or too small, and imbalance."""
     counts = {
-        split: Counter(data.classes[i] for i in samples.labels.tolist())
+        split: +Counter(dict(zip(data.classes, data.class_counts(samples).tolist(), strict=True)))
         for split, samples in data.splits.items()
     }
     if why := continuous_labels(data):

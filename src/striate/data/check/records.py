@@ -36,7 +36,8 @@ KINDS = {
     "layout": Kind(SERIOUS, "The folder cannot be trained on",
         "Rearrange it as the message says; the images are checked anyway", "dataset"),
     "continuous-labels": Kind(SERIOUS, "Labels that look like measured values",
-        "Striate learns classes: give ranges of values names, such as small and large", "dataset"),
+        "Striate learns classes, not values: give ranges of values names, such as small and large; write ids "
+        "of classes as text, such as id-17", "dataset"),
     "conflicting-labels": Kind(SERIOUS, "The same image in two classes",
         "Decide which class is right and delete the other copy"),
     "leakage": Kind(SERIOUS, "Images that are in two splits (data leakage)",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from striate.data.images import archives, arrays, folders, in_memory, shards, tables
+from striate.data.images import archives, arrays, folders, in_memory, label_sets, shards, tables
 from striate.data.images.samples import DataSet
 from striate.errors import DataError, UsageError, access_error
 from striate.files import expanded, probe, why_missing
@@ -61,6 +61,7 @@ def open_data(
     path_column: str | None = None,
     label_column: str | None = None,
     group_column: str | None = None,
+    multi_label: bool | None = None,
 ) -> DataSet:
     """Open a dataset of labelled images. Reads names and labels only, decodes nothing, never writes.
 
@@ -71,6 +72,8 @@ def open_data(
         path_column: name of the column with the paths of the images, if the data are a table.
         label_column: name of the column with the class names.
         group_column: name of the column with the groups of images that must stay together.
+        multi_label: whether images have several classes (`striate.data.images.label_sets`); None to decide by
+            the data.
 
     Raises:
         DataError: the path does not exist, or its content does not have the expected layout.
@@ -78,13 +81,20 @@ def open_data(
     """
     columns = tables.TableColumns(path_column, label_column, group_column)
     if columns.options:
-        return _open_table(source, columns)
+        return label_sets.resolve(_open_table(source, columns, multi_label), multi_label)
     if isinstance(source, DataSet):
-        return source
+        return label_sets.resolve(source, multi_label)
     if not isinstance(source, (str, os.PathLike)):
-        return in_memory.read(source)
+        return label_sets.resolve(in_memory.read(source), multi_label)
     text = os.fspath(source)
     path = expanded(text)
+    if multi_label is not None and is_table(path):
+        return tables.read(path, columns, multi_label)
+    return label_sets.resolve(_open_path(text, path), multi_label)
+
+
+def _open_path(text: str, path: Path) -> DataSet:
+    """Open a dataset that has a path or a name."""
     exists = probe(path) is not None
     try:
         for kind in FORMATS:
@@ -104,7 +114,7 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in tables.SUFFIXES and path.is_file()
 
 
-def _open_table(source: Any, columns: tables.TableColumns) -> DataSet:
+def _open_table(source: Any, columns: tables.TableColumns, multi_label: bool | None) -> DataSet:
     """Open a table whose columns the user names."""
     name = source.source if isinstance(source, DataSet) else str(source)
     path = expanded(name)
@@ -113,7 +123,7 @@ def _open_table(source: Any, columns: tables.TableColumns) -> DataSet:
     if isinstance(source, DataSet) or not is_table(path):
         why, fix = "only .csv and .tsv files have columns", "Leave it out"
         raise UsageError(f"{columns.options} with {name!r}", why, fix)
-    return tables.read(path, columns)
+    return tables.read(path, columns, multi_label)
 
 
 def absolute_source(source: str) -> str:

@@ -233,7 +233,7 @@ def refuse_output_inside(data: DataSet, out: str) -> None:
     for split, samples in data.splits.items():
         named = [path for path in root.iterdir() if SPLIT_NAMES.get(path.name.lower()) == split]
         tops = [root] if split == UNSPLIT else [path.resolve() for path in named]
-        for name in (data.classes[label] for label in np.unique(samples.labels)):
+        for name in (data.classes[label] for label in np.flatnonzero(data.class_counts(samples))):
             for folder in (top / name for top in tops):
                 linked = folder.is_symlink() and place.is_relative_to(folder.resolve())
                 if linked or place.is_relative_to(folder):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ SPLIT_NAMES = {
     "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+SEPARATOR = ";"  # between the classes of an image that has several
 UNSPLIT = "all"  # name of the only split of a dataset without train, val and test
 
 
@@ -57,7 +58,8 @@ class Samples:
     Attributes:
         names: `[n]`, the path of each image file, or a name such as `digits/17` for an image in memory.
             Members of an archive start with the path of the archive.
-        labels: int64 `[n]`, indices into the classes of the dataset.
+        labels: int64 `[n]`, indices into the classes of the dataset; or, if images have several classes, bool
+            `[n, classes]`.
         pixels: uint8 `[n, height, width]` (grayscale) or `[n, height, width, channels]` if the images are in
             memory, else None.
         store: the archive or `Dataset` that holds the images; None if they are files or in memory.
@@ -67,7 +69,7 @@ class Samples:
     """
 
     names: tuple[str, ...] = field(repr=False)
-    labels: npt.NDArray[np.int64] = field(repr=False)
+    labels: npt.NDArray[Any] = field(repr=False)
     pixels: Uint8Array | None = field(default=None, repr=False)
     store: Store | None = field(default=None, repr=False)
     keys: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
@@ -160,6 +162,11 @@ class DataSet:
     notes: tuple[str, ...] = field(default=())
 
     @property
+    def is_multi_label(self) -> bool:
+        """Whether images have any number of classes instead of one."""
+        return any(samples.labels.ndim == 2 for samples in self.splits.values())
+
+    @property
     def is_grouped(self) -> bool:
         """Whether some images must stay together."""
         return any(samples.groups is not None for samples in self.splits.values())
@@ -177,6 +184,18 @@ class DataSet:
             splits[split] = Samples(tuple(path for path, _ in rows), labels)
         return cls(source, root, classes, splits, tuple(notes))
 
+    def label_texts(self, samples: Samples) -> list[str]:
+        """Return the class name of each image; several in one text, separated by `;`."""
+        if samples.labels.ndim == 1:
+            return [self.classes[label] for label in samples.labels.tolist()]
+        return [SEPARATOR.join(self.classes[i] for i in np.flatnonzero(row)) for row in samples.labels]
+
+    def class_counts(self, samples: Samples) -> npt.NDArray[np.int64]:
+        """Return the number of images of each class, int64 `[classes]`."""
+        if samples.labels.ndim == 2:
+            return np.asarray(samples.labels.sum(axis=0), np.int64)
+        return np.bincount(samples.labels, minlength=len(self.classes)).astype(np.int64)
+
     def absolute_name(self, name: str) -> str:
         """Return the name of an image without reference to the working folder; unchanged if it is no path."""
         return str(Path(name).absolute()) if self.root else name
@@ -190,8 +209,10 @@ class DataSet:
 
         Returns:
             The dataset without images of classes that are not in `classes`, and the number of images dropped
-            per class name.
+            per class name. Images with several classes lose only these labels.
         """
+        if self.is_multi_label:
+            return self._with_label_sets(classes)
         index = np.array([classes.index(name) if name in classes else -1 for name in self.classes])
         splits, left_out = {}, dict.fromkeys((name for name in self.classes if name not in classes), 0)
         for name, samples in self.splits.items():
@@ -200,4 +221,18 @@ class DataSet:
                 left_out[self.classes[old]] += 1
             kept = samples.take(np.flatnonzero(labels >= 0))
             splits[name] = replace(kept, labels=labels[labels >= 0].astype(np.int64))
+        return replace(self, classes=classes, splits=splits), left_out
+
+    def _with_label_sets(self, classes: tuple[str, ...]) -> tuple[DataSet, dict[str, int]]:
+        """As `with_classes`, for images with several classes."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        splits, left_out = {}, dict.fromkeys((name for name in self.classes if name not in classes), 0)
+        for name, samples in self.splits.items():
+            labels = np.zeros((len(samples), len(classes)), np.bool_)
+            for i, wanted in enumerate(classes):
+                if wanted in index:
+                    labels[:, i] = samples.labels[:, index[wanted]]
+            for old in left_out:
+                left_out[old] += int(samples.labels[:, index[old]].sum())
+            splits[name] = replace(samples, labels=labels)
         return replace(self, classes=classes, splits=splits), left_out

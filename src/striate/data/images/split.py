@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from striate.data.images import groups
+from striate.data.images.label_sets import strata
 from striate.data.images.samples import UNSPLIT, DataSet, Samples
 from striate.errors import DataError, UsageError
 
@@ -47,7 +48,8 @@ def split(data: DataSet, plan: SplitPlan) -> DataSet:
 
     Within each class the images are ordered by a hash of the seed and the path below the root, so the split
     does not depend on the order of files on disk or on the location of the folder. Each class keeps at least
-    one training image; classes with three or more images have at least one in each split. Images of a group
+    one training image; classes with three or more images have at least one in each split. An image with
+    several classes counts for the one of them that has the fewest images. Images of a group
     stay together: then the fractions and these promises hold as far as the groups allow.
 
     With folds, all images but those of the dataset's own test split are divided into folds. One of them is
@@ -80,8 +82,9 @@ def _split_samples(data: DataSet, samples: Samples, plan: SplitPlan) -> tuple[Sa
     parts = []
     keys = [_key(plan.seed, data.relative_name(name)) for name in samples.names]
     order = np.array(sorted(range(len(samples)), key=keys.__getitem__), np.int64)
+    labels = strata(samples.labels)
     for label in range(len(data.classes)):
-        members = order[samples.labels[order] == label]
+        members = order[labels[order] == label]
         n_val, n_test = _held_out(len(members), plan)
         parts.append(np.split(members, [n_val, n_val + n_test]))
     which = (np.sort(np.concatenate(part)) for part in zip(*parts, strict=True))
@@ -92,10 +95,11 @@ def _split_samples(data: DataSet, samples: Samples, plan: SplitPlan) -> tuple[Sa
 def _split_groups(
     data: DataSet, samples: Samples, names: tuple[str, ...], plan: SplitPlan
 ) -> tuple[Samples, Samples, Samples]:
-    counts = groups.counts_by_class(samples.labels, names, len(data.classes))
+    labels = strata(samples.labels)
+    counts = groups.counts_by_class(labels, names, len(data.classes))
     held_out = np.array([_held_out(n, plan) for n in counts], float) / np.maximum(counts, 1)[:, None]
     targets = np.stack([1 - held_out.sum(axis=1), held_out[:, 0], held_out[:, 1]])
-    parts = groups.assign(samples.labels, names, targets, plan.seed)
+    parts = groups.assign(labels, names, targets, plan.seed)
     train, val, test = (samples.take(np.flatnonzero(parts == part)) for part in range(3))
     return train, val, test
 

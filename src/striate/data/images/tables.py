@@ -9,7 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from striate.csv_file import Row, parse_csv, read_table, unescaped, write_csv
-from striate.data.images.samples import SPLIT_NAMES, UNSPLIT, DataSet
+from striate.data.images.label_sets import are_sets, from_sets, split_label
+from striate.data.images.samples import SEPARATOR, SPLIT_NAMES, UNSPLIT, DataSet
 from striate.errors import DataError, UsageError
 from striate.reading import MAX_TABLE_BYTES, damage_errors, read_bytes
 from striate.validation import is_text
@@ -24,6 +25,7 @@ _USUAL = {
     ),
     "label": ("label", "class", "category", "target", "labelname", "classname", "categoryname"),
 }  # fmt: skip
+_CLASS = "class "  # before the name of a column of 0 and 1
 _SPLIT_FILE = ("path", "label", "split")
 _GROUPED_SPLIT_FILE = (*_SPLIT_FILE, "group")
 
@@ -51,12 +53,16 @@ class TableColumns:
         return " and ".join(name for name, value in given.items() if value is not None)
 
 
-def read(table: Path, columns: TableColumns | None = None) -> DataSet:
+def read(table: Path, columns: TableColumns | None = None, multi_label: bool | None = None) -> DataSet:
     """Read a CSV or TSV file. Relative paths start at the folder of the file.
+
+    Without a column of labels, each further column is a class if all of its values are 0 or 1.
 
     Args:
         table: the file. Its fields are separated by commas, semicolons, tabs or vertical bars.
         columns: which columns to use, if they have no usual names.
+        multi_label: whether a label such as `cat;dog` lists several classes; None to decide by the labels
+            (`label_sets.are_sets`).
 
     Raises:
         DataError: columns or values are missing or ambiguous; the message names the line.
@@ -67,19 +73,41 @@ def read(table: Path, columns: TableColumns | None = None) -> DataSet:
     text, delimiter = _separator_line(text)
     found, used = _open(table, text, delimiter, columns or TableColumns())
     rows = _by_split(found, used, SPLIT_NAMES)
-    pairs = {split: [_pair(row, table, line) for line, row in these] for split, these in rows.items()}
-    if not pairs:
+    if not rows:
         raise DataError(f"cannot use {str(table)!r}", "it has a header but no rows")
-    named = {key: found.names[i] for key, i in used.items() if found.names[i].lower() != key}
+    named = {
+        key: found.names[i]
+        for key, i in used.items()
+        if not key.startswith(_CLASS) and found.names[i].lower() != key
+    }
     notes = [f"columns: {', '.join(f'{key} from {name!r}' for key, name in named.items())}"] if named else []
-    data = DataSet.from_pairs(str(table), str(table.parent), pairs, notes)
+    data = _dataset(table, rows, notes, multi_label)
     if "group" not in used:
         return data
+    if any(len(these) != len(data.splits[split]) for split, these in rows.items()):
+        raise DataError(f"cannot use {str(table)!r}", "an image has several rows", "Join them to one")
     splits = {
         split: replace(samples, groups=tuple(_group(row, table, line) for line, row in rows[split]))
         for split, samples in data.splits.items()
     }
     return replace(data, splits=splits)
+
+
+def _dataset(table: Path, rows: Rows, notes: list[str], multi_label: bool | None) -> DataSet:
+    """The dataset of rows by split: with one class for each image, or with several."""
+    if any(key.startswith(_CLASS) for key in next(iter(rows.values()))[0][1]):
+        sets = {split: [_flagged(row, table, line) for line, row in these] for split, these in rows.items()}
+        return from_sets(str(table), str(table.parent), sets, notes, "a column of 0 and 1 for each class")
+    if multi_label is None:
+        multi_label = are_sets(row["label"] for these in rows.values() for _, row in these)
+    pairs = {
+        split: [_pair(row, table, line, unlabelled=multi_label) for line, row in these]
+        for split, these in rows.items()
+    }
+    if not multi_label:
+        return DataSet.from_pairs(str(table), str(table.parent), pairs, notes)
+    listed = {split: [(path, split_label(label)) for path, label in these] for split, these in pairs.items()}
+    return from_sets(str(table), str(table.parent), listed, notes, f"labels separated by {SEPARATOR!r}")
 
 
 def write_split(path: Path, data: DataSet) -> None:
@@ -90,12 +118,12 @@ def write_split(path: Path, data: DataSet) -> None:
     rows = [
         (
             data.absolute_name(name),
-            data.classes[label],
+            label,
             split,
             *((samples.groups[i],) if samples.groups else ()),
         )
         for split, samples in data.splits.items()
-        for i, (name, label) in enumerate(zip(samples.names, samples.labels.tolist(), strict=True))
+        for i, (name, label) in enumerate(zip(samples.names, data.label_texts(samples), strict=True))
     ]
     write_csv(path, rows, _GROUPED_SPLIT_FILE if data.is_grouped else _SPLIT_FILE)
 
@@ -222,6 +250,8 @@ def _open(table: Path, text: str, delimiter: str, columns: TableColumns) -> tupl
             used = _choose_columns(table, text, header, columns)
         except (DataError, UsageError) as error:
             errors.setdefault(len(header), error)
+            if columns.label is None and (flagged := _class_columns(table, text, candidate, columns)):
+                return flagged
         else:
             return _parse(table, text, candidate), used
     raise errors[max(errors)]
@@ -262,6 +292,26 @@ def _choose_columns(table: Path, text: str, names: list[str], columns: TableColu
         raise _ambiguous(table, "split", [names[i] for i in split])
     group = {} if columns.group is None else {"group": _named(table, names, columns.group)}
     return used | ({"split": split[0]} if split else {}) | group
+
+
+def _class_columns(
+    table: Path, text: str, delimiter: str, columns: TableColumns
+) -> tuple[_Table, dict[str, int]] | None:
+    """A table with a column of 0 and 1 for each class, and the positions of its columns; None for others."""
+    header = list(next(parse_csv(text, str(table), delimiter), (0, []))[1])
+    try:  # as if the first other column had the labels
+        used = _choose_columns(table, text, [*header, "label"], columns)
+    except (DataError, UsageError):
+        return None
+    del used["label"]
+    others = [i for i in range(len(header)) if i not in used.values()]
+    if len(others) < 2 or len({header[i] for i in others}) < len(others):
+        return None
+    found = _parse(table, text, delimiter)
+    values = {fields[i].strip() if i < len(fields) else "" for _, fields in found.rows for i in others}
+    if not values <= {"0", "1"}:
+        return None
+    return found, used | {f"{_CLASS}{header[i].strip()}": i for i in others}
 
 
 def _named(table: Path, names: list[str], wanted: str) -> int:
@@ -327,8 +377,19 @@ def _group(row: dict[str, str], table: Path, line: int) -> str:
     return unescaped(row["group"])
 
 
-def _pair(row: dict[str, str], table: Path, line: int) -> tuple[str, str]:
-    for name in ("path", "label"):
+def _flagged(row: dict[str, str], table: Path, line: int) -> tuple[str, tuple[str, ...]]:
+    """Path and class names of a row with a column of 0 and 1 for each class."""
+    if not row["path"]:
+        raise DataError(f"{table}:{line}", "the row has no path", "Fill it in or delete the row")
+    names = (
+        key.removeprefix(_CLASS) for key, value in row.items() if key.startswith(_CLASS) and value == "1"
+    )
+    return str(table.parent / unescaped(row["path"])), tuple(map(unescaped, names))
+
+
+def _pair(row: dict[str, str], table: Path, line: int, *, unlabelled: bool = False) -> tuple[str, str]:
+    """Path and label of a row, which may have no label if `unlabelled`."""
+    for name in ("path",) if unlabelled else ("path", "label"):
         if not row[name]:
             raise DataError(f"{table}:{line}", f"the row has no {name}", "Fill it in or delete the row")
     if not is_text(row["label"]):

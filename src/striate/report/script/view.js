@@ -2,7 +2,7 @@
 
 const PERIOD = 2000, FEW = 5; // milliseconds; runs that are compared at first
 const STATES = { finished: "finished", training: "training", stopped: "stopped" };
-const METRICS = [["val_top1", "accuracy", true], ["val_balanced_accuracy", "balanced accuracy", true], ["val_exact", "exact match", true], ["val_loss", "val loss", false]];
+const METRICS = [["val_top1", "accuracy", true], ["val_balanced_accuracy", "balanced accuracy", true], ["val_map", "mAP", true], ["val_exact", "exact match", true], ["val_loss", "val loss", false]];
 let runs = [], shown = "", chosen = null, wanted = "", order = { column: "modified", sign: -1 };
 
 const last = (run, name) => { const values = run.epochs[name] || []; return values.length ? values[values.length - 1] : null; };

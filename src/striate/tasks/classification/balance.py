@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from striate.tasks.classification.config import ClassificationConfig
 
 
-def class_weights(kind: str, counts: Indices, beta: float) -> npt.NDArray[np.float64] | None:
+def class_weights(kind: str, counts: Indices, beta: float, images: int) -> npt.NDArray[np.float64] | None:
     """The weight of each class in the loss; their mean over the training images is 1.
 
     Args:
@@ -30,6 +30,7 @@ def class_weights(kind: str, counts: Indices, beta: float) -> npt.NDArray[np.flo
             weights so that their sum is K; here they are `balanced` for beta -> 1, and 1 for beta = 0.
         counts: `[classes]`, training images of each; at least 1.
         beta: of `effective`, 0 <= beta < 1.
+        images: number of training images.
 
     Returns:
         float64 `[classes]`; None for `none`.
@@ -37,7 +38,28 @@ def class_weights(kind: str, counts: Indices, beta: float) -> npt.NDArray[np.flo
     if kind == "none":
         return None
     weights = 1 / _effective(counts, beta) if kind == "effective" else 1 / counts
-    return np.asarray(weights * counts.sum() / (weights @ counts), np.float64)
+    return np.asarray(weights * images / (weights @ counts), np.float64)
+
+
+def positive_weights(kind: str, counts: Indices, beta: float, images: int) -> npt.NDArray[np.float64] | None:
+    """The weight of the images of each class against all others, if images have several classes.
+
+    Args:
+        kind: `none`; `balanced`: the number of other images over that of the class's images, as in the
+            documentation of torch's `BCEWithLogitsLoss`; `effective`: the same of their effective numbers.
+        counts: `[classes]`, training images of each; at least 1.
+        beta: as for `class_weights`.
+        images: number of training images.
+
+    Returns:
+        float64 `[classes]`; None for `none`.
+    """
+    if kind == "none":
+        return None
+    others = np.maximum(images - counts, 1)
+    if kind == "effective":
+        return np.asarray(_effective(others, beta) / _effective(counts, beta), np.float64)
+    return np.asarray(others / counts, np.float64)
 
 
 def _effective(counts: Indices, beta: float) -> npt.NDArray[np.float64]:

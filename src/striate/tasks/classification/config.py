@@ -255,6 +255,29 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
 
         return preprocess_of(self.architecture, self.network)
 
+    def require_label_kind(self, multi_label: bool) -> None:
+        """Refuse options that have no meaning for images with several classes, or only for those.
+
+        Raises:
+            UsageError: names the option.
+        """
+        monitors = ("top1", "map", "micro-f1", "macro-f1", "loss")  # top1 is the default, which becomes map
+        if multi_label and self.monitor not in monitors:
+            why, fix = "images have several classes", f"Use {', '.join(monitors[1:])}"
+            raise UsageError(f"--monitor {self.monitor}", why, fix)
+        if not multi_label and self.monitor in ("map", "micro-f1"):
+            why, fix = (
+                "it is for images with several classes",
+                "Use top1, balanced-accuracy, macro-f1 or loss",
+            )
+            raise UsageError(f"--monitor {self.monitor}", why, fix)
+        if multi_label and self.folds:
+            why, fix = "images have several classes, which it cannot stratify", "Use --seeds, or leave it out"
+            raise UsageError(f"--folds {self.folds}", why, fix)
+        if multi_label and self.sampler == "balanced":
+            why, fix = "images have several classes, which it cannot balance", "Use --class-weights balanced"
+            raise UsageError("--sampler balanced", why, fix)
+
     def require_colours(self, channels: int) -> None:
         """Refuse augmentations that change colours, for images of bands whose colours are unknown.
 

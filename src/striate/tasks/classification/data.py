@@ -173,7 +173,8 @@ def require_enough(dataset: DataSet, train: DecodedImages, val: DecodedImages) -
     """Refuse data of which too little is readable; reads no more files than needed to be sure."""
     classes = 0
     for label in range(len(dataset.classes)):
-        classes += train.any_readable(np.flatnonzero(train.labels == label))
+        own = train.labels[:, label] if dataset.is_multi_label else train.labels == label
+        classes += train.any_readable(np.flatnonzero(own))
         if classes == 2:
             break
     if classes < 2 or not val.any_readable(np.arange(len(val))):
@@ -254,9 +255,10 @@ def _expected_preprocess(config: ClassificationConfig, dataset: DataSet) -> Prep
 def _sources(dataset: DataSet) -> Iterator[Source]:
     """Name of each image below its root; its split, class, and the state of its file or a checksum."""
     for split_name, samples in dataset.splits.items():
-        for i, (name, label) in enumerate(zip(samples.names, samples.labels, strict=True)):
+        texts = dataset.label_texts(samples)
+        for i, (name, text) in enumerate(zip(samples.names, texts, strict=True)):
             below = os.path.relpath(name, dataset.root) if dataset.root else name
-            row = (split_name, below.replace(os.sep, "/"), dataset.classes[label])
+            row = (split_name, below.replace(os.sep, "/"), text)
             if samples.pixels is not None:
                 yield Source(*row, samples.pixels[i].nbytes, zlib.crc32(samples.pixels[i].tobytes()))
             elif (stamp := samples.stamp(i)) is not None or samples.store is None:

@@ -10,13 +10,16 @@ from shlex import quote
 from striate.data.check import Finding, Item
 from striate.data.check.records import KINDS
 from striate.inference.evaluation import Evaluation
+from striate.inference.multi_label_evaluation import MultiLabelEvaluation
 from striate.metrics.label_errors import suspected_labels
 from striate.sections import Block, Column, Phrase, Section, Table, Text
 
 _MAX_SUSPECTED, _EXAMPLES = 24, 3
 
 
-def data_section(evaluation: Evaluation, findings: Sequence[Finding] | None = None) -> Section:
+def data_section(
+    evaluation: Evaluation | MultiLabelEvaluation, findings: Sequence[Finding] | None = None
+) -> Section:
     """What is known about the data after training or an evaluation.
 
     Args:
@@ -24,7 +27,7 @@ def data_section(evaluation: Evaluation, findings: Sequence[Finding] | None = No
         findings: of the quick check of all splits; None if there was none.
     """
     blocks: list[Block] = [] if findings is None else [_findings(findings)]
-    blocks += _suspected(evaluation)
+    blocks += _suspected(evaluation) if isinstance(evaluation, Evaluation) else []
     note = Phrase(
         "`striate check {data}` also finds near duplicates, and damaged, blurred, dark or blank images.",
         data=quote(evaluation.data),

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from striate import bundle
 from striate.data import DecodedImages, Images
 from striate.inference.calibration import calibration_of, logarithms, reference_size, unknown_inputs_of
 from striate.inference.classifier import Classifier, load
 from striate.inference.evaluation import Evaluation, evaluate
+from striate.inference.multi_label_evaluation import MultiLabelEvaluation
+from striate.metrics.multi_label import best_thresholds
 
 if TYPE_CHECKING:
     from striate.tasks.classification.task import Classification
+    from striate.training.run_folder import TrainingRun
 
 
-def evaluate_held_out(task: Classification, folder: Path) -> Evaluation:
+def evaluate_held_out(task: Classification, run: TrainingRun) -> Evaluation | MultiLabelEvaluation:
     """Evaluate the best bundle on test, or on val if there is no test; its calibration comes from val.
+
+    If images have several classes, the threshold of each comes from val instead, and is written into the
+    bundle.
 
     Args:
         task: of the run.
-        folder: of the run.
+        run: a finished run.
     """
     config, progress = task.config, task.context.progress
-    classifier = load(folder, config.device, network=config.network, trust=config.trust)
+    classifier = load(run.folder, config.device, network=config.network, trust=config.trust)
     options: dict[str, Any] = {
         "batch": config.batch, "workers": task.context.distributed.workers(config.workers),
         "progress": progress,
@@ -31,15 +37,34 @@ def evaluate_held_out(task: Classification, folder: Path) -> Evaluation:
     progress.begin("calibrating", len(task.val))
     unknown = unknown_inputs_of(classifier, _training_images(task, classifier), task.val, **options)
     progress.end()
+    if task.dataset.is_multi_label:
+        return dataclasses.replace(_with_thresholds(task, run, classifier), unknown=unknown)
     if "test" not in task.dataset.splits:
         found = _evaluated(task, classifier.uncalibrated(), "val")
+        assert isinstance(found, Evaluation)
         found = found.calibrated(calibration_of(logarithms(found.probabilities), found.labels, "val"))
         return dataclasses.replace(found, unknown=unknown)
     scores, which = classifier.scores(task.val, **options)
     calibration = calibration_of(scores, task.val.labels[which], "val")
-    description = dataclasses.replace(classifier.description, calibration=calibration)
-    found = _evaluated(task, dataclasses.replace(classifier, description=description), "test")
+    found = _evaluated(task, _described(classifier, calibration=calibration), "test")
     return dataclasses.replace(found, unknown=unknown)
+
+
+def _with_thresholds(
+    task: Classification, run: TrainingRun, classifier: Classifier
+) -> Evaluation | MultiLabelEvaluation:
+    """Choose the thresholds with the largest F1 on val, the same ones in every process, and evaluate."""
+    on_val = _evaluated(task, classifier, "val")
+    thresholds = tuple(best_thresholds(on_val.probabilities, on_val.labels > 0).tolist())
+    if run.is_main:
+        bundle.set_thresholds(run.best, thresholds)
+    split = "test" if "test" in task.dataset.splits else "val"
+    return _evaluated(task, _described(classifier, thresholds=thresholds), split)
+
+
+def _described(classifier: Classifier, **values: Any) -> Classifier:
+    description = dataclasses.replace(classifier.description, **values)
+    return dataclasses.replace(classifier, description=description)
 
 
 def images_to_calibrate(task: Classification) -> int:
@@ -56,7 +81,7 @@ def _training_images(task: Classification, classifier: Classifier) -> Images:
     return DecodedImages(dataset.splits["train"], preprocess, cache=config.cache, root=dataset.root)
 
 
-def _evaluated(task: Classification, classifier: Classifier, split: str) -> Evaluation:
+def _evaluated(task: Classification, classifier: Classifier, split: str) -> Evaluation | MultiLabelEvaluation:
     config = task.config
     return evaluate(
         classifier, dataclasses.replace(task.dataset, source=config.source), split=split,

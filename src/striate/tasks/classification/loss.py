@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from striate.models.layers import WeightedOutputs, weighted_outputs
-from striate.tasks.classification.balance import class_weights
+from striate.tasks.classification.balance import class_weights, positive_weights
 from striate.training.schedule import Indices
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ class Criterion:
     @classmethod
     def of(cls, config: ClassificationConfig, labels: Indices, device: torch.device) -> Criterion:
         """The loss of a run; the weights of the classes follow from its training labels."""
-        weights = class_weights(config.class_weights, np.bincount(labels), config.class_weights_beta)
+        weigh = positive_weights if labels.ndim == 2 else class_weights
+        counts = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels)
+        weights = weigh(config.class_weights, counts, config.class_weights_beta, len(labels))
         return cls(
             config.label_smoothing,
             config.focal_gamma if config.loss == "focal" else 0.0,
@@ -55,7 +57,8 @@ class Criterion:
 
         Args:
             output: of the network: scores `[batch, classes]`, or also those of auxiliary heads.
-            labels: int64 `[batch]`.
+            labels: int64 `[batch]`; or, if images have several classes, bool `[batch, classes]`: then each
+                class is a question of its own, and the loss is the mean of their binary losses.
             share: of each image in itself; the rest is from the image before it (MixUp, CutMix).
 
         Returns:
@@ -73,7 +76,21 @@ class Criterion:
             loss = share * loss + (1 - share) * self._mean(scores, labels.roll(1, 0))
         return loss
 
+    def _binary(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The mean over images and classes; `weights` are those of a class's images against all others."""
+        scores, targets = scores.float(), labels.float()
+        targets = targets * (1 - self.smoothing) + self.smoothing / 2
+        if_present, if_absent = -F.logsigmoid(scores), -F.logsigmoid(-scores)
+        if self.gamma:
+            if_present = if_present * scores.neg().sigmoid().clamp_min(_SMALLEST) ** self.gamma
+            if_absent = if_absent * scores.sigmoid().clamp_min(_SMALLEST) ** self.gamma
+        if self.weights is not None:
+            if_present = if_present * self.weights
+        return (targets * if_present + (1 - targets) * if_absent).mean()
+
     def _mean(self, scores: Tensor, labels: Tensor) -> Tensor:
+        if labels.ndim == 2:
+            return self._binary(scores, labels)
         if self.weights is None and not self.gamma:
             return F.cross_entropy(scores, labels, label_smoothing=self.smoothing)
         log = scores.float().log_softmax(dim=1)

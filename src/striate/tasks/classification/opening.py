@@ -9,7 +9,7 @@ import numpy as np
 
 from striate.data import DataSet, SplitPlan, open_data, split
 from striate.data.check.exclusion import RUN_FILE, Exclusion, exclude
-from striate.data.check.labels import continuous_labels
+from striate.data.check.labels import ADVICE, REGRESSION, continuous_labels, numeric_note
 from striate.data.images import groups
 from striate.data.images.folders import inner_class_folder, refuse_output_inside
 from striate.errors import DataError
@@ -43,7 +43,9 @@ def open_splits(config: ClassificationConfig, run: Path | None = None) -> Opened
     Raises:
         DataError, UsageError: nothing to train on.
     """
-    found = open_data(config.data, config.path_column, config.label_column, config.group_column)
+    found = open_data(
+        config.data, config.path_column, config.label_column, config.group_column, config.multi_label
+    )
     exclusion = None
     if config.exclude is not None:
         own = None if run is None else run / RUN_FILE
@@ -56,12 +58,11 @@ def open_splits(config: ClassificationConfig, run: Path | None = None) -> Opened
         found = groups.by_pattern(found, config.group_pattern)
     refuse_output_inside(found, config.out)
     if why := continuous_labels(found):
-        fix = "Striate learns classes: give ranges of values names, such as small and large"
-        raise DataError(f"cannot train on {config.source!r}", why, fix)
+        raise DataError(f"cannot train on {config.source!r}", f"{why}: {REGRESSION}", ADVICE)
     dataset = split(
         found, SplitPlan(config.val, config.test, config.seed, config.folds or 0, config.fold or 1)
     )
-    notes = [*dataset.notes, *_unused_shares(config, found)]
+    notes = [*numeric_note(found), *dataset.notes, *_unused_shares(config, found)]
     notes += () if exclusion is None else exclusion.notes
     if "val" not in dataset.splits or not len(dataset.splits["train"]):
         what = "groups of images" if found.is_grouped else "images"
@@ -70,7 +71,8 @@ def open_splits(config: ClassificationConfig, run: Path | None = None) -> Opened
             f"of {sum(map(len, found.splits.values()))} images none is left for validation",
             f"Give each class at least three {what}, or make a val folder",
         )
-    known = np.unique(dataset.splits["train"].labels)
+    config.require_label_kind(dataset.is_multi_label)
+    known = np.flatnonzero(dataset.class_counts(dataset.splits["train"]))
     dataset, left_out = dataset.with_classes(tuple(dataset.classes[i] for i in known))
     notes += [
         f"class {name!r} has no training images: its {count} other images are left out"

@@ -12,7 +12,7 @@ from striate.training.options import Options, option, override
 from striate.transforms.augmentations import AUGMENTATIONS
 
 EPOCHS = 20
-MONITORS = ("top1", "balanced-accuracy", "macro-f1", "loss")
+MONITORS = ("top1", "balanced-accuracy", "macro-f1", "loss", "map", "micro-f1")
 IMAGE_SCHEDULES = tuple(kind for kind in SCHEDULES if kind != "noam")  # noam is for Transformers
 
 
@@ -24,6 +24,10 @@ class ImageOptions(DataOptions):
         None, "Column of a CSV or TSV file with the paths of the images", unset="a usual name such as path"
     )
     label_column: str | None = option(None, "Column with the class names", unset="a usual name such as label")
+    multi_label: bool | None = option(
+        None, "Whether images have several classes: labels such as cat;dog, or links to an image in several "
+        "class folders", flags=("--multi-label/--no-multi-label",), unset="decided by the data",
+    )  # fmt: skip
     group_column: str | None = option(
         None, "Column with the groups of images that must stay in one split, such as the photographed object",
         unset="no groups",
@@ -137,7 +141,11 @@ class ClassifierOptimization(Optimization):
         "rmsprop: 0.016 x batch/256",
     )  # fmt: skip
     sched: str = override(Optimization, "sched", "cosine", choices=IMAGE_SCHEDULES)
-    monitor: str = override(Optimization, "monitor", "top1", choices=MONITORS)
+    monitor: str = override(
+        Optimization, "monitor", "top1", choices=MONITORS,
+        help="Metric on val that selects the best epoch, also for --patience; of images with several classes "
+        "map, micro-f1, macro-f1 or loss, by default map",
+    )  # fmt: skip
     loss: str = option("cross-entropy", "Training loss", choices=("cross-entropy", "focal"))
     focal_gamma: float = option(
         2.0, "Focal loss: exponent that lowers the loss of images that are right already", above=0,

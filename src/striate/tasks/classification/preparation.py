@@ -13,6 +13,7 @@ from striate.bundle import Description
 from striate.data import DataSet, absolute_source
 from striate.device import USUAL_PIXELS, require_activations, require_weights, seed_everything
 from striate.kernels import prepare as prepare_network
+from striate.metrics.multi_label import DEFAULT_THRESHOLD
 from striate.models.layers import set_drop_path, set_dropout
 from striate.tasks.classification import network
 from striate.tasks.classification.budget import choose_image_size
@@ -74,7 +75,7 @@ def prepare(task: Classification, resumed: Mapping[str, Any] | None) -> Setup:
         set_dropout(net, config.dropout)
     net = prepare_network(net, context.device, training=True)
     net = context.distributed.sync_batchnorm(net, config.sync_bn)
-    config = _filled_in(config, preprocess, len(task.train))
+    config = _filled_in(config, preprocess, len(task.train), dataset.is_multi_label)
     return Setup(config, description, net, {"head": head}, notes)
 
 
@@ -109,12 +110,15 @@ def _with_image_size(
     return dataclasses.replace(config, imgsz=context.distributed.broadcast_object(size))
 
 
-def _filled_in(config: ClassificationConfig, preprocess: Preprocess, images: int) -> ClassificationConfig:
+def _filled_in(
+    config: ClassificationConfig, preprocess: Preprocess, images: int, multi_label: bool
+) -> ClassificationConfig:
     """The configuration with its defaults filled in, for config.yaml."""
     return dataclasses.replace(
         config, data=absolute_source(config.source), imgsz=max(preprocess.size), channels=preprocess.channels,
         epochs=config.epoch_limit, lr=config.peak_lr, weight_decay=config.decay,
         augment=config.augmentation(preprocess, images)[0],
+        monitor="map" if multi_label and config.monitor == "top1" else config.monitor,
     )  # fmt: skip
 
 
@@ -136,4 +140,5 @@ def _describe(
             data=Path(absolute_source(config.source)).name, training_images=images, seed=config.seed,
             weights=Path(config.weights).name,
         ),
+        thresholds=(DEFAULT_THRESHOLD,) * len(dataset.classes) if dataset.is_multi_label else None,
     )  # fmt: skip

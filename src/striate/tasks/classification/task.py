@@ -27,7 +27,12 @@ from striate.tasks.classification.data import (
     write_problems,
 )
 from striate.tasks.classification.loss import Criterion
-from striate.tasks.classification.metrics import ClassificationMetrics, training_errors, validate
+from striate.tasks.classification.metrics import (
+    ClassificationMetrics,
+    MultiLabelMetrics,
+    training_errors,
+    validate,
+)
 from striate.tasks.classification.network import parameter_groups
 from striate.tasks.classification.preparation import prepare
 from striate.training.schedule import EvaluationCost, Indices, LRSchedule
@@ -37,7 +42,7 @@ if TYPE_CHECKING:
     from striate.data.images.loader import Batch
     from striate.tasks.classification.config import ClassificationConfig
     from striate.tasks.classification.features import FrozenFeatures
-    from striate.training.state import TrainState
+    from striate.training.state import EpochMetrics, TrainState
     from striate.transforms.preprocess import Preprocess
 
 
@@ -56,7 +61,7 @@ class Classification(Task):
 
     unit = "images"
     inputs = (SPLIT,)
-    row = ClassificationMetrics
+    row: type[EpochMetrics] = ClassificationMetrics  # type: ignore[misc]  # that of an instance may differ
     memory_hint = "Use a smaller --imgsz or --model, or free memory that other programs use"
 
     config: ClassificationConfig
@@ -82,6 +87,8 @@ class Classification(Task):
             self.few_steps = 10  # one layer on good features learns in few
         self.given, self.config, self.head = self.config, setup.config, setup.facts["head"]
         self.train_count = len(self.train)
+        if self.dataset.is_multi_label:
+            self.row = MultiLabelMetrics
         return setup
 
     def fingerprint(self) -> str:
@@ -188,7 +195,11 @@ class Classification(Task):
             with training_errors(self.config.architecture):
                 output = module(inputs)
             loss, scores = self.criterion(output, batch.labels, share)
-        correct = (scores.detach().argmax(dim=1) == batch.labels).sum()
+        answers = scores.detach()
+        if batch.labels.ndim == 2:
+            correct = ((answers > 0) == batch.labels).all(dim=1).sum()
+        else:
+            correct = (answers.argmax(dim=1) == batch.labels).sum()
         return Loss(loss, correct, len(batch.labels))
 
     def evaluate(self, network: nn.Module) -> dict[str, Any]:
@@ -203,15 +214,15 @@ class Classification(Task):
         """The images that have changed while the run was reading them."""
         return [*self.train.rewritten(), *self.val.rewritten()]
 
-    def make_row(
-        self, state: TrainState, metrics: Mapping[str, Any], per_second: float
-    ) -> ClassificationMetrics:
+    def make_row(self, state: TrainState, metrics: Mapping[str, Any], per_second: float) -> EpochMetrics:
         """The row of results.csv."""
         totals = state.totals
-        return ClassificationMetrics(
-            epoch=state.epoch + 1, step=state.step, lr=state.lr, train_loss=totals.loss,
-            train_top1=totals.accuracy, **metrics, seconds=totals.seconds, images_per_second=per_second,
-        )  # fmt: skip
+        accuracy = "train_exact" if self.row is MultiLabelMetrics else "train_top1"
+        values: dict[str, Any] = {
+            "epoch": state.epoch + 1, "step": state.step, "lr": state.lr, "train_loss": totals.loss,
+            accuracy: totals.accuracy, **metrics, "seconds": totals.seconds, "images_per_second": per_second,
+        }  # fmt: skip
+        return self.row(**values)
 
     def after_epoch(self, row: Any) -> None:
         """List the files that turned out to be unreadable; most do in the first epoch."""
@@ -229,7 +240,8 @@ class Classification(Task):
         self.setup.description.provenance["training_images"] = self.train_count
         if self.context.distributed.is_main:
             write_problems(self.folder, self.problems)
-        for label in set(range(len(self.dataset.classes))) - set(self.train.labels[readable].tolist()):
+        left = self.dataset.class_counts(self.dataset.splits["train"].take(np.flatnonzero(readable)))
+        for label in np.flatnonzero(left == 0):
             note = f"class {self.dataset.classes[label]!r} has no readable training image"
             if note not in self.setup.notes:
                 self.setup.notes.append(note)
@@ -238,10 +250,10 @@ class Classification(Task):
     # After training
 
     def evaluate_held_out(self, run: Any) -> Any:
-        """Calibrate the best bundle on val, and evaluate it on test, or on val."""
+        """Calibrate the best bundle on val, or choose thresholds, and evaluate it on test, or on val."""
         from striate.tasks.classification.held_out import evaluate_held_out
 
-        return evaluate_held_out(self, run.folder)
+        return evaluate_held_out(self, run)
 
     def report(self, run: Any, evaluation: Any) -> Any:
         """The report's content."""
@@ -251,17 +263,21 @@ class Classification(Task):
 
     def summary(self, run: Any, evaluation: Any) -> dict[str, Any]:
         """What `striate train --json` prints, besides the paths."""
+        if self.dataset.is_multi_label:
+            own = {"val_map": run.best_row.val_map if run.best_row else None, **evaluation.metrics}
+        else:
+            own = {
+                "val_top1": run.best_row.val_top1 if run.best_row else None,
+                "top1": evaluation.top1,
+                "top1_ci": list(evaluation.top1_ci),
+                **{name: evaluation.metrics[name] for name in ("balanced_accuracy", "macro_f1", "mcc")},
+                "majority_top1": evaluation.majority_top1,
+                "only_class": evaluation.only_class,
+            }
         return {
-            "val_top1": run.best_row.val_top1 if run.best_row else None,
+            **own,
             "split": evaluation.split,
             "n": evaluation.n,
-            "top1": evaluation.top1,
-            "top1_ci": list(evaluation.top1_ci),
-            "balanced_accuracy": evaluation.metrics["balanced_accuracy"],
-            "macro_f1": evaluation.metrics["macro_f1"],
-            "mcc": evaluation.metrics["mcc"],
-            "majority_top1": evaluation.majority_top1,
-            "only_class": evaluation.only_class,
             "unreadable": [problem.path for problem in (*self.problems, *evaluation.problems)],
             "seconds": run.seconds,
             "images_per_second": self.images_per_second(run),
