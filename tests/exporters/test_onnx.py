@@ -58,11 +58,9 @@ def scores_of(network, shape, count):
         return network(images).numpy(), session.run(None, {"images": images.numpy()})[0]
 
 
-@pytest.mark.parametrize(
-    "name", [*FAST, *(pytest.param(n, marks=pytest.mark.slow) for n in models.MODELS if n not in FAST)]
-)
+@pytest.mark.parametrize("name", FAST)  # test_onnx_files.py has all
 def test_every_network(name, tmp_path):
-    original = classifier(name, FAST.get(name))
+    original = classifier(name, FAST[name])
     file = tmp_path / "model.onnx"
     parity = export(original, file, "onnx")
     assert parity.equal == parity.n
