@@ -27,7 +27,7 @@ from striate import models
 from striate.anatomy import trace
 from striate.anatomy.limits import A100, T4, images_per_hour
 from striate.device import choose
-from striate.inference.classifier import logits
+from striate.inference.scores import logits
 from striate.kernels.folding import fold
 from striate.tasks.classification.config import ClassificationConfig
 from striate.training.loop import fit

@@ -36,7 +36,7 @@ from torch import nn
 from striate import api, bundle, models
 from striate.bundle import Description
 from striate.data import DecodedImages
-from striate.inference.classifier import logits
+from striate.inference.scores import logits
 from striate.kernels.folding import fold
 from striate.progress import SILENT
 from striate.tasks.classification.config import ClassificationConfig

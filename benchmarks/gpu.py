@@ -42,7 +42,7 @@ from striate.anatomy import trace
 from striate.anatomy.limits import Gpu, seconds
 from striate.data import InMemoryImages
 from striate.device import choose, mixed_precision
-from striate.inference.classifier import logits
+from striate.inference.scores import logits
 from striate.kernels.folding import fold
 from striate.models.googlenet import GoogLeNetOutput
 from striate.tasks.classification.config import ClassificationConfig

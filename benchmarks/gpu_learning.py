@@ -19,7 +19,7 @@ from striate import bundle, models
 from striate.api import resume_training, run_training
 from striate.data import InMemoryImages
 from striate.device import mixed_precision
-from striate.inference.classifier import logits
+from striate.inference.scores import logits
 from striate.progress import SILENT, Progress
 from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.seq2seq.config import Seq2SeqConfig

@@ -9,7 +9,7 @@ import torch
 from in_memory import noise, noise_training, random_network
 
 from striate.device import autocast, mixed_precision
-from striate.inference.classifier import logits
+from striate.inference.scores import logits
 from striate.kernels.folding import fold
 from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.classification.loss import Criterion

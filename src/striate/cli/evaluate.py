@@ -15,6 +15,7 @@ MAX_BEAM = 1024
 _DATA = "Labelled data, as for training; for an image classifier, by default the run's held-out images."
 _SPLIT = "Split: test, val, train, or all of them; auto is test if present, else val, else all."
 _DATA_FLAG = typer.Option("--data", help="The same as the argument DATA.")
+TTA = "Test-time augmentation, the mean scores of: flip (image and mirror image), crops (ten crops)."
 _CACHE = "Keep decoded images on disk for the next run."
 _CALIBRATION = "Divide scores by the model's temperature, if it has one."
 _image = partial(typer.Option, rich_help_panel="Image classification")
@@ -74,6 +75,7 @@ def evaluate(
     cache: Annotated[bool | None, _image("--cache/--no-cache", help=_CACHE, show_default="cache")] = None,
     path_column: Annotated[str | None, _image("--path-column", **PATH_COLUMN)] = None,
     label_column: Annotated[str | None, _image("--label-column", **LABEL_COLUMN)] = None,
+    tta: Annotated[str | None, _image("--tta", help=TTA, show_default="none")] = None,
     calibration: Annotated[bool, _image("--calibration/--no-calibration", help=_CALIBRATION)] = True,
     trust: Trust = "",
     source: Source = None,
@@ -94,7 +96,7 @@ def evaluate(
         workers=workers, cache=cache, path_column=path_column, label_column=label_column, beams=beam,
         shuffled=shuffled, languages=languages(source, target), source_columns=source_columns,
         target_columns=target_columns, reference_columns=reference_columns, trust=trust or None,
-        calibration=None if calibration else False,
+        tta=tta, calibration=None if calibration else False,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from striate.cli.evaluate import TTA
 from striate.cli.explain import file_names, write_files
 from striate.cli.options import Batch, Device, Json, Model, Trust, Workers, number
 from striate.csv_file import csv_line
@@ -28,12 +29,13 @@ _RAW = "Divide the scores by the temperature of the model, if it is calibrated."
 
 
 class _Wanted(NamedTuple):
-    """What to say: number of classes, coverage of sets, calibrated or not, folder of explanations."""
+    """What to say: number of classes, coverage of sets, calibrated or not, explanations, augmentation."""
 
     top: int
     coverage: float | None
     calibration: bool
     out: Path | None
+    tta: str | None
 
 
 _EXPLAIN = (
@@ -67,6 +69,7 @@ def predict(
         float | None, typer.Option("--coverage", help=_COVERAGE, min=0.01, max=0.9999, show_default=False)
     ] = None,
     calibration: Annotated[bool, typer.Option("--calibration/--no-calibration", help=_RAW)] = True,
+    tta: Annotated[str | None, typer.Option("--tta", help=TTA, show_default="none")] = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> int:
@@ -80,8 +83,7 @@ def predict(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv", "the output has one format", "Give one of the two")
-    if out is not None and not explain:
-        raise UsageError("--out without --explain", "only explanations are written to files", "Add --explain")
+    _require_explained(explain, out, tta)
     paths = [path for source in sources for path in (_listed() if source == "-" else find_images(source))]
     if not paths:
         raise UsageError("no images to predict", "the list on standard input is empty")
@@ -93,14 +95,14 @@ def predict(
 
     with watching() as progress:
         if task == "seq2seq":
-            if explain:
-                raise UsageError(
-                    "--explain with a seq2seq model", "it has no classes", "Use `striate explain`"
-                )
+            if explain or tta:
+                what = "--explain" if explain else "--tta"
+                fix = "Use `striate explain`" if explain else "Leave it out"
+                raise UsageError(f"{what} with a seq2seq model", "it has no classes", fix)
             header, results, more = _read_text(model, paths, device, progress)
         else:
             folder = (out or Path("explanations")) if explain else None
-            wanted = _Wanted(top, coverage, calibration, folder)
+            wanted = _Wanted(top, coverage, calibration, folder, tta)
             header, results, more = _classify(model, paths, device, progress, wanted, batch, workers, trust)
         if as_json or sys.stdout.isatty():  # print results after the progress bar, not through it
             results = list(results)
@@ -111,6 +113,17 @@ def predict(
         else:
             readable = _print(results, header if as_csv else None, min(60, max(map(len, paths))))
     return exit_code(readable, f"none of {len(paths)} images could be read", as_json)
+
+
+def _require_explained(explain: bool, out: Path | None, tta: str | None) -> None:
+    """Refuse a folder without explanations, and explanations of several versions of an image."""
+    from striate.errors import UsageError
+
+    if out is not None and not explain:
+        raise UsageError("--out without --explain", "only explanations are written to files", "Add --explain")
+    if explain and tta is not None:
+        why = "a map explains one version of an image"
+        raise UsageError(f"--explain with --tta {tta}", why, "Leave one of them out")
 
 
 def _listed() -> list[str]:
@@ -168,7 +181,7 @@ def _classify(
 
     def results() -> Iterator[_Result]:
         if (out := wanted.out) is None:
-            for prediction in classifier.predict_many(paths, **options):
+            for prediction in classifier.predict_many(paths, tta=wanted.tta, **options):
                 yield _of_prediction(prediction, wanted)
             return
         explained = classifier.explain_many(paths, **options)
@@ -186,7 +199,7 @@ def _classify(
     header = [] if wanted.coverage is None else ["set"]
     header += ["labels"] if classifier.description.is_multi_label else []
     header += [f"{what}{i}" for i in shown for what in ("class", "probability")]
-    header += ["unknown"] if classifier.description.unknown and not wanted.out else []
+    header += ["unknown"] if classifier.description.unknown and not (wanted.out or wanted.tta) else []
     more = {} if wanted.coverage is None else {"coverage": wanted.coverage}
     return header + (["figure"] if wanted.out else []), results(), more
 

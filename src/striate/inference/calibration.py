@@ -95,3 +95,8 @@ def reference_size(preprocess: Preprocess) -> int:
 def logarithms(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Scores whose softmax the probabilities are: their logarithms, that of 0 being the smallest number's."""
     return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+
+
+def recalibrated(probabilities: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
+    """Probabilities whose scores are divided by a temperature."""
+    return softmax(logarithms(probabilities), temperature)

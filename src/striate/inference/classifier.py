@@ -18,18 +18,17 @@ from torch import nn
 from striate import bundle, models
 from striate.bundle import Description, UnknownInputs
 from striate.data import Images, InMemoryImages
-from striate.data.images.loader import stream
 from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DecodeError, UsageError
 from striate.inference.penultimate import Penultimate
 from striate.inference.prediction import ImagePredictor, read_image
+from striate.inference.scores import logits
 from striate.kernels import prepare
 from striate.kernels.folding import fold
 from striate.models import Permission
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import ImageSource, Uint8Array
-from striate.transforms.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from striate.data.images.base import Indices
@@ -192,10 +191,15 @@ class Classifier(ImagePredictor):
         )  # fmt: skip
 
     def probabilities(
-        self, images: Uint8Array, *, batch: int = 64, progress: Progress = SILENT
+        self,
+        images: Uint8Array,
+        *,
+        batch: int = 64,
+        tta: str | None = None,
+        progress: Progress = SILENT,
     ) -> npt.NDArray[np.float64]:
         """As `ImagePredictor.probabilities`."""
-        return self.measure(_unlabelled(images), batch=batch, progress=progress)[0]
+        return self.measure(_unlabelled(images), batch=batch, tta=tta, progress=progress)[0]
 
     @standard_settings()
     @torch.inference_mode()
@@ -232,14 +236,21 @@ class Classifier(ImagePredictor):
         return self._penultimate
 
     def measure(
-        self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
+        self,
+        source: Images,
+        *,
+        batch: int = 64,
+        workers: int = 2,
+        tta: str | None = None,
+        progress: Progress = SILENT,
     ) -> tuple[npt.NDArray[np.float64], Indices]:
         """Class probabilities for a dataset of images that have the network's input size.
 
         Args:
-            source: the dataset.
+            source: the dataset; for `crops` with images of the size `preprocess.uncropped_size`.
             batch: batch size.
             workers: threads that read images.
+            tta: as for `predict`.
             progress: receives an update per batch; the caller begins and ends the stage.
 
         Returns:
@@ -248,16 +259,29 @@ class Classifier(ImagePredictor):
         Raises:
             ResourceError: a batch cannot fit into memory.
         """
-        scores, which = self.scores(source, batch=batch, workers=workers, progress=progress)
+        scores, which = self.scores(source, batch=batch, workers=workers, tta=tta, progress=progress)
         return self.calibrated(scores) if len(scores) else scores.astype(np.float64), which
 
     def scores(
-        self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
+        self,
+        source: Images,
+        *,
+        batch: int = 64,
+        workers: int = 2,
+        tta: str | None = None,
+        progress: Progress = SILENT,
     ) -> tuple[npt.NDArray[np.float32], Indices]:
         """As `measure`, with the network's scores, float32 `[n, classes]`, instead of probabilities."""
         self._require_memory(min(batch, len(source)))
         return logits(
-            self._folded, self.preprocess, source, self.device, batch, workers=workers, progress=progress
+            self._folded,
+            self.preprocess,
+            source,
+            self.device,
+            batch,
+            tta=tta,
+            workers=workers,
+            progress=progress,
         )
 
     @cached_property
@@ -357,45 +381,3 @@ def _network(path: str, permission: Permission, description: Description) -> nn.
 def _unlabelled(images: Uint8Array) -> InMemoryImages:
     """Images `[n, height, width, channels]` without labels as a dataset."""
     return InMemoryImages(images, np.zeros(len(images), np.int64), ("array",) * len(images), ())
-
-
-@standard_settings()
-@torch.inference_mode()
-def logits(
-    network: nn.Module,
-    preprocess: Preprocess,
-    source: Images,
-    place: torch.device,
-    batch: int,
-    *,
-    workers: int = 2,
-    order: Sequence[Indices] | None = None,
-    progress: Progress = SILENT,
-) -> tuple[npt.NDArray[np.float32], Indices]:
-    """A network's scores for images of its size: the one way from pixels to scores, in training too.
-
-    Args:
-        network: in evaluation mode, on `place`.
-        preprocess: its contract.
-        source: the dataset.
-        place: the device.
-        batch: images at once.
-        workers: threads that read images.
-        order: which images each batch holds; None for all of them in their order.
-        progress: receives an update per batch.
-
-    Returns:
-        float32 `[n, classes]`, and int64 `[n]`, which image of the source each row is of: all of those that
-        can be read, in that order.
-    """
-    scores, which = [], []
-    if order is None:
-        order = np.split(np.arange(len(source)), range(batch, len(source), batch))
-    for images in stream(source, order, place, workers=workers):
-        if len(images):
-            scores.append(network(preprocess.normalize(images.pixels)).float().cpu().numpy())
-            which.append(images.samples)
-        progress.advance(images.requested)
-    if not scores:
-        return np.empty((0, 0), np.float32), np.empty(0, np.int64)
-    return np.concatenate(scores), np.concatenate(which)

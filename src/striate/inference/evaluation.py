@@ -19,12 +19,12 @@ from striate.data.images.folders import inner_class_folder
 from striate.data.images.samples import UNSPLIT
 from striate.device import cpu_count
 from striate.errors import DataError, UsageError
-from striate.inference.calibration import logarithms
+from striate.inference.calibration import recalibrated
 from striate.inference.classifier import Classifier
 from striate.inference.classifier import load as load_classifier
 from striate.inference.evaluation_data import choose_split, find_data
 from striate.inference.multi_label_evaluation import MultiLabelEvaluation, measure_multi_label
-from striate.inference.prediction import softmax
+from striate.inference.tta import is_cropped, require
 from striate.metrics.classification import (
     METRICS,
     ClassScore,
@@ -186,7 +186,7 @@ class Evaluation:
         if calibration is None:
             return self
         record = measure(
-            self.names, self.labels, softmax(logarithms(self.probabilities), calibration.temperature),
+            self.names, self.labels, recalibrated(self.probabilities, calibration.temperature),
             self.classes, images=self.images, problems=self.problems, data=self.data, split=self.split,
         )  # fmt: skip
         record = replace(record, extra_classes=self.extra_classes, notes=self.notes, maps=self.maps)
@@ -209,6 +209,7 @@ def evaluate(
     path_column: str | None = None,
     label_column: str | None = None,
     calibration: bool = True,
+    tta: str | None = None,
     network: Any = None,
     trust: str = "",
     progress: Progress = SILENT,
@@ -226,6 +227,7 @@ def evaluate(
         path_column: column of the image paths, if the data are a table.
         label_column: column of the class names, if the data are a table.
         calibration: whether to use the model's calibration, if it has one.
+        tta: test-time augmentation: `flip` or `crops` (`striate.inference.tta`); None for none.
         network: as for `striate.load`, unless a classifier is given.
         trust: as for `striate.load`.
         progress: receives updates.
@@ -240,23 +242,35 @@ def evaluate(
     if batch < 1:
         raise UsageError(f"a batch size of {batch}", "it must be at least 1", "Leave --batch out for 64")
     classifier = _opened(model, device, network, trust, calibration)
-    found, notes = find_data(classifier, data, path_column, label_column)
+    tta_notes = require(tta, classifier.preprocess)
+    dataset, extra, name, notes = _chosen(classifier, data, (path_column, label_column), split)
+    images = DecodedImages(
+        dataset.splits[name], classifier.preprocess, crop=is_cropped(tta), cache=cache, root=dataset.root,
+        progress=progress,
+    )  # fmt: skip
+    progress.begin(f"evaluating {name}", len(images))
+    probabilities, which = classifier.measure(
+        images, batch=batch, workers=workers or cpu_count(), tta=tta, progress=progress
+    )
+    progress.end()
+    if not len(which):
+        raise _no_readable_image(dataset.source, images.problems)
+    record = _measured(classifier, probabilities, images, which, (dataset.source, name))
+    return replace(record, extra_classes=extra, notes=(*record.notes, *tta_notes, *notes, *dataset.notes))
+
+
+def _chosen(
+    classifier: Classifier, data: Any, columns: tuple[str | None, str | None], split: str
+) -> tuple[DataSet, dict[str, int], str, tuple[str, ...]]:
+    """The data with the chosen split, unknown classes, the name of the split, and notes."""
+    found, notes = find_data(classifier, data, *columns)
     dataset, extra = found.with_classes(classifier.classes)
     name, samples = choose_split(dataset.splits, split, dataset.source)
     if not len(samples):
         raise _no_known_class(found, extra, classifier.classes)
     if name == UNSPLIT and "train" in dataset.splits:
         notes += (ALL_SPLITS,)
-    images = DecodedImages(samples, classifier.preprocess, cache=cache, root=dataset.root, progress=progress)
-    progress.begin(f"evaluating {name}", len(images))
-    probabilities, which = classifier.measure(
-        images, batch=batch, workers=workers or cpu_count(), progress=progress
-    )
-    progress.end()
-    if not len(which):
-        raise _no_readable_image(dataset.source, images.problems)
-    record = _measured(classifier, probabilities, images, which, (dataset.source, name))
-    return replace(record, extra_classes=extra, notes=(*record.notes, *notes, *dataset.notes))
+    return replace(dataset, splits={name: samples}), extra, name, notes
 
 
 def _measured(

@@ -13,6 +13,7 @@ from striate.bundle import DESCRIPTION, Description
 from striate.errors import BundleError, StriateError, UsageError
 from striate.files import expanded
 from striate.inference.prediction import ImagePredictor
+from striate.inference.tta import mean_scores
 from striate.progress import SILENT, Progress
 from striate.reading import open_file
 from striate.transforms.decode import Uint8Array
@@ -33,15 +34,24 @@ class OnnxClassifier(ImagePredictor):
         self.session, self.description, self.path = session, description, path
 
     def probabilities(
-        self, images: Uint8Array, *, batch: int = 64, progress: Progress = SILENT
+        self,
+        images: Uint8Array,
+        *,
+        batch: int = 64,
+        tta: str | None = None,
+        progress: Progress = SILENT,
     ) -> npt.NDArray[np.float64]:
         """As `ImagePredictor.probabilities`."""
         parts = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
-            parts.append(self.calibrated(self.session.run([SCORES], {_INPUT: part})[0]))
+            parts.append(self.calibrated(mean_scores(self._run, part, tta, self.preprocess.size, 1)))
             progress.advance(len(part))
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes)))
+
+    def _run(self, images: Uint8Array) -> npt.NDArray[np.float32]:
+        scores: npt.NDArray[np.float32] = self.session.run([SCORES], {_INPUT: images})[0]
+        return scores
 
     def explained(self, images: Uint8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
         """As `ImagePredictor.explained`."""

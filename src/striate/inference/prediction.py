@@ -18,6 +18,7 @@ from striate import memory
 from striate.bundle import Calibration, Description
 from striate.device import USUAL_PIXELS
 from striate.errors import DataError, DecodeError, UsageError
+from striate.inference.tta import is_cropped, require
 from striate.progress import SILENT, Progress
 from striate.transforms.decode import ImageSource, Uint8Array, name_of
 from striate.transforms.preprocess import Preprocess
@@ -138,20 +139,21 @@ class ImagePredictor(ABC):
         """How an image becomes the network's input."""
         return self.description.image_preprocess
 
-    def predict(self, source: ImageSource) -> Prediction:
+    def predict(self, source: ImageSource, *, tta: str | None = None) -> Prediction:
         """Predict one image.
 
         Args:
             source: a path, the bytes of a file, a file object, a Pillow image, or uint8 pixels
                 `[height, width]` or `[height, width, 1 or 3]`, of any size; all give the same result. See
                 `striate.transforms.decode.open_pixels`.
+            tta: test-time augmentation: `flip` or `crops` (`striate.inference.tta`); None for none.
 
         Raises:
             DecodeError: the file cannot be read. (`predict_many` returns such errors instead.)
             DataError: the scores are not finite.
             LayoutError: the array is not laid out like that, or is no image at all.
         """
-        prediction = next(self.predict_many([source], workers=1))
+        prediction = next(self.predict_many([source], workers=1, tta=tta))
         if prediction.error == NOT_FINITE:
             raise DataError(
                 f"cannot classify {prediction.path!r}", NOT_FINITE, "Use another model: this one is damaged"
@@ -166,6 +168,7 @@ class ImagePredictor(ABC):
         *,
         batch: int = 64,
         workers: int = 2,
+        tta: str | None = None,
         progress: Progress = SILENT,
     ) -> Iterator[Prediction]:
         """Predict images in batches, in their order; unreadable ones give a prediction with an error.
@@ -174,22 +177,30 @@ class ImagePredictor(ABC):
             sources: images as for `predict`; any number, read lazily.
             batch: batch size.
             workers: threads that decode images.
+            tta: as for `predict`; such predictions do not say whether an image is unlike the training images.
             progress: receives an update per batch; the caller begins and ends the stage.
 
         Raises:
             ResourceError: a batch cannot fit into memory.
+            UsageError: the preprocessing leaves no room for this `tta`.
         """
-        for prepared in self.read_batches(sources, batch, workers):
+        require(tta, self.preprocess)
+        for prepared in self.read_batches(sources, batch, workers, crop=is_cropped(tta)):
             good = _readable(prepared)
-            rows, far = self.answers(np.stack(good)) if good else ((), None)
+            rows: Iterable[npt.NDArray[np.float64]] = ()
+            far = None
+            if good and tta is None:
+                rows, far = self.answers(np.stack(good))
+            elif good:
+                rows = self.probabilities(np.stack(good), batch=len(good), tta=tta)
             yield from self._answers(prepared, rows, far)
             progress.advance(len(prepared))
 
     def read_batches(
-        self, sources: Iterable[ImageSource], batch: int, workers: int
+        self, sources: Iterable[ImageSource], batch: int, workers: int, *, crop: bool = True
     ) -> Iterator[list[tuple[str, Uint8Array | DecodeError]]]:
         """The names of images and the network's inputs, or why they cannot be read, batch by batch."""
-        remaining, read = iter(sources), partial(read_image, preprocess=self.preprocess)
+        remaining, read = iter(sources), partial(read_image, preprocess=self.preprocess, crop=crop)
         first = list(islice(remaining, batch))
         self._require_memory(len(first))
         with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
@@ -202,13 +213,20 @@ class ImagePredictor(ABC):
 
     @abstractmethod
     def probabilities(
-        self, images: Uint8Array, *, batch: int = 64, progress: Progress = SILENT
+        self,
+        images: Uint8Array,
+        *,
+        batch: int = 64,
+        tta: str | None = None,
+        progress: Progress = SILENT,
     ) -> npt.NDArray[np.float64]:
         """Class probabilities for images that already have the network's input size.
 
         Args:
-            images: uint8 `[n, height, width, channels]`, as `preprocess.fit` gives them.
+            images: uint8 `[n, height, width, channels]`, as `preprocess.fit` gives them; for `crops` of the
+                size `preprocess.uncropped_size`.
             batch: batch size.
+            tta: as for `predict`.
             progress: receives an update per batch; the caller begins and ends the stage.
 
         Returns:
@@ -319,11 +337,13 @@ def _readable(prepared: _Prepared) -> list[Uint8Array]:
     return [image for _, image in prepared if not isinstance(image, DecodeError)]
 
 
-def read_image(source: ImageSource, preprocess: Preprocess) -> tuple[str, Uint8Array | DecodeError]:
+def read_image(
+    source: ImageSource, preprocess: Preprocess, *, crop: bool = True
+) -> tuple[str, Uint8Array | DecodeError]:
     """The name of an image (see `Prediction.path`), and the network's input or why it cannot be read."""
     name = name_of(source)
     try:
-        return name, preprocess.read(source)
+        return name, preprocess.read(source, crop=crop)
     except DecodeError as error:
         return name, error
 

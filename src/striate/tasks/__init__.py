@@ -54,6 +54,7 @@ TASKS: dict[str, TaskEntry] = {
             "cache",
             "path_column",
             "label_column",
+            "tta",
             "calibration",
             "network",
             "trust",

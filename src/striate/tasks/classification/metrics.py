@@ -16,8 +16,8 @@ from torch import nn
 
 from striate.data import Images
 from striate.errors import StriateError, TrainingError, environment_error
-from striate.inference.classifier import logits
 from striate.inference.prediction import sigmoid
+from striate.inference.scores import logits
 from striate.metrics import multi_label
 from striate.metrics.classification import balanced_accuracy, class_counts, macro_f1
 from striate.models import is_foreign
