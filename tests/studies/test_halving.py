@@ -29,7 +29,7 @@ def promotable(results, top):
     return None
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(st.integers(0, 10_000), st.integers(1, 3))
 def test_each_job_is_that_of_the_paper(seed, top):
     quality = np.random.default_rng(seed).random(200)

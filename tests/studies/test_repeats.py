@@ -136,6 +136,7 @@ def test_a_killed_cross_validation_ends_like_a_whole_one(folded, few_colors, tmp
         striate.resume(found.folder, epochs=4)
 
 
+@pytest.mark.slow
 def test_seeds_have_their_own_runs_and_the_same_test_split_needs_no_correction(tmp_path, capsys):
     for part in ("train", "val", "test"):
         for name in ("red", "blue"):

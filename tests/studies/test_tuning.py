@@ -50,6 +50,7 @@ def test_only_the_weights_that_are_needed_stay(found):
     assert (found.folder / "trial-001-1-epochs" / "results.csv").is_file()
 
 
+@pytest.mark.slow
 def test_the_command_and_config_yaml_train_the_best_run_again(found, tmp_path, few_colors):
     words = shlex.split(best_command(found))
     assert words[:2] == ["striate", "train"]
@@ -81,6 +82,7 @@ def test_a_killed_search_goes_on_with_the_same_trials(found, few_colors, tmp_pat
         striate.resume(folder)
 
 
+@pytest.mark.slow
 def test_a_budget_ends_the_search_and_defaults_that_are_not_beaten_are_reported(few_colors, tmp_path, capsys):
     out = ["--out", str(tmp_path), "--name", "search"]
     words = ["tune", str(few_colors), "--model", "lenet", "--batch", "8", "--budget", "0.01s", *out, "--json"]

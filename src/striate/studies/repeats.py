@@ -16,7 +16,7 @@ from striate.studies.runs import Trainer, create_folder, open_study, write_confi
 from striate.training.config import EXTENDING, RunConfig
 from striate.training.options import flag
 
-_SHARES = {metric.name for metric in METRICS if metric.format.endswith("%")}
+_SHARES = {"ece", *(metric.name for metric in METRICS if metric.format.endswith("%"))}  # from 0 to 1
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from itertools import islice
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -16,6 +17,8 @@ from striate.inference.evaluation import pool
 from striate.sections import Card, Column, Estimate, Phrase, Report, Section, Table
 from striate.studies.repeats import Repeats
 from striate.tasks import entry
+
+_IN_TABLE = 3  # metrics of each run; its own report has all
 
 
 def describe(found: Repeats, config: Any) -> Report:
@@ -63,14 +66,11 @@ def labels(found: Repeats) -> dict[str, tuple[str, str]]:
 
 
 def _cards(found: Repeats) -> list[Card]:
-    cards = []
-    for name, (label, spec) in labels(found).items():
-        one = found.spreads[name]
-        interval = None if math.isnan(one.low) else (one.low, one.high)
-        text = Phrase("{metric}, mean of {count} runs", metric=label, count=len(found.runs))
-        cards.append(Card(one.mean, text, spec, interval=interval))
-        break
-    return cards
+    name, (label, spec) = next(iter(labels(found).items()))
+    one = found.spreads[name]
+    interval = None if math.isnan(one.low) else (one.low, one.high)
+    text = Phrase("{metric}, mean of {count} runs", metric=label, count=len(found.runs))
+    return [Card(one.mean, text, spec, interval=interval)]
 
 
 def _means(found: Repeats) -> Section:
@@ -95,7 +95,7 @@ def _means(found: Repeats) -> Section:
 
 
 def _runs(found: Repeats) -> Section:
-    shown = labels(found)
+    shown = dict(islice(labels(found).items(), _IN_TABLE))
     fold = (Column(Phrase("fold"), "d"),) if found.folds else ()
     columns = (
         Column(Phrase("run")), Column(Phrase("seed"), "d"), *fold, Column(Phrase("number"), ",d"),
@@ -117,6 +117,11 @@ def _subtitle(found: Repeats, config: Any) -> Phrase:
     data, seeds = Path(config.source).name, len({run.seed for run in found.runs})
     if not found.folds:
         return Phrase("{model} on {data}: {seeds} seeds", model=config.model, data=data, seeds=seeds)
+    if seeds == 1:
+        return Phrase(
+            "{model} on {data}: cross-validation with {folds} folds", model=config.model, data=data,
+            folds=found.folds,
+        )  # fmt: skip
     return Phrase(
         "{model} on {data}: cross-validation with {folds} folds, {seeds} seeds", model=config.model,
         data=data, folds=found.folds, seeds=seeds,

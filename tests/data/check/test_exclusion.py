@@ -138,6 +138,7 @@ def test_a_run_keeps_what_it_left_out(root, problems, tmp_path):
         start(root, tmp_path, exclude_kinds="duplicates")
 
 
+@pytest.mark.slow
 def test_evaluation_leaves_the_same_out_of_splits_that_the_data_have(tmp_path):
     for split in ("train", "val", "test"):
         for name in ("red", "blue"):
