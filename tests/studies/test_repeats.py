@@ -186,3 +186,21 @@ def test_seeds_of_sequence_to_sequence(tmp_path):
 def test_odd_numbers_of_folds_are_refused(few_colors, tmp_path):
     with pytest.raises(UsageError, match="--folds 1: it must be from 2 to 100"):
         striate.train(few_colors, folds=1, out=str(tmp_path))
+
+
+@pytest.mark.slow
+def test_studies_of_images_with_several_classes(few_colors, tmp_path):
+    paths = sorted(few_colors.glob("*/*.png"))
+    labels = [f"{path.parent.name};{'even' if i % 2 else 'odd'}" for i, path in enumerate(paths)]
+    rows = "".join(f"{path},{label}\n" for path, label in zip(paths, labels, strict=True))
+    (tmp_path / "t.csv").write_text(f"path,label\n{rows}")
+    options = {"multi_label": True, "model": "lenet", "epochs": 1, "batch": 8, "out": str(tmp_path)}
+    found = striate.train(tmp_path / "t.csv", folds=3, **options)
+    assert sum(run.n for run in found.runs) == 36
+    assert found.pooled is None
+    names = list(found.runs[0].metrics)
+    assert found.mean[names[0]] == pytest.approx(np.mean([run.metrics[names[0]] for run in found.runs]))
+    search = striate.tune(tmp_path / "t.csv", trials=3, **options)
+    assert search.plan.monitor != "top1"
+    assert search.best.value >= search.default.value
+    assert search.report.is_file()

@@ -94,11 +94,11 @@ def _print_repeats(found: Repeats) -> None:
 
 
 def _print_tuning(found: Tuning) -> None:
-    from striate.cli.console import percent, say
-    from striate.studies.tuning_report import NOTHING_BETTER, best_command, table
+    from striate.cli.console import say
+    from striate.studies.tuning_report import NOTHING_BETTER, best_command, main_metric, table
 
     columns = f"{'lr':>8} {'decay':>8}  augment   transfer  seconds"
-    say(f"{'trial':>5} {'epochs':>6} {found.config.monitor:>9} {columns}")
+    say(f"{'trial':>5} {'epochs':>6} {found.plan.monitor:>9} {columns}")
     for trial in table(found)[:_SHOWN_TRIALS]:
         value = "failed" if trial.value is None else f"{trial.value:.4f}"
         lr, decay = (f"{v:.2g}" if v is not None else "default" for v in (trial.lr, trial.weight_decay))
@@ -107,8 +107,9 @@ def _print_tuning(found: Tuning) -> None:
     if len(found.trials) > _SHOWN_TRIALS:
         say(f"... and {len(found.trials) - _SHOWN_TRIALS} more in {found.folder / 'trials.csv'}")
     default, (best, other) = found.default, found.evaluations
-    say(f"val {found.config.monitor}  {found.best.value:.4f}, with the default options {default.value:.4f}")
-    say(f"{best.split} accuracy  {percent(best.top1)}, with the default options {percent(other.top1)}")
+    say(f"val {found.plan.monitor}  {found.best.value:.4f}, with the default options {default.value:.4f}")
+    metric, reached, _ = main_metric(best)
+    say(f"{best.split} {metric}  {reached:.4f}, with the default options {main_metric(other)[1]:.4f}")
     if not found.is_better:
         say(NOTHING_BETTER)
     say(f"model   {found.model}")

@@ -80,7 +80,8 @@ class Repeats:
         folds: number of folds; 0 without cross-validation.
         runs: in the order in which they were trained.
         pooled: the evaluation of the out-of-fold predictions of the first seed: each image once, by the run
-            that was not trained on it. None without folds.
+            that was not trained on it. None without folds, and for images with several classes, because the
+            thresholds of each run are its own.
         report: path of the HTML page.
     """
 
@@ -177,9 +178,8 @@ def train(config: RunConfig, folder: Path, trainer: Trainer, changed: Mapping[st
             config.progress.info(f"run {number} of {len(plan)}: {name}")
             runs.append(_run(own.placed(folder, name), trainer, changed))
     folds = getattr(config, "folds", None) or 0
-    pooled = None
-    if folds:
-        pooled = pool([r.evaluation for r in runs if r.seed == config.seed], "out-of-fold")
+    first = [run.evaluation for run in runs if run.seed == config.seed]
+    pooled = pool(first, "out-of-fold") if folds and isinstance(first[0], Evaluation) else None
     return Repeats(folder, folds, tuple(runs), pooled, folder / "report.html")
 
 

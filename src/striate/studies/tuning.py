@@ -40,6 +40,7 @@ class Plan:
         trials: largest number of trials besides the defaults; 0 for no limit.
         fixed: options that the user has chosen, which are not searched.
         spent: seconds of the probe.
+        monitor: the metric that decides between trials; empty before the probe.
     """
 
     epochs: int
@@ -48,6 +49,7 @@ class Plan:
     trials: int
     fixed: list[str]
     spent: float = 0.0
+    monitor: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Tuning:
             "best": str(self.model),
             "options": self.best.options,
             "epochs": self.best.epochs,
-            "monitor": self.config.monitor,
+            "monitor": self.plan.monitor,
             "value": self.best.value,
             "default": self.default.value,
             "is_better": self.is_better,
@@ -267,7 +269,13 @@ class _Search:
                     f"{epochs} epochs instead of {most}, so that several runs fit into the budget"
                 )
         channels = training.task.preprocess.channels
-        self.plan = dataclasses.replace(self.plan, epochs=epochs, channels=channels, spent=training.seconds)
+        self.plan = dataclasses.replace(
+            self.plan,
+            epochs=epochs,
+            channels=channels,
+            spent=training.seconds,
+            monitor=training.config.monitor,
+        )
 
     def _train(self, number: int, rung: int, epochs: int) -> None:
         """Train a trial and record it."""
@@ -281,7 +289,7 @@ class _Search:
         else:
             row = training.best_row
             assert row is not None, "it has trained an epoch"
-            score, *ties = row.monitored(self.config.monitor)
+            score, *ties = row.monitored(self.plan.monitor)
             trial = dataclasses.replace(
                 trial, score=score, tie=ties[0], best_epoch=training.best_epoch, seconds=training.seconds
             )
@@ -313,7 +321,7 @@ class _Search:
 
     def _line(self, trial: Trial) -> str:
         options = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in trial.options.items())
-        found = f"val {self.config.monitor} {trial.value:.4f}" if trial.value is not None else trial.error
+        found = f"val {self.plan.monitor} {trial.value:.4f}" if trial.value is not None else trial.error
         left = f", {max(0.0, self._left()):,.0f} s left" if self.plan.budget else ""
         what = f"trial {trial.trial}, {trial.epochs} epochs, {options or 'default options'}"
         return f"{what}: {found} ({trial.seconds:,.1f} s{left})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from striate.report.reproduce import command
 from striate.sections import Card, Cell, Column, Listing, Phrase, Report, Section, Table, Text
@@ -36,19 +37,26 @@ def table(found: Tuning) -> list[Trial]:
     return sorted(found.trials, key=lambda trial: (trial.rung, trial.order), reverse=True)
 
 
+def main_metric(evaluation: Any) -> tuple[str, float, tuple[float, float] | None]:
+    """Name, value and 95 % interval of the first metric of an evaluation."""
+    found = evaluation.headline()
+    name = next(name for name, value in found.items() if isinstance(value, float))
+    ends = found.get(f"{name}_ci")
+    return name, found[name], None if ends is None else (ends[0], ends[1])
+
+
 def _cards(found: Tuning) -> list[Card]:
-    monitor, best, default = found.config.monitor, *found.evaluations
-    split = Phrase(best.split)
+    monitor, split = found.plan.monitor, Phrase(found.evaluations[0].split)
+    name, best, ends = main_metric(found.evaluations[0])
+    _, default, others = main_metric(found.evaluations[1])
+    shown = {"split": split, "metric": name}
     return [
         Card(found.best.value, Phrase("val {monitor}, best options", monitor=monitor), ".4f"),
         Card(found.default.value, Phrase("val {monitor}, default options", monitor=monitor), ".4f"),
-        Card(best.top1, Phrase("{split} accuracy, best options", split=split), ".1%", interval=best.top1_ci),
-        Card(
-            default.top1, Phrase("{split} accuracy, default options", split=split), ".1%",
-            interval=default.top1_ci,
-        ),
+        Card(best, Phrase("{split} {metric}, best options", **shown), ".1%", interval=ends),
+        Card(default, Phrase("{split} {metric}, default options", **shown), ".1%", interval=others),
         Card(len({trial.trial for trial in found.trials}) - 1, Phrase("trials besides the defaults"), ",d"),
-    ]  # fmt: skip
+    ]
 
 
 def _best(found: Tuning) -> Section:
@@ -65,7 +73,7 @@ def _best(found: Tuning) -> Section:
 
 def _trials(found: Tuning) -> Section:
     columns = (
-        Column(Phrase("trial"), "d"), Column(Phrase("epochs"), "d"), Column(found.config.monitor, ".4f"),
+        Column(Phrase("trial"), "d"), Column(Phrase("epochs"), "d"), Column(found.plan.monitor, ".4f"),
         Column(Phrase("learning rate"), ".2g"), Column(Phrase("weight decay"), ".2g"),
         Column(Phrase("augmentation")), Column(Phrase("trained layers")), Column(Phrase("best epoch"), "d"),
         Column(Phrase("seconds"), ",.0f"),

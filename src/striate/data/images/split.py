@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from striate.data.images import groups
 from striate.data.images.label_sets import strata
 from striate.data.images.samples import UNSPLIT, DataSet, Samples
 from striate.errors import DataError, UsageError
+
+Labels = npt.NDArray[np.int64]
 
 _NONE = np.empty(0, np.int64)
 
@@ -111,15 +114,16 @@ def _hold_out_fold(data: DataSet, plan: SplitPlan) -> DataSet:
     ]
     samples = first.joined(others) if others else first
     units = samples.groups if samples.groups is not None else samples.names
-    _require_enough_for(plan.folds, data, samples, units)
+    labels = strata(samples.labels)
+    _require_enough_for(plan.folds, data, labels, units, samples.groups is not None)
     if samples.groups is None:
         keys = [_key(plan.seed, f"fold {data.relative_name(name)}") for name in samples.names]
-        order = sorted(range(len(samples)), key=lambda i: (samples.labels[i], keys[i]))
+        order = sorted(range(len(samples)), key=lambda i: (labels[i], keys[i]))
         folds = np.empty(len(samples), np.int64)
         folds[order] = np.arange(len(samples)) % plan.folds  # by class, so each class is in all folds
     else:
         targets = np.full((plan.folds, len(data.classes)), 1 / plan.folds)
-        folds = groups.assign(samples.labels, samples.groups, targets, plan.seed)
+        folds = groups.assign(labels, samples.groups, targets, plan.seed)
     held_out = folds == plan.fold - 1
     notes = data.notes
     if "test" in data.splits:
@@ -129,17 +133,17 @@ def _hold_out_fold(data: DataSet, plan: SplitPlan) -> DataSet:
     return replace(data, splits=parts, notes=notes)
 
 
-def _require_enough_for(folds: int, data: DataSet, samples: Samples, units: Sequence[str]) -> None:
+def _require_enough_for(
+    folds: int, data: DataSet, labels: Labels, units: Sequence[str], grouped: bool
+) -> None:
     """Refuse data in which a fold has nothing to hold out, or nothing to learn a class from."""
-    what, count = "images" if samples.groups is None else "groups of images", len(set(units))
+    what, count = "groups of images" if grouped else "images", len(set(units))
     if count < folds:
         why = f"it has only {count:,} {what}"
         raise DataError(
             f"cannot divide {data.source!r} into {folds} folds", why, f"Use --folds {max(2, count)}"
         )
-    for name, own in zip(
-        data.classes, groups.counts_by_class(samples.labels, units, len(data.classes)), strict=True
-    ):
+    for name, own in zip(data.classes, groups.counts_by_class(labels, units, len(data.classes)), strict=True):
         if own == 1:
             why = f"all images of class {name!r} would be in one fold, with none left to learn it from"
             fix = f"Give each class at least two {what}, better {folds}"

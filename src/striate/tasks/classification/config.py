@@ -271,9 +271,6 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
                 "Use top1, balanced-accuracy, macro-f1 or loss",
             )
             raise UsageError(f"--monitor {self.monitor}", why, fix)
-        if multi_label and self.folds:
-            why, fix = "images have several classes, which it cannot stratify", "Use --seeds, or leave it out"
-            raise UsageError(f"--folds {self.folds}", why, fix)
         if multi_label and self.sampler == "balanced":
             why, fix = "images have several classes, which it cannot balance", "Use --class-weights balanced"
             raise UsageError("--sampler balanced", why, fix)
