@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from striate.api import Run, evaluate, export, load, resume, train, train_seq2seq, tune
     from striate.data.check import CheckReport, check
     from striate.inference.classifier import Classifier
+    from striate.inference.comparison import compare
     from striate.inference.evaluation import Evaluation
     from striate.inference.prediction import Prediction
     from striate.inference.recalibration import calibrate
@@ -33,6 +34,7 @@ _HOMES = {
     "Run": "striate.api",
     "Translator": "striate.inference.translator",
     "calibrate": "striate.inference.recalibration",
+    "compare": "striate.inference.comparison",
     "check": "striate.data.check",
     "evaluate": "striate.api",
     "evaluate_seq2seq": "striate.inference.text_evaluation",
@@ -59,6 +61,7 @@ __all__ = [
     "anatomy",
     "calibrate",
     "check",
+    "compare",
     "data",
     "evaluate",
     "evaluate_seq2seq",

@@ -52,6 +52,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "recipes": Command("recipes:recipes", "Show training recipes with their cost and published results."),
     "evaluate": Command("evaluate:evaluate", "Evaluate a model on labelled data."),
     "calibrate": Command("calibrate:calibrate", "Calibrate a classifier's probabilities on labelled images."),
+    "compare": Command("compare:compare", "Compare models on the same images, or rank runs."),
     "predict": Command("predict:predict", "Classify images, or recognize the text in them."),
     "embed": Command("embed:embed", "Write the features of images, with their paths and labels."),
     "explain": Command("explain:explain", "Show which parts of an image speak for a class, and test that."),
@@ -95,7 +96,8 @@ OLD_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("seq2seq", "export"): ("export",),
 }
 _NEED_TORCH = (
-    "demo", "train", "resume", "tune", "evaluate", "calibrate", "predict", "embed", "explain", "export",
+    "demo", "train", "resume", "tune", "evaluate", "calibrate", "compare", "predict", "embed", "explain",
+    "export",
 )  # fmt: skip
 _LONGEST_VALUE, _LONGEST_MESSAGE = 80, 400  # characters of what the parser refuses
 _COMPLETE = "_STRIATE_COMPLETE"  # the shell sets it when it asks for completions

@@ -1,0 +1,205 @@
+"""Calibration, prediction sets and unknown inputs of real networks: figures of docs/statistics.md.
+
+    python benchmarks/statistics_accuracy.py DATA --out results.json       # about three minutes of CPU time
+
+DATA is a folder with `cifar10_jpg`, `weights_resnet_cifar10`, `fashion_mnist_t10k`, `flowers` and
+`imagenette_224`. The networks: ResNet-20 with published weights for CIFAR-10, on images saved as JPEG,
+and a LeNet and a ResNet-20 that are trained here on Fashion-MNIST until they are too confident.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+from sklearn.metrics import roc_auc_score
+
+import striate
+from striate.files import write_atomic
+from striate.inference.calibration import calibration_of, logarithms
+from striate.inference.evaluation import evaluate
+from striate.inference.prediction import softmax
+from striate.metrics.classification import expected_calibration_error
+from striate.metrics.conformal import calibration_scores, prediction_sets, quantile_rank
+from striate.weights import import_weights
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+HALVES, SPLITS, FOREIGN = 20, 100, 400
+WORDS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "that",
+    "image",
+    "network",
+    "class",
+    "train",
+    "data",
+    "model",
+    "scale",
+    "light",
+    "shape",
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, help="a results file")
+    args = parser.parse_args()
+    found: dict[str, Any] = {"machine": platform.machine(), "calibration": [], "sets": []}
+    with tempfile.TemporaryDirectory() as folder:
+        resnet = cifar_network(args.data, Path(folder))
+        networks = {
+            "resnet20 on cifar10_jpg": (resnet, args.data / "cifar10_jpg"),
+            "lenet on fashion_mnist_t10k": (trained(args.data, folder, "lenet", 25), None),
+            "resnet20 on fashion_mnist_t10k": (trained(args.data, folder, "resnet20", 5), None),
+        }
+        for name, (path, data) in networks.items():
+            model = striate.load(path).uncalibrated()
+            result = evaluate(model, data, split="test")
+            scores = logarithms(result.probabilities)
+            found["calibration"].append({"network": name, **halves(scores, result.labels)})
+            for method in ("lac", "raps"):
+                row = {"network": name, "method": method, **coverage(scores, result.labels, method)}
+                found["sets"].append(row)
+        striate.calibrate(resnet, args.data / "cifar10_jpg", split="test")
+        found["unknown"] = unknown(resnet, args.data)
+    print(json.dumps(found, indent=1))
+    if args.out:
+        write_atomic(args.out, (json.dumps(found, indent=1) + "\n").encode())
+
+
+def cifar_network(data: Path, folder: Path) -> Path:
+    """The published ResNet-20 as a bundle."""
+    out = folder / "resnet20.safetensors"
+    import_weights(
+        data / "weights_resnet_cifar10" / "resnet20-12fca82f.th", model="resnet20", classes=CLASSES,
+        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), out=out,
+    )  # fmt: skip
+    return out
+
+
+def trained(data: Path, folder: str, model: str, epochs: int) -> Path:
+    """The last weights of a network that is trained without augmentation at a constant learning rate."""
+    run = striate.train(
+        str(data / "fashion_mnist_t10k"), model=model, epochs=epochs, batch=32, lr=0.003, sched="constant",
+        augment="none", out=folder, name=model,
+    )  # fmt: skip
+    return Path(run.training.last)
+
+
+def halves(scores: Any, labels: Any) -> dict[str, float]:
+    """Calibration error of one random half of the images with the temperature of the other half."""
+    before, after, temperatures = [], [], []
+    for seed in range(HALVES):
+        order = np.random.default_rng(seed).permutation(len(labels))
+        one, other = order[: len(order) // 2], order[len(order) // 2 :]
+        calibration = calibration_of(scores[one], labels[one], "")
+        assert calibration is not None
+        temperatures.append(calibration.temperature)
+        before.append(expected_calibration_error(softmax(scores[other]), labels[other]))
+        chances = softmax(scores[other], calibration.temperature)
+        after.append(expected_calibration_error(chances, labels[other]))
+    return {
+        "images": len(labels),
+        "temperature": statistics.mean(temperatures),
+        "ece_before": statistics.mean(before),
+        "ece_after": statistics.mean(after),
+        "worst_change": max(b - a for a, b in zip(before, after, strict=True)),
+    }
+
+
+def coverage(scores: Any, labels: Any, method: str) -> dict[str, float]:
+    """Coverage and size of 95 % sets over random splits into calibration and other images."""
+    covered, sizes = [], []
+    for seed in range(SPLITS):
+        order = np.random.default_rng(seed).permutation(len(labels))
+        one, other = order[: len(order) // 2], order[len(order) // 2 :]
+        calibration = calibration_of(scores[one], labels[one], "")
+        assert calibration is not None
+        chances = softmax(scores, calibration.temperature)
+        ranked = calibration_scores(chances[one], labels[one], method)
+        sets = prediction_sets(chances[other], ranked[quantile_rank(len(one), 0.95) - 1], method)
+        covered.append(float(sets[np.arange(len(other)), labels[other]].mean()))
+        sizes.append(float(sets.sum(axis=1).mean()))
+    n, m = len(labels) // 2, len(labels) - len(labels) // 2
+    rank = quantile_rank(n, 0.95)
+    a, b = rank, n + 1 - rank  # the coverage of m images is a beta-binomial proportion
+    spread = (a * b * (a + b + m) / ((a + b) ** 2 * (a + b + 1) * m)) ** 0.5
+    return {
+        "calibration_images": n, "coverage": statistics.mean(covered), "sd": statistics.stdev(covered),
+        "sd_in_theory": spread, "size": statistics.mean(sizes),
+    }  # fmt: skip
+
+
+def unknown(path: Path, data: Path) -> dict[str, Any]:
+    """AUROC of distance and of largest probability, and what the threshold rejects."""
+    model = striate.load(path)
+    known = model.unknown_inputs
+    rng = np.random.default_rng(0)
+    with gzip.open(data / "fashion_mnist_t10k" / "t10k-images-idx3-ubyte.gz") as file:
+        fashion = np.frombuffer(file.read()[16:], np.uint8).reshape(-1, 28, 28)
+    sets = {
+        "held out": some(data / "cifar10_jpg" / "test", 500),
+        "flowers": some(data / "flowers", FOREIGN),
+        "imagenette": some(data / "imagenette_224" / "val", FOREIGN),
+        "Fashion-MNIST": list(fashion[:FOREIGN]),
+        "text lines": [text_lines(seed) for seed in range(FOREIGN)],
+        "noise": list(rng.integers(0, 256, (FOREIGN, 32, 32, 3), np.uint8)),
+    }
+    far = {name: known.distances(model.embed(images)) for name, images in sets.items()}
+    sure = {
+        name: np.array([p.probabilities.max() for p in model.predict_many(images)])
+        for name, images in sets.items()
+    }
+    rows: list[dict[str, Any]] = []
+    for name in list(sets)[1:]:
+        truth = np.r_[np.zeros(len(far["held out"])), np.ones(len(far[name]))]
+        rows.append({
+            "foreign": name,
+            "auroc_distance": float(roc_auc_score(truth, np.r_[far["held out"], far[name]])),
+            "auroc_probability": float(roc_auc_score(truth, -np.r_[sure["held out"], sure[name]])),
+            "rejected": float(np.mean(far[name] > known.threshold)),
+        })  # fmt: skip
+    pixels = np.stack([model.preprocess.read(image) for image in sets["held out"][:64]])
+    model.answers(pixels)
+    started = time.process_time()
+    for _ in range(5):
+        known.distances(np.ones((64, known.axes.shape[0]), np.float32))
+    return {
+        **known.summary(), "foreign": rows,
+        "distance_ms_per_image": (time.process_time() - started) / 5 / 64e-3,
+        "mean_gain": statistics.mean(r["auroc_distance"] - r["auroc_probability"] for r in rows),
+    }  # fmt: skip
+
+
+def some(folder: Path, count: int) -> list[str]:
+    files = sorted(
+        str(path) for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+    )
+    return [files[i] for i in np.random.default_rng(0).permutation(len(files))[:count]]
+
+
+def text_lines(seed: int) -> Any:
+    """Black words on white, uint8 `[32, 32, 3]`."""
+    rng, image = np.random.default_rng(seed), Image.new("RGB", (32, 32), "white")
+    draw = ImageDraw.Draw(image)
+    for y in range(1, 32, 9):
+        draw.text((1, y), " ".join(rng.choice(WORDS, 2)), fill=0)
+    return np.asarray(image)
+
+
+if __name__ == "__main__":
+    main()

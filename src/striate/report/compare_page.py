@@ -1,0 +1,116 @@
+"""The page of `striate compare`: accuracy, cost, changes of classes and images, and the training curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from striate import bundle
+from striate.charts import Curves, Line, Panel
+from striate.inference.comparison import ModelComparison, Pair
+from striate.report.leaderboard import Place
+from striate.report.run_table import RunTable
+from striate.sections import Card, Column, Estimate, Phrase, Report, Section, Table
+
+_MOST_CHANGED, _MOST_CLASSES = 200, 50
+_PANELS = {"val_loss": "Loss", "val_top1": "Accuracy (top-1)"}
+
+
+def comparison_report(comparison: ModelComparison) -> Report:
+    """The page of models that were compared on the same images."""
+    columns = (
+        Column(Phrase("model")), Column(Phrase("accuracy"), ".1%"), Column(Phrase("macro F1"), ".1%"),
+        Column(Phrase("expected calibration error"), ".3f"), Column(Phrase("parameters"), ",d"),
+        Column(Phrase("MACs"), ",d"), Column(Phrase("ms per image"), ".2f"),
+    )  # fmt: skip
+    rows = tuple(
+        (m.name, Estimate(m.top1, *m.top1_ci), m.macro_f1, m.ece, m.params, m.macs, m.ms)
+        for m in comparison.models
+    )
+    sections = [Section(Phrase("Models"), (Table(columns, rows),))]
+    for pair in comparison.pairs:
+        sections += _pair_sections(pair)
+    if (curves := overlaid([Path(model.name) for model in comparison.models])) is not None:
+        sections.append(Section(Phrase("Training curves"), (curves,)))
+    cards = [Card(m.top1, m.name, ".1%", interval=m.top1_ci) for m in comparison.models]
+    return Report(
+        title=Phrase("Comparison of models"),
+        subtitle=Phrase("{n:,} images of {data}", n=comparison.n, data=comparison.data),
+        sections=tuple(sections), cards=tuple(cards), warnings=comparison.notes,
+    )  # fmt: skip
+
+
+def _pair_sections(pair: Pair) -> list[Section]:
+    low, high = (f"{100 * end:+.2f}" for end in pair.difference_ci)
+    note = Phrase(
+        "Difference {difference} points (95 % interval {low} to {high}); {gained} images right that were "
+        "wrong, {lost} wrong that were right: p = {p} (McNemar's exact test).",
+        difference=f"{100 * pair.difference:+.2f}", low=low, high=high, gained=pair.only_second,
+        lost=pair.only_first, p=f"{pair.p:.3g}",
+    )  # fmt: skip
+    classes = Table(
+        (
+            Column(Phrase("class")), Column(Phrase("images"), ",d"), Column(Phrase("recall"), ".1%"),
+            Column(Phrase("new recall"), ".1%"), Column(Phrase("p (Holm)"), ".3f"),
+        ),
+        tuple((c.name, c.images, c.first, c.second, c.p) for c in pair.per_class[:_MOST_CLASSES]),
+    )  # fmt: skip
+    changed = Table(
+        (
+            Column(Phrase("file")), Column(Phrase("class")), Column(Phrase("prediction")),
+            Column(Phrase("new prediction")),
+        ),
+        tuple((c.path, c.label, c.first, c.second) for c in pair.changed[:_MOST_CHANGED]),
+    )  # fmt: skip
+    images = Phrase("Images with another prediction ({count:,})", count=len(pair.changed))
+    return [Section(pair.second, (classes,), note), Section(images, (changed,))]
+
+
+def overlaid(models: list[Path]) -> Curves | None:
+    """The validation curves of the runs that the models come from; None if none has any."""
+    runs: dict[str, dict[str, list[float | None]]] = {}
+    for model in models:
+        folder = bundle.path_of(model).absolute().parent
+        for row in RunTable(folder.parent).rows():
+            if row["name"] == folder.name and row["epochs"].get("epoch"):
+                runs[row["name"]] = row["epochs"]
+    if not runs:
+        return None
+    last = int(max(max(e or 0 for e in epochs["epoch"]) for epochs in runs.values()))
+    panels = tuple(
+        Panel(
+            Phrase(title),
+            tuple(
+                Line(name, _values(epochs, column, last)) for name, epochs in runs.items() if column in epochs
+            ),
+            share=column != "val_loss",
+            floor=None,
+        )
+        for column, title in _PANELS.items()
+        if any(column in epochs for epochs in runs.values())
+    )
+    return Curves(tuple(range(1, last + 1)), panels, last, alt="Validation curves of the runs", file="curves")
+
+
+def _values(epochs: dict[str, list[float | None]], column: str, last: int) -> tuple[float, ...]:
+    """A value for each epoch; NaN where the run has none."""
+    known = dict(zip(epochs["epoch"], epochs[column], strict=True))
+    found: list[Any] = [known.get(float(epoch)) for epoch in range(1, last + 1)]
+    return tuple(float("nan") if value is None else value for value in found)
+
+
+def leaderboard_report(folder: Path, places: list[Place]) -> Report:
+    """The page of the runs of a folder."""
+    columns = (
+        Column(Phrase("runs")), Column(Phrase("model")), Column(Phrase("metric")),
+        Column(Phrase("mean"), ".1%", bar_max=1.0), Column(Phrase("deviation of seeds"), ".2%"),
+        Column(Phrase("seeds"), ",d"),
+    )  # fmt: skip
+    rows = tuple(
+        (", ".join(p.runs), p.model, f"{p.metric} ({p.split})", p.mean, p.sd, len(p.values)) for p in places
+    )
+    note = Phrase("Runs with the same options, but for the seed, are one row.")
+    sections = [Section(Phrase("Leaderboard"), (Table(columns, rows),), note)]
+    if (curves := overlaid([folder / run for place in places for run in place.runs][:12])) is not None:
+        sections.append(Section(Phrase("Training curves"), (curves,)))
+    return Report(Phrase("Comparison of models"), str(folder), tuple(sections))

@@ -1,0 +1,98 @@
+"""`striate compare`: two models on the same images, and a leaderboard with the spread of seeds."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import striate
+from striate import bundle, cli
+from striate.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def other(run, tmp_path_factory):
+    """The run's network with a biased last layer, and with its classes in another order."""
+    description, state = bundle.read(run.best)
+    last = [name for name in state if name.endswith("bias")][-1]
+    weight = last.replace("bias", "weight")
+    order = [2, 0, 1]
+    state[last] = state[last][order] + torch.tensor([8.0, 0.0, 0.0])
+    state[weight] = state[weight][order]
+    classes = tuple(description.classes[i] for i in order)
+    path = tmp_path_factory.mktemp("other") / "biased.safetensors"
+    bundle.write(path, state, dataclasses.replace(description, classes=classes, calibration=None))
+    return path
+
+
+def test_two_models(run, other, colors, tmp_path, capfd):
+    argv = ["compare", str(run.training.folder), str(other), "--data", str(colors), "--split", "all"]
+    assert cli.run([*argv, "--json", "--out", str(tmp_path / "page")]) == 0
+    result = json.loads(capfd.readouterr().out)
+    a, b = (striate.evaluate(m, colors, split="all") for m in (run.best, other))
+    # Only the first is split as in training, so the images have another order.
+    answers = [dict(zip(e.names, (e.classes[i] for i in e.predicted), strict=True)) for e in (a, b)]
+    names = [[answer[name] for name in a.names] for answer in answers]
+    truth = [a.classes[i] for i in a.labels]
+    lost = sum(x == t != y for x, y, t in zip(*names, truth, strict=True))
+    gained = sum(y == t != x for x, y, t in zip(*names, truth, strict=True))
+    (pair,) = result["pairs"]
+    assert result["n"] == a.n
+    assert (pair["only_first"], pair["only_second"]) == (lost, gained)
+    assert pair["difference"] == pytest.approx(b.top1 - a.top1)
+    low, high = pair["difference_ci"]
+    assert low <= pair["difference"] <= high
+    assert len(pair["changed"]) == sum(x != y for x, y in zip(*names, strict=True)) > 0
+    changed = {c["path"]: (c["first"], c["second"]) for c in pair["changed"]}
+    for i, name in enumerate(a.names):
+        assert changed.get(name, (names[0][i],) * 2) == (names[0][i], names[1][i])
+    for row, e in zip(result["models"], (a, b), strict=True):
+        assert (row["top1"], row["ece"]) == pytest.approx((e.top1, e.ece))
+        assert row["params"] == sum(p.numel() for p in striate.load(run.best).network.parameters())
+        assert row["macs"] > 0 < row["ms"]
+    page = (tmp_path / "page" / "report.html").read_text("utf-8")
+    assert "McNemar" in page
+    assert "Images with another prediction" in page
+    assert cli.run(argv) == 0
+    out = capfd.readouterr().out
+    assert "points (95 % interval" in out
+    assert "p = " in out
+
+
+def test_the_same_model_twice(run, capfd):
+    assert cli.run(["compare", str(run.training.folder), str(run.best), "--json"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    (pair,) = result["pairs"]
+    assert (pair["difference"], pair["p"], pair["changed"]) == (0.0, 1.0, [])
+    assert result["n"] == run.evaluation.n
+
+
+def test_a_leaderboard_groups_seeds(run, tmp_path, capfd):
+    for name, seed, model, top1 in [("a", 0, "lenet", 0.8), ("b", 1, "lenet", 0.9), ("c", 0, "lenet5", 0.95)]:
+        folder = shutil.copytree(run.training.folder, tmp_path / "runs" / name)
+        text = (folder / "config.yaml").read_text("utf-8")
+        text = text.replace("seed: 0", f"seed: {seed}").replace("model: lenet", f"model: {model}")
+        (folder / "config.yaml").write_text(text, "utf-8")
+        bundle.add_metrics(folder / "best.safetensors", {"test": {"top1": top1, "top1_ci": [0.5, 1.0]}})
+    (tmp_path / "runs" / "empty").mkdir()
+    out = tmp_path / "page"
+    assert cli.run(["compare", str(tmp_path / "runs"), "--json", "--out", str(out)]) == 0
+    first, second = json.loads(capfd.readouterr().out)["leaderboard"]
+    assert (first["runs"], first["mean"], first["sd"]) == (["c"], 0.95, None)
+    assert second["runs"] == ["a", "b"]
+    assert second["mean"] == pytest.approx(0.85)
+    assert second["sd"] == pytest.approx(np.std([0.8, 0.9], ddof=1))
+    assert "Leaderboard" in (out / "report.html").read_text("utf-8")
+    assert cli.run(["compare", str(tmp_path / "runs")]) == 0
+    assert "± 7.07 (2 seeds)" in capfd.readouterr().out
+
+
+def test_mistakes(run, tmp_path, capfd):
+    with pytest.raises(UsageError, match="nothing to compare it with"):
+        striate.compare(run.best)
+    (tmp_path / "runs").mkdir()
+    assert cli.run(["compare", str(tmp_path / "runs")]) == 3
+    assert "it has no finished runs" in capfd.readouterr().err
