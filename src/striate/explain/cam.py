@@ -79,6 +79,6 @@ def nearest_classes(scores: Tensor, target: int, count: int = _SIMILAR) -> list[
 
 
 def _weighted_by_mean(forward: Forward, weights: Weights) -> Tensor:
-    units = forward.maps.movedim(1, 3)  # a view; folded networks have the channels last in memory
+    units = forward.maps.permute(0, 2, 3, 1)  # a view; folded networks have the channels last in memory
     means = forward.mean_gradients(weights)[:, :, None]
     return (units.flatten(1, 2) @ means).view(units.shape[:3]).relu().float()

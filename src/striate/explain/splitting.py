@@ -144,12 +144,12 @@ class _Halves:
         # Inference mode is faster, but its results cannot take part in gradients.
         with torch.no_grad() if self.carries else torch.inference_mode():
             result, carried = self._run(images)
+            if self.is_linear:
+                features = self._pooled(result).flatten(1)
+                return _Halfway(result, self._scores(features), self, features, features)
         maps = self.to_maps(result)
         with torch.no_grad():
             entry = self._pooled(result)
-            if self.is_linear:
-                features = entry.flatten(1)
-                return _Halfway(maps, self._scores(features), self, features, features)
             entry = (entry.clone() if entry.is_inference() else entry.detach()).requires_grad_()
         features = self.head(entry.clone(), *carried)  # a layer in place must not change a leaf
         return _Halfway(maps, self._scores(features.detach()), self, entry, features)
@@ -203,7 +203,8 @@ class _Halfway:
             outer = factor * _dense(self.scores, weights)
         else:
             rows = last.weight.detach()
-            outer = torch.stack([_sum(rows, one, factor) for one in weights]).view_as(self.features)
+            sums = [_sum(rows, one, factor) for one in weights]
+            outer = (torch.stack(sums) if len(sums) > 1 else sums[0]).view_as(self.features)
         if self.halves.is_linear:
             return outer
         return _weighted_gradient(self.features, outer, self.entry)
