@@ -28,13 +28,14 @@ def templates() -> dict[str, str]:
 
 
 @functools.cache
-def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """A pattern for each template; those with the most text of their own come first."""
-    order = sorted(templates(), key=lambda template: -len(_PLACE.sub("", template)))
-    return tuple((re.compile(_pattern(template), re.DOTALL), template) for template in order)
+def _with_values() -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The templates with values, and the texts between these; those with the most text come first."""
+    found = [(template, tuple(_PLACE.split(template)[::2])) for template in templates() if "{" in template]
+    return tuple(sorted(found, key=lambda one: -sum(map(len, one[1]))))
 
 
-def _pattern(template: str) -> str:
+@functools.cache
+def _pattern(template: str) -> re.Pattern[str]:
     seen: set[str] = set()
     pattern = ""
     for i, part in enumerate(_PLACE.split(template)):
@@ -46,15 +47,19 @@ def _pattern(template: str) -> str:
             kind = r"[0-9.,]+" if part in _NUMBERS else r"\S+" if part in _WORDS else ".+?"
             pattern += f"(?P<{part}>{kind})"
             seen.add(part)
-    return pattern
+    return re.compile(pattern, re.DOTALL)
 
 
 def phrase_of(text: str) -> str:
     """A message as a phrase, if its template is known; other text as it is."""
     if isinstance(text, Phrase) or len(text) > _LONGEST:
         return text
-    for pattern, template in _patterns():
-        if (found := pattern.fullmatch(text)) is not None:
+    if text in templates() and "{" not in text:
+        return Phrase(text)
+    for template, parts in _with_values():
+        if not all(part in text for part in parts):
+            continue  # compiling all patterns would take longer than the rest of a page
+        if (found := _pattern(template).fullmatch(text)) is not None:
             values = found.groupdict()
             return Phrase(
                 template, **{k: phrase_of(v) if k.endswith("_text") else v for k, v in values.items()}
