@@ -47,7 +47,7 @@ _TRANSLATORS, _ONNX = "striate.exporters.translators", "striate.exporters.onnx"
 _PROGRAMS, _CONVERTERS = "striate.exporters.torch_programs", "striate.exporters.converters"
 _IMAGES = ("classification",)
 FORMATS: dict[str, Format] = {
-    "onnx": Format(f"{_ONNX}:export", _IMAGES, "ONNX, from pixels to scores", ".onnx"),
+    "onnx": Format(f"{_ONNX}.translator:export", (), "ONNX, from pixels to scores, or for texts", ".onnx"),
     "onnx-float": Format(f"{_ONNX}:export_float", _IMAGES, "ONNX for normalized images", ".onnx"),
     "onnx-int8": Format(f"{_ONNX}.quantization:export_int8", _IMAGES, "ONNX in int8", ".onnx"),
     "onnx-int8-weights": Format(
@@ -64,6 +64,8 @@ FORMATS: dict[str, Format] = {
     "tensorrt": Format(f"{_CONVERTERS}:export_tensorrt", _IMAGES, "TensorRT engine", ".engine"),
 }
 
+
+_DEFAULTS = {"seq2seq": "torch-export"}  # of other tasks the first one
 
 # Earlier names, which still work until the next release.
 OLD_NAMES = {"programs": "torch-export", "pth": "state-dict"}
@@ -90,7 +92,8 @@ _OTHER_SUFFIXES = {
 
 def formats_for(task: str) -> list[str]:
     """The formats that can hold a model of a task; the first one is the default."""
-    return [name for name, row in FORMATS.items() if not row.tasks or task in row.tasks]
+    names = [name for name, row in FORMATS.items() if not row.tasks or task in row.tasks]
+    return sorted(names, key=lambda name: name != _DEFAULTS.get(task))
 
 
 @standard_settings()

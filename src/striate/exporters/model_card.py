@@ -141,7 +141,8 @@ def _paragraphs(description: Description, file: str, format: str, parity: Parity
         yield f"Its {len(description.classes):,} classes: {names}."
     for _, label, value in _measured(description):
         yield f"- {label} on validation data: {value:.4f}"
-    if format == "onnx" and description.image_preprocess.channels in (1, 3):
+    is_pixels = description.preprocess is not None and description.preprocess.channels in (1, 3)
+    if format == "onnx" and is_pixels:
         yield "## Use\n\nWithout Striate (Striate itself also crops, as in training):"
         mode = "L" if description.image_preprocess.channels == 1 else "RGB"
         answer = _SEVERAL_CLASSES if description.is_multi_label else _ONE_CLASS

@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 Part = bytes | memoryview
 Dimension = int | str
 _TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9}  # TensorProto.DataType
-_FLOAT, _INT, _STRING, _INTS = 1, 2, 3, 7  # AttributeProto.AttributeType
+_FLOAT, _INT, _STRING, _GRAPH, _INTS = 1, 2, 3, 5, 7  # AttributeProto.AttributeType
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,8 @@ def _node(node: Node) -> Iterator[Part]:
 def _attribute(value: Any) -> list[Part]:
     if isinstance(value, str):
         kind, parts = _STRING, _text(4, value)
+    elif isinstance(value, Graph):
+        kind, parts = _GRAPH, _message(6, _graph(value))
     elif isinstance(value, float):
         kind, parts = _FLOAT, [_key(2, 5), struct.pack("<f", value)]
     elif isinstance(value, int):
