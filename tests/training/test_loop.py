@@ -14,7 +14,7 @@ from torch import nn
 
 from striate.errors import TrainingError, UsageError
 from striate.progress import SILENT
-from striate.tasks.classification.metrics import ClassificationMetrics, validate
+from striate.tasks.classification.metrics import ClassificationMetrics, MultiLabelMetrics, validate
 from striate.tasks.classification.options import MONITORS
 from striate.training.loop import LossNotFiniteError, fit, train_step
 from striate.training.optimizer import make_optimizer
@@ -148,7 +148,7 @@ def test_weights_that_are_not_finite_end_training():
 
 @pytest.mark.parametrize(("monitor", "best"), [("top1", 2), ("macro-f1", 3), ("loss", 4)])
 def test_the_monitored_metric_selects_the_best_epoch(monitor, best):
-    assert (*ClassificationMetrics.MONITORS,) == MONITORS
+    assert {*ClassificationMetrics.MONITORS, *MultiLabelMetrics.MONITORS} == set(MONITORS)
     state = training_of(small_network(), monitor=monitor).state
     metrics = [(0.5, 0.5, 1.0), (0.7, 0.4, 0.9), (0.6, 0.6, 0.8), (0.6, 0.5, 0.7)]  # top-1, macro F1, loss
     for epoch, (top1, f1, loss) in enumerate(metrics, 1):

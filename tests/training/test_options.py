@@ -43,7 +43,7 @@ IDS = [f"{kind.__name__.removesuffix('Config').lower()}-{name}" for kind, name, 
 COMPANIONS = {
     "classifier": {"model": "timm:resnet18"}, "model_arguments": {"model": "package:make"},
     "transfer": {"weights": "x"}, "views": {"weights": "x", "transfer": "last"}, "nesterov": {"opt": "sgd"},
-    "exclude_kinds": {"exclude": "x"}, "fold": {"folds": 5},
+    "exclude_kinds": {"exclude": "x"}, "fold": {"folds": 5}, "unfreeze_every": {"weights": "x"},
 }  # fmt: skip
 # Valid values of options whose declaration does not say what is valid.
 VALUES = {

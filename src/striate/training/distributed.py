@@ -7,6 +7,7 @@ depend on a clock, a signal or a loss are made together, so that all processes a
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import itertools
 import json
@@ -114,6 +115,11 @@ class Distributed:
         if self._wrapped is None:
             self._wrapped = DistributedDataParallel(module, gradient_as_bucket_view=True)
         return self._wrapped
+
+    def unwrap(self) -> None:
+        """Wrap the module anew for the next step, after other parameters have become trainable."""
+        self._wrapped = None
+        gc.collect()  # the old wrapper must not reduce gradients any more
 
     def no_sync(self, more: bool) -> contextlib.AbstractContextManager[None]:
         """Around a micro-batch: gradients are averaged after the last one only."""

@@ -80,6 +80,8 @@ def fit(
         order = task.order(state.epoch)
         steps = order[state.position :]
         shards = [context.distributed.shard(samples) for samples in steps]
+        if task.start_epoch(state.network, state.epoch):
+            context.distributed.unwrap()
         training_mode(state.network)
         name = f"epoch {state.epoch + 1}" + (f"/{schedule.epochs}" if schedule.epochs else "")
         context.progress.begin(name, sum(map(len, steps)), task.unit)

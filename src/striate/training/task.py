@@ -177,6 +177,13 @@ class Task(ABC):
 
     # In every epoch
 
+    def start_epoch(self, network: nn.Module, epoch: int) -> bool:
+        """Choose what is trained in an epoch, from 0; returns whether that has changed.
+
+        The optimizer has all parameters that are trained at the beginning of a run, before the first call.
+        """
+        return False
+
     @abstractmethod
     def order(self, epoch: int) -> list[Indices]:
         """The samples of each optimizer step of an epoch; a function of the seed and the epoch (from 0)."""

@@ -103,6 +103,31 @@ def freeze(network: nn.Module, mode: str, last_layers: int, head: str) -> list[s
     return trained
 
 
+def freeze_gradually(network: nn.Module, mode: str, last_layers: int, head: str, count: int) -> list[str]:
+    """Freeze all but the last stages of those that a mode trains (Howard, Ruder 2018, section 3.3).
+
+    Args:
+        network: `requires_grad` of its parameters is set.
+        mode: `all` or `last`, as for `freeze`.
+        last_layers: as for `freeze`.
+        head: name of the classifier, which is trained in any case; empty if it is not known.
+        count: number of stages to train, at least 1; `freeze` if there are no more.
+
+    Returns:
+        The names of the modules that train.
+    """
+    groups = stages(network)
+    groups = groups[-last_layers:] if mode == "last" else groups
+    if count >= len(groups):
+        return freeze(network, mode, last_layers, head)
+    trained = [name for group in groups[-count:] for name in group]
+    trained += [head] if head and head not in trained else []
+    network.requires_grad_(False)
+    for name in trained:
+        network.get_submodule(name).requires_grad_(True)
+    return trained
+
+
 def stages(network: nn.Module) -> list[list[str]]:
     """The stages of a network in their order, each a list of module names.
 

@@ -101,6 +101,9 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         if self.class_weights != "none" and self.sampler == "balanced":
             what = f"--class-weights {self.class_weights} with --sampler balanced"
             raise UsageError(what, "each of them balances the classes", "Give one of the two")
+        if self.unfreeze_every and self.weights == "none" and not self.brings_weights:
+            what = f"--unfreeze-every {self.unfreeze_every} without weights"
+            raise UsageError(what, "the frozen layers would be random", "Give --weights")
         if self.transfer == "head" and not row.head_replaceable:
             raise UsageError(
                 f"--transfer head with {self.model}", "its output layer is fixed and cannot be replaced",

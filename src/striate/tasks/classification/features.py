@@ -151,6 +151,8 @@ def _why_not(task: Classification) -> str:
     config = task.config
     if task.context.distributed.size > 1:
         return "several processes share each step"
+    if config.unfreeze_every:
+        return "--unfreeze-every trains more of them later"
     if config.mixup or config.cutmix:
         return "MixUp and CutMix mix the images before them"
     variations = _variations(task)

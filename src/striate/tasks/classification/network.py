@@ -99,17 +99,30 @@ def build(
         what = f"--transfer {config.transfer} with {config.model}"
         raise UsageError(what, "its last layer was not found", "Name it with --classifier")
     trained = transfer.freeze(network, config.transfer, config.last_layers, head)
+    if config.unfreeze_every:
+        first = freeze_gradually(config, network, head, 1)
+        every = f"one more stage every {config.unfreeze_every} epochs"
+        notes.append(f"gradual unfreezing: training starts with {', '.join(first)}, and {every}")
     random = fresh & set(transfer.frozen_state(network))
     if random:
+        alternative = "--unfreeze-every" if config.unfreeze_every else "use --transfer all"
         raise UsageError(
             f"--transfer {config.transfer} with {config.weights!r}",
             f"{', '.join(sorted(random))} did not fit and would be frozen with random values",
-            "Leave out what changes their shapes (--imgsz), or use --transfer all",
+            f"Leave out what changes their shapes (--imgsz), or {alternative}",
         )
+    transfer.freeze(network, config.transfer, config.last_layers, head)  # the optimizer needs all of them
     training = sum(p.numel() for p in network.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in network.parameters()) - training
     notes.append(f"{training:,} parameters are trained ({', '.join(trained)}), {frozen:,} are frozen")
     return Built(network, arguments, notes, full_rate)
+
+
+def freeze_gradually(
+    config: ClassificationConfig, network: nn.Module, head: str | None, count: int
+) -> list[str]:
+    """Freeze all but the last `count` stages of those that a run trains; returns the names of what trains."""
+    return transfer.freeze_gradually(network, config.transfer, config.last_layers, head or "", count)
 
 
 def _arguments(
@@ -120,7 +133,7 @@ def _arguments(
     arguments: dict[str, Any] = {"num_classes": classes, "in_channels": preprocess.channels}
     if row.sizes == "argument":
         arguments["input_size"] = list(preprocess.size)
-    if row.auxiliary and config.transfer != "all":
+    if row.auxiliary and (config.transfer != "all" or config.unfreeze_every):
         arguments["auxiliary"] = False  # auxiliary heads on frozen layers would train nothing
     if pretrained is None:
         return arguments

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from striate import models
-from striate.training.config import MAX_RATE, MAX_SIDE, SCHEDULES, DataOptions, Optimization
+from striate.training.config import MAX_COUNT, MAX_RATE, MAX_SIDE, SCHEDULES, DataOptions, Optimization
 from striate.training.options import Options, option, override
 from striate.transforms.augmentations import AUGMENTATIONS
 
@@ -123,6 +123,10 @@ class NetworkOptions(Options):
     last_layers: int = option(
         2, "Number of stages that --transfer last trains", minimum=1, maximum=1000,
         needs=("transfer", ("last",)),
+    )  # fmt: skip
+    unfreeze_every: int = option(
+        0, "Gradual unfreezing: train only the last stage at first, and one more every N epochs; 0 to train "
+        "all of --transfer at once", minimum=0, maximum=MAX_COUNT, needs=("transfer", ("all", "last")),
     )  # fmt: skip
     drop_path: float = option(
         0.0, "Stochastic depth: drop rate of the last block; rising linearly with depth", minimum=0, below=1

@@ -33,7 +33,7 @@ from striate.tasks.classification.metrics import (
     training_errors,
     validate,
 )
-from striate.tasks.classification.network import parameter_groups
+from striate.tasks.classification.network import freeze_gradually, parameter_groups
 from striate.tasks.classification.preparation import prepare
 from striate.training.schedule import EvaluationCost, Indices, LRSchedule
 from striate.training.task import Loss, Setup, Task
@@ -57,6 +57,7 @@ class Classification(Task):
         features: of the frozen layers, if they are computed once.
         problems: images that could not be read so far.
         train_count: number of readable training images, as far as is known.
+        trained: the modules that are trained in this epoch, with gradual unfreezing.
     """
 
     unit = "images"
@@ -72,6 +73,7 @@ class Classification(Task):
     features: FrozenFeatures | None = None
     problems: tuple[Problem, ...] = ()
     train_count: int = 0
+    trained: Sequence[str] = ()
 
     @property
     def dataset(self) -> DataSet:
@@ -161,6 +163,18 @@ class Classification(Task):
     def criterion(self) -> Criterion:
         """The training loss."""
         return Criterion.of(self.config, self.train.labels, self.context.device)
+
+    def start_epoch(self, network: nn.Module, epoch: int) -> bool:
+        """With gradual unfreezing, train one more stage every few epochs."""
+        config, before = self.config, self.trained
+        if not config.unfreeze_every:
+            return False
+        count = 1 + epoch // config.unfreeze_every
+        self.trained = freeze_gradually(config, network, self.head, count)
+        added = [name for name in self.trained if name not in before]
+        if before and added:
+            self.context.progress.info(f"from epoch {epoch + 1} on, training {', '.join(added)}, too")
+        return self.trained != before
 
     def names_of(self, samples: Indices) -> list[str]:
         """Paths of these samples."""
