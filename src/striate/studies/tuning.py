@@ -8,102 +8,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from striate import strict_json
-from striate.csv_file import read_table, write_csv
-from striate.errors import DataError, TrainingError, UsageError
-from striate.files import probe, write_atomic
+from striate.errors import TrainingError, UsageError
+from striate.files import write_atomic
 from striate.progress import SILENT
-from striate.reading import MAX_TABLE_BYTES, read_bytes
 from striate.studies import halving, search_space
 from striate.studies.runs import Trainer, create_folder, open_study, write_config
+from striate.studies.trials import (
+    TRIALS,
+    Plan,
+    Trial,
+    best_of,
+    read_plan,
+    read_trials,
+    write_plan,
+    write_trials,
+)
 from striate.tasks.classification.config import ClassificationConfig
-from striate.training.config_file import TUNING, config_text
+from striate.training.config_file import config_text
 from striate.training.options import seconds_of
 from striate.training.run_folder import TrainingRun
-from striate.validation import InvalidValueError, require_fields
 
 OPTIONS = "options.yaml"  # of all trials
-TRIALS = "trials.csv"
 _PROBE = "probe"  # a run of one epoch, which shows how long one takes
 _FULL_RUNS = 10  # so many whole runs fit into the budget, unless the user chooses the epochs
 _LEAST_EPOCHS = 3
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a search does, as its folder says.
-
-    Attributes:
-        epochs: of a whole run; 0 before the probe.
-        channels: of the images; 0 before the probe.
-        budget: seconds for all trials; 0 for no limit.
-        trials: largest number of trials besides the defaults; 0 for no limit.
-        fixed: options that the user has chosen, which are not searched.
-        spent: seconds of the probe.
-        monitor: the metric that decides between trials; empty before the probe.
-    """
-
-    epochs: int
-    channels: int
-    budget: float
-    trials: int
-    fixed: list[str]
-    spent: float = 0.0
-    monitor: str = ""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Options that were trained for some epochs.
-
-    Attributes:
-        trial: its number; 0 for the defaults.
-        rung: from 0; the highest one has whole runs.
-        epochs: for which it was trained.
-        lr: learning rate; None for the default.
-        weight_decay: the same for the weight decay.
-        augment: the same for the augmentation.
-        transfer: the same for the layers that are trained.
-        score: the monitored metric of the best epoch, larger is better; None if training failed.
-        tie: what decides between equal scores; larger is better.
-        best_epoch: the best epoch.
-        seconds: of training.
-        error: why training failed; empty if it did not.
-    """
-
-    trial: int
-    rung: int
-    epochs: int
-    lr: float | None
-    weight_decay: float | None
-    augment: str | None
-    transfer: str | None
-    score: float | None = None
-    tie: float = 0.0
-    best_epoch: int = 0
-    seconds: float = 0.0
-    error: str = ""
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options that are not the defaults."""
-        values = {name: getattr(self, name) for name in search_space.SEARCHED}
-        return {name: value for name, value in values.items() if value is not None}
-
-    @property
-    def order(self) -> halving.Score:
-        """For comparisons, larger is better."""
-        return halving.WORST if self.score is None else (self.score, self.tie)
-
-    @property
-    def name(self) -> str:
-        """Of its run folder."""
-        return f"trial-{self.trial:03}-{self.epochs}-epochs"
-
-    @property
-    def value(self) -> float | None:
-        """The monitored metric; a loss is positive."""
-        return None if self.score is None else abs(self.score)
 
 
 @dataclass(frozen=True)
@@ -186,7 +114,7 @@ def start(config: ClassificationConfig, given: Mapping[str, Any], budget: str | 
     epochs = config.epochs or 0 if budget else config.epoch_limit or 0
     plan = Plan(epochs, 0, seconds_of(budget) if budget else 0.0, trials, fixed)
     write_atomic(folder / OPTIONS, config_text(config.absolute().to_json()).encode())
-    _write_plan(folder, plan)
+    write_plan(folder, plan)
     return folder
 
 
@@ -239,7 +167,7 @@ class _Search:
     def run(self) -> Tuning:
         if not self.plan.channels:
             self._probe()
-        _write_plan(self.folder, self.plan)
+        write_plan(self.folder, self.plan)
         rungs = halving.rungs(self.plan.epochs)
         top = len(rungs) - 1
         if not self.trials:
@@ -294,7 +222,7 @@ class _Search:
                 trial, score=score, tie=ties[0], best_epoch=training.best_epoch, seconds=training.seconds
             )
         self.trials.append(trial)
-        _write_trials(self.folder, self.trials)
+        write_trials(self.folder, self.trials)
         self.config.progress.info(self._line(trial))
 
     def _run(self, options: Mapping[str, Any], epochs: int, name: str, progress: Any) -> TrainingRun:
@@ -328,7 +256,7 @@ class _Search:
 
     def _remove_weights(self, top: int) -> None:
         """Delete the weights of all runs but the best whole one and the default one."""
-        kept = {_best(self.trials, top).name, self.trials[0].name}
+        kept = {best_of(self.trials, top).name, self.trials[0].name}
         for name in {_PROBE, *(trial.name for trial in self.trials)} - kept:
             for path in [
                 *(self.folder / name).glob("*.safetensors"),
@@ -345,7 +273,7 @@ class _Search:
         )
 
     def _result(self, top: int) -> Tuning:
-        best, default = _best(self.trials, top), self.trials[0]
+        best, default = best_of(self.trials, top), self.trials[0]
         chosen = dataclasses.replace(self.config, epochs=best.epochs, name=None, **best.options)
         write_config(self.folder, chosen)
         evaluations = []
@@ -356,50 +284,3 @@ class _Search:
             self.folder, self.config, self.plan, tuple(self.trials), best, default, chosen,
             (evaluations[0], evaluations[1]), self.folder / "report.html",
         )  # fmt: skip
-
-
-def _best(trials: list[Trial], top: int) -> Trial:
-    """The best whole run; the defaults unless another one is better in the monitored metric itself."""
-    default, *_ = trials
-    best = max((trial for trial in trials if trial.rung == top), key=lambda trial: trial.order)
-    return default if best.score == default.score else best
-
-
-def read_plan(folder: Path) -> Plan:
-    """The plan of a search; raises DataError if it is damaged."""
-    path = folder / TUNING
-    try:
-        values = strict_json.loads(read_bytes(path, MAX_TABLE_BYTES))
-        require_fields(values, Plan, TUNING)
-        return Plan(**values)
-    except (ValueError, InvalidValueError) as error:
-        raise DataError(f"cannot read {str(path)!r}", " ".join(str(error).split()), "Restore it") from error
-
-
-def _write_plan(folder: Path, plan: Plan) -> None:
-    write_atomic(folder / TUNING, f"{strict_json.dumps(dataclasses.asdict(plan), indent=2)}\n".encode())
-
-
-def read_trials(folder: Path) -> list[Trial]:
-    """The trials that a search has recorded; raises DataError if they are damaged."""
-    path = folder / TRIALS
-    if probe(path) is None:
-        return []
-    columns = [column.name for column in dataclasses.fields(Trial)]
-    found = []
-    for line, row in read_table(path, columns):
-        values: dict[str, Any] = dict(zip(columns, row, strict=True))
-        try:
-            for name in ("trial", "rung", "epochs", "best_epoch"):
-                values[name] = int(values[name])
-            for name in ("lr", "weight_decay", "score", "tie", "seconds"):
-                values[name] = None if values[name] == "" else float(values[name])
-        except ValueError as error:
-            raise DataError(f"{path}:{line}", str(error), "Restore it") from error
-        values |= {name: values[name] or None for name in ("augment", "transfer")}
-        found.append(Trial(**values))
-    return found
-
-
-def _write_trials(folder: Path, trials: list[Trial]) -> None:
-    write_csv(folder / TRIALS, trials)

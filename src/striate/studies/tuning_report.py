@@ -8,7 +8,8 @@ from typing import Any
 
 from striate.report.reproduce import command
 from striate.sections import Card, Cell, Column, Listing, Phrase, Report, Section, Table, Text
-from striate.studies.tuning import Trial, Tuning
+from striate.studies.trials import Trial
+from striate.studies.tuning import Tuning
 
 
 def describe(found: Tuning) -> Report:
