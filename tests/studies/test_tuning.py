@@ -1,6 +1,7 @@
 """`striate tune`: the same trials after a restart, the best one as a command and a config.yaml."""
 
 import csv
+import dataclasses
 import json
 import shlex
 import shutil
@@ -12,7 +13,7 @@ from exact_resume import outcome
 import striate
 from striate.cli import run as run_command
 from striate.errors import DataError, UsageError
-from striate.studies.tuning_report import best_command
+from striate.studies.tuning_report import best_command, warnings
 
 OPTIONS = {"model": "lenet", "epochs": 3, "batch": 8, "name": "search"}
 
@@ -42,6 +43,17 @@ def test_trials_are_halved_and_the_best_whole_run_is_chosen(found):
     assert striate.evaluate(found.model).top1 == value
     with (found.model.parent / "results.csv").open() as file:
         assert max(float(row["val_top1"]) for row in csv.DictReader(file)) == found.best.value
+
+
+def test_a_gain_that_the_test_images_do_not_show_is_a_warning(found):
+    best, _ = found.evaluations
+    better = dataclasses.replace(found, best=dataclasses.replace(found.trials[-1], trial=4))
+    high, low = (dataclasses.replace(best, metrics={**best.metrics, "top1": value}) for value in (0.9, 0.5))
+    assert warnings(dataclasses.replace(better, evaluations=(high, low))) == ()
+    (text,) = warnings(dataclasses.replace(better, evaluations=(low, high)))
+    assert text.endswith("but not on the test images: the difference may be chance.")
+    (text,) = warnings(dataclasses.replace(found, best=found.default))
+    assert text == "No trial is better than the default options on the validation images."
 
 
 def test_only_the_weights_that_are_needed_stay(found):

@@ -95,7 +95,7 @@ def _print_repeats(found: Repeats) -> None:
 
 def _print_tuning(found: Tuning) -> None:
     from striate.cli.console import say
-    from striate.studies.tuning_report import NOTHING_BETTER, best_command, main_metric, table
+    from striate.studies.tuning_report import best_command, main_metric, table, warnings
 
     columns = f"{'lr':>8} {'decay':>8}  augment   transfer  seconds"
     say(f"{'trial':>5} {'epochs':>6} {found.plan.monitor:>9} {columns}")
@@ -110,8 +110,8 @@ def _print_tuning(found: Tuning) -> None:
     say(f"val {found.plan.monitor}  {found.best.value:.4f}, with the default options {default.value:.4f}")
     metric, reached, _ = main_metric(best)
     say(f"{best.split} {metric}  {reached:.4f}, with the default options {main_metric(other)[1]:.4f}")
-    if not found.is_better:
-        say(NOTHING_BETTER)
+    for warning in warnings(found):
+        say(warning)
     say(f"model   {found.model}")
     say(f"config  {found.folder / 'config.yaml'}")
     say(f"report  {found.report}")

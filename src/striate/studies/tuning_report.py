@@ -20,12 +20,24 @@ def describe(found: Tuning) -> Report:
         subtitle=Phrase("Search for options: {model} on {data}", model=config.model, data=data),
         sections=(_best(found), _trials(found)),
         cards=tuple(_cards(found)),
-        warnings=() if found.is_better else (NOTHING_BETTER,),
+        warnings=warnings(found),
         commands=(f"striate predict {quote(str(found.model))} PHOTO.jpg",),
     )
 
 
-NOTHING_BETTER = Phrase("No trial is better than the default options on the validation images.")
+def warnings(found: Tuning) -> tuple[Phrase, ...]:
+    """What a reader of the best options must know: whether they are better than the defaults at all."""
+    if not found.is_better:
+        return (Phrase("No trial is better than the default options on the validation images."),)
+    best, default = found.evaluations
+    if best.split == "test" and main_metric(best)[1] <= main_metric(default)[1]:
+        return (
+            Phrase(
+                "The best options are better than the defaults on the validation images, but not on the test "
+                "images: the difference may be chance."
+            ),
+        )
+    return ()
 
 
 def best_command(found: Tuning) -> str:
