@@ -11,7 +11,6 @@ from striate.bundle import Calibration
 from striate.bundle.calibration import encode_scores
 from striate.bundle.unknown import FEWEST, MOST_IMAGES, of_features
 from striate.data import Images
-from striate.errors import UsageError
 from striate.inference.classifier import Classifier
 from striate.inference.prediction import softmax
 from striate.metrics.classification import all_finite, expected_calibration_error
@@ -54,7 +53,7 @@ def calibration_of(
 def unknown_inputs_of(
     classifier: Classifier,
     train: Images,
-    held_out: Images,
+    held_out: npt.NDArray[np.float32],
     *,
     batch: int = 64,
     workers: int = 2,
@@ -65,31 +64,28 @@ def unknown_inputs_of(
     Args:
         classifier: computes the features.
         train: training images of the network's input size; a random part of them is used.
-        held_out: images of the same kind that the network was not trained on, from which the threshold comes.
+        held_out: `[n, features]`, of images that the network was not trained on: for the threshold.
         batch: batch size.
         workers: threads that read images.
         progress: receives an update per batch; the caller begins and ends the stage.
     """
-    if min(len(train), len(held_out)) < FEWEST:
+    if min(len(train), len(held_out)) < FEWEST or not held_out.shape[1]:
         return ""
-    some = np.sort(np.random.default_rng(0).permutation(len(train))[: reference_size(classifier.preprocess)])
+    size = reference_size(classifier.preprocess, len(train))
+    some = np.sort(np.random.default_rng(0).permutation(len(train))[:size])
     order = np.split(some, range(batch, len(some), batch))
     options: dict[str, Any] = {"batch": batch, "workers": workers, "progress": progress}
-    try:
-        reference, _ = classifier.features(train, order=order, **options)
-        features, _ = classifier.features(held_out, **options)
-    except UsageError:  # the network's last layer is not known
-        return ""
-    if reference.ndim != 2 or not len(reference) or not len(features):
-        return ""
-    found = of_features(reference, features)
+    reference, _ = classifier.features(train, order=order, **options)
+    found = of_features(reference, held_out) if len(reference) else None
     return "" if found is None else found.encode()
 
 
-def reference_size(preprocess: Preprocess) -> int:
-    """How many training images a bundle describes: fewer of large images, each of which takes a while."""
+def reference_size(preprocess: Preprocess, images: int) -> int:
+    """How many training images a bundle describes: of large ones a quarter, since each takes a while."""
     height, width = preprocess.size
-    return MOST_IMAGES if height * width <= _SMALL else MOST_IMAGES // 4
+    if height * width <= _SMALL:
+        return min(images, MOST_IMAGES)
+    return min(images, max(images // 4, 2 * FEWEST), MOST_IMAGES // 4)
 
 
 def logarithms(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -262,6 +262,18 @@ class Classifier(ImagePredictor):
         scores, which = self.scores(source, batch=batch, workers=workers, tta=tta, progress=progress)
         return self.calibrated(scores) if len(scores) else scores.astype(np.float64), which
 
+    def scores_and_features(
+        self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Indices]:
+        """The results of `scores` and `features` from one pass; without features if there are none."""
+        network = self._folded
+        with contextlib.suppress(UsageError):  # the network's last layer is not known
+            network = self._with_features.joined()
+        found, which = logits(
+            network, self.preprocess, source, self.device, batch, workers=workers, progress=progress
+        )
+        return found[:, : len(self.classes)], found[:, len(self.classes) :], which
+
     def scores(
         self,
         source: Images,

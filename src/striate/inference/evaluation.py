@@ -19,7 +19,6 @@ from striate.data.images.folders import inner_class_folder
 from striate.data.images.samples import UNSPLIT
 from striate.device import cpu_count
 from striate.errors import DataError, UsageError
-from striate.inference.calibration import recalibrated
 from striate.inference.classifier import Classifier
 from striate.inference.classifier import load as load_classifier
 from striate.inference.evaluation_data import choose_split, find_data
@@ -180,17 +179,6 @@ class Evaluation:
             "calibration": None if self.calibration is None else self.calibration.summary(),
             "notes": list(self.notes),
         }
-
-    def calibrated(self, calibration: Calibration | None) -> Evaluation:
-        """The evaluation with other probabilities, if these are not calibrated; None changes nothing."""
-        if calibration is None:
-            return self
-        record = measure(
-            self.names, self.labels, recalibrated(self.probabilities, calibration.temperature),
-            self.classes, images=self.images, problems=self.problems, data=self.data, split=self.split,
-        )  # fmt: skip
-        record = replace(record, extra_classes=self.extra_classes, notes=self.notes, maps=self.maps)
-        return replace(record, calibration=calibration)
 
 
 def _shares(score: ClassScore) -> dict[str, float]:

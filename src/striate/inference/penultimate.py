@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from striate.errors import UsageError
@@ -48,5 +49,18 @@ class Penultimate(nn.Module):
             return scores, features.mean(dim=(2, 3))
         return scores, features.mean(dim=1) if features.ndim == 3 else features.flatten(1)
 
+    def joined(self) -> nn.Module:
+        """A network that returns scores and features in one tensor, `[batch, classes + features]`."""
+        return _Joined(self)
+
     def _keep(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._seen.features = inputs[0]
+
+
+class _Joined(nn.Module):
+    def __init__(self, penultimate: Penultimate) -> None:
+        super().__init__()
+        self.penultimate = penultimate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(self.penultimate.with_scores(x), dim=1)

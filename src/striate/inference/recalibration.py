@@ -76,7 +76,8 @@ def calibrate(
         )
         options: dict[str, Any] = {"batch": batch, "workers": workers or cpu_count(), "progress": progress}
         progress.begin("features", len(held_out))
-        unknown = unknown_inputs_of(classifier, train, held_out, **options)
+        _, features, _ = classifier.scores_and_features(held_out, **options)
+        unknown = unknown_inputs_of(classifier, train, features, **options)
         progress.end()
     add_metrics(classifier.path, {}, calibration, unknown)
     return calibration

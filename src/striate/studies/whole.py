@@ -11,6 +11,7 @@ from striate.files import probe
 from striate.report.page import write_report
 from striate.report.prediction_table import write_predictions
 from striate.studies import repeats, repeats_report, tuning, tuning_report
+from striate.studies.label_errors import write_label_errors
 from striate.studies.repeats import Repeats
 from striate.studies.runs import Trainer
 from striate.studies.tuning import Tuning
@@ -91,6 +92,8 @@ def _finish(config: RunConfig, folder: Path, changed: Mapping[str, Any], trainer
     write_report(repeats_report.describe(found, config), folder, figures=config.figures, full=config.full)
     if (every := repeats_report.predictions(found)) is not None:
         write_predictions(folder, every[0], parquet=config.parquet, more=every[1])
+    if found.pooled is not None:
+        write_label_errors(folder, found.pooled)
     return found
 
 

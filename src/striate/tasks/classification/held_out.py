@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from striate import bundle
 from striate.data import DecodedImages, Images
-from striate.inference.calibration import calibration_of, logarithms, reference_size, unknown_inputs_of
+from striate.inference.calibration import calibration_of, reference_size, unknown_inputs_of
 from striate.inference.classifier import Classifier, load
 from striate.inference.evaluation import Evaluation, evaluate
 from striate.inference.multi_label_evaluation import MultiLabelEvaluation
@@ -34,19 +34,15 @@ def evaluate_held_out(task: Classification, run: TrainingRun) -> Evaluation | Mu
         "batch": config.batch, "workers": task.context.distributed.workers(config.workers),
         "progress": progress,
     }  # fmt: skip
-    progress.begin("calibrating", len(task.val))
-    unknown = unknown_inputs_of(classifier, _training_images(task, classifier), task.val, **options)
+    progress.begin("calibrating", images_to_calibrate(task))
+    scores, features, which = classifier.scores_and_features(task.val, **options)
+    unknown = unknown_inputs_of(classifier, _training_images(task, classifier), features, **options)
     progress.end()
     if task.dataset.is_multi_label:
         return dataclasses.replace(_with_thresholds(task, run, classifier), unknown=unknown)
-    if "test" not in task.dataset.splits:
-        found = _evaluated(task, classifier.uncalibrated(), "val")
-        assert isinstance(found, Evaluation)
-        found = found.calibrated(calibration_of(logarithms(found.probabilities), found.labels, "val"))
-        return dataclasses.replace(found, unknown=unknown)
-    scores, which = classifier.scores(task.val, **options)
     calibration = calibration_of(scores, task.val.labels[which], "val")
-    found = _evaluated(task, _described(classifier, calibration=calibration), "test")
+    split = "test" if "test" in task.dataset.splits else "val"
+    found = _evaluated(task, _described(classifier, calibration=calibration), split)
     return dataclasses.replace(found, unknown=unknown)
 
 
@@ -69,7 +65,7 @@ def _described(classifier: Classifier, **values: Any) -> Classifier:
 
 def images_to_calibrate(task: Classification) -> int:
     """How many images are read after training besides those that are evaluated."""
-    return len(task.val) + min(len(task.train), reference_size(task.preprocess))
+    return len(task.val) + reference_size(task.preprocess, len(task.train))
 
 
 def _training_images(task: Classification, classifier: Classifier) -> Images:

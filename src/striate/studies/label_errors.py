@@ -1,0 +1,37 @@
+"""The table of suspected wrong labels that a cross-validation writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from striate.csv_file import write_csv
+from striate.files import probe
+from striate.inference.evaluation import Evaluation
+from striate.metrics.label_errors import suspected_labels
+
+NAME = "label_errors.csv"
+KIND, SEVERITY = "label-error", "warning"
+_COLUMNS = ("path", "kind", "severity", "class", "split", "detail", "group", "suggested", "gap")
+
+
+def write_label_errors(folder: Path, evaluation: Evaluation) -> None:
+    """Write the images whose label is probably wrong, the most certain first, as a table for `--exclude`.
+
+    Its columns are those of `striate check --csv`, and two more: the class that the image seems to be of, and
+    by how much its probability is above that of the label.
+
+    Args:
+        folder: of the runs.
+        evaluation: of the out-of-fold predictions: each image by a model that was not trained on it.
+    """
+    chances, classes = evaluation.probabilities, evaluation.classes
+    which, others = suspected_labels(chances, evaluation.labels)
+    rows: list[tuple[Any, ...]] = []
+    for number, (i, other) in enumerate(zip(which.tolist(), others.tolist(), strict=True), 1):
+        name, label = evaluation.names[i], evaluation.labels[i]
+        path = name if probe(Path(name)) is None else str(Path(name).absolute())
+        detail = f"seems to be {classes[other]} ({chances[i, other]:.0%} out of fold)"
+        gap = f"{chances[i, other] - chances[i, label]:.6f}"
+        rows.append((path, KIND, SEVERITY, classes[label], "", detail, number, classes[other], gap))
+    write_csv(folder / NAME, rows, _COLUMNS)
