@@ -101,7 +101,8 @@ def build(
     trained = transfer.freeze(network, config.transfer, config.last_layers, head)
     if config.unfreeze_every:
         first = freeze_gradually(config, network, head, 1)
-        every = f"one more stage every {config.unfreeze_every} epochs"
+        each = "each epoch" if config.unfreeze_every == 1 else f"every {config.unfreeze_every} epochs"
+        every = f"one more stage is added after {each}"
         notes.append(f"gradual unfreezing: training starts with {', '.join(first)}, and {every}")
     random = fresh & set(transfer.frozen_state(network))
     if random:
