@@ -38,9 +38,12 @@ def classifier(name, size=None, classes=3):
     arguments = {"num_classes": classes, **sized}
     network = models.build(name, **arguments).eval()
     nn.init.normal_(list(network.parameters())[-2], std=0.1)  # a ViT's classifier begins at zero
-    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
         norm.running_mean.normal_(0, 0.3)
         norm.running_var.uniform_(0.5, 2)
+        if len(norms) > 300:  # otherwise the sums of ResNet-1202 exceed float32
+            nn.init.constant_(norm.weight, 0.1)
     preprocess = Preprocess.for_size(size, entry.channels)
     description = Description("classification", name, arguments, tuple("abcdefgh"[:classes]), preprocess)
     return Classifier(network, description, torch.device("cpu"))
