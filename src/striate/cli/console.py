@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from striate.inference.multi_label_evaluation import MultiLabelEvaluation
     from striate.inference.text_evaluation import TextEvaluation
 
+_SLICES = 10  # with the lowest accuracy
 _EVERY = 10.0  # seconds between two lines of the same stage
 
 
@@ -159,6 +160,9 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
         out.print(f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what}{_interval(ends)}")
         baseline = f"majority baseline {percent(evaluation.majority_top1)}"
         out.print(f"{baseline} (always {escape(escaped(evaluation.majority_class))})")
+    for one in evaluation.slices[:_SLICES]:
+        share = f"top-1 {percent(one.top1)} of {one.n:,}{_interval(one.top1_ci)}"
+        out.print(escape(escaped(f"{one.by} {one.value}: {share}, p = {one.p:.3g} (Holm)")))
     if evaluation.calibration is not None:
         out.print(f"probabilities calibrated, temperature {evaluation.calibration.temperature:.2f}")
     scores = list(evaluation.per_class)

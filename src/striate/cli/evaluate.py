@@ -18,6 +18,10 @@ _DATA_FLAG = typer.Option("--data", help="The same as the argument DATA.")
 TTA = "Test-time augmentation, the mean scores of: flip (image and mirror image), crops (ten crops)."
 _CACHE = "Keep decoded images on disk for the next run."
 _CALIBRATION = "Divide scores by the model's temperature, if it has one."
+_SLICES = (
+    "Accuracy on parts of the images: by size, brightness, sharpness, or columns of the table of images; "
+    "several with commas."
+)
 _image = partial(typer.Option, rich_help_panel="Image classification")
 _text = partial(typer.Option, rich_help_panel="Sequence to sequence")
 
@@ -75,6 +79,7 @@ def evaluate(
     cache: Annotated[bool | None, _image("--cache/--no-cache", help=_CACHE, show_default="cache")] = None,
     path_column: Annotated[str | None, _image("--path-column", **PATH_COLUMN)] = None,
     label_column: Annotated[str | None, _image("--label-column", **LABEL_COLUMN)] = None,
+    slice_by: Annotated[str | None, _image("--slice-by", help=_SLICES, show_default="none")] = None,
     tta: Annotated[str | None, _image("--tta", help=TTA, show_default="none")] = None,
     calibration: Annotated[bool, _image("--calibration/--no-calibration", help=_CALIBRATION)] = True,
     trust: Trust = "",
@@ -96,7 +101,7 @@ def evaluate(
         workers=workers, cache=cache, path_column=path_column, label_column=label_column, beams=beam,
         shuffled=shuffled, languages=languages(source, target), source_columns=source_columns,
         target_columns=target_columns, reference_columns=reference_columns, trust=trust or None,
-        tta=tta, calibration=None if calibration else False,
+        tta=tta, slice_by=slice_by, calibration=None if calibration else False,
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from striate.inference.classifier import Classifier
 from striate.inference.classifier import load as load_classifier
 from striate.inference.evaluation_data import choose_split, find_data
 from striate.inference.multi_label_evaluation import MultiLabelEvaluation, measure_multi_label
+from striate.inference.slices import Slice, slices
 from striate.inference.tta import is_cropped, require
 from striate.metrics.classification import (
     METRICS,
@@ -68,6 +69,7 @@ class Evaluation:
         maps: from the indexes of some images to Grad-CAM's maps of their predicted classes, float32
             `[n, rows, columns]`, or to None if the network has no feature maps; None without a network.
         calibration: that the probabilities have; None if they are not calibrated.
+        slices: accuracy on parts of the images, the lowest first; empty if none are wanted.
         unknown: features of training images for the bundle, as `Description.unknown`; or empty.
     """
 
@@ -89,6 +91,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     maps: Callable[[Sequence[int]], npt.NDArray[np.float32] | None] | None = field(default=None, repr=False)
     calibration: Calibration | None = None
+    slices: tuple[Slice, ...] = ()
     unknown: str = field(default="", repr=False)
     task: ClassVar[Literal["classification"]] = "classification"
 
@@ -177,8 +180,15 @@ class Evaluation:
             "nonfinite": self.nonfinite,
             "unreadable": [dataclasses.asdict(problem) for problem in self.problems],
             "calibration": None if self.calibration is None else self.calibration.summary(),
+            "slices": [one.to_json() for one in self.slices],
             "notes": list(self.notes),
         }
+
+    def sliced(self, by: str | Sequence[str]) -> Evaluation:
+        """With the accuracy on parts of the images (`inference.slices.slices`); names may be one text."""
+        names = [name.strip() for name in by.split(",")] if isinstance(by, str) else by
+        right = self.predicted == self.labels
+        return replace(self, slices=slices(self.names, right, self.images, names, self.data))
 
 
 def _shares(score: ClassScore) -> dict[str, float]:
@@ -198,6 +208,7 @@ def evaluate(
     label_column: str | None = None,
     calibration: bool = True,
     tta: str | None = None,
+    slice_by: str | Sequence[str] = (),
     network: Any = None,
     trust: str = "",
     progress: Progress = SILENT,
@@ -215,6 +226,7 @@ def evaluate(
         path_column: column of the image paths, if the data are a table.
         label_column: column of the class names, if the data are a table.
         calibration: whether to use the model's calibration, if it has one.
+        slice_by: `size`, `brightness`, `sharpness`, or columns of a table, for the accuracy on each part.
         tta: test-time augmentation: `flip` or `crops` (`striate.inference.tta`); None for none.
         network: as for `striate.load`, unless a classifier is given.
         trust: as for `striate.load`.
@@ -244,7 +256,15 @@ def evaluate(
     if not len(which):
         raise _no_readable_image(dataset.source, images.problems)
     record = _measured(classifier, probabilities, images, which, (dataset.source, name))
-    return replace(record, extra_classes=extra, notes=(*record.notes, *tta_notes, *notes, *dataset.notes))
+    record = replace(record, extra_classes=extra, notes=(*record.notes, *tta_notes, *notes, *dataset.notes))
+    return _sliced(record, slice_by) if slice_by else record
+
+
+def _sliced(record: Evaluation | MultiLabelEvaluation, by: str | Sequence[str]) -> Evaluation:
+    if not isinstance(record, Evaluation):
+        why = "its images have several classes each, so none is simply right"
+        raise UsageError("no slices of this model", why, "Leave out slice_by")
+    return record.sliced(by)
 
 
 def _chosen(

@@ -6,12 +6,12 @@ import os
 from typing import Any
 
 from striate.bundle import Calibration, add_metrics
-from striate.data import DecodedImages
+from striate.data import DataSet, DecodedImages
 from striate.data.images.samples import UNSPLIT
 from striate.device import cpu_count
 from striate.errors import DataError, UsageError
-from striate.inference.calibration import calibration_of, logarithms, unknown_inputs_of
-from striate.inference.classifier import load
+from striate.inference.calibration import calibration_of, logarithms, reference_size, unknown_inputs_of
+from striate.inference.classifier import Classifier, load
 from striate.inference.evaluation import Evaluation, evaluate
 from striate.inference.evaluation_data import find_data
 from striate.progress import SILENT, Progress
@@ -67,17 +67,23 @@ def calibrate(
     calibration = calibration_of(logarithms(evaluation.probabilities), evaluation.labels, source)
     if calibration is None:
         raise DataError(f"cannot calibrate {os.fspath(model)!r}", "none of its scores is finite")
-    unknown = ""
-    if "train" in found.splits and split not in ("train", UNSPLIT):
-        dataset, _ = found.with_classes(classifier.classes)
-        parts = (dataset.splits["train"], dataset.splits[split])
-        train, held_out = (
-            DecodedImages(part, classifier.preprocess, root=dataset.root, progress=progress) for part in parts
-        )
-        options: dict[str, Any] = {"batch": batch, "workers": workers or cpu_count(), "progress": progress}
-        progress.begin("features", len(held_out))
-        _, features, _ = classifier.scores_and_features(held_out, **options)
-        unknown = unknown_inputs_of(classifier, train, features, **options)
-        progress.end()
-    add_metrics(classifier.path, {}, calibration, unknown)
+    options: dict[str, Any] = {"batch": batch, "workers": workers or cpu_count(), "progress": progress}
+    add_metrics(classifier.path, {}, calibration, _unknown(classifier, found, split, options))
     return calibration
+
+
+def _unknown(classifier: Classifier, found: DataSet, split: str, options: dict[str, Any]) -> str:
+    """Features of the train split, if the data have one besides that of the calibration."""
+    if "train" not in found.splits or split in ("train", UNSPLIT):
+        return ""
+    dataset, _ = found.with_classes(classifier.classes)
+    progress = options["progress"]
+    parts = (dataset.splits["train"], dataset.splits[split])
+    train, held_out = (
+        DecodedImages(part, classifier.preprocess, root=dataset.root, progress=progress) for part in parts
+    )
+    progress.begin("features", len(held_out) + reference_size(classifier.preprocess, len(train)))
+    _, features, _ = classifier.scores_and_features(held_out, **options)
+    unknown = unknown_inputs_of(classifier, train, features, **options)
+    progress.end()
+    return unknown

@@ -56,6 +56,7 @@ TASKS: dict[str, TaskEntry] = {
             "label_column",
             "tta",
             "calibration",
+            "slice_by",
             "network",
             "trust",
         ),

@@ -71,6 +71,8 @@ def sections(evaluation: Evaluation, run: TrainingRun | None = None) -> list[Sec
             _temperature(evaluation),
         ),
     ]
+    if evaluation.slices:
+        found.append(_slices_section(evaluation))
     return [*found, *run_sections(evaluation, run)]
 
 
@@ -166,6 +168,18 @@ def _calibration_text(evaluation: Evaluation) -> Text:
         ),
         secondary=True,
     )
+
+
+def _slices_section(evaluation: Evaluation) -> Section:
+    columns = (
+        Column(Phrase("property")), Column(Phrase("value")), Column(Phrase("images"), ",d"),
+        Column(Phrase("accuracy"), ".1%"), Column(Phrase("p (Holm)"), ".3f"),
+    )  # fmt: skip
+    rows = tuple((s.by, s.value, s.n, Estimate(s.top1, *s.top1_ci), s.p) for s in evaluation.slices)
+    note = Phrase(
+        "The lowest accuracy first. p: Fisher's exact test against all other images, with Holm's correction."
+    )
+    return Section(Phrase("Slices"), (Table(columns, rows),), note)
 
 
 def _temperature(evaluation: Evaluation) -> Phrase:

@@ -1,0 +1,177 @@
+"""Accuracy on parts of the images: by a column of a table, or by size, brightness and sharpness."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from striate.data.images.tables import read_columns
+from striate.errors import UsageError
+from striate.files import probe
+from striate.metrics.classification import wilson_interval
+from striate.metrics.comparison import holm
+
+PROPERTIES = ("size", "brightness", "sharpness")
+_PARTS = 4  # of images by falling values
+_MOST_VALUES = 100  # of a column
+_AT_ONCE = 256  # images
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Images with a property.
+
+    Attributes:
+        by: the property, or the column.
+        value: of it; of a number, its range.
+        n: images.
+        top1: accuracy.
+        top1_ci: its 95 % Wilson interval.
+        p: of Fisher's exact test against all other images, after Holm's correction for all slices.
+    """
+
+    by: str
+    value: str
+    n: int
+    top1: float
+    top1_ci: tuple[float, float]
+    p: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def slices(
+    names: Sequence[str], right: npt.NDArray[np.bool_], images: Any, by: Sequence[str], source: str = ""
+) -> tuple[Slice, ...]:
+    """The slices of some properties, those with the lowest accuracy first.
+
+    Args:
+        names: path of each image.
+        right: `[n]`, whether its prediction is right.
+        images: `[n]`, uint8 `[height, width, channels]`, at the network's input size.
+        by: `size` (pixels of the file), `brightness`, `sharpness`, or columns of the table.
+        source: of the data; a CSV or TSV file has the columns `path` and these.
+
+    Raises:
+        UsageError: a column without a table, or one that names no image or has too many values.
+        DataError: the table cannot be read, or has no such column.
+    """
+    found: list[tuple[str, str, npt.NDArray[np.bool_]]] = []
+    for name in by:
+        if name in PROPERTIES:
+            found += [(name, value, rows) for value, rows in _ranges(_measured(name, names, images))]
+            continue
+        found += [(name, value, rows) for value, rows in _column(name, names, source)]
+    p = [fisher(int(right[rows].sum()), int(rows.sum()), int(right.sum()), len(right)) for *_, rows in found]
+    records = [
+        Slice(by, value, int(rows.sum()), float(right[rows].mean()),
+              wilson_interval(float(right[rows].mean()), int(rows.sum())), float(adjusted))
+        for (by, value, rows), adjusted in zip(found, holm(np.array(p)), strict=True)
+    ]  # fmt: skip
+    return tuple(sorted(records, key=lambda s: s.top1))
+
+
+def fisher(right: int, n: int, all_right: int, everything: int) -> float:
+    """The two-sided p-value of Fisher's exact test: do n images have another accuracy than the rest?
+
+    Args:
+        right: of the n images.
+        n: images of the slice.
+        all_right: right ones of all images.
+        everything: all images.
+    """
+
+    def log_choose(a: int, b: int) -> float:
+        return math.lgamma(a + 1) - math.lgamma(b + 1) - math.lgamma(a - b + 1)
+
+    lowest, highest = max(0, n + all_right - everything), min(n, all_right)
+    whole = log_choose(everything, n)
+    logs = np.array([
+        log_choose(all_right, k) + log_choose(everything - all_right, n - k) - whole
+        for k in range(lowest, highest + 1)
+    ])  # fmt: skip
+    chances = np.exp(logs)
+    return float(min(1.0, chances[logs <= logs[right - lowest] + 1e-7].sum()))
+
+
+def _measured(name: str, names: Sequence[str], images: Any) -> npt.NDArray[np.float64]:
+    """A number for each image; NaN where it is not known."""
+    if name == "size":
+        return np.array([_pixels(path) for path in names])
+    measure = _brightness if name == "brightness" else _sharpness
+    parts = range(0, len(names), _AT_ONCE)
+    return np.concatenate([measure(_gray(np.asarray(images[at : at + _AT_ONCE]))) for at in parts])
+
+
+def _pixels(path: str) -> float:
+    """Width times height of a file; NaN of what is not a file that Pillow opens."""
+    if probe(Path(path)) is None:
+        return math.nan
+    try:
+        with Image.open(path) as image:
+            return float(image.width * image.height)
+    except (OSError, ValueError):
+        return math.nan
+
+
+def _gray(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    return np.asarray(images.astype(np.float64).mean(axis=3))
+
+
+def _brightness(gray: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(gray.mean(axis=(1, 2)) / 255)
+
+
+def _sharpness(gray: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The variance of the Laplacian, relative to that of the image: independent of its contrast."""
+    centre = gray[:, 1:-1, 1:-1]
+    around = gray[:, :-2, 1:-1] + gray[:, 2:, 1:-1] + gray[:, 1:-1, :-2] + gray[:, 1:-1, 2:]
+    return np.asarray((around - 4 * centre).var(axis=(1, 2)) / np.maximum(gray.var(axis=(1, 2)), 1e-9))
+
+
+def _ranges(values: npt.NDArray[np.float64]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """Quarters of the images by their values; equal values stay together."""
+    known = np.isfinite(values)
+    if not known.any():
+        return []
+    edges = np.unique(np.quantile(values[known], np.linspace(0, 1, _PARTS + 1)))
+    if len(edges) < 2:
+        return [(f"{edges[0]:.4g}", known)]
+    part = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
+    found = [(f"{edges[i]:.4g} to {edges[i + 1]:.4g}", known & (part == i)) for i in range(len(edges) - 1)]
+    return [(value, rows) for value, rows in found if rows.any()]
+
+
+def _column(name: str, names: Sequence[str], source: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    what = f"cannot slice by {name!r}"
+    if not source.lower().endswith((".csv", ".tsv")):
+        fix = f"Give a CSV file with this column as the data, or use {', '.join(PROPERTIES)}"
+        raise UsageError(what, "it is a column, and the data are no table", fix)
+    table, column = Path(source), name.lower()
+    value_of = {
+        _key(path): row[column]
+        for row in read_columns(table, ("path", column))
+        for path in (row["path"], table.parent / row["path"])
+    }
+    values = np.array([value_of.get(_key(path), "") for path in names])
+    different = sorted(set(values.tolist()) - {""})
+    if not different:
+        raise UsageError(what, f"{str(table)!r} names none of the images", "Compare its column path")
+    if len(different) > _MOST_VALUES:
+        why = f"it has {len(different):,} values, more than {_MOST_VALUES}"
+        raise UsageError(what, why, "Use a column with fewer values")
+    return [(value, np.asarray(values == value)) for value in different]
+
+
+def _key(path: Any) -> str:
+    return str(Path(path).absolute())
