@@ -31,16 +31,19 @@ def method_for(classes: int) -> Method:
 def class_scores(probabilities: Floats, method: str) -> Float64s:
     """How badly each class fits, `[n, classes]`: low for a likely class.
 
+    With RAPS the sum is that of the classes that are likelier, without the class itself: the random number u
+    of the paper is 1. So the likeliest class has the score 0, and is in every set.
+
     Args:
         probabilities: `[n, classes]`.
         method: `lac` or `raps`.
     """
     exact: Float64s = np.asarray(probabilities, np.float64)
-    return np.asarray(1 - exact) if method == "lac" else raps_scores(exact)
+    return np.asarray(1 - exact) if method == "lac" else np.asarray(raps_scores(exact) - exact)
 
 
 def raps_scores(probabilities: Float64s, rank: float = _RANK, penalty: float = _PENALTY) -> Float64s:
-    """Regularized adaptive scores without randomization (Angelopoulos et al. 2021, arXiv:2009.14193).
+    """Regularized adaptive scores of a class, itself included (Angelopoulos et al. 2021, arXiv:2009.14193).
 
     The sum of the probabilities of all classes that are at least as likely, and a penalty for each class
     beyond the first `rank` ones.
@@ -86,7 +89,4 @@ def prediction_sets(probabilities: Floats, threshold: float, method: str) -> npt
         threshold: the quantile of the scores of the calibration images.
         method: `lac` or `raps`.
     """
-    sets = class_scores(probabilities, method) <= threshold
-    if method == "raps":
-        sets[np.arange(len(sets)), np.argmax(probabilities, axis=1)] = True
-    return np.asarray(sets)
+    return np.asarray(class_scores(probabilities, method) <= threshold)
