@@ -13,6 +13,8 @@ from striate import bundle
 from striate.errors import StriateWarning, UsageError
 from striate.exporters import FORMATS, Format
 from striate.exporters.records import Exported
+from striate.inference.evaluation import evaluate
+from striate.inference.text_evaluation import evaluate_seq2seq
 from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.seq2seq.config import Seq2SeqConfig
 from striate.training.options import declarations
@@ -96,7 +98,7 @@ def test_a_new_format_is_a_row(run, text_run, tmp_path, monkeypatch):
 
 
 def test_train_has_every_option_with_its_default():
-    """Of classification, the task without a name; those of seq2seq are in the overload and the docstring."""
+    """An option of both tasks has the default of classification, the task without a name."""
     parameters = inspect.signature(striate.train).parameters
     assert next(iter(parameters)) == "data"
     fields = ClassificationConfig.__dataclass_fields__
@@ -104,8 +106,25 @@ def test_train_has_every_option_with_its_default():
         assert parameters[name].default == fields[name].default, name
         assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
         assert f"{name}: {declared.help}" in striate.train.__doc__
+    only = Seq2SeqConfig.__dataclass_fields__
     for name, declared, _ in declarations(Seq2SeqConfig):
         assert f"{name}: {declared.help}" in striate.train.__doc__
+        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert name in fields or parameters[name].default == only[name].default
+
+
+def test_functions_complete_the_options_that_they_pass_on():
+    """Notebooks and editors complete what `inspect.signature` lists; `dir` has all public names."""
+    assert set(striate.__all__) == set(dir(striate))
+    evaluation = set(inspect.signature(striate.evaluate).parameters)
+    assert evaluation == {
+        name for function in (evaluate, evaluate_seq2seq) for name in inspect.signature(function).parameters
+    }
+    searched = inspect.signature(striate.tune).parameters
+    assert list(searched)[:3] == ["data", "budget", "trials"]
+    assert searched["batch"].default == ClassificationConfig.__dataclass_fields__["batch"].default
+    assert {"depth", "tokenizer"} <= set(inspect.signature(striate.train_seq2seq).parameters)
+    assert {"epochs", "save_every", "trust"} <= set(inspect.signature(striate.resume).parameters)
 
 
 @pytest.mark.slow

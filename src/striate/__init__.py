@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from striate import anatomy, data, explain, metrics, models, transforms
-    from striate.api import Run, evaluate, export, load, resume, train, train_seq2seq, tune
+    from striate.api import evaluate, export, load, resume, train, train_seq2seq, tune
     from striate.data.check import CheckReport, check
     from striate.inference.classifier import Classifier
     from striate.inference.comparison import compare
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from striate.inference.text_evaluation import evaluate_seq2seq
     from striate.inference.text_explanation import explain_seq2seq
     from striate.inference.translator import Translator, load_translator
+    from striate.training.finished_run import Run
     from striate.transforms.preprocess import Preprocess
 
 _HOMES = {
@@ -31,7 +32,7 @@ _HOMES = {
     "Evaluation": "striate.inference.evaluation",
     "Prediction": "striate.inference.prediction",
     "Preprocess": "striate.transforms.preprocess",
-    "Run": "striate.api",
+    "Run": "striate.training.finished_run",
     "Translator": "striate.inference.translator",
     "calibrate": "striate.inference.recalibration",
     "compare": "striate.inference.comparison",

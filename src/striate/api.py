@@ -8,18 +8,25 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, cast, overload
 
 from striate import bundle
 from striate.errors import UsageError, translated_errors
 from striate.files import expanded, probe
 from striate.kernels import preload
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.tasks import entry
-from striate.tasks.signature import ClassificationConfig, NamedSeq2Seq, Seq2SeqConfig, document_options
+from striate.tasks.signature import (
+    ClassificationConfig,
+    NamedSeq2Seq,
+    Seq2SeqConfig,
+    document_options,
+    evaluation_options,
+    resume_options,
+    training_options,
+)
 from striate.training.config_file import NAME, read_config
+from striate.training.finished_run import Run
 from striate.training.replay import options_of
 from striate.training.run_names import announce_taken
 
@@ -36,46 +43,8 @@ if TYPE_CHECKING:
     from striate.training.config import RunConfig
     from striate.training.run_folder import TrainingRun
 
-E_co = TypeVar("E_co", covariant=True)
 C = ParamSpec("C")
 S = ParamSpec("S")
-
-
-@dataclass(frozen=True)
-class Run(Generic[E_co]):
-    """A finished run.
-
-    Attributes:
-        training: its folder, configuration and epochs.
-        evaluation: of the best bundle on the test split, or on val if there is none.
-        report: path of the HTML page.
-    """
-
-    training: TrainingRun
-    evaluation: E_co
-    report: Path
-
-    @property
-    def best(self) -> Path:
-        """The bundle to use."""
-        return self.training.best
-
-    def to_json(self) -> dict[str, Any]:
-        """What `striate train --json` prints."""
-        training = self.training
-        return {
-            "run": str(training.folder),
-            "best": str(training.best),
-            "last": str(training.last),
-            "report": str(self.report),
-            "epochs": training.last_epoch,
-            "steps": training.epochs[-1].step if training.epochs else 0,
-            "evaluations": len(training.epochs),
-            "best_epoch": training.best_epoch,
-            "monitor": training.config.monitor,
-            **training.task.summary(training, self.evaluation),
-            **({"profile": training.profile} if training.profile else {}),
-        }
 
 
 class _Train(Protocol[C, S]):
@@ -141,8 +110,9 @@ def train(data: Any = None, **options: Any) -> Run[Any]:
         raise
 
 
+@resume_options
 @translated_errors()
-def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **changed: Any) -> Run[Any]:
+def resume(folder: str | os.PathLike[str], progress: Progress = AUTO, **changed: Any) -> Run[Any]:
     """Resume a run that was stopped or killed; on a CPU it ends with the weights of an uninterrupted run.
 
     With `epochs`, `budget` or `patience` the run gets a new length, also if it is finished: the learning rate
@@ -173,6 +143,7 @@ def resume(folder: str | os.PathLike[str], progress: Progress = SILENT, **change
         raise
 
 
+@training_options(ClassificationConfig)
 @translated_errors()
 def tune(data: Any = None, *, budget: str | None = None, trials: int | None = None, **options: Any) -> Tuning:
     """Search for the learning rate, weight decay, augmentation and trained layers that suit a dataset.
@@ -191,6 +162,7 @@ def tune(data: Any = None, *, budget: str | None = None, trials: int | None = No
     return whole.tune(configure(data, options), options, budget, trials, trainer())
 
 
+@training_options(Seq2SeqConfig)
 def train_seq2seq(*data: str | os.PathLike[str], **options: Any) -> Run[TextEvaluation]:
     """`train(data, task="seq2seq", ...)`."""
     return cast("Run[TextEvaluation]", train(data, **{**options, "task": "seq2seq"}))
@@ -227,6 +199,7 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, network: Any = N
     return model
 
 
+@evaluation_options
 @translated_errors()
 def evaluate(model: Any, data: Any = None, **options: Any) -> Any:
     """Evaluate a model on labelled data.
@@ -339,9 +312,7 @@ def run_training(config: RunConfig) -> TrainingRun:
         return run.train(task, config, data)
 
 
-def resume_training(
-    folder: str | os.PathLike[str], progress: Progress = SILENT, **changed: Any
-) -> TrainingRun:
+def resume_training(folder: str | os.PathLike[str], progress: Progress = AUTO, **changed: Any) -> TrainingRun:
     """Resume training without the final evaluation.
 
     Raises:
@@ -359,7 +330,7 @@ def resume_training(
 
 def trainer() -> Trainer:
     """How a study of several runs trains each of them."""
-    from striate.studies.runs import Trainer
+    from striate.studies.whole import Trainer
 
     return Trainer(run_training, resume_training, finish)
 

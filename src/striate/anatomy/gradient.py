@@ -25,7 +25,7 @@ from striate.anatomy.shape_inference import replace_tensors
 from striate.anatomy.tracing import prepare, record, require_memory, restored
 from striate.device import standard_settings
 from striate.errors import UsageError
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 
 # Elementwise functions and norms: their gradient may be zero inside the receptive field.
 STRAIGHT_THROUGH: set[Callable[..., Any]] = {
@@ -132,7 +132,7 @@ def check(
     example: Any = None,
     *,
     size: int | Sequence[int] | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> list[Check]:
     """Check the closed form of every distinct receptive field against gradients.
 

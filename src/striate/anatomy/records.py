@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from striate.anatomy import table
 from striate.anatomy.receptive_fields import Interval, ReceptiveField
 
 Numbers = tuple[int, ...]
@@ -137,6 +138,9 @@ class Anatomy:
     outputs: tuple[Numbers, ...]
     uncounted: dict[str, int]
     untracked: dict[str, int]
+
+    __repr__ = table.to_line
+    _repr_html_ = table.to_html
 
     @property
     def params(self) -> int:

@@ -6,11 +6,16 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from striate.anatomy.records import Anatomy, Layer
+from striate import markup
 from striate.csv_file import csv_bytes
 from striate.printable import escaped
+
+if TYPE_CHECKING:
+    from striate.anatomy.records import Anatomy, Layer
+
+    Column = tuple[str, Callable[[Layer], str], int]
 
 CONVENTION = "one MAC is a multiply-add; only convolutions and matrix products are counted"
 
@@ -125,7 +130,6 @@ def _field(layer: Layer) -> str:
 
 
 # Heading, cell text, and priority: a narrow terminal drops the columns with the lowest priority.
-Column = tuple[str, Callable[[Layer], str], int]
 COLUMNS: tuple[Column, ...] = (
     ("layer", lambda layer: escaped(layer.name) or "(itself)", 99),
     ("type", lambda layer: layer.type, 7),
@@ -226,6 +230,35 @@ def to_markdown(anatomy: Anatomy, depth: int | None = None) -> str:
     for row in _cells(collapse(anatomy, depth), columns):
         lines.append("| " + " | ".join(cell.replace("*", r"\*").replace("_", r"\_") for cell in row) + " |")
     return "\n".join([*lines, "", *(f"- {line}".replace("- *", r"- \*") for line in totals(anatomy))])
+
+
+_HTML_ROWS = 40  # of networks with more layers, notebooks show modules
+
+
+def to_html(anatomy: Anatomy) -> str:
+    """A table for notebooks, with modules instead of layers if there are many."""
+    levels = sorted({len(layer.name.split(".")) for layer in anatomy.layers}, reverse=True)
+    depth = next((n for n in levels if len(collapse(anatomy, n)) <= _HTML_ROWS), 1)
+    layers = collapse(anatomy, depth)
+    unused = {"dil", "start", *(set() if any(x.fields for x in layers) else {"rf", "jump"})}
+    columns = [column for column in COLUMNS if column[0] not in unused]
+    size = max((layer.macs for layer in layers), default=0) or 1
+    rows = [
+        [*cells, markup.bar(layer.macs / size, 60)]
+        for layer, cells in zip(layers, _cells(layers, columns), strict=True)
+    ]
+    headings = [*(heading for heading, _, _ in columns), "share of MACs"]
+    notes = totals(anatomy)
+    if len(layers) < len(anatomy.layers):
+        notes.append(f"{len(anatomy.layers)} layers, merged into the modules that contain them")
+    return markup.panel(markup.table(headings, rows, left=2), *map(markup.note, notes))
+
+
+def to_line(anatomy: Anatomy) -> str:
+    """The network and its totals in one line."""
+    shape = ", ".join(" x ".join(map(str, size)) for size in anatomy.input)
+    totals = f"{anatomy.params:,} parameters, {anatomy.macs:,} MACs"
+    return f"Anatomy({escaped(anatomy.model)}, input {shape}, {len(anatomy.layers)} layers, {totals})"
 
 
 # What `compare` compares: label and value by JSON key.

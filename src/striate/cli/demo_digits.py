@@ -7,9 +7,9 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from striate.api import Run
     from striate.inference.evaluation import Evaluation
     from striate.progress import Progress
+    from striate.training.finished_run import Run
     from striate.transforms.decode import Uint8Array
 
 NEXT = "striate train FOLDER"

@@ -12,9 +12,9 @@ from striate.weights.catalog import find
 from striate.weights.installed import file_of
 
 if TYPE_CHECKING:
-    from striate.api import Run
     from striate.inference.evaluation import Evaluation
     from striate.progress import Progress
+    from striate.training.finished_run import Run
 
 NEXT = "striate train FOLDER --transfer head"
 # Class -> package of the Python package index, file in it. Those of scikit-image are in the public domain or

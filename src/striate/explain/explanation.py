@@ -14,7 +14,7 @@ from striate.explain.explainer import Explainer
 from striate.explain.faithfulness import Faithfulness
 from striate.explain.randomization import Randomization
 from striate.explain.result import Explanation
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.transforms.decode import Uint8Array
 
 
@@ -32,7 +32,7 @@ def explain(
     samples: int | None = None,
     test: bool = True,
     check: bool = False,
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> Explanation:
     """Explain why a network gives a class to an image.
 

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from striate.explain.explainer import Explainer
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 
 _AT_ONCE = 16  # images in a batch with gradients
 _NOISE = 0.15  # as a fraction of the image's range: the middle of the paper's 10 to 20 %
 
 
 def integrated_gradients(
-    explainer: Explainer, image: Tensor, target: int, samples: int = 32, progress: Progress = SILENT
+    explainer: Explainer, image: Tensor, target: int, samples: int = 32, progress: Progress = AUTO
 ) -> Tensor:
     """Integrated gradients along the line from a baseline image to the image.
 
@@ -51,7 +51,7 @@ def smooth_grad(
     target: int,
     samples: int = 25,
     noise: float = _NOISE,
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> Tensor:
     """SmoothGrad: the mean gradient of noisy copies of the image.
 

@@ -13,7 +13,7 @@ from striate.errors import UsageError, unknown_name
 from striate.explain import attention, cam, gradients, perturbation
 from striate.explain.explainer import Explainer
 from striate.explain.splitting import Forward
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 
 MAX_SAMPLES = 1_000_000
 
@@ -74,7 +74,7 @@ def compute(
     *,
     samples: int | None = None,
     versus: Sequence[int] = (),
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
     forward: Forward | None = None,
 ) -> Tensor:
     """Compute the map of one image.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from striate.explain.explainer import Explainer
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 
 _AT_ONCE = 32  # images in a batch
 _CELLS = 7  # rows and columns of a mask of RISE, and windows of occlusion along a side
@@ -22,7 +22,7 @@ def occlusion(
     target: int,
     window: int | None = None,
     stride: int | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> Tensor:
     """Occlusion: how much the probability falls when a gray square hides a part of the image.
 
@@ -75,7 +75,7 @@ def _starts(size: int, window: int, stride: int) -> list[int]:
 
 
 def rise(
-    explainer: Explainer, image: Tensor, target: int, samples: int = 1000, progress: Progress = SILENT
+    explainer: Explainer, image: Tensor, target: int, samples: int = 1000, progress: Progress = AUTO
 ) -> Tensor:
     """RISE: the mean of random masks, each weighted by the probability that the network gives what it shows.
 

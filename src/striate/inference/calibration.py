@@ -16,7 +16,7 @@ from striate.inference.prediction import softmax
 from striate.metrics.classification import all_finite, expected_calibration_error
 from striate.metrics.conformal import calibration_scores, method_for
 from striate.metrics.temperature import fit_temperature
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.transforms.preprocess import Preprocess
 
 _SMALL = 64 * 64  # pixels
@@ -57,7 +57,7 @@ def unknown_inputs_of(
     *,
     batch: int = 64,
     workers: int = 2,
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> str:
     """Features of training images for `bundle.add_metrics`; empty if the network or the data have none.
 

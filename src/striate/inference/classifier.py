@@ -21,13 +21,14 @@ from striate.data import Images, InMemoryImages
 from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
 from striate.errors import BundleError, DecodeError, UsageError
+from striate.inference.model_view import model_html, model_text
 from striate.inference.penultimate import Penultimate
 from striate.inference.prediction import ImagePredictor, read_image
 from striate.inference.scores import logits
 from striate.kernels import prepare
 from striate.kernels.folding import fold
 from striate.models import Permission
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.transforms.decode import ImageSource, Uint8Array
 
 if TYPE_CHECKING:
@@ -53,6 +54,13 @@ class Classifier(ImagePredictor):
     device: torch.device
     path: str = ""
 
+    def __repr__(self) -> str:
+        """The network, its classes and its input in one line."""
+        return model_text(self, self.device, self.path)
+
+    def _repr_html_(self) -> str:
+        return model_html(self, self.device, self.path)
+
     def explain(
         self,
         source: ImageSource,
@@ -63,7 +71,7 @@ class Classifier(ImagePredictor):
         samples: int | None = None,
         test: bool = True,
         check: bool = False,
-        progress: Progress = SILENT,
+        progress: Progress = AUTO,
     ) -> Explanation:
         """Explain the prediction for one image: which parts of it speak for the class.
 
@@ -131,7 +139,7 @@ class Classifier(ImagePredictor):
         *,
         batch: int = 64,
         workers: int = 2,
-        progress: Progress = SILENT,
+        progress: Progress = AUTO,
     ) -> npt.NDArray[np.float32]:
         """The features of images: the input of the network's last layer (see `Penultimate`).
 
@@ -166,7 +174,7 @@ class Classifier(ImagePredictor):
         batch: int = 64,
         workers: int = 2,
         order: Sequence[Indices] | None = None,
-        progress: Progress = SILENT,
+        progress: Progress = AUTO,
     ) -> tuple[npt.NDArray[np.float32], Indices]:
         """As `embed`, for a dataset of images that have the network's input size.
 
@@ -196,7 +204,7 @@ class Classifier(ImagePredictor):
         *,
         batch: int = 64,
         tta: str | None = None,
-        progress: Progress = SILENT,
+        progress: Progress = AUTO,
     ) -> npt.NDArray[np.float64]:
         """As `ImagePredictor.probabilities`."""
         return self.measure(_unlabelled(images), batch=batch, tta=tta, progress=progress)[0]
@@ -242,7 +250,7 @@ class Classifier(ImagePredictor):
         batch: int = 64,
         workers: int = 2,
         tta: str | None = None,
-        progress: Progress = SILENT,
+        progress: Progress = AUTO,
     ) -> tuple[npt.NDArray[np.float64], Indices]:
         """Class probabilities for a dataset of images that have the network's input size.
 
@@ -263,7 +271,7 @@ class Classifier(ImagePredictor):
         return self.calibrated(scores) if len(scores) else scores.astype(np.float64), which
 
     def scores_and_features(
-        self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = SILENT
+        self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = AUTO
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Indices]:
         """The results of `scores` and `features` from one pass; without features if there are none."""
         network = self._folded
@@ -281,7 +289,7 @@ class Classifier(ImagePredictor):
         batch: int = 64,
         workers: int = 2,
         tta: str | None = None,
-        progress: Progress = SILENT,
+        progress: Progress = AUTO,
     ) -> tuple[npt.NDArray[np.float32], Indices]:
         """As `measure`, with the network's scores, float32 `[n, classes]`, instead of probabilities."""
         self._require_memory(min(batch, len(source)))

@@ -19,7 +19,7 @@ from striate.inference.evaluation import Evaluation, evaluate
 from striate.inference.evaluation_data import find_data
 from striate.metrics.classification import wilson_interval
 from striate.metrics.comparison import difference_interval, holm, mcnemar
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 
 _PASSES = 15  # of one image, for the time of a prediction
 
@@ -129,7 +129,7 @@ def compare(
     workers: int | None = None,
     calibration: bool = True,
     trust: str = "",
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> ModelComparison:
     """Compare classifiers on the same labelled images; classes and images are matched by name.
 

@@ -21,7 +21,7 @@ from striate.device import cpu_count
 from striate.errors import DataError, UsageError
 from striate.files import expanded, is_folder, write_atomic
 from striate.inference.classifier import Classifier
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 
 FORMATS = (".npz", ".parquet")
 
@@ -94,7 +94,7 @@ def embed(
     cache: bool = True,
     path_column: str | None = None,
     label_column: str | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> Embeddings:
     """The features of all images of a dataset, split by split.
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,177 +20,16 @@ from striate.errors import DataError, UsageError
 from striate.inference.classifier import Classifier
 from striate.inference.classifier import load as load_classifier
 from striate.inference.evaluation_data import choose_split, find_data
+from striate.inference.evaluation_record import Evaluation, measure, pool
 from striate.inference.multi_label_evaluation import MultiLabelEvaluation, measure_multi_label
-from striate.inference.slices import Slice, slices
 from striate.inference.tta import is_cropped, require
-from striate.metrics.classification import (
-    METRICS,
-    ClassScore,
-    Metric,
-    averages,
-    class_scores,
-    confusion_matrix,
-    predictions,
-)
-from striate.metrics.classification_intervals import intervals
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.transforms.decode import Uint8Array
 
-if TYPE_CHECKING:
-    from striate.bundle import Calibration
+__all__ = ["ALL_SPLITS", "Evaluation", "evaluate", "measure", "pool"]
 
 _AT_ONCE = 12  # images that are explained together
 ALL_SPLITS = "all splits are scored together, including the data that the model was trained on"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The metrics of a classifier on one split.
-
-    Attributes:
-        data: name of the dataset.
-        split: `test`, `val`, `train`, or `all` of data without splits.
-        n: number of images.
-        metrics: the value of each metric in `METRICS`; top-5 accuracy is 1.0 with up to five classes.
-        intervals: 95 % confidence intervals of the metrics, by name (`classification_intervals`).
-        classes: the model's class names.
-        per_class: precision, recall, F1 and support of each.
-        confusion: int64 `[classes, classes]`, the confusion matrix; rows are the true classes.
-        missing_classes: the model's classes without any image in the data.
-        extra_classes: classes that the model does not know, with their number of images, which are left out.
-        problems: unreadable images, which are left out.
-        names: `[n]`, the path of each image.
-        labels: int64 `[n]`, the true classes.
-        probabilities: float64 `[n, classes]`.
-        images: uint8 `[n, height, width, channels]`, at the network's input size; read lazily.
-        notes: warnings.
-        maps: from the indexes of some images to Grad-CAM's maps of their predicted classes, float32
-            `[n, rows, columns]`, or to None if the network has no feature maps; None without a network.
-        calibration: that the probabilities have; None if they are not calibrated.
-        slices: accuracy on parts of the images, the lowest first; empty if none are wanted.
-        unknown: features of training images for the bundle, as `Description.unknown`; or empty.
-    """
-
-    data: str
-    split: str
-    n: int
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    classes: tuple[str, ...]
-    per_class: tuple[ClassScore, ...]
-    confusion: npt.NDArray[np.int64] = field(repr=False)
-    missing_classes: tuple[str, ...]
-    extra_classes: dict[str, int]
-    problems: tuple[Problem, ...]
-    names: tuple[str, ...] = field(repr=False)
-    labels: npt.NDArray[np.int64] = field(repr=False)
-    probabilities: npt.NDArray[np.float64] = field(repr=False)
-    images: Uint8Array | ImageSubset | JoinedImages = field(repr=False)
-    notes: tuple[str, ...] = ()
-    maps: Callable[[Sequence[int]], npt.NDArray[np.float32] | None] | None = field(default=None, repr=False)
-    calibration: Calibration | None = None
-    slices: tuple[Slice, ...] = ()
-    unknown: str = field(default="", repr=False)
-    task: ClassVar[Literal["classification"]] = "classification"
-
-    @property
-    def what(self) -> str:
-        """The images in words: `test images`, or `images` of data without splits."""
-        return "images" if self.split == UNSPLIT else f"{self.split} images"
-
-    @property
-    def predicted(self) -> npt.NDArray[np.int64]:
-        """int64 `[n]`, the most probable class of each image; -1 where the scores are not finite."""
-        return predictions(self.probabilities)
-
-    @property
-    def nonfinite(self) -> int:
-        """Number of images whose scores are not finite; they count as wrong."""
-        return int((self.predicted < 0).sum())
-
-    @property
-    def only_class(self) -> str | None:
-        """The class that the model predicts for all images although they have several; otherwise None."""
-        predicted = np.unique(self.predicted)
-        constant = len(predicted) == 1 and predicted[0] >= 0 and len(np.unique(self.labels)) > 1
-        return self.classes[predicted[0]] if constant else None
-
-    @property
-    def majority_class(self) -> str:
-        """The class with the most images."""
-        return max(self.per_class, key=lambda score: score.support).name
-
-    @property
-    def majority_top1(self) -> float:
-        """The majority baseline: top-1 accuracy of always predicting the class with the most images."""
-        return max(score.support for score in self.per_class) / self.n
-
-    @property
-    def top1(self) -> float:
-        """Top-1 accuracy."""
-        return self.metrics["top1"]
-
-    @property
-    def top1_ci(self) -> tuple[float, float]:
-        """95 % Wilson interval of top-1 accuracy."""
-        return self.intervals["top1"]
-
-    @property
-    def top5(self) -> float:
-        """Top-5 accuracy."""
-        return self.metrics["top5"]
-
-    @property
-    def ece(self) -> float:
-        """Expected calibration error, 15 bins."""
-        return self.metrics["ece"]
-
-    @property
-    def shown(self) -> dict[Metric, float]:
-        """The metrics that say something with this number of classes."""
-        return {m: self.metrics[m.name] for m in METRICS if len(self.classes) >= m.min_classes}
-
-    @property
-    def averages(self) -> tuple[ClassScore, ClassScore]:
-        """Macro and weighted average of the classes."""
-        return averages(self.per_class, self.confusion.sum(axis=0))
-
-    def headline(self) -> dict[str, Any]:
-        """The figures that a bundle carries."""
-        intervals = {f"{name}_ci": list(ends) for name, ends in self.intervals.items()}
-        return {"n": self.n, **self.metrics, **intervals}
-
-    def to_json(self) -> dict[str, Any]:
-        """The metrics as plain JSON values, without the images and their probabilities."""
-        scores = [dataclasses.asdict(score) for score in self.per_class]
-        return {
-            "data": self.data,
-            "split": self.split,
-            **self.headline(),
-            "majority_class": self.majority_class,
-            "majority_top1": self.majority_top1,
-            "only_class": self.only_class,
-            "per_class": {score.pop("name"): score for score in scores},
-            **{score.name.split()[0]: _shares(score) for score in self.averages},
-            "confusion": self.confusion.tolist(),
-            "missing_classes": list(self.missing_classes),
-            "extra_classes": self.extra_classes,
-            "nonfinite": self.nonfinite,
-            "unreadable": [dataclasses.asdict(problem) for problem in self.problems],
-            "calibration": None if self.calibration is None else self.calibration.summary(),
-            "slices": [one.to_json() for one in self.slices],
-            "notes": list(self.notes),
-        }
-
-    def sliced(self, by: str | Sequence[str]) -> Evaluation:
-        """With the accuracy on parts of the images (`inference.slices.slices`); names may be one text."""
-        names = [name.strip() for name in by.split(",")] if isinstance(by, str) else by
-        right = self.predicted == self.labels
-        return replace(self, slices=slices(self.names, right, self.images, names, self.data))
-
-
-def _shares(score: ClassScore) -> dict[str, float]:
-    return {"precision": score.precision, "recall": score.recall, "f1": score.f1}
 
 
 def evaluate(
@@ -211,7 +48,7 @@ def evaluate(
     slice_by: str | Sequence[str] = (),
     network: Any = None,
     trust: str = "",
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> Evaluation | MultiLabelEvaluation:
     """Evaluate a classifier.
 
@@ -335,73 +172,3 @@ def _no_known_class(data: DataSet, extra: Mapping[str, int], classes: Sequence[s
         f"its classes are {', '.join(extra)}; the model knows {', '.join(classes)}",
         inner.fix if inner else "Name the class folders as they were in training",
     )
-
-
-def measure(
-    names: tuple[str, ...],
-    labels: npt.NDArray[np.int64],
-    probabilities: npt.NDArray[np.float64],
-    classes: tuple[str, ...],
-    *,
-    images: Uint8Array | ImageSubset | JoinedImages,
-    problems: tuple[Problem, ...] = (),
-    data: str,
-    split: str,
-) -> Evaluation:
-    """All metrics from probabilities `[n, classes]` and labels `[n]`."""
-    predicted = predictions(probabilities)
-    confusion = confusion_matrix(labels, predicted, len(classes))
-    per_class = class_scores(confusion, classes, np.bincount(labels, minlength=len(classes)))
-    metrics = {metric.name: metric.compute(probabilities, labels) for metric in METRICS}
-    record = Evaluation(
-        data=data, split=split, n=len(labels), metrics=metrics,
-        intervals=intervals(metrics, probabilities, labels),
-        classes=classes, per_class=per_class, confusion=confusion,
-        missing_classes=tuple(score.name for score in per_class if not score.support), extra_classes={},
-        problems=problems, names=names, labels=labels, probabilities=probabilities, images=images,
-    )  # fmt: skip
-    return replace(record, notes=_warnings(record))
-
-
-def pool(evaluations: Sequence[Evaluation], split: str) -> Evaluation:
-    """Evaluate the predictions of several classifiers, each on its own images, as if one had made them all.
-
-    Args:
-        evaluations: at least one; classes that a classifier does not know have the probability 0 in it.
-        split: a name for the images.
-    """
-    first = evaluations[0]
-    classes = tuple(sorted({name for one in evaluations for name in one.classes}))
-    labels, probabilities = [], []
-    for one in evaluations:
-        places = np.array([classes.index(name) for name in one.classes])
-        labels.append(places[one.labels])
-        spread = np.zeros((one.n, len(classes)))
-        spread[:, places] = one.probabilities
-        probabilities.append(spread)
-    record = measure(
-        tuple(name for one in evaluations for name in one.names), np.concatenate(labels),
-        np.concatenate(probabilities), classes, images=JoinedImages([one.images for one in evaluations]),
-        problems=tuple(problem for one in evaluations for problem in one.problems), data=first.data,
-        split=split,
-    )  # fmt: skip
-    extra = Counter[str]()
-    for one in evaluations:
-        extra.update(one.extra_classes)
-    return replace(record, extra_classes=dict(extra))
-
-
-def _warnings(evaluation: Evaluation) -> tuple[str, ...]:
-    """What is wrong with the predictions as a whole."""
-    notes = []
-    if evaluation.nonfinite:
-        notes.append(
-            f"the scores of {evaluation.nonfinite:,} of {evaluation.n:,} images are not finite: "
-            "they count as wrong"
-        )
-    if evaluation.only_class is not None:
-        notes.append(
-            f"the model predicts {evaluation.only_class!r} for all {evaluation.n:,} images, so it tells no "
-            "classes apart: check the labels, train for more epochs, or try another learning rate"
-        )
-    return tuple(notes)

@@ -21,7 +21,7 @@ from striate.explain import channels, prototypes
 from striate.explain.channels import Activation
 from striate.inference.classifier import Classifier
 from striate.inference.evaluation_data import choose_split
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.transforms.decode import ImageSource, Uint8Array
 
 _LARGEST_CLASS = 3000  # images of a class from which prototypes are chosen; their similarities take 72 MB
@@ -75,7 +75,7 @@ class Explorer:
 
     def __init__(
         self, classifier: Classifier, data: Any, *, split: str = "auto", batch: int = 64,
-        progress: Progress = SILENT,
+        progress: Progress = AUTO,
     ) -> None:  # fmt: skip
         if not isinstance(classifier, Classifier):
             what = f"a {type(classifier).__name__} is no classifier of Striate"

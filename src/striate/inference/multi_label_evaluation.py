@@ -12,6 +12,7 @@ import numpy.typing as npt
 from striate.data import Problem
 from striate.data.images.decoded import ImageSubset
 from striate.data.images.samples import UNSPLIT
+from striate.inference.evaluation_view import multi_label_html, multi_label_text
 from striate.metrics import multi_label
 from striate.metrics.classification import all_finite, scores_of_counts
 from striate.transforms.decode import Uint8Array
@@ -80,6 +81,9 @@ class MultiLabelEvaluation:
     unknown: str = field(default="", repr=False)
     task: ClassVar[Literal["multi-label"]] = "multi-label"
     calibration: ClassVar[None] = None  # each class has a threshold instead
+
+    __repr__ = multi_label_text
+    _repr_html_ = multi_label_html
 
     @property
     def what(self) -> str:

@@ -14,7 +14,7 @@ from striate.errors import BundleError, StriateError, UsageError
 from striate.files import expanded
 from striate.inference.prediction import ImagePredictor
 from striate.inference.tta import mean_scores
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.reading import open_file
 from striate.transforms.decode import Uint8Array
 
@@ -39,7 +39,7 @@ class OnnxClassifier(ImagePredictor):
         *,
         batch: int = 64,
         tta: str | None = None,
-        progress: Progress = SILENT,
+        progress: Progress = AUTO,
     ) -> npt.NDArray[np.float64]:
         """As `ImagePredictor.probabilities`."""
         parts = []

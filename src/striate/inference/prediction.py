@@ -18,8 +18,9 @@ from striate import memory
 from striate.bundle import Calibration, Description
 from striate.device import USUAL_PIXELS
 from striate.errors import DataError, DecodeError, UsageError
+from striate.inference.model_view import prediction_html, prediction_text
 from striate.inference.tta import is_cropped, require
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.transforms.decode import ImageSource, Uint8Array, name_of
 from striate.transforms.preprocess import Preprocess
 
@@ -65,6 +66,9 @@ class Prediction:
     calibration: Calibration | None = field(default=None, repr=False)
     unknown: bool | None = None
     thresholds: tuple[float, ...] | None = None
+
+    __repr__ = prediction_text
+    _repr_html_ = prediction_html
 
     def set(self, coverage: float = 0.95) -> tuple[str, ...]:
         """The names of classes that include the right one with this probability, the most probable first.
@@ -169,7 +173,7 @@ class ImagePredictor(ABC):
         batch: int = 64,
         workers: int = 2,
         tta: str | None = None,
-        progress: Progress = SILENT,
+        progress: Progress = AUTO,
     ) -> Iterator[Prediction]:
         """Predict images in batches, in their order; unreadable ones give a prediction with an error.
 
@@ -218,7 +222,7 @@ class ImagePredictor(ABC):
         *,
         batch: int = 64,
         tta: str | None = None,
-        progress: Progress = SILENT,
+        progress: Progress = AUTO,
     ) -> npt.NDArray[np.float64]:
         """Class probabilities for images that already have the network's input size.
 
@@ -261,7 +265,7 @@ class ImagePredictor(ABC):
         *,
         batch: int = 64,
         workers: int = 2,
-        progress: Progress = SILENT,
+        progress: Progress = AUTO,
     ) -> Iterator[tuple[Prediction, Explanation | None]]:
         """As `predict_many`, with Grad-CAM's map of the most probable class, without a test of the map.
 

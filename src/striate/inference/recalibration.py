@@ -14,7 +14,7 @@ from striate.inference.calibration import calibration_of, logarithms, reference_
 from striate.inference.classifier import Classifier, load
 from striate.inference.evaluation import Evaluation, evaluate
 from striate.inference.evaluation_data import find_data
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 
 
 def calibrate(
@@ -29,7 +29,7 @@ def calibrate(
     label_column: str | None = None,
     network: Any = None,
     trust: str = "",
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> Calibration:
     """Calibrate a classifier's bundle on labelled images that it was not trained on; stores the result in it.
 

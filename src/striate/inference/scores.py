@@ -14,7 +14,7 @@ from striate.data.images.base import Indices
 from striate.data.images.loader import stream
 from striate.device import standard_settings
 from striate.inference.tta import mean_scores
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.transforms.preprocess import Preprocess
 
 
@@ -30,7 +30,7 @@ def logits(
     workers: int = 2,
     order: Sequence[Indices] | None = None,
     tta: str | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> tuple[npt.NDArray[np.float32], Indices]:
     """A network's scores for images of its size: the one way from pixels to scores, in training too.
 

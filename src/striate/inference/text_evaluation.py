@@ -13,10 +13,11 @@ from striate.data.text.tokens import shown_unknown
 from striate.errors import DataError, UsageError
 from striate.inference.evaluation import ALL_SPLITS
 from striate.inference.evaluation_data import choose_split
+from striate.inference.evaluation_view import answers_html, answers_text
 from striate.inference.prediction import NOT_FINITE
 from striate.inference.translator import Translator, load_translator, warnings_of
 from striate.metrics.text import TextScores, measure
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class TextEvaluation:
     calibration: ClassVar[None] = None
     unknown: ClassVar[str] = ""
 
+    __repr__ = answers_text
+    _repr_html_ = answers_html
+
     def headline(self) -> dict[str, Any]:
         """The figures that a bundle carries."""
         return self.scores.to_json()
@@ -90,7 +94,7 @@ def evaluate_seq2seq(
     target_columns: Any = None,
     reference_columns: Any = None,
     device: str = "auto",
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> TextEvaluation:
     """Evaluate a model on pairs of sources and references.
 
@@ -127,7 +131,7 @@ def measure_on(
     found: PairSet,
     split: str,
     beams: int = 1,
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
     *,
     shuffled: bool = False,
 ) -> TextEvaluation:

@@ -30,7 +30,7 @@ from striate.inference.prediction import NOT_FINITE, read_image
 from striate.kernels import prepare
 from striate.kernels.prepacking import prepack
 from striate.models.seq2seq import SequenceToSequence, TextToText, build
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.transforms.decode import ImageSource, Uint8Array
 
 Source = str | ImageSource
@@ -142,7 +142,7 @@ class Translator:
         best: int = 1,
         alpha: float = 0.6,
         attention: bool = False,
-        progress: Progress = SILENT,
+        progress: Progress = AUTO,
     ) -> Translations:
         """Translate texts, or read images.
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from striate.anatomy import Anatomy, Layer, table
 from striate.report import templates
-from striate.report.thumbnails import data_url
 from striate.sections import Phrase
+from striate.transforms.thumbnails import data_url
 
 # Kinds of operators whose output size the page can compute for another input size.
 RESIZABLE_KINDS = {"window", "fixed", "scale", "slice", "pad", "same"}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from striate.charts import Answers
-from striate.report.thumbnails import thumbnail
+from striate.transforms.thumbnails import thumbnail
 
 TEXT_BYTES, IMAGE_BYTES, MAX_IMAGES = 2_000_000, 1_500_000, 300
 LINE = 480  # pixels of the longer side of the image of a line

@@ -12,8 +12,8 @@ from striate import charts
 from striate.charts import Array
 from striate.report.class_order import clustered
 from striate.report.encoding import encoded
-from striate.report.thumbnails import thumbnail
 from striate.sections import Column, Phrase, Table
+from striate.transforms.thumbnails import thumbnail
 
 MAX_PAIRS = 30  # of classes in the table of a confusion matrix
 MAX_POINTS, MAX_CURVE_NUMBERS = 200, 30_000  # of a curve, and points of all curves together

@@ -16,11 +16,11 @@ from striate.data.check import CheckReport, Finding
 from striate.device import cpu_count
 from striate.errors import DecodeError
 from striate.report import templates
-from striate.report.thumbnails import data_url
 from striate.sections import Column, Phrase, Table
 from striate.transforms.decode import Uint8Array, open_bytes, to_array
 from striate.transforms.image_file import open_content
 from striate.transforms.multiband import to_picture, visible_bands
+from striate.transforms.thumbnails import data_url
 
 THUMBNAIL = 128  # pixels of the longer side
 MAX_GROUPS, MAX_IN_GROUP = 24, 6  # shown of each finding; the JSON output lists all

@@ -16,8 +16,8 @@ from striate.metrics.detection import Detections, GroundTruth
 from striate.metrics.detection.effects import SUSPICIONS, Effects, Suspicion
 from striate.metrics.detection.explain import Matched, pairs
 from striate.metrics.detection.overlaps import mask_module
-from striate.report.thumbnails import thumbnail
 from striate.transforms.decode import SUFFIXES, open_image
+from striate.transforms.thumbnails import thumbnail
 
 MAX_IMAGES, MAX_BOXES, MAX_PER_IMAGE = 200, 12_000, 200
 PICTURE_BYTES, PICTURE_SIDE, MASK_SIDE = 2_600_000, 512, 128

@@ -14,7 +14,7 @@ from PIL import Image
 
 from striate.charts import Array, Predictions
 from striate.report.encoding import encoded
-from striate.report.thumbnails import jpeg
+from striate.transforms.thumbnails import jpeg
 
 TOP = 5
 SCALE = 65535  # of probabilities

@@ -12,8 +12,8 @@ from markupsafe import Markup
 import striate
 from striate import strict_json
 from striate.report import chart_data, messages
-from striate.report.thumbnails import thumbnail
 from striate.sections import Card, Phrase, Value
+from striate.transforms.thumbnails import thumbnail
 
 _WIDE = (
     "Curves", "ConfusionMatrix", "Gallery", "ClassCurves", "ImageAttention", "Answers", "EpochSamples",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from striate import markup
 from striate.errors import UsageError
 from striate.inference.evaluation import Evaluation, pool
 from striate.metrics.classification import METRICS
@@ -127,6 +128,28 @@ class Repeats:
         runs = f"Student's t over {len(self.runs)} runs"
         corrected = "corrected for training images that they share (Nadeau and Bengio 2003)"
         return f"{runs}, {corrected}" if self.test_to_train else runs
+
+    def __repr__(self) -> str:
+        """The folder and the mean of the first metric."""
+        name, mean = next(iter(self.mean.items()))
+        return f"Repeats({str(self.folder)!r}, {len(self.runs)} runs, mean {name} {mean:.4f})"
+
+    def _repr_html_(self) -> str:
+        """The mean of each metric with its interval, and the runs."""
+        spreads, first = self.spreads, next(iter(self.runs[0].metrics))
+        means = [
+            (name, f"{s.mean:.4f}", "" if math.isnan(s.low) else f"{s.low:.4f} to {s.high:.4f}")
+            for name, s in spreads.items()
+        ]
+        runs = [
+            (run.folder.name, run.seed, "" if run.fold is None else run.fold, f"{run.metrics[first]:.4f}")
+            for run in self.runs
+        ]
+        return markup.panel(
+            markup.title(f"{len(self.runs)} runs in {self.folder}"),
+            markup.table(("metric", "mean", "95 % interval"), means), markup.note(self.method),
+            markup.table(("run", "seed", "fold", first), runs), markup.note(f"report: {self.report}"),
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """What `striate train --json` prints."""

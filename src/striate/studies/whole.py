@@ -20,6 +20,8 @@ from striate.training.config import EXTENDING, RunConfig
 from striate.training.config_file import TUNING, parse_config, read_config, read_options
 from striate.training.options import flag
 
+__all__ = ["Trainer", "resume", "train", "tune"]
+
 _BUDGET = "30m"  # of a search
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from striate.device import MAX_SEED
 from striate.errors import UsageError, unknown_name
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.training.options import Options, current_names, declarations, option, seconds_of
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class RunOptions(Options):
         False, "Write predictions.parquet next to predictions.csv; needs pyarrow",
         flags=("--parquet/--no-parquet",),
     )  # fmt: skip
-    progress: Progress = option(SILENT, "Receives progress updates", in_cli=False, saved=False)
+    progress: Progress = option(AUTO, "Receives progress updates", in_cli=False, saved=False)
 
     @property
     def log_names(self) -> tuple[str, ...]:

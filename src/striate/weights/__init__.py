@@ -12,7 +12,7 @@ from striate import bundle, models
 from striate.bundle import Description
 from striate.errors import UsageError
 from striate.files import expanded, probe, why_missing
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.weights.catalog import CATALOG, PRETRAINED, default, find, named
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = ["CATALOG", "default", "find", "import_weights", "open_weights"]
 
 
 def open_weights(
-    source: str, architecture: str, progress: Progress = SILENT, network: Any = None
+    source: str, architecture: str, progress: Progress = AUTO, network: Any = None
 ) -> tuple[Description, dict[str, Tensor]]:
     """Load weights for a network from the catalog, a bundle or a foreign file.
 

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from striate.errors import DataError, UsageError, access_error
 from striate.files import expanded
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.reading import damage_errors
 from striate.weights import installed
 from striate.weights.catalog import CATALOG, Weights
@@ -45,7 +45,7 @@ def cached(weights: Weights) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / weights.file
 
 
-def get(weights: Weights, progress: Progress = SILENT, seconds: float = _SECONDS) -> Path:
+def get(weights: Weights, progress: Progress = AUTO, seconds: float = _SECONDS) -> Path:
     """Find a file of weights on this machine, or download it.
 
     The first of these that has the file: the installed package, torch's cache, and the folder or the server

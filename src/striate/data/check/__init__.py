@@ -26,7 +26,7 @@ from striate.data.images.samples import UNSPLIT, DataSet
 from striate.device import cpu_count
 from striate.errors import DataError, DecodeError
 from striate.files import expanded, is_folder
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.reading import read_bytes
 from striate.transforms.decode import Uint8Array
 from striate.transforms.image_file import LARGE_FILE
@@ -67,7 +67,7 @@ def check(
     workers: int | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> CheckReport:
     """Check every image of a dataset. Reads only.
 

@@ -16,7 +16,7 @@ from striate.data.images.base import Images, Indices, Problem
 from striate.data.images.cache import LIMIT_VARIABLE, Cache, limit
 from striate.data.images.samples import Samples, Stamp
 from striate.errors import DecodeError
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.transforms.decode import Uint8Array
 from striate.transforms.preprocess import Preprocess
 
@@ -50,7 +50,7 @@ class DecodedImages:
         memory: int = MAX_BYTES_IN_MEMORY,
         variable_width: bool = False,
         root: str = "",
-        progress: Progress = SILENT,
+        progress: Progress = AUTO,
     ) -> None:
         """Look up the images in the cache; decodes nothing.
 

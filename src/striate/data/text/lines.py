@@ -11,7 +11,7 @@ import torch
 from striate.data.images.base import Indices
 from striate.data.images.decoded import MAX_BYTES_IN_MEMORY, DecodedImages, unpad
 from striate.data.images.samples import Samples
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 from striate.transforms.decode import Uint8Array
 from striate.transforms.preprocess import Preprocess
 
@@ -34,7 +34,7 @@ class TextLineImages:
         workers: int = 2,
         cache: bool = True,
         root: str = "",
-        progress: Progress = SILENT,
+        progress: Progress = AUTO,
     ) -> None:
         """Decode all images, or read them from the cache.
 

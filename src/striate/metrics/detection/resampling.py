@@ -24,7 +24,7 @@ from striate.metrics.bootstrap import DRAWS, Interval, Resampled, bca_interval, 
 from striate.metrics.detection.coco import CocoSettings, evaluate_coco
 from striate.metrics.detection.explain import by_score
 from striate.metrics.detection.records import Bools, Detections, Floats, GroundTruth
-from striate.progress import SILENT, Progress
+from striate.progress import AUTO, Progress
 
 AT_ONCE = 4_000_000  # numbers in a block of draws
 
@@ -52,7 +52,7 @@ def bootstrap(
     draws: int = DRAWS,
     seed: int = 0,
     settings: CocoSettings | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> Interval:
     """AP over the thresholds of the settings, with its confidence interval.
 
@@ -74,7 +74,7 @@ def compare(
     draws: int = DRAWS,
     seed: int = 0,
     settings: CocoSettings | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> Comparison:
     """Compare two detectors on the same draws of images, so that the difficulty of the images cancels out."""
     weights = draw_images(truth, draws, seed)
@@ -102,7 +102,7 @@ def resample(
     detections: Detections,
     weights: NDArray[np.int64],
     settings: CocoSettings | None = None,
-    progress: Progress = SILENT,
+    progress: Progress = AUTO,
 ) -> Resampled:
     """AP on all images, on each draw, and the influence of the images.
 

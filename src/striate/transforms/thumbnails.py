@@ -7,11 +7,11 @@ import io
 
 from PIL import Image
 
-from striate.charts import Array
+from striate.transforms.decode import Uint8Array
 from striate.transforms.multiband import to_picture
 
 
-def jpeg(image: Array, longest: int = 96, quality: int = 80) -> bytes:
+def jpeg(image: Uint8Array, longest: int = 96, quality: int = 80) -> bytes:
     """A JPEG of an image that is reduced to at most `longest` pixels on its longer side.
 
     Args:
@@ -27,7 +27,7 @@ def jpeg(image: Array, longest: int = 96, quality: int = 80) -> bytes:
     return out.getvalue()
 
 
-def thumbnail(image: Array, longest: int = 96) -> str:
+def thumbnail(image: Uint8Array, longest: int = 96) -> str:
     """The URL of `jpeg`, for the `src` of an image."""
     return data_url(jpeg(image, longest), "jpeg")
 
