@@ -39,7 +39,7 @@ def complete(*words, **more):
         (["train", "--opt", "s"], ["sgd"]),
         (["tr"], ["train"]),
         (["seq2seq", "tr"], ["train", "translate"]),
-        (["export", "x", "--to", "o"], ["onnx", "onnx-float"]),
+        (["export", "x", "--to", "onnx-i"], ["onnx-int8", "onnx-int8-weights"]),
         (["seq2seq", "train", "x", "--label"], ["--label-smoothing"]),
         (["evaluate", "--be"], ["--beam"]),
     ],

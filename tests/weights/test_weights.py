@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 
 import pytest
 import torch
@@ -34,13 +35,21 @@ def on_meta(name, **arguments):
 
 
 def random_state(name, **arguments):
-    """Values of no pattern for each tensor of a network, counters too."""
+    """Values of no pattern for each tensor of a network, counters too, with outputs of a usual size."""
     generator = torch.Generator().manual_seed(5)
+
+    def value(key, shape, floating):
+        if not floating:
+            return torch.randint(1, 10**6, shape, generator=generator)
+        values = torch.rand(shape, generator=generator)
+        if key.endswith("running_var"):
+            return values
+        fan_in = math.prod(shape[1:])
+        return (values - 0.5) * math.sqrt(12 / fan_in) if len(shape) > 1 else values - 0.5
+
     return {
-        key: torch.rand(value.shape, generator=generator) - 0.5
-        if value.is_floating_point()
-        else torch.randint(1, 10**6, value.shape, generator=generator)
-        for key, value in on_meta(name, **arguments).items()
+        key: value(key, tensor.shape, tensor.is_floating_point())
+        for key, tensor in on_meta(name, **arguments).items()
     }
 
 

@@ -238,7 +238,7 @@ class Classifier(ImagePredictor):
         with contextlib.suppress(AttributeError, UsageError):
             found = Penultimate(self._folded, self._last_layer)
             size = (1, self.preprocess.channels, *self.preprocess.size)
-            with torch.inference_mode():
+            with standard_settings(), torch.inference_mode():
                 found(torch.zeros(size, device=self.device))
             return found
         return self._penultimate

@@ -86,7 +86,8 @@ def test_a_module_is_trained_frozen_and_resumed_exactly(tmp_path):
     copied = pickle.loads(pickle.dumps(classifier))
     probabilities = classifier.predict(bands(3)[0]).probabilities
     assert np.array_equal(copied.predict(bands(3)[0]).probabilities, probabilities)
-    parity = striate.export(tmp_path / "b", tmp_path / "x.pth", "state-dict", network=network)
+    written, data = tmp_path / "x.pth", (bands(3), LABELS)
+    parity = striate.export(tmp_path / "b", written, "state-dict", data=data, network=network)
     assert parity.equal == parity.n
 
 
