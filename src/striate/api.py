@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from striate.training.config import RunConfig
     from striate.training.run_folder import TrainingRun
 
+File = str | os.PathLike[str]  # a path
 C = ParamSpec("C")
 S = ParamSpec("S")
 
@@ -169,20 +170,19 @@ def train_seq2seq(*data: str | os.PathLike[str], **options: Any) -> Run[TextEval
 
 
 @translated_errors()
-def load(path: str | os.PathLike[str], device: str = "auto", *, network: Any = None, trust: str = "") -> Any:
+def load(path: File, device: str = "auto", *, engine: str = "", network: Any = None, trust: str = "") -> Any:
     """Open a bundle for use, on any device; executes no code from the file.
 
     Args:
-        path: a bundle, or a run folder, whose `best.safetensors` is opened; or an ONNX file that `export`
-            wrote, which runs in ONNX Runtime without torch.
+        path: a bundle; a run folder, whose `best.safetensors` is opened; or an ONNX file that `export` wrote.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        engine: what runs it: `torch`, the default; or as `striate.exporters.engines.load`.
         network: for a classifier whose network Striate does not define: an `nn.Module` of its layers, which
             is copied, or a function that returns one, as it was given for training.
         trust: packages whose code may be imported to build such a network, separated by commas.
 
     Returns:
-        A `Classifier` or a `Translator`, depending on the bundle's task; an `OnnxClassifier` for an ONNX
-        file.
+        A `Classifier` or a `Translator`, depending on the bundle's task; in ONNX Runtime an `OnnxClassifier`.
 
     Raises:
         BundleError: missing, damaged, or not a bundle.
@@ -192,9 +192,9 @@ def load(path: str | os.PathLike[str], device: str = "auto", *, network: Any = N
     more = {"network": network, "trust": trust} if network is not None or trust else {}
     task = entry("classification") if bundle.is_onnx(path) else _task_of(path)
     if more and "trust" not in task.evaluate_options:
-        raise UsageError(
-            "network= and trust=", "only image classifiers have other networks", "Leave them out"
-        )
+        why = "only image classifiers have other networks"
+        raise UsageError("network= and trust=", why, "Leave them out")
+    more |= {"engine": engine} if engine else {}
     model: Classifier | Translator | OnnxClassifier = task.find("load")(path, device, **more)
     return model
 

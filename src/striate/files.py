@@ -59,6 +59,12 @@ class Fingerprint:
         return DataError(f"{str(path)!r} has changed", "it is not as the run wrote it", fix)
 
 
+def cache_folder() -> Path:
+    """Striate's cache folder (in XDG_CACHE_HOME, else ~/.cache)."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - never raises
+    return Path(base) / "striate"
+
+
 def expanded(path: str | os.PathLike[str]) -> Path:
     """A path with `~` replaced by the home folder, if that is known."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises an error if it is not

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import math
 import os
 import warnings
@@ -49,7 +50,7 @@ _EXPORTED = "Of the commands only predict reads ONNX: give the bundle that it wa
 
 __all__ = [
     "DESCRIPTION", "FORMAT", "Calibration", "Description", "Inspection", "UnknownInputs", "add_metrics",
-    "damaged", "decode_unknown", "describe", "inspect", "is_bundle",
+    "damaged", "decode_unknown", "describe", "identity", "inspect", "is_bundle",
     "is_onnx", "load", "must_fit", "path_of", "read", "set_thresholds", "warn_if_not_finite", "with_tensors",
     "write",
 ]  # fmt: skip
@@ -177,6 +178,28 @@ def describe(path: str | os.PathLike[str]) -> Description:
     """
     path = Path(path)
     return _description(path, _header(path))
+
+
+def identity(path: str | os.PathLike[str]) -> tuple[Description, str]:
+    """Read a bundle's header, and make a digest of what decides the scores of its network; needs no torch.
+
+    The digest covers the network, its input and the checksums of the tensors; or, in a bundle of an
+    earlier version without them, their values. Metrics and calibration do not change it.
+
+    Raises:
+        BundleError: the file is missing, truncated or not a bundle.
+    """
+    path = Path(path)
+    header = _header(path)
+    description = _description(path, header)
+    about = description.to_json()
+    sums = header.checksums
+    parts = [
+        *(about[name] for name in ("task", "architecture", "arguments", "classes", "preprocess")),
+        header.table,
+        tensor_file.examine(path, header)[0] if sums is None else sorted(sums.items()),
+    ]
+    return description, hashlib.sha256(strict_json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:

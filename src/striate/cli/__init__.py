@@ -29,6 +29,7 @@ from striate.errors import (
     translated_errors,
     unknown_name,
 )
+from striate.files import cache_folder
 from striate.kernels import preload
 from striate.printable import escaped
 
@@ -155,7 +156,10 @@ def run(argv: Sequence[str]) -> int:
 
 def _needs_torch(argv: Sequence[str]) -> bool:
     """Whether a command line will load torch, as far as the words say."""
-    if argv[0] == "predict" and any(word.lower().endswith(".onnx") for word in argv):
+    if argv[0] == "predict" and (
+        any(word.lower().endswith(".onnx") for word in argv)
+        or any((cache_folder() / "exports").glob("*"))  # one of them may be that of the model
+    ):
         return False
     return argv[0] in _NEED_TORCH and "--help" not in argv
 

@@ -8,27 +8,29 @@ import typer
 
 from striate.cli.options import Json
 
-_CLEAR = "Clear the cache of decoded images (your datasets are not touched)."
+_CLEAR = "Clear the cache of decoded images and exports (your files are not touched)."
 
 
 def doctor(
     clear_cache: Annotated[bool, typer.Option("--clear-cache", help=_CLEAR)] = False,
     as_json: Json = False,
 ) -> None:
-    """Show versions, devices and the cache of decoded images, or clear the cache.
+    """Show versions, devices and the cache of decoded images and exports, or clear the cache.
 
     Python: striate.data.images.cache.clear()
     """
     from striate.cli.console import print_json, say
 
     if clear_cache:
-        from striate.data.images.cache import cache_folder, clear
+        from striate.data.images.cache import clear
+        from striate.files import cache_folder
+        from striate.inference import export_cache
 
-        freed = clear()
+        freed = clear() + export_cache.clear()
         if as_json:
             print_json({"cleared_bytes": freed})
         else:
-            say(f"{_size(freed)} of decoded images deleted from {cache_folder()}")
+            say(f"{_size(freed)} of decoded images and exports deleted from {cache_folder()}")
         return
     found = _examine()
     if as_json:
@@ -56,8 +58,10 @@ def _examine() -> dict[str, Any]:
     import torch
     from PIL import features
 
-    from striate.data.images.cache import LIMIT_VARIABLE, cache_folder, limit, segments
+    from striate.data.images.cache import LIMIT_VARIABLE, limit, segments
     from striate.device import cpu_count
+    from striate.files import cache_folder
+    from striate.inference import export_cache
     from striate.metrics.detection.kernel import native
     from striate.version import __version__
     from striate.weights.catalog import CATALOG
@@ -77,7 +81,8 @@ def _examine() -> dict[str, Any]:
         "native": native() is not None,
         "weights": [entry.name for entry in CATALOG.values() if path_of(entry) is not None],
         "cache": {
-            "folder": str(cache_folder()), "bytes": sum(segment.size for segment in segments()),
+            "folder": str(cache_folder()),
+            "bytes": sum(part.size for part in segments()) + sum(e.size for e in export_cache.entries()),
             "limit_bytes": limit(), "limit_variable": LIMIT_VARIABLE,
         },
     }  # fmt: skip

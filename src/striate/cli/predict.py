@@ -27,15 +27,27 @@ _SOURCES = (
 _COVERAGE = "Also give the set of classes that holds the right one with this probability, such as 0.95."
 _RAW = "Divide the scores by the temperature of the model, if it is calibrated."
 
+_ENGINE = (
+    "What runs the network: torch; onnxruntime, with an export that is kept in the cache; or auto: an export "
+    "that is in the cache already, and torch otherwise."
+)
+
+
+def _engines() -> list[str]:
+    from striate.exporters.engines import ENGINES
+
+    return list(ENGINES)
+
 
 class _Wanted(NamedTuple):
-    """What to say: number of classes, coverage of sets, calibrated or not, explanations, augmentation."""
+    """What to say: number of classes, coverage of sets, calibrated or not, folder, augmentation, engine."""
 
     top: int
     coverage: float | None
     calibration: bool
     out: Path | None
     tta: str | None
+    engine: str
 
 
 _EXPLAIN = (
@@ -60,6 +72,7 @@ def predict(
     batch: Batch = 64,
     device: Device = "auto",
     workers: Workers = None,
+    engine: Annotated[str, typer.Option(help=_ENGINE, autocompletion=_engines)] = "auto",
     trust: Trust = "",
     explain: Annotated[bool, typer.Option("--explain", help=_EXPLAIN)] = False,
     out: Annotated[
@@ -95,14 +108,13 @@ def predict(
 
     with watching() as progress:
         if task == "seq2seq":
-            if explain or tta:
-                what = "--explain" if explain else "--tta"
-                fix = "Use `striate explain`" if explain else "Leave it out"
-                raise UsageError(f"{what} with a seq2seq model", "it has no classes", fix)
+            _refuse_with_text(explain, tta, engine)
             header, results, more = _read_text(model, paths, device, progress)
         else:
             folder = (out or Path("explanations")) if explain else None
-            wanted = _Wanted(top, coverage, calibration, folder, tta)
+            if explain and engine == "auto" and not bundle.is_onnx(model):
+                engine = "torch"  # not every export has maps
+            wanted = _Wanted(top, coverage, calibration, folder, tta, engine)
             header, results, more = _classify(model, paths, device, progress, wanted, batch, workers, trust)
         if as_json or sys.stdout.isatty():  # print results after the progress bar, not through it
             results = list(results)
@@ -124,6 +136,18 @@ def _require_explained(explain: bool, out: Path | None, tta: str | None) -> None
     if explain and tta is not None:
         why = "a map explains one version of an image"
         raise UsageError(f"--explain with --tta {tta}", why, "Leave one of them out")
+
+
+def _refuse_with_text(explain: bool, tta: str | None, engine: str) -> None:
+    """Refuse what a model that recognizes text cannot do."""
+    from striate.errors import UsageError
+
+    if explain or tta:
+        what = "--explain" if explain else "--tta"
+        fix = "Use `striate explain`" if explain else "Leave it out"
+        raise UsageError(f"{what} with a seq2seq model", "it has no classes", fix)
+    if engine not in ("auto", "torch"):
+        raise UsageError(f"--engine {engine} with a seq2seq model", "it runs in torch", "Leave it out")
 
 
 def _listed() -> list[str]:
@@ -170,10 +194,10 @@ def _classify(
 ) -> tuple[list[str], Iterable[_Result], dict[str, Any]]:
     """The CSV header, the results, and further JSON keys."""
     from striate.device import cpu_count
-    from striate.inference.loading import load
+    from striate.exporters.engines import load
     from striate.inference.prediction import require_calibration
 
-    classifier = load(model, device, trust=trust)
+    classifier = load(model, device, engine=wanted.engine, trust=trust)
     classifier = classifier if wanted.calibration else classifier.uncalibrated()
     if wanted.coverage is not None:
         require_calibration(classifier.description.calibration).threshold(wanted.coverage)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from striate import strict_json
 from striate.device import standard_settings
@@ -16,7 +16,10 @@ from striate.exporters import comparison, model_card
 from striate.exporters.records import Exported, Parity, Request
 from striate.files import new_path, probe
 
-__all__ = ["FORMATS", "OLD_NAMES", "Format", "Parity", "export", "formats_for"]
+if TYPE_CHECKING:
+    from striate.exporters.inputs import Inputs
+
+__all__ = ["FORMATS", "OLD_NAMES", "Format", "Parity", "export", "formats_for", "write_compared"]
 
 
 @dataclass(frozen=True)
@@ -128,14 +131,33 @@ def export(
     _require_suitable(format, task, out)
     if data is not None and task != "classification":
         raise UsageError(f"data= with a {task} model", "its samples are texts", "Give samples")
-    module, name = FORMATS[format].target.split(":")
-    write = getattr(importlib.import_module(module), name)
-    request = Request(tuple(samples), data, max_loss)
-    with new_path(out) as path:
-        parity = _compared(model, write(model, path, request), request, out)
+    parity = write_compared(model, out, format, Request(tuple(samples), data, max_loss))
     comparison.write(out, format, parity)
     model_card.write(model.description, out, format, parity)
     return parity
+
+
+def write_compared(
+    model: Any, out: Path, format: str, request: Request | None = None, *, inputs: Inputs | None = None
+) -> Parity:
+    """Write a model in another format and run it next to the original, without files that describe it.
+
+    Args:
+        model: as for `export`.
+        out: as for `export`.
+        format: one that can hold the model.
+        request: what the caller says about the comparison.
+        inputs: the images to compare on; None for those of the request.
+
+    Raises:
+        UsageError, WriteError: as `export`.
+    """
+    module, name = FORMATS[format].target.split(":")
+    write, request = getattr(importlib.import_module(module), name), request or Request()
+    with new_path(out) as path:
+        exported = write(model, path, request)
+        exported = exported if inputs is None else replace(exported, inputs=inputs)
+        return _compared(model, exported, request, out)
 
 
 def _current(format: str) -> str:
@@ -178,7 +200,7 @@ def _compared(model: Any, exported: Exported, request: Request, out: Path) -> Pa
         warnings.warn(
             f"{str(out)!r} was not compared with the original: {exported.missing}",
             StriateWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
         return Parity(0, 0, 0.0, "outputs", "", notes=exported.notes)
     if exported.store is not None:

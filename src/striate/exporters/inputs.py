@@ -56,10 +56,15 @@ def images_for(classifier: Classifier, request: Request) -> Inputs:
         return Inputs(images, None, f"{len(images)} given images")
     found = labelled_splits(classifier, request.data)
     if found is None:
-        images = np.stack([preprocess.fit(tile) for tile in _tiles(preprocess.channels)])
-        return Inputs(images, None, f"{len(images)} parts of installed photographs")
+        return photographs(preprocess)
     name, samples = choose_split(found.splits, "auto", found.source)
     return read(found, name, samples, preprocess, COUNT)
+
+
+def photographs(preprocess: Preprocess) -> Inputs:
+    """Parts of photographs that are installed."""
+    images = np.stack([preprocess.fit(tile) for tile in _tiles(preprocess.channels)])
+    return Inputs(images, None, f"{len(images)} parts of installed photographs")
 
 
 def labelled_splits(classifier: Classifier, data: Any) -> DataSet | None:

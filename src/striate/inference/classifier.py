@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from striate import bundle, models
-from striate.bundle import Description, UnknownInputs
+from striate.bundle import Description
 from striate.data import Images, InMemoryImages
 from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
@@ -218,25 +218,13 @@ class Classifier(ImagePredictor):
         self._require_memory(len(images))
         x = self.preprocess.normalize(torch.from_numpy(images).to(self.device))
         scores, features = (part.float().cpu().numpy() for part in self._with_features.with_scores(x))
-        return self.calibrated(scores), self.unknown_inputs.distances(
-            features
-        ) > self.unknown_inputs.threshold
-
-    @cached_property
-    def unknown_inputs(self) -> UnknownInputs | None:
-        """What tells inputs unlike the training images; None if the bundle has no features of them.
-
-        Raises:
-            BundleError: the features are damaged.
-        """
-        text = self.description.unknown
-        return bundle.decode_unknown(text, self.path) if text else None
+        return self.calibrated(scores), self.unlike_training(features)
 
     @cached_property
     def _with_features(self) -> Penultimate:
         """The folded network with the input of its last layer; the original if folding has changed that."""
         with contextlib.suppress(AttributeError, UsageError):
-            found = Penultimate(self._folded, self._last_layer)
+            found = Penultimate(self._folded, self.last_layer)
             size = (1, self.preprocess.channels, *self.preprocess.size)
             with standard_settings(), torch.inference_mode():
                 found(torch.zeros(size, device=self.device))
@@ -331,10 +319,10 @@ class Classifier(ImagePredictor):
     def _penultimate(self) -> Penultimate:
         """A copy of the network that returns the input of its last layer."""
         with standard_settings():
-            return Penultimate(copy.deepcopy(self.network), self._last_layer)
+            return Penultimate(copy.deepcopy(self.network), self.last_layer)
 
     @property
-    def _last_layer(self) -> str:
+    def last_layer(self) -> str:
         """The name of the last layer with weights; empty if it is not known."""
         arguments = self.description.arguments
         known = arguments.get("classifier") or models.describe(self.description.architecture).classifier

@@ -18,7 +18,8 @@ from striate.progress import AUTO, Progress
 from striate.reading import open_file
 from striate.transforms.decode import Uint8Array
 
-SCORES, MAPS = "scores", "maps"  # the outputs: the second one where the network has a linear head
+# The outputs: the second one where the network has a linear head, the third one for `unknown` predictions.
+SCORES, MAPS, FEATURES = "scores", "maps", "features"
 _INPUT = "images"
 
 
@@ -28,10 +29,12 @@ class OnnxClassifier(ImagePredictor):
     Attributes:
         description: class names, preprocessing, metrics, provenance.
         path: of the file.
+        outputs: names of the outputs of the file.
     """
 
     def __init__(self, session: Any, description: Description, path: str) -> None:
         self.session, self.description, self.path = session, description, path
+        self.outputs = [output.name for output in session.get_outputs()]
 
     def probabilities(
         self,
@@ -53,9 +56,16 @@ class OnnxClassifier(ImagePredictor):
         scores: npt.NDArray[np.float32] = self.session.run([SCORES], {_INPUT: images})[0]
         return scores
 
+    def answers(self, images: Uint8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None]:
+        """As `ImagePredictor.answers`, from one pass through the network."""
+        if self.unknown_inputs is None or FEATURES not in self.outputs:
+            return super().answers(images)
+        scores, features = self.session.run([SCORES, FEATURES], {_INPUT: images})
+        return self.calibrated(scores), self.unlike_training(features)
+
     def explained(self, images: Uint8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
         """As `ImagePredictor.explained`."""
-        if MAPS not in [output.name for output in self.session.get_outputs()]:
+        if MAPS not in self.outputs:
             raise UsageError(
                 f"cannot explain with {self.path!r}",
                 "it has no output for maps: its network does not end in global pooling and one linear layer, "
@@ -91,7 +101,7 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> OnnxClassifier:
     except Exception as error:  # onnxruntime's own exceptions share no base class
         why = f"ONNX Runtime cannot read it ({one_line(error)})"
         raise BundleError(what, why, "Export it again") from error
-    return OnnxClassifier(session, _description(session, path, what), str(path))
+    return OnnxClassifier(session, _description(session, what), str(path))
 
 
 def open_session(path: Path) -> Any:
@@ -113,7 +123,7 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _description(session: Any, path: Path, what: str) -> Description:
+def _description(session: Any, what: str) -> Description:
     """The description in the metadata of a file, which must fit its input and output."""
     fix = "Give a file that `striate export --to onnx` wrote"
     metadata = session.get_modelmeta().custom_metadata_map

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from striate import memory
-from striate.bundle import Calibration, Description
+from striate.bundle import Calibration, Description, UnknownInputs, decode_unknown
 from striate.device import USUAL_PIXELS
 from striate.errors import DataError, DecodeError, UsageError
 from striate.inference.model_view import prediction_html, prediction_text
@@ -113,9 +113,11 @@ class ImagePredictor(ABC):
 
     Attributes:
         description: class names, preprocessing, metrics, provenance.
+        path: the file that it was loaded from, or empty.
     """
 
     description: Description
+    path: str
 
     def uncalibrated(self: M) -> M:
         """The same model without its calibration: the softmax of its scores as they are."""
@@ -244,6 +246,21 @@ class ImagePredictor(ABC):
             images: as for `probabilities`; one batch, not empty.
         """
         return self.probabilities(images, batch=len(images)), None
+
+    @cached_property
+    def unknown_inputs(self) -> UnknownInputs | None:
+        """What tells inputs unlike the training images; None if the model has no features of them.
+
+        Raises:
+            BundleError: the features are damaged.
+        """
+        text = self.description.unknown
+        return decode_unknown(text, self.path) if text else None
+
+    def unlike_training(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_] | None:
+        """Whether images with these features, `[n, features]`, are unlike the training images."""
+        known = self.unknown_inputs
+        return None if known is None else known.distances(features) > known.threshold
 
     @abstractmethod
     def explained(self, images: Uint8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:

@@ -45,7 +45,7 @@ TASKS: dict[str, TaskEntry] = {
     "classification": TaskEntry(
         config="striate.tasks.classification.config:ClassificationConfig",
         task="striate.tasks.classification.task:Classification",
-        load="striate.inference.loading:load",
+        load="striate.exporters.engines:load",
         evaluate="striate.inference.evaluation:evaluate",
         report="striate.tasks.classification.report:report",
         evaluate_options=(

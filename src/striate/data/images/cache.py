@@ -40,6 +40,7 @@ from PIL import features
 
 from striate.data.images.samples import Stamp
 from striate.errors import UsageError
+from striate.files import cache_folder
 from striate.transforms.decode import DECODER_VERSION, Uint8Array
 from striate.transforms.preprocess import Preprocess
 
@@ -53,12 +54,6 @@ _KNOWN = np.dtype([*_ENTRY.descr, ("verified", "?")])  # whether this process ha
 _FORMAT = 2  # of the segments
 _STAMPED = 4  # fields of a stamp that determine the pixels; the change time stands for the inode
 _PUBLISH_BYTES, _PUBLISH_SECONDS = 64 << 20, 5.0  # a killed process loses about this much work
-
-
-def cache_folder() -> Path:
-    """Return Striate's cache folder (in XDG_CACHE_HOME, else ~/.cache)."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - never raises
-    return Path(base) / "striate"
 
 
 def limit() -> int:

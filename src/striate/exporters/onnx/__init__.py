@@ -13,6 +13,7 @@ from torch import nn
 from striate import strict_json
 from striate.errors import WriteError
 from striate.exporters.onnx.builder import Builder
+from striate.exporters.onnx.features import add_features, last_input
 from striate.exporters.onnx.file import Graph, Signature, encode, encode_metadata
 from striate.exporters.onnx.maps import add_maps, linear_head
 from striate.exporters.onnx.operators import OPERATORS, translate
@@ -43,7 +44,11 @@ def export(classifier: Classifier, path: Path, request: Request, *, floats: bool
         UnsupportedError: there is no rule for an operator of the network.
         WriteError: the file cannot be written, or ONNX Runtime cannot read it.
     """
-    write(path, graph(classifier.network, classifier.preprocess, floats=floats), classifier)
+    write(
+        path,
+        graph(classifier.network, classifier.preprocess, floats=floats, last=_last(classifier)),
+        classifier,
+    )
     return opened(path, classifier.preprocess if floats else None)
 
 
@@ -98,11 +103,25 @@ def opened(path: Path, normalize: Preprocess | None = None, **more: Any) -> Expo
     return Exported(scores=scores, store=store, **more)
 
 
-def graph(network: nn.Module, preprocess: Preprocess, *, floats: bool = False, maps: bool = True) -> Graph:
+def _last(classifier: Classifier) -> nn.Module | None:
+    """The last layer, if the classifier marks images unlike the training images, which needs its input."""
+    if not (classifier.description.unknown and classifier.last_layer):
+        return None
+    return classifier.network.get_submodule(classifier.last_layer)
+
+
+def graph(
+    network: nn.Module,
+    preprocess: Preprocess,
+    *,
+    floats: bool = False,
+    maps: bool = True,
+    last: nn.Module | None = None,
+) -> Graph:
     """The graph of a network in evaluation mode on the CPU; arguments and errors as for `export`.
 
     From pixels it also has the output `maps`, if the network ends in a linear head (see `maps.py`), unless
-    `maps` is False.
+    `maps` is False; and the output `features`, the input of the layer `last`, if one is given.
     """
     size, channels = preprocess.size, preprocess.channels
     steps, result = record(network, (channels, *size), OPERATORS)
@@ -120,6 +139,8 @@ def graph(network: nn.Module, preprocess: Preprocess, *, floats: bool = False, m
     outputs = [Signature(SCORES, "float32", shape)]
     if maps and not floats and (head := linear_head(steps, result)) is not None:
         outputs.append(add_maps(builder, head))
+    if last is not None and not floats and (value := last_input(steps, last)) is not None:
+        outputs.append(add_features(builder, value))
     return Graph("network", builder.nodes, builder.constants, (images,), tuple(outputs))
 
 
