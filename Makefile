@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SETUP := pyproject.toml constraints.txt setup.py $(wildcard native/*)
 
-.PHONY: demo demo-photos test test-slow test-versions test-peers check format clean
+.PHONY: demo demo-photos test test-slow test-versions test-peers test-runtime check format clean
 
 demo: $(VENV)/core.stamp
 	$(BIN)/striate demo
@@ -29,6 +29,10 @@ test-versions:
 # Networks of timm and torchvision, and trackers, in an environment of their own: 8 GB, 10 minutes.
 test-peers:
 	$(PYTHON) benchmarks/peers.py
+
+# The installation without torch, in an environment of its own: 200 MB, a minute.
+test-runtime: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/runtime.py
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

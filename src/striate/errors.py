@@ -126,6 +126,11 @@ _NO_MEMORY = (
     "out of memory", "not enough memory", "allocate memory", "bad_alloc", "failed to map segment",
     "unable to allocate",
 )  # fmt: skip
+# Packages that an installation for prediction alone does not have (docs/export.md), by the names of modules.
+_LEFT_OUT = {
+    "torch": "torch", "sklearn": "scikit-learn", "scipy": "scikit-learn", "matplotlib": "matplotlib",
+    "jinja2": "Jinja2",
+}  # fmt: skip
 _ONEDNN = "could not create a primitive"  # with "descriptor" after it: an operator that is not supported
 
 
@@ -170,6 +175,10 @@ def environment_error(error: BaseException) -> StriateError | None:
         return ResourceError(why, text[:200], fix)
     if isinstance(error, RuntimeError) and "can't start new thread" in text:
         return ResourceError("cannot continue", *_TOO_FEW[errno.EAGAIN])
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _LEFT_OUT:
+        package = _LEFT_OUT[(error.name or "").partition(".")[0]]
+        fix = "Install Striate with its dependencies; without them it predicts with .onnx files"
+        return UsageError(f"this needs {package}", "it is not installed here", fix)
     if isinstance(error, ImportError) and os.strerror(errno.EMFILE) in text:
         return ResourceError("cannot continue", *_TOO_FEW[errno.EMFILE])
     if isinstance(error, RuntimeError) and text.startswith("Symlink loop from"):  # by pathlib before 3.13

@@ -32,6 +32,27 @@ def striate(capfd):
     return call
 
 
+def test_without_torch_the_commands_that_need_it_say_so(run, colors):
+    """In one line, with the exit code of a mistake; the list of weights and the versions need none."""
+    best, data = str(run.best), str(colors)
+    commands = [
+        ["predict", best, data], ["evaluate", best, data], ["train", data], ["anatomy", "lenet"],
+        ["export", best], ["explain", best, data], ["embed", best, data, "--out", "x.npz"],
+    ]  # fmt: skip
+    code = f"""if True:
+        import sys
+        sys.modules["torch"] = sys.modules["matplotlib"] = sys.modules["sklearn"] = None
+        from striate.cli import run
+        print([run(words) for words in {commands!r}], run(["doctor"]), run(["weights", "list"]))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"{[2] * len(commands)} 0 0"
+    assert done.stderr.splitlines() == [
+        "striate: this needs torch: it is not installed here. Install Striate with its dependencies; without "
+        "them it predicts with .onnx files"
+    ] * len(commands)
+
+
 @pytest.mark.parametrize(
     "command", ["", "train", "seq2seq train", "seq2seq evaluate", "anatomy", "detection"]
 )

@@ -55,7 +55,6 @@ def _examine() -> dict[str, Any]:
 
     import numpy
     import PIL
-    import torch
     from PIL import features
 
     from striate.data.images.cache import LIMIT_VARIABLE, limit, segments
@@ -67,15 +66,14 @@ def _examine() -> dict[str, Any]:
     from striate.weights.catalog import CATALOG
     from striate.weights.installed import path_of
 
-    gpus = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
-    mps = ["mps"] if torch.backends.mps.is_available() else []
+    torch, devices = _torch()
     codecs = {"jpg": "JPEG", "libjpeg_turbo": "libjpeg-turbo", "webp": "WebP", "avif": "AVIF"}
     return {
         "versions": {
-            "striate": __version__, "python": platform.python_version(), "torch": torch.__version__,
+            "striate": __version__, "python": platform.python_version(), "torch": torch,
             "numpy": numpy.__version__, "pillow": PIL.__version__,
         },
-        "devices": ["cpu", *gpus, *mps],
+        "devices": devices,
         "processors": cpu_count(),
         "formats": [name for codec, name in codecs.items() if features.check(codec)],
         "native": native() is not None,
@@ -86,6 +84,16 @@ def _examine() -> dict[str, Any]:
             "limit_bytes": limit(), "limit_variable": LIMIT_VARIABLE,
         },
     }  # fmt: skip
+
+
+def _torch() -> tuple[str, list[str]]:
+    """The version of torch, and the devices that it has."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return "not installed: only prediction with .onnx files works", ["cpu"]
+    gpus = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    return torch.__version__, ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def _size(count: int) -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from striate import strict_json
 from striate.device import standard_settings
 from striate.errors import StriateWarning, UsageError, unknown_name
-from striate.exporters import comparison, model_card
 from striate.exporters.records import Exported, Parity, Request
 from striate.files import new_path, probe
 
@@ -131,6 +130,8 @@ def export(
     _require_suitable(format, task, out)
     if data is not None and task != "classification":
         raise UsageError(f"data= with a {task} model", "its samples are texts", "Give samples")
+    from striate.exporters import comparison, model_card
+
     parity = write_compared(model, out, format, Request(tuple(samples), data, max_loss))
     comparison.write(out, format, parity)
     model_card.write(model.description, out, format, parity)

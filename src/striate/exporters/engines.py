@@ -27,7 +27,7 @@ def load(
     path: str | os.PathLike[str],
     device: str = "auto",
     *,
-    engine: str = TORCH,
+    engine: str = "",
     network: Any = None,
     trust: str = "",
 ) -> ImagePredictor:
@@ -36,9 +36,9 @@ def load(
     Args:
         path: the suffix `.onnx` decides.
         device: where it will run.
-        engine: of a bundle. `onnxruntime` exports it when it is used for the first time, compares the export
-            with it, and keeps the export in the cache. `auto` uses an export that is in the cache, and
-            torch otherwise. All give the same answers, up to rounding.
+        engine: of a bundle; by default torch. `onnxruntime` exports it when it is used for the first time,
+            compares the export with it, and keeps the export in the cache. `auto` uses an export that is in
+            the cache, and torch otherwise. All give the same answers, up to rounding.
         network: as for `striate.inference.classifier.load`; needs torch.
         trust: as for `striate.inference.classifier.load`; needs torch.
 
@@ -47,7 +47,7 @@ def load(
             `striate.inference.onnx_classifier.load`; or the engine cannot run the model.
         WriteError: the export cannot be written, or differs from the original.
     """
-    require(engine, ENGINES)
+    require(engine, ("", *ENGINES))
     if bundle.is_onnx(path):
         if engine == TORCH:
             fix = "Leave out --engine, or give the bundle"
@@ -66,7 +66,7 @@ def load(
 def require(engine: str, known: Sequence[str]) -> None:
     """Raises UsageError for an unknown engine."""
     if engine not in known:
-        raise unknown_name("engine", engine, known)
+        raise unknown_name("engine", engine, filter(None, known))
 
 
 def _with_onnxruntime(path: Path, device: str, *, make: bool) -> OnnxClassifier | None:
