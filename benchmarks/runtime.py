@@ -54,7 +54,7 @@ def main() -> None:
 def trial(folder: Path) -> dict[str, Any]:
     """Install, predict and measure; `passed` says whether all is well."""
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    python = folder / "venv" / "bin" / "python"
+    python = str(folder / "venv" / "bin" / "python")
     before = size(folder / "venv")
     source = folder / "source"  # setuptools writes next to what it builds
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "results"))
@@ -109,7 +109,7 @@ def exported(folder: Path) -> tuple[Path, Path, dict[str, float]]:
 
     torch.manual_seed(0)
     classes = tuple("abcde")
-    arguments = {"num_classes": len(classes)}
+    arguments: dict[str, Any] = {"num_classes": len(classes)}
     preprocess = striate.Preprocess.for_size(models.describe("resnet18").input_size)
     description = Description("classification", "resnet18", arguments, classes, preprocess)
     network = models.build("resnet18", **arguments).eval()

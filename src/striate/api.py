@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from striate.training.config import RunConfig
     from striate.training.run_folder import TrainingRun
 
-File = str | os.PathLike[str]  # a path
 C = ParamSpec("C")
 S = ParamSpec("S")
 
@@ -170,7 +169,14 @@ def train_seq2seq(*data: str | os.PathLike[str], **options: Any) -> Run[TextEval
 
 
 @translated_errors()
-def load(path: File, device: str = "auto", *, engine: str = "", network: Any = None, trust: str = "") -> Any:
+def load(
+    path: str | os.PathLike[str],
+    device: str = "auto",
+    *,
+    engine: str = "",
+    network: Any = None,
+    trust: str = "",
+) -> Any:
     """Open a bundle for use, on any device; executes no code from the file.
 
     Args:
