@@ -54,12 +54,8 @@ class Classifier(ImagePredictor):
     device: torch.device
     path: str = ""
 
-    def __repr__(self) -> str:
-        """The network, its classes and its input in one line."""
-        return model_text(self, self.device, self.path)
-
-    def _repr_html_(self) -> str:
-        return model_html(self, self.device, self.path)
+    __repr__ = model_text
+    _repr_html_ = model_html
 
     def explain(
         self,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from striate import markup
 
 if TYPE_CHECKING:
-    from striate.inference.prediction import ImagePredictor, Prediction
+    from striate.inference.classifier import Classifier
+    from striate.inference.prediction import Prediction
 
 _TOP = 5
 _CLASSES = 10
@@ -36,16 +37,16 @@ def prediction_html(prediction: Prediction) -> str:
     return markup.panel(heading, markup.table((), rows), unlike if prediction.unknown else "")
 
 
-def model_text(model: ImagePredictor, device: object, path: str) -> str:
+def model_text(model: Classifier) -> str:
     """The network, its classes and its input in one line."""
     description = model.description
     size = " x ".join(map(str, (model.preprocess.channels, *model.preprocess.size)))
-    where = f", {path!r}" if path else ""
-    name = type(model).__name__
-    return f"{name}({description.architecture}, {len(model.classes)} classes, input {size}, {device}{where})"
+    where = f", {model.path!r}" if model.path else ""
+    classes = f"{len(model.classes)} classes"
+    return f"Classifier({description.architecture}, {classes}, input {size}, {model.device}{where})"
 
 
-def model_html(model: ImagePredictor, device: object, path: str) -> str:
+def model_html(model: Classifier) -> str:
     """The network, its classes, its input, and what it reached."""
     description, preprocess = model.description, model.preprocess
     names = ", ".join(model.classes[:_CLASSES])
@@ -54,13 +55,13 @@ def model_html(model: ImagePredictor, device: object, path: str) -> str:
         "network": description.architecture,
         f"{len(model.classes):,} classes": names + more,
         "input": " x ".join(map(str, (preprocess.channels, *preprocess.size))),
-        "device": device,
+        "device": model.device,
     }
-    if path:
-        facts["file"] = path
+    if model.path:
+        facts["file"] = model.path
     if description.calibration is not None:
         facts["calibrated"] = f"temperature {description.calibration.temperature:.2f}"
     for split, figures in description.metrics.items():
         if isinstance(figures, dict) and isinstance(figures.get("top1"), float):
             facts[f"{split} top-1 accuracy"] = f"{figures['top1']:.2%} of {figures['n']:,} images"
-    return markup.panel(markup.title(type(model).__name__), markup.facts(facts))
+    return markup.panel(markup.title("Classifier"), markup.facts(facts))
