@@ -244,14 +244,14 @@ class ColorJitter(Transform):
         idle = {i for i, range_ in enumerate(ranges) if range_ == ((0, 0) if i == _HUE else (1, 1))}
         values, eight_bit = _values(images, planar=True), images.dtype == torch.uint8
         orders = [_ORDERS[int(number)] for number in (rand[:, 4] * len(_ORDERS)).tolist()]
-        for order in sorted(set(orders)):
-            same = [row for row, its in enumerate(orders) if its == order]
-            rows = same if len(same) < len(orders) else slice(None)
-            part = values[rows]
-            for i in order:
-                if i not in idle:
-                    part = changes[i](part, amounts[i][rows], eight_bit=eight_bit)
-            values[rows] = part
+        for turn, i in itertools.product(range(4), range(4)):
+            rows = [row for row, order in enumerate(orders) if order[turn] == i]
+            if not rows or i in idle:
+                continue
+            if len(rows) == len(orders):
+                values = changes[i](values, amounts[i], eight_bit=eight_bit)
+            else:
+                values[rows] = changes[i](values[rows], amounts[i][rows], eight_bit=eight_bit)
         return _pixels(values, images)
 
 
