@@ -64,10 +64,16 @@ COMMANDS = {
         f"train {{data}} --model lenet {TRAIN}",
         f"train {{data}} --model lenet --weights {{pth}} --transfer head --json {TRAIN}",
     ],
+    "tune": [
+        f"tune {{data}} --model lenet --trials 1 {TRAIN}",
+        f"tune {{data}} --model lenet --trials 1 --json {TRAIN}",
+    ],
     "resume": ["resume {run}", "resume {run} --json"],
     "recipes": ["recipes", "recipes lenet"],
     "evaluate": ["evaluate {model} {data} --device cpu --out {out}", "evaluate {run} --json"],
     "predict": ["predict {model} {image}", "predict {model} - --json", "predict {model} {data} --csv"],
+    "compare": ["compare {model} {run} --data {data} --out {out}", "compare {model} {model} --json"],
+    "calibrate": ["calibrate {model} {data}", "calibrate {model} --json"],
     "embed": ["embed {model} {data} --out {out}.npz --json"],
     "explain": [
         "explain {model} {image} --out {out} --json", "explain {model} {data} --no-test --out {out}",
@@ -101,6 +107,12 @@ def _train(m):
     import striate
 
     return striate.train(m.data, model="lenet", epochs=1, batch=12, out=m.out, name="x")
+
+
+def _tune(m):
+    import striate
+
+    return striate.tune(m.data, model="lenet", trials=1, epochs=1, batch=12, out=m.out, name="x")
 
 
 def _train_text(m):
@@ -143,12 +155,6 @@ def _explainer(m):
     import striate
 
     return striate.explain.Explainer(_load(m).network, (3, 32, 32)), _tensor()[:1].float() / 255
-
-
-def _grad_cam(explainer, image):
-    import striate
-
-    return striate.explain.grad_cam(explainer.forward(image), [0])
 
 
 def _detection(name, *arguments):
@@ -248,6 +254,9 @@ _FUNCTIONS = {
     "striate.explain_seq2seq": lambda m: _function("striate", "explain_seq2seq")(
         _function("striate", "load_translator")(m.text_model, "cpu"), "abc"
     ),
+    "striate.compare": lambda m: _function("striate", "compare")(m.model, m.run, data=m.data, device="cpu"),
+    "striate.calibrate": lambda m: _function("striate", "calibrate")(m.model, m.data, device="cpu"),
+    "striate.tune": _tune,
     "striate.export": lambda m: _function("striate", "export")(m.model, m.out, "state-dict"),
     "striate.check": lambda m: _function("striate", "check")(m.data),
     "striate.Classifier": lambda m: [_load(m).predict(m.image), _load(m).predict(_pixels())],
@@ -289,7 +298,6 @@ _FUNCTIONS = {
     "striate.metrics.detection.MeanAveragePrecision": _meter,
     "striate.explain.Explainer": lambda m: _explainer(m)[0].scores(_explainer(m)[1]),
     "striate.explain.compute": lambda m: _function("striate.explain", "compute")(*_explainer(m), 0),
-    "striate.explain.grad_cam": lambda m: _grad_cam(*_explainer(m)),
     "striate.explain.filters": lambda m: _function("striate.explain", "filters")(_load(m).network),
     "striate.explain.feature_maps": lambda m: _load(m).feature_maps(m.image, "conv1"),
     "striate.explain.explain": lambda m: [_load(m).explain(m.image), _load(m).explain(_pixels(), "rise")],
@@ -332,7 +340,7 @@ def _grouped() -> dict:
     groups: dict = {}
     for name, function in _FUNCTIONS.items():
         package, _, short = name.rpartition(".")
-        alone = short in ("train", "train_seq2seq")
+        alone = short in ("train", "train_seq2seq", "tune")
         groups.setdefault(name if alone else package, {})[short] = function
     return groups
 

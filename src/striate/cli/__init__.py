@@ -157,11 +157,17 @@ def run(argv: Sequence[str]) -> int:
 def _needs_torch(argv: Sequence[str]) -> bool:
     """Whether a command line will load torch, as far as the words say."""
     if argv[0] == "predict" and (
-        any(word.lower().endswith(".onnx") for word in argv)
-        or any((cache_folder() / "exports").glob("*"))  # one of them may be that of the model
+        any(word.lower().endswith(".onnx") for word in argv) or _exports_are_cached()
     ):
         return False
     return argv[0] in _NEED_TORCH and "--help" not in argv
+
+
+def _exports_are_cached() -> bool:
+    """Whether there are cached exports, of which one may be that of the model."""
+    with suppress(OSError), os.scandir(cache_folder() / "exports") as found:
+        return next(found, None) is not None
+    return False
 
 
 def _show_warning(show: Callable[..., None], message: Warning, kind: type[Warning], *where: Any) -> None:

@@ -9,7 +9,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from striate.explain.cam import grad_cam
     from striate.explain.channels import feature_maps, filters
     from striate.explain.explainer import Explainer
     from striate.explain.explanation import explain
@@ -21,12 +20,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "METHODS": "methods", "Explainer": "explainer", "Explanation": "result", "Faithfulness": "faithfulness",
     "Method": "methods", "Randomization": "randomization", "compute": "methods", "explain": "explanation",
-    "feature_maps": "channels", "filters": "channels", "grad_cam": "cam",
+    "feature_maps": "channels", "filters": "channels",
 }  # fmt: skip
 
 __all__ = [
     "METHODS", "Explainer", "Explanation", "Faithfulness", "Method", "Randomization", "compute", "explain",
-    "feature_maps", "filters", "grad_cam",
+    "feature_maps", "filters",
 ]  # fmt: skip
 
 

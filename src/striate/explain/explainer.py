@@ -14,6 +14,7 @@ from striate.anatomy.tracing import restored
 from striate.device import standard_settings
 from striate.errors import LayoutError, UsageError
 from striate.explain.attention_weights import AttentionRecorder
+from striate.explain.cam import grad_cam
 from striate.explain.location import Location, locate
 from striate.explain.splitting import Forward, Shape, Split, split
 from striate.kernels.folding import fold
@@ -146,6 +147,15 @@ class Explainer:
         # With a folded network, contexts would take a noticeable part of the time; `compute` has them.
         with torch.enable_grad() if self._folded else self.unchanged():
             return self._split(fine)(images)
+
+    def scores_and_maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores `[batch, classes]` and Grad-CAM's maps of the most probable classes, from one pass.
+
+        Raises:
+            UsageError, LayoutError: as `forward`.
+        """
+        forward = self.forward(images)
+        return forward.scores, grad_cam(forward, forward.scores.argmax(dim=1).tolist())
 
     def gradients(self, images: Tensor, target: int) -> Tensor:
         """Gradient of one class's score with respect to each image, the shape of `images`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ def export(model: Any, path: Path, request: Request) -> Exported:
     """
     # Tensors can share one block of memory, which torch.save would write whole for each of them.
     weights = {name: tensor.detach().cpu().clone() for name, tensor in model.network.state_dict().items()}
-    torch.save(weights, path)
+    content = io.BytesIO()  # to a path, torch reports a full disk as an error of its own archive
+    torch.save(weights, content)
+    path.write_bytes(content.getbuffer())
     read = torch.load(path, map_location="cpu", weights_only=True)
     finite = {name: tensor for name, tensor in weights.items() if tensor.isfinite().all()}
     if not all(torch.equal(read[name], tensor) for name, tensor in finite.items()):

@@ -96,13 +96,10 @@ class Classifier(ImagePredictor):
     @standard_settings()
     def explained(self, images: Uint8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
         """As `ImagePredictor.explained`."""
-        from striate.explain import grad_cam
-
         self._require_memory(len(images))
         pixels = self.preprocess.normalize(torch.from_numpy(images).to(self.device))
-        forward = self.explainer.forward(pixels)
-        maps = grad_cam(forward, forward.scores.argmax(dim=1).tolist())
-        return self.calibrated(forward.scores.float().cpu().numpy()), maps.cpu().numpy()
+        scores, maps = self.explainer.scores_and_maps(pixels)
+        return self.calibrated(scores.float().cpu().numpy()), maps.cpu().numpy()
 
     @standard_settings()
     def feature_maps(self, source: ImageSource, layer: str) -> npt.NDArray[np.float32]:
