@@ -1,0 +1,129 @@
+"""Weather of ImageNet-C: snow, frost, fog and brightness."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from striate.transforms.corruptions.filters import filtered, motion_kernel, smoothed, zoomed
+
+Floats = npt.NDArray[np.float32]
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_TEXTURES = 4  # of ice, from which random parts are taken
+_DRAWN, _CRYSTALS = 448, 170  # px of the shorter side of a texture before it is reduced, and crystals in its square
+_ICE = (0.86, 0.95, 1.0)  # its colour, a little blue
+
+
+def snow(
+    x: Tensor, rng: np.random.Generator, scale: float, mean: float, deviation: float, zoom: float,
+    threshold: float, radius: float, sigma: float, share: float,
+) -> Tensor:  # fmt: skip
+    """Whiten the image and add falling flakes: bright spots of enlarged noise, blurred downwards."""
+    flakes = torch.from_numpy(rng.standard_normal(x.shape[1:], np.float32))[None] * deviation + mean
+    flakes = zoomed(flakes, max(1.0, zoom * scale))
+    flakes = torch.where(flakes < threshold, 0.0, flakes).clamp(0, 1)
+    angle = math.radians(rng.uniform(-135, -45))
+    flakes = filtered(flakes, motion_kernel(radius * scale, sigma * scale, angle), "edge")
+    gray = x if len(x) == 1 else (x * torch.tensor(_LUMA)[:, None, None]).sum(dim=0, keepdim=True)
+    white = share * x + (1 - share) * torch.maximum(x, gray * 1.5 + 0.5)
+    return white + flakes + flakes.flip(1, 2)
+
+
+def frost(x: Tensor, rng: np.random.Generator, scale: float, image: float, ice: float) -> Tensor:
+    """Add a random part of a picture of ice crystals."""
+    height, width = x.shape[1:]
+    texture = ice_texture(int(rng.integers(_TEXTURES)), height, width)
+    top, left = (int(rng.integers(a - b + 1)) for a, b in zip(texture.shape, (height, width), strict=True))
+    part = torch.from_numpy(texture[top : top + height, left : left + width])[None]
+    colour = torch.tensor(_ICE if len(x) == 3 else (1.0,))
+    return image * x + ice * part * colour[:, None, None]
+
+
+@functools.lru_cache(maxsize=4 * _TEXTURES)
+def ice_texture(number: int, height: int, width: int) -> Floats:
+    """A generated picture of frost on glass, float32 `[2 height, 2 width]` in 0-1: feathery crystals on thin ice.
+
+    Drawn at 448 px and reduced, so that the crystals have the same relative size in images of every size.
+    """
+    rng = np.random.default_rng(number)
+    ratio = _DRAWN / min(height, width)
+    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+    canvas = Image.new("L", size)
+    draw = ImageDraw.Draw(canvas)
+    for _ in range(round(_CRYSTALS * size[0] * size[1] / _DRAWN**2)):
+        length = _DRAWN * rng.uniform(0.06, 0.3)
+        _feather(draw, rng, rng.uniform(0, 1, 2) * size, rng.uniform(0, 2 * math.pi), length, depth=2)
+    lines = torch.from_numpy(np.array(canvas, np.float32)[None] / 255)
+    sharp, glow = (smoothed(lines, sigma, "edge")[0].numpy() for sigma in (0.7, 6.0))
+    cloud = plasma(2 ** math.ceil(math.log2(max(size))), 1.6, rng)[: size[1], : size[0]]
+    ice = np.clip((0.65 * sharp + 0.7 * glow) * (0.5 + cloud) + 0.35 * cloud, 0, 1)
+    reduced = Image.fromarray((ice * 255).astype(np.uint8)).resize((2 * width, 2 * height), Image.Resampling.BOX)
+    return np.asarray(reduced, np.float32) / 255
+
+
+def _feather(
+    draw: ImageDraw.ImageDraw, rng: np.random.Generator, start: npt.NDArray[np.float64], angle: float,
+    length: float, depth: int,
+) -> None:  # fmt: skip
+    """Draw a crystal: a bent axis, and smaller crystals at about 60 degrees on both sides of it."""
+    pieces = max(3, round(length / 6)) if depth else 1
+    bend = rng.normal(0, 0.05)
+    for i in range(pieces):
+        end = start + length / pieces * np.array([math.cos(angle), math.sin(angle)])
+        fill = int(255 * (1 - 0.7 * i / pieces) * (0.45 + 0.25 * depth) * rng.uniform(0.7, 1))
+        draw.line([*start, *end], fill=min(255, fill), width=1 + depth // 2)
+        if depth and length > 8:
+            for turn in (-1, 1):
+                part = length * 0.4 * (1 - i / pieces) * rng.uniform(0.4, 1)
+                _feather(draw, rng, end, angle + turn * rng.uniform(0.7, 1.2), part, depth - 1)
+        start, angle = end, angle + bend + rng.normal(0, 0.05)
+
+
+def fog(x: Tensor, rng: np.random.Generator, scale: float, weight: float, decay: float) -> Tensor:
+    """Add a random fractal, and scale the brightest value back to what it was."""
+    height, width = x.shape[1:]
+    size = 2 ** max(1, math.ceil(math.log2(max(height, width))))
+    haze = torch.from_numpy(plasma(size, decay, rng)[:height, :width])[None]
+    brightest = float(x.max())
+    return (x + weight * haze) * brightest / (brightest + weight)
+
+
+def plasma(size: int, decay: float, rng: np.random.Generator) -> Floats:
+    """A random fractal by the diamond-square algorithm, float32 `[size, size]` in 0-1, periodic.
+
+    Args:
+        size: a power of two.
+        decay: the square of it divides the noise of each next finer level.
+        rng: random numbers.
+    """
+    field = np.zeros((size, size), np.float32)
+    step, amplitude = size, 1.0
+
+    def noisy(total: Floats) -> Floats:
+        return total / 4 + amplitude * (2 * rng.random(total.shape, np.float32) - 1)
+
+    while step > 1:
+        half = step // 2
+        corners = field[::step, ::step]
+        pairs = corners + np.roll(corners, -1, axis=0)
+        field[half::step, half::step] = noisy(pairs + np.roll(pairs, -1, axis=1))
+        centres = field[half::step, half::step]
+        beside = corners + np.roll(corners, -1, axis=1) + centres + np.roll(centres, 1, axis=0)
+        below = corners + np.roll(corners, -1, axis=0) + centres + np.roll(centres, 1, axis=1)
+        field[::step, half::step], field[half::step, ::step] = noisy(beside), noisy(below)
+        step, amplitude = half, amplitude / decay**2
+    low, high = field.min(), field.max()
+    return np.asarray((field - low) / max(high - low, 1e-9))
+
+
+def brightness(x: Tensor, rng: np.random.Generator, scale: float, added: float) -> Tensor:
+    """Add to the value of HSV, the largest channel; hue and saturation stay the same."""
+    value = x.amax(dim=0, keepdim=True)
+    brighter = (value + added).clamp(0, 1)
+    return torch.where(value > 0, x * (brighter / value.clamp(min=1e-6)), brighter)
