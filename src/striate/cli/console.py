@@ -16,6 +16,7 @@ from striate.progress import Progress
 if TYPE_CHECKING:
     from striate.inference.evaluation import Evaluation
     from striate.inference.multi_label_evaluation import MultiLabelEvaluation
+    from striate.inference.robustness import Robustness
     from striate.inference.text_evaluation import TextEvaluation
 
 _SLICES = 10  # with the lowest accuracy
@@ -177,7 +178,26 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
         precision, recall, f1 = map(percent, (s.precision, s.recall, s.f1))
         rows.append((f"[dim]{s.name}[/dim]", f"{s.support:,}", precision, recall, f1))
     _print_table(("class", "images", "precision", "recall", "F1"), rows)
+    if evaluation.robustness is not None:
+        _print_robustness(evaluation.robustness)
     _print_remarks(evaluation, len(scores))
+
+
+def _print_robustness(found: Robustness) -> None:
+    """Print the accuracy under each corruption, and the mean."""
+    from striate.transforms.corruptions import CORRUPTIONS
+
+    rows = []
+    for name, corruption in CORRUPTIONS.items():
+        shares = [result.top1 for result in found.of(name)]
+        rows.append((corruption.label, *map(percent, shares), percent(sum(shares) / len(shares))))
+    titles = (f"top-1 of {found.n:,} images", *(f"severity {s}" for s in found.severities), "mean")
+    print()
+    _print_table(titles, rows)
+    print(f"without corruptions {percent(found.clean_top1)}{_interval(found.clean_top1_ci)}")
+    print(f"mean under corruptions {percent(found.mean_top1)}{_interval(found.mean_top1_ci)}")
+    if found.relative_drop is not None:
+        print(f"relative drop {percent(found.relative_drop)}{_interval(found.relative_drop_ci)}")
 
 
 def _print_multi_label(evaluation: MultiLabelEvaluation, most: int = 30) -> None:

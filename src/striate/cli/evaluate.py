@@ -22,6 +22,9 @@ _SLICES = (
     "Accuracy on parts of the images: by size, brightness, sharpness, or columns of the table of images; "
     "several with commas."
 )
+_CORRUPTIONS = "Accuracy under the 15 corruptions of ImageNet-C: noise, blur, weather and others."
+_SEVERITIES = "With --corruptions: their severities, such as 1,2,3,4,5."
+_CORRUPTED = "With --corruptions: number of images, chosen at random."
 _image = partial(typer.Option, rich_help_panel="Image classification")
 _text = partial(typer.Option, rich_help_panel="Sequence to sequence")
 
@@ -80,6 +83,11 @@ def evaluate(
     path_column: Annotated[str | None, _image("--path-column", **PATH_COLUMN)] = None,
     label_column: Annotated[str | None, _image("--label-column", **LABEL_COLUMN)] = None,
     slice_by: Annotated[str | None, _image("--slice-by", help=_SLICES, show_default="none")] = None,
+    corruptions: Annotated[bool, _image("--corruptions", help=_CORRUPTIONS)] = False,
+    severities: Annotated[str | None, _image("--severities", help=_SEVERITIES, show_default="1,3,5")] = None,
+    corruption_images: Annotated[
+        int | None, _image("--corruption-images", help=_CORRUPTED, show_default="500", min=1)
+    ] = None,
     tta: Annotated[str | None, _image("--tta", help=TTA, show_default="none")] = None,
     calibration: Annotated[bool, _image("--calibration/--no-calibration", help=_CALIBRATION)] = True,
     trust: Trust = "",
@@ -101,8 +109,22 @@ def evaluate(
         workers=workers, cache=cache, path_column=path_column, label_column=label_column, beams=beam,
         shuffled=shuffled, languages=languages(source, target), source_columns=source_columns,
         target_columns=target_columns, reference_columns=reference_columns, trust=trust or None,
-        tta=tta, slice_by=slice_by, calibration=None if calibration else False,
+        tta=tta, slice_by=slice_by, corruption_images=corruption_images,
+        corruptions=_corruptions(corruptions, severities, corruption_images),
+        calibration=None if calibration else False,
     )  # fmt: skip
+
+
+def _corruptions(wanted: bool, severities: str | None, images: int | None) -> bool | str | None:
+    """The value of `striate.evaluate`'s `corruptions`; raises UsageError for details without it."""
+    from striate.errors import UsageError
+
+    if wanted:
+        return True if severities is None else severities
+    for flag, value in (("--severities", severities), ("--corruption-images", images)):
+        if value is not None:
+            raise UsageError(f"{flag} without --corruptions", "it describes them", "Add --corruptions")
+    return None
 
 
 class Output(NamedTuple):

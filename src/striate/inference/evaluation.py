@@ -22,6 +22,7 @@ from striate.inference.classifier import load as load_classifier
 from striate.inference.evaluation_data import choose_split, find_data
 from striate.inference.evaluation_record import Evaluation, measure, pool
 from striate.inference.multi_label_evaluation import MultiLabelEvaluation, measure_multi_label
+from striate.inference.robustness import USUAL_IMAGES, chosen_severities, measure_robustness
 from striate.inference.tta import is_cropped, require
 from striate.progress import AUTO, Progress
 from striate.transforms.decode import Uint8Array
@@ -46,6 +47,8 @@ def evaluate(
     calibration: bool = True,
     tta: str | None = None,
     slice_by: str | Sequence[str] = (),
+    corruptions: bool | str | Sequence[int] = False,
+    corruption_images: int = USUAL_IMAGES,
     network: Any = None,
     trust: str = "",
     progress: Progress = AUTO,
@@ -64,6 +67,9 @@ def evaluate(
         label_column: column of the class names, if the data are a table.
         calibration: whether to use the model's calibration, if it has one.
         slice_by: `size`, `brightness`, `sharpness`, or columns of a table, for the accuracy on each part.
+        corruptions: True for the accuracy under the 15 corruptions of ImageNet-C in the severities 1, 3 and 5
+            (`striate.inference.robustness`); or other severities, such as `(1, 2, 3, 4, 5)`.
+        corruption_images: measure it on so many images, chosen at random.
         tta: test-time augmentation: `flip` or `crops` (`striate.inference.tta`); None for none.
         network: as for `striate.load`, unless a classifier is given.
         trust: as for `striate.load`.
@@ -74,27 +80,43 @@ def evaluate(
 
     Raises:
         DataError: there is nothing to evaluate on.
-        UsageError: no such split or device.
+        UsageError: no such split or device, or an option that does not suit the model.
     """
     if batch < 1:
         raise UsageError(f"a batch size of {batch}", "it must be at least 1", "Leave --batch out for 64")
     classifier = _opened(model, device, network, trust, calibration)
     tta_notes = require(tta, classifier.preprocess)
     dataset, extra, name, notes = _chosen(classifier, data, (path_column, label_column), split)
+    severities = chosen_severities(corruptions, corruption_images, classifier)
+    reading: Any = {"batch": batch, "workers": workers or cpu_count(), "tta": tta, "progress": progress}
+    record = _of_split(classifier, dataset, name, cache, reading)
+    record = replace(record, extra_classes=extra, notes=(*record.notes, *tta_notes, *notes, *dataset.notes))
+    if slice_by:
+        record = _sliced(record, slice_by)
+    if severities and isinstance(record, Evaluation):
+        found = measure_robustness(
+            classifier, record.images, record.labels, record.predicted, severities,
+            most=corruption_images, **reading,
+        )  # fmt: skip
+        record = replace(record, robustness=found)
+    return record
+
+
+def _of_split(
+    classifier: Classifier, dataset: DataSet, name: str, cache: bool, reading: dict[str, Any]
+) -> Evaluation | MultiLabelEvaluation:
+    """The metrics on one split; raises DataError if none of its images can be read."""
+    progress, crop = reading["progress"], is_cropped(reading["tta"])
     images = DecodedImages(
-        dataset.splits[name], classifier.preprocess, crop=is_cropped(tta), cache=cache, root=dataset.root,
+        dataset.splits[name], classifier.preprocess, crop=crop, cache=cache, root=dataset.root,
         progress=progress,
     )  # fmt: skip
     progress.begin(f"evaluating {name}", len(images))
-    probabilities, which = classifier.measure(
-        images, batch=batch, workers=workers or cpu_count(), tta=tta, progress=progress
-    )
+    probabilities, which = classifier.measure(images, **reading)
     progress.end()
     if not len(which):
         raise _no_readable_image(dataset.source, images.problems)
-    record = _measured(classifier, probabilities, images, which, (dataset.source, name))
-    record = replace(record, extra_classes=extra, notes=(*record.notes, *tta_notes, *notes, *dataset.notes))
-    return _sliced(record, slice_by) if slice_by else record
+    return _measured(classifier, probabilities, images, which, (dataset.source, name))
 
 
 def _sliced(record: Evaluation | MultiLabelEvaluation, by: str | Sequence[str]) -> Evaluation:

@@ -30,6 +30,7 @@ from striate.transforms.decode import Uint8Array
 
 if TYPE_CHECKING:
     from striate.bundle import Calibration
+    from striate.inference.robustness import Robustness
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Evaluation:
             `[n, rows, columns]`, or to None if the network has no feature maps; None without a network.
         calibration: that the probabilities have; None if they are not calibrated.
         slices: accuracy on parts of the images, the lowest first; empty if none are wanted.
+        robustness: accuracy under corruptions; None if it is not wanted.
         unknown: features of training images for the bundle, as `Description.unknown`; or empty.
     """
 
@@ -79,6 +81,7 @@ class Evaluation:
     maps: Callable[[Sequence[int]], npt.NDArray[np.float32] | None] | None = field(default=None, repr=False)
     calibration: Calibration | None = None
     slices: tuple[Slice, ...] = ()
+    robustness: Robustness | None = None
     unknown: str = field(default="", repr=False)
     task: ClassVar[Literal["classification"]] = "classification"
 
@@ -171,6 +174,7 @@ class Evaluation:
             "unreadable": [dataclasses.asdict(problem) for problem in self.problems],
             "calibration": None if self.calibration is None else self.calibration.summary(),
             "slices": [one.to_json() for one in self.slices],
+            "robustness": None if self.robustness is None else self.robustness.to_json(),
             "notes": list(self.notes),
         }
 

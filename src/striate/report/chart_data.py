@@ -236,7 +236,10 @@ def _(block: charts.EpochSamples) -> Table:
 
 @data.register
 def _(block: charts.Bars) -> dict[str, Any]:
-    groups = [[name, None if share is None else _finite(share), size] for name, share, size in block.groups]
+    groups = [
+        [phrase_json(name), None if share is None else _finite(share), size]
+        for name, share, size in block.groups
+    ]
     return {
         "kind": "bars", "title": phrase_json(block.title), "group": phrase_json(block.group),
         "size": phrase_json(block.size), "groups": groups,

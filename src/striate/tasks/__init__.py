@@ -57,6 +57,8 @@ TASKS: dict[str, TaskEntry] = {
             "tta",
             "calibration",
             "slice_by",
+            "corruptions",
+            "corruption_images",
             "network",
             "trust",
         ),

@@ -24,6 +24,7 @@ from striate.inference.multi_label_evaluation import MultiLabelEvaluation
 from striate.metrics.classification import wilson_interval
 from striate.sections import Card, Column, Estimate, Phrase, Report, Section, Table, Text
 from striate.tasks.classification.multi_label_report import report_multi_label
+from striate.tasks.classification.robustness_report import robustness_section
 from striate.tasks.classification.run_sections import commands, run_sections, subtitle, warnings_of, what_of
 from striate.transforms.multiband import visible
 
@@ -73,6 +74,8 @@ def sections(evaluation: Evaluation, run: TrainingRun | None = None) -> list[Sec
     ]
     if evaluation.slices:
         found.append(_slices_section(evaluation))
+    if evaluation.robustness is not None:
+        found.append(robustness_section(evaluation, evaluation.robustness))
     return [*found, *run_sections(evaluation, run)]
 
 

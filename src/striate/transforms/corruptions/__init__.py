@@ -1,9 +1,9 @@
 """The 15 corruptions of ImageNet-C, in five severities.
 
-Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR
-2019, section 3 and appendix A. The parameters are those that the authors published: of ImageNet-C for 224 px, and
-of CIFAR-10-C for 32 px. An image takes the set whose size is nearer on a logarithmic scale (ImageNet-C's if its
-shorter side has more than 84 px), and lengths in pixels are scaled by its shorter side.
+Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
+ICLR 2019, section 3 and appendix A. The parameters are those that the authors published: of ImageNet-C for
+224 px, and of CIFAR-10-C for 32 px. An image takes the set whose size is nearer on a logarithmic scale
+(ImageNet-C's if its shorter side has more than 84 px), and lengths in pixels are scaled by its shorter side.
 
 Differences: values are rounded, not truncated, to 8 bits; images are not stored as JPEG afterwards; the
 ice of frost is generated, where the authors use photographs.
@@ -36,8 +36,8 @@ class Corruption:
 
     Attributes:
         label: its name for readers.
-        apply: from an image, float32 `[channels, height, width]` in 0-1, random numbers, the scale of lengths and
-            the parameters to the corrupted image of the same shape, not yet limited to 0-1.
+        apply: from an image, float32 `[channels, height, width]` in 0-1, random numbers, the scale of
+            lengths and the parameters to the corrupted image of the same shape, not yet limited to 0-1.
         large: parameters of the severities 1 to 5 for 224 px (ImageNet-C).
         small: those for 32 px (CIFAR-10-C).
     """
@@ -48,7 +48,7 @@ class Corruption:
     small: _SETTINGS
 
     def parameters(self, severity: int, side: int) -> tuple[float, tuple[float, ...]]:
-        """The scale of lengths and the parameters of a severity for images with this shorter side in pixels."""
+        """The scale of lengths and the parameters, for a severity and the shorter side in pixels."""
         if side > _MOST_SMALL:
             return side / _LARGE, self.large[severity - 1]
         return side / _SMALL, self.small[severity - 1]
@@ -60,13 +60,19 @@ def _each(*values: float) -> _SETTINGS:
 
 CORRUPTIONS: dict[str, Corruption] = {
     "gaussian_noise": Corruption(  # standard deviation
-        "Gaussian noise", noise.gaussian, _each(0.08, 0.12, 0.18, 0.26, 0.38), _each(0.04, 0.06, 0.08, 0.09, 0.1)
+        "Gaussian noise",
+        noise.gaussian,
+        _each(0.08, 0.12, 0.18, 0.26, 0.38),
+        _each(0.04, 0.06, 0.08, 0.09, 0.1),
     ),
     "shot_noise": Corruption(  # photons of full brightness
         "Shot noise", noise.shot, _each(60, 25, 12, 5, 3), _each(500, 250, 100, 75, 50)
     ),
     "impulse_noise": Corruption(  # share of the values
-        "Impulse noise", noise.impulse, _each(0.03, 0.06, 0.09, 0.17, 0.27), _each(0.01, 0.02, 0.03, 0.05, 0.07)
+        "Impulse noise",
+        noise.impulse,
+        _each(0.03, 0.06, 0.09, 0.17, 0.27),
+        _each(0.01, 0.02, 0.03, 0.05, 0.07),
     ),
     "defocus_blur": Corruption(  # radius of the disk, sigma that smooths its edge
         "Defocus blur",
@@ -92,7 +98,7 @@ CORRUPTIONS: dict[str, Corruption] = {
         ((11, 0.01), (16, 0.01), (11, 0.02), (13, 0.02), (11, 0.03)),
         ((6, 0.01), (11, 0.01), (16, 0.01), (21, 0.01), (26, 0.01)),
     ),
-    "snow": Corruption(  # mean and deviation of the flakes, zoom, threshold, radius and sigma of the blur, share
+    "snow": Corruption(  # mean, deviation, zoom and threshold of the flakes, radius and sigma of blur, share
         "Snow",
         weather.snow,
         (
@@ -132,7 +138,8 @@ CORRUPTIONS: dict[str, Corruption] = {
         "Elastic transform",
         digital.elastic,
         (
-            (488, 170.8, 24.4), (488, 19.52, 48.8), (12.2, 2.44, 4.88), (17.08, 2.44, 4.88), (29.28, 2.44, 4.88),
+            (488, 170.8, 24.4), (488, 19.52, 48.8), (12.2, 2.44, 4.88), (17.08, 2.44, 4.88),
+            (29.28, 2.44, 4.88),
         ),
         ((0, 0, 2.56), (1.6, 6.4, 2.24), (2.56, 1.92, 1.92), (3.2, 1.28, 1.6), (3.2, 0.96, 0.96)),
     ),

@@ -34,7 +34,8 @@ def elastic(
         back = np.linalg.lstsq(np.column_stack([moved, np.ones(3)]), corners, rcond=None)[0].tolist()
         across, down = (back[0][i] * columns + back[1][i] * rows + back[2][i] for i in (0, 1))
         x = sampled(x, down, across, repeat_edge=False)
-    displacement = smoothed(noise, sigma * scale, "symmetric", truncate=3.0) * strength * scale
+    # Smoothing leaves noise of a height in proportion to 1 / sigma, so a shorter sigma raises it.
+    displacement = smoothed(noise, sigma * scale, "symmetric", truncate=3.0) * strength * scale**2
     return sampled(x, rows + displacement[1], columns + displacement[0], repeat_edge=True)
 
 

@@ -15,7 +15,7 @@ Kernel = npt.NDArray[np.float64]
 
 
 def filtered(x: Tensor, kernel: Kernel, mode: str) -> Tensor:
-    """Correlate with a kernel `[2 r + 1, 2 r + 1]` by Fourier transforms; `mode` continues the image (`np.pad`)."""
+    """Correlate with a kernel `[2 r + 1, 2 r + 1]`; `mode` continues the image (`np.pad`)."""
     r = len(kernel) // 2
     padded = torch.from_numpy(np.pad(x.numpy(), ((0, 0), (r, r), (r, r)), mode=mode))  # type: ignore[call-overload]
     size = (padded.shape[1], padded.shape[2])
@@ -41,14 +41,15 @@ def _smoothing(n: int, sigma: float, mode: str, truncate: float) -> Tensor:
     source = np.pad(np.arange(n), r, mode=mode)  # type: ignore[call-overload]
     matrix = np.zeros((n, n))
     rows = np.repeat(np.arange(n), 2 * r + 1)
-    np.add.at(matrix, (rows, np.lib.stride_tricks.sliding_window_view(source, 2 * r + 1).ravel()), np.tile(weights, n))
+    read = np.lib.stride_tricks.sliding_window_view(source, 2 * r + 1).ravel()
+    np.add.at(matrix, (rows, read), np.tile(weights, n))
     return torch.from_numpy(matrix.astype(np.float32))
 
 
 def motion_kernel(radius: float, sigma: float, angle: float) -> Kernel:
-    """A trail `[size, size]` that starts in the centre, its weights half of a normal distribution; the sum is 1.
+    """A trail `[size, size]` that starts in the centre and fades as half a normal distribution; its sum is 1.
 
-    The motion blur of ImageMagick, which the authors use.
+    As the motion blur of ImageMagick, which the authors use.
 
     Args:
         radius: the trail has `2 radius + 1` pixels, at least 3.
@@ -81,7 +82,8 @@ def sampled(x: Tensor, rows: Tensor, columns: Tensor, *, repeat_edge: bool) -> T
 
     Args:
         x: the image.
-        rows, columns: float `[height, width]`, in pixels.
+        rows: float `[height, width]`, in pixels.
+        columns: the same.
         repeat_edge: whether the mirror image starts with the outermost pixels, as `symmetric` of `np.pad`, or
             with the next ones (`reflect`).
     """

@@ -8,15 +8,18 @@ import math
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from striate.transforms.corruptions.filters import filtered, motion_kernel, smoothed, zoomed
+from striate.transforms.decode import Uint8Array
 
 Floats = npt.NDArray[np.float32]
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-_TEXTURES = 4  # of ice, from which random parts are taken
-_DRAWN, _CRYSTALS = 448, 170  # px of the shorter side of a texture before it is reduced, and crystals in its square
+_TEXTURES = 3  # of ice, from which random parts are taken
+_DRAWN = 448  # px of a drawn picture of ice
+_CRYSTALS = 150  # in it
 _ICE = (0.86, 0.95, 1.0)  # its colour, a little blue
 
 
@@ -24,47 +27,55 @@ def snow(
     x: Tensor, rng: np.random.Generator, scale: float, mean: float, deviation: float, zoom: float,
     threshold: float, radius: float, sigma: float, share: float,
 ) -> Tensor:  # fmt: skip
-    """Whiten the image and add falling flakes: bright spots of enlarged noise, blurred downwards."""
-    flakes = torch.from_numpy(rng.standard_normal(x.shape[1:], np.float32))[None] * deviation + mean
-    flakes = zoomed(flakes, max(1.0, zoom * scale))
+    """Whiten the image and add falling flakes: bright spots of enlarged noise, blurred downwards.
+
+    The flakes are made at the size that the parameters are for, and then resized.
+    """
+    size = (max(1, round(x.shape[1] / scale)), max(1, round(x.shape[2] / scale)))
+    flakes = torch.from_numpy(rng.standard_normal(size, np.float32))[None] * deviation + mean
+    flakes = zoomed(flakes, zoom)
     flakes = torch.where(flakes < threshold, 0.0, flakes).clamp(0, 1)
     angle = math.radians(rng.uniform(-135, -45))
-    flakes = filtered(flakes, motion_kernel(radius * scale, sigma * scale, angle), "edge")
+    flakes = filtered(flakes, motion_kernel(radius, sigma, angle), "edge")
+    if size != x.shape[1:]:
+        flakes = F.interpolate(flakes[None], x.shape[1:], mode="bilinear", antialias=True)[0]
     gray = x if len(x) == 1 else (x * torch.tensor(_LUMA)[:, None, None]).sum(dim=0, keepdim=True)
     white = share * x + (1 - share) * torch.maximum(x, gray * 1.5 + 0.5)
     return white + flakes + flakes.flip(1, 2)
 
 
 def frost(x: Tensor, rng: np.random.Generator, scale: float, image: float, ice: float) -> Tensor:
-    """Add a random part of a picture of ice crystals."""
+    """Add a random part of a picture of ice crystals, or of its mirror image."""
     height, width = x.shape[1:]
-    texture = ice_texture(int(rng.integers(_TEXTURES)), height, width)
-    top, left = (int(rng.integers(a - b + 1)) for a, b in zip(texture.shape, (height, width), strict=True))
-    part = torch.from_numpy(texture[top : top + height, left : left + width])[None]
+    texture = ice_texture(int(rng.integers(_TEXTURES)), 2 * max(height, width))
+    top, left = (int(rng.integers(len(texture) - n + 1)) for n in (height, width))
+    part = texture[top : top + height, left : left + width]
+    mirrored = torch.from_numpy(part[:, ::-1].copy() if rng.random() < 0.5 else part)[None]
     colour = torch.tensor(_ICE if len(x) == 3 else (1.0,))
-    return image * x + ice * part * colour[:, None, None]
+    return image * x + ice * mirrored * colour[:, None, None]
 
 
 @functools.lru_cache(maxsize=4 * _TEXTURES)
-def ice_texture(number: int, height: int, width: int) -> Floats:
-    """A generated picture of frost on glass, float32 `[2 height, 2 width]` in 0-1: feathery crystals on thin ice.
+def ice_texture(number: int, side: int) -> Floats:
+    """A generated picture of frost on glass, float32 `[side, side]` in 0-1: the same one in every size."""
+    reduced = Image.fromarray(_drawn_ice(number)).resize((side, side), Image.Resampling.BOX)
+    return np.asarray(np.asarray(reduced).astype(np.float32) / np.float32(255))
 
-    Drawn at 448 px and reduced, so that the crystals have the same relative size in images of every size.
-    """
+
+@functools.lru_cache(maxsize=_TEXTURES)
+def _drawn_ice(number: int) -> Uint8Array:
+    """Feathery crystals on thin ice, uint8 `[448, 448]`."""
     rng = np.random.default_rng(number)
-    ratio = _DRAWN / min(height, width)
-    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    canvas = Image.new("L", size)
+    canvas = Image.new("L", (_DRAWN, _DRAWN))
     draw = ImageDraw.Draw(canvas)
-    for _ in range(round(_CRYSTALS * size[0] * size[1] / _DRAWN**2)):
+    for _ in range(_CRYSTALS):
         length = _DRAWN * rng.uniform(0.06, 0.3)
-        _feather(draw, rng, rng.uniform(0, 1, 2) * size, rng.uniform(0, 2 * math.pi), length, depth=2)
+        _feather(draw, rng, rng.uniform(0, _DRAWN, 2), rng.uniform(0, 2 * math.pi), length, depth=2)
     lines = torch.from_numpy(np.array(canvas, np.float32)[None] / 255)
     sharp, glow = (smoothed(lines, sigma, "edge")[0].numpy() for sigma in (0.7, 6.0))
-    cloud = plasma(2 ** math.ceil(math.log2(max(size))), 1.6, rng)[: size[1], : size[0]]
+    cloud = plasma(512, 1.6, rng)[:_DRAWN, :_DRAWN]
     ice = np.clip((0.65 * sharp + 0.7 * glow) * (0.5 + cloud) + 0.35 * cloud, 0, 1)
-    reduced = Image.fromarray((ice * 255).astype(np.uint8)).resize((2 * width, 2 * height), Image.Resampling.BOX)
-    return np.asarray(reduced, np.float32) / 255
+    return np.asarray((ice * 255).astype(np.uint8))
 
 
 def _feather(
