@@ -67,9 +67,8 @@ def evaluate(
         label_column: column of the class names, if the data are a table.
         calibration: whether to use the model's calibration, if it has one.
         slice_by: `size`, `brightness`, `sharpness`, or columns of a table, for the accuracy on each part.
-        corruptions: True for the accuracy under the 15 corruptions of ImageNet-C in the severities 1, 3 and 5
-            (`striate.inference.robustness`); or other severities, such as `(1, 2, 3, 4, 5)`.
-        corruption_images: measure it on so many images, chosen at random.
+        corruptions: True for the accuracy under those of ImageNet-C, in the severities 1, 3 and 5; or others.
+        corruption_images: number of images to measure that on, chosen at random.
         tta: test-time augmentation: `flip` or `crops` (`striate.inference.tta`); None for none.
         network: as for `striate.load`, unless a classifier is given.
         trust: as for `striate.load`.
@@ -86,20 +85,27 @@ def evaluate(
         raise UsageError(f"a batch size of {batch}", "it must be at least 1", "Leave --batch out for 64")
     classifier = _opened(model, device, network, trust, calibration)
     tta_notes = require(tta, classifier.preprocess)
-    dataset, extra, name, notes = _chosen(classifier, data, (path_column, label_column), split)
     severities = chosen_severities(corruptions, corruption_images, classifier)
+    dataset, extra, name, notes = _chosen(classifier, data, (path_column, label_column), split)
     reading: Any = {"batch": batch, "workers": workers or cpu_count(), "tta": tta, "progress": progress}
     record = _of_split(classifier, dataset, name, cache, reading)
     record = replace(record, extra_classes=extra, notes=(*record.notes, *tta_notes, *notes, *dataset.notes))
-    if slice_by:
-        record = _sliced(record, slice_by)
-    if severities and isinstance(record, Evaluation):
-        found = measure_robustness(
-            classifier, record.images, record.labels, record.predicted, severities,
-            most=corruption_images, **reading,
-        )  # fmt: skip
-        record = replace(record, robustness=found)
-    return record
+    record = _sliced(record, slice_by) if slice_by else record
+    return _corrupted(record, classifier, severities, corruption_images, reading) if severities else record
+
+
+def _corrupted(
+    record: Evaluation | MultiLabelEvaluation,
+    classifier: Classifier,
+    severities: Sequence[int],
+    most: int,
+    reading: dict[str, Any],
+) -> Evaluation:
+    assert isinstance(record, Evaluation)  # `chosen_severities` refuses the others
+    found = measure_robustness(
+        classifier, record.images, record.labels, record.predicted, severities, most=most, **reading
+    )
+    return replace(record, robustness=found)
 
 
 def _of_split(

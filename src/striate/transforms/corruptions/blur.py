@@ -51,9 +51,8 @@ def shuffled(
     """Which pixel comes to each place, int64 `[height * width]`.
 
     In each pass each place, from the bottom right to the top left, gets the pixel that is now up to
-    `distance` rows and columns before it, or less than that after it; a frame as wide as that stays as it is.
-    The authors' code is meant to exchange the two, but assigns views of one array, which copies the one to
-    the other.
+    `distance` rows and columns before it, or less than that after it; a margin of that width stays. The
+    authors' code is meant to exchange the two, but assigns views of one array, which copies one to the other.
     """
     order = list(range(height * width))
     rows, columns = (np.arange(n - distance, distance, -1) for n in (height, width))

@@ -66,12 +66,12 @@ def ice_texture(number: int, side: int) -> Floats:
 def _drawn_ice(number: int) -> Uint8Array:
     """Feathery crystals on thin ice, uint8 `[448, 448]`."""
     rng = np.random.default_rng(number)
-    canvas = Image.new("L", (_DRAWN, _DRAWN))
-    draw = ImageDraw.Draw(canvas)
+    picture = Image.new("L", (_DRAWN, _DRAWN))
+    draw = ImageDraw.Draw(picture)
     for _ in range(_CRYSTALS):
         length = _DRAWN * rng.uniform(0.06, 0.3)
         _feather(draw, rng, rng.uniform(0, _DRAWN, 2), rng.uniform(0, 2 * math.pi), length, depth=2)
-    lines = torch.from_numpy(np.array(canvas, np.float32)[None] / 255)
+    lines = torch.from_numpy(np.array(picture, np.float32)[None] / 255)
     sharp, glow = (smoothed(lines, sigma, "edge")[0].numpy() for sigma in (0.7, 6.0))
     cloud = plasma(512, 1.6, rng)[:_DRAWN, :_DRAWN]
     ice = np.clip((0.65 * sharp + 0.7 * glow) * (0.5 + cloud) + 0.35 * cloud, 0, 1)
