@@ -12,6 +12,7 @@ from striate.cli.options import LABEL_COLUMN, PATH_COLUMN, WORKERS, Device, Json
 from striate.training.config import MAX_BATCH
 
 MAX_BEAM = 1024
+MAX_CORRUPTED = 1_000_000  # images
 _DATA = "Labelled data, as for training; for an image classifier, by default the run's held-out images."
 _SPLIT = "Split: test, val, train, or all of them; auto is test if present, else val, else all."
 _DATA_FLAG = typer.Option("--data", help="The same as the argument DATA.")
@@ -86,7 +87,8 @@ def evaluate(
     corruptions: Annotated[bool, _image("--corruptions", help=_CORRUPTIONS)] = False,
     severities: Annotated[str | None, _image("--severities", help=_SEVERITIES, show_default="1,3,5")] = None,
     corruption_images: Annotated[
-        int | None, _image("--corruption-images", help=_CORRUPTED, show_default="500", min=1)
+        int | None,
+        _image("--corruption-images", help=_CORRUPTED, show_default="500", min=1, max=MAX_CORRUPTED),
     ] = None,
     tta: Annotated[str | None, _image("--tta", help=TTA, show_default="none")] = None,
     calibration: Annotated[bool, _image("--calibration/--no-calibration", help=_CALIBRATION)] = True,
