@@ -6,7 +6,7 @@ https://github.com/OpenNMT/CTranslate2; the package `ctranslate2` writes and run
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,7 @@ from striate.models.seq2seq import TextToText
 from striate.models.text_decoder import TokenEmbedding
 from striate.models.transformer import NORM_EPSILON, MultiHeadAttention
 
+_TOKENS = 2048  # of a batch, padding with it
 NEVER = -1e4  # logit of what is never generated: its probability is 0; finite in float16 too
 
 
@@ -75,28 +76,58 @@ def export(
 
 
 class CTranslate2Engine:
-    """Runs an exported model with CTranslate2, on the CPU in float32.
+    """Runs an exported model with CTranslate2, on the CPU.
 
     Args:
         folder: of the model.
         pad: number of padding.
+        workers: how many batches are translated at once, each by one thread; None for one batch by all
+            threads.
+        compute_type: `float32` or `int8`.
 
     Raises:
         UsageError: ctranslate2 is not installed.
     """
 
-    def __init__(self, folder: Path, pad: int) -> None:
-        self.translator = _library().Translator(str(folder), device="cpu", compute_type="float32")
+    def __init__(
+        self, folder: Path, pad: int, *, workers: int | None = None, compute_type: str = "float32"
+    ) -> None:
+        threads = {} if workers is None else {"inter_threads": workers, "intra_threads": 1}
+        self.translator = _library().Translator(
+            str(folder), device="cpu", compute_type=compute_type, **threads
+        )
         self.source_names, self.target_names = (_vocabulary(folder, side) for side in ("source", "target"))
         self.ids = {name: i for i, name in enumerate(self.target_names)}
-        self.pad = pad
+        self.pad, self.workers = pad, workers or 1
 
     def generate(self, sources: Sources) -> list[Text]:
         """As `TextEngine`."""
         found = self.translator.translate_batch(
-            self._words(sources), beam_size=1, max_decoding_length=sources.limit, return_end_token=True
-        )
+            self._words(sources), beam_size=1, max_decoding_length=sources.limit, min_decoding_length=0,
+            return_end_token=True,
+        )  # fmt: skip
         return [[self.ids[name] for name in result.hypotheses[0]] for result in found]
+
+    def greedy(self, rows: Sequence[Sequence[int]], limit: int) -> Iterator[tuple[Text, float]]:
+        """Greedy search for sources of any number, in batches of similar length.
+
+        Args:
+            rows: tokens.
+            limit: maximum number of tokens of an answer, END included.
+
+        Yields:
+            The tokens, with END if it was reached, and their log-probability.
+        """
+        words = [[self.source_names[token] for token in row] for row in rows]
+        share = sum(map(len, rows)) // (2 * self.workers)  # every worker gets batches, more than one
+        tokens = min(_TOKENS, max(share, max(map(len, rows))))
+        found = self.translator.translate_batch(
+            words, beam_size=1, length_penalty=0, max_decoding_length=limit, min_decoding_length=0,
+            max_input_length=0, return_end_token=True, return_scores=True,
+            max_batch_size=tokens, batch_type="tokens",
+        )  # fmt: skip
+        for result in found:
+            yield [self.ids[name] for name in result.hypotheses[0]], result.scores[0]
 
     def score(self, sources: Sources, texts: Sequence[Text]) -> list[Tensor]:
         """As `TextEngine`."""

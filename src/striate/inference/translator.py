@@ -6,7 +6,7 @@ import copy
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, cast
@@ -172,23 +172,50 @@ class Translator:
         started, written = time.perf_counter(), 0
         rows = [self.read(source) for source in sources]
         results = [self._unwritten(shown, row) for shown, row in rows]
-        good = np.array([i for i, r in enumerate(results) if r.error is None and not r.empty], np.int64)
-        lengths = np.array([self._length(cast(Any, rows[i][1])) for i in good], np.int64)
+        good = [i for i, r in enumerate(results) if r.error is None and not r.empty]
+        batch = [cast(Any, rows[i][1]) for i in good]
+        for place, found in self.generate(batch, beams, best, alpha, attention, progress):
+            i, hypotheses = good[place], [h for h in found if math.isfinite(h.log_probability)]
+            answers = tuple(self._answer(hypothesis, attention) for hypothesis in hypotheses)
+            error = None if answers else NOT_FINITE
+            results[i] = replace(results[i], answers=answers, error=error)
+            written += sum(len(h.tokens) + h.ended for h in hypotheses[:1])
+        return Translations(tuple(results), written, time.perf_counter() - started)
+
+    def generate(
+        self,
+        rows: Sequence[list[int] | Uint8Array],
+        beams: int = 1,
+        best: int = 1,
+        alpha: float = 0.6,
+        attention: bool = False,
+        progress: Progress = AUTO,
+    ) -> Iterator[tuple[int, Sequence[Hypothesis]]]:
+        """The hypotheses for sources that `read` has returned, each with the position of its source.
+
+        Args:
+            rows: what `read` returned; no text is empty.
+            beams: as the other arguments, as for `translate`.
+            best: as for `translate`.
+            alpha: as for `translate`.
+            attention: as for `translate`.
+            progress: receives an update per batch.
+        """
+        lengths = np.array([self._length(row) for row in rows], np.int64)
         order = np.argsort(lengths, kind="stable")
         both = np.stack([lengths[order], lengths[order]], axis=1)
         most = _TOKENS * _FEW_BEAMS // max(beams, _FEW_BEAMS)
-        for which in np.split(good[order], batch_boundaries(both, most)):
-            if not len(which):
-                continue
-            batch = [cast(Any, rows[i][1]) for i in which]
-            for i, found in zip(which, self._write(batch, beams, best, alpha, attention), strict=True):
-                hypotheses = [h for h in found if math.isfinite(h.log_probability)]
-                answers = tuple(self._answer(hypothesis, attention) for hypothesis in hypotheses)
-                error = None if answers else NOT_FINITE
-                results[i] = replace(results[i], answers=answers, error=error)
-                written += sum(len(h.tokens) + h.ended for h in hypotheses[:1])
-            progress.advance(len(which))
-        return Translations(tuple(results), written, time.perf_counter() - started)
+        for which in np.split(order, batch_boundaries(both, most)):
+            if len(which):
+                found = self._write([rows[i] for i in which], beams, best, alpha, attention)
+                yield from zip(which.tolist(), found, strict=True)
+                progress.advance(len(which))
+
+    def limit(self, row: list[int] | Uint8Array) -> int:
+        """The maximum number of tokens of the answer to a source that `read` has returned, END included."""
+        text = self.description.text or {}
+        most = max_target_length(self._length(row), text["ratio"], text["longest"])
+        return min(most, self.network.decoder.embed.positions.length)
 
     @cached_property
     def _prepacked(self) -> SequenceToSequence:
@@ -210,9 +237,7 @@ class Translator:
     def _write(
         self, batch: list[Any], beams: int, best: int, alpha: float, attention: bool
     ) -> Sequence[Sequence[Hypothesis]]:
-        text, network = self.description.text or {}, self._prepacked
-        limits = [max_target_length(self._length(row), text["ratio"], text["longest"]) for row in batch]
-        limits = [min(most, network.decoder.embed.positions.length) for most in limits]
+        network, limits = self._prepacked, [self.limit(row) for row in batch]
         if self.source is None:
             pixels, widths = collate_images(batch, self.description.image_preprocess, self.device)
             more = {} if widths is None else {"widths": widths}

@@ -66,7 +66,7 @@ TASKS: dict[str, TaskEntry] = {
     "seq2seq": TaskEntry(
         config="striate.tasks.seq2seq.config:Seq2SeqConfig",
         task="striate.tasks.seq2seq.task:Seq2Seq",
-        load="striate.inference.translator:load_translator",
+        load="striate.exporters.translation:load",
         evaluate="striate.inference.text_evaluation:evaluate_seq2seq",
         report="striate.tasks.seq2seq.report:report",
         evaluate_options=(

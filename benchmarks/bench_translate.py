@@ -1,0 +1,172 @@
+"""Translate many lines with a bundle, from texts to texts, in Striate's engines and in CTranslate2 alone.
+
+    python benchmarks/bench_translate.py --out benchmarks/results
+
+The network has 3 + 3 layers of width 256, 4 heads, feed-forward layers of 1,024 and 8,000 words of source and
+target, with random weights, and writes 24 words for each line. The lines have 8 to 24 words. Each engine runs in a
+process of its own, in turns, `--rounds` times: it opens the model, translates 100 lines, and then all lines
+with the clock running. `ctranslate2 alone` splits the lines itself, and has two workers of one thread.
+CPU seconds are of all threads; the figures are medians. `same` is the share of texts that are those of torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+VOCAB = 7996  # words, without the special tokens
+ALONE = "ctranslate2 alone"
+ENGINES = ("torch", "ctranslate2", "ctranslate2-int8", "auto", ALONE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--lines", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="folder for a results file")
+    parser.add_argument("--engine", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.engine:
+        print(json.dumps(measured(args.engine, args.folder, args.lines)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        bundle(Path(folder))
+        rows = trials(args, folder)
+    expected = rows["torch"][0]["texts"]
+    record = {
+        name: {
+            "seconds": statistics.median(row["seconds"] for row in found),
+            "cpu_seconds": statistics.median(row["cpu_seconds"] for row in found),
+            "same": sum(map(str.__eq__, found[0]["texts"], expected)) / len(expected),
+            "warnings": found[0]["warnings"],
+        }
+        for name, found in rows.items()
+    }
+    about = {
+        "lines": args.lines,
+        "rounds": args.rounds,
+        "cpus": os.cpu_count(),
+        "system": platform.platform(),
+    }
+    record = {**about, "engines": record}
+    print(json.dumps(record, indent=2))
+    if args.out:
+        name = f"{datetime.date.today().isoformat()}_{platform.machine()}_{os.cpu_count()}cpu_translate.json"
+        (args.out / name).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def trials(args: argparse.Namespace, folder: str) -> dict[str, list[dict[str, Any]]]:
+    """The measurements of each engine, which run in turns."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ENGINES}
+    environment = {**os.environ, "XDG_CACHE_HOME": folder}
+    for _ in range(args.rounds):
+        for name, found in rows.items():
+            words = [
+                sys.executable,
+                __file__,
+                "--engine",
+                name,
+                "--folder",
+                folder,
+                "--lines",
+                str(args.lines),
+            ]
+            done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+            found.append(json.loads(done.stdout.splitlines()[-1]))
+    return rows
+
+
+def lines(count: int) -> list[str]:
+    generator = random.Random(0)
+    return [
+        " ".join(f"s{generator.randrange(VOCAB)}" for _ in range(generator.randint(8, 24)))
+        for _ in range(count)
+    ]
+
+
+def bundle(folder: Path) -> None:
+    """Write the bundle of the network."""
+    import torch
+
+    from striate.bundle import Description, write
+    from striate.data.text.tokens import Tokenizer
+    from striate.models.seq2seq import build
+
+    torch.manual_seed(0)
+    source, target = (Tokenizer("words", tuple(f"{side}{i}" for i in range(VOCAB))) for side in "st")
+    arguments: dict[str, Any] = {
+        "source_vocab": len(source), "target_vocab": len(target), "width": 256, "depth": 3, "heads": 4,
+        "hidden": 1024, "max_length": 256,
+    }  # fmt: skip
+    network = build("text_to_text", **arguments)
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.ndim == 2:
+                weight.copy_(torch.randn_like(weight) / weight.shape[1] ** 0.5)
+        network.decoder.output.bias[2] = -1e9  # END is impossible
+    text = {
+        "source": source.to_json(), "target": target.to_json(), "ratio": 10.0, "longest": 12,
+        "ids": {"source": len(source), "target": len(target)}, "digests": [source.digest, target.digest],
+    }  # fmt: skip
+    about = Description("seq2seq", "text_to_text", arguments, (), None, text=text)
+    write(folder / "model.safetensors", network, about)
+
+
+def measured(engine: str, folder: Path, count: int) -> dict[str, Any]:
+    """Translate the lines with one engine."""
+    texts = lines(count)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if engine == ALONE:
+            run = alone(folder)
+        else:
+            import striate
+
+            translator = striate.load(folder / "model.safetensors", "cpu", engine=engine)
+
+            def run(part: list[str]) -> list[str]:
+                return [result.text for result in translator.translate(part).results]
+
+        run(texts[:100])
+        started, used = time.perf_counter(), time.process_time()
+        found = run(texts)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - used
+    return {
+        "seconds": seconds, "cpu_seconds": cpu, "texts": found, "warnings": [str(w.message) for w in caught],
+    }  # fmt: skip
+
+
+def alone(folder: Path) -> Any:
+    """What translates lines with the library ctranslate2 and the export of the cache."""
+    import ctranslate2
+
+    (model,) = (folder / "striate" / "exports").glob("*.ctranslate2")
+    engine = ctranslate2.Translator(str(model), compute_type="float32", inter_threads=2, intra_threads=1)
+    (end,) = json.loads((model / "source_vocabulary.json").read_text())[2:3]
+
+    def run(part: list[str]) -> list[str]:
+        words = [[*line.split(), end] for line in part]
+        found = engine.translate_batch(
+            words, beam_size=1, max_decoding_length=24, min_decoding_length=0, max_batch_size=2048,
+            batch_type="tokens",
+        )  # fmt: skip
+        return [" ".join(result.hypotheses[0]) for result in found]
+
+    return run
+
+
+if __name__ == "__main__":
+    main()
