@@ -20,7 +20,7 @@ _TEXTS = "Texts, or image files and folders."
 _FILE = "File of sources: the lines of a text file, or the source columns of a .tsv or .csv file."
 _CUT = " [cut]"  # after an answer that reached the maximum length
 _CHUNK = 256  # sources: their translations are printed before the next ones are read
-_LARGE_CHUNK = 8192  # sources of a file, whose lines are there already
+_LARGE_CHUNK = 2048  # sources of a file, whose lines are there already
 _ENGINES = ["auto", "torch", "ctranslate2", "ctranslate2-int8"]
 _ENGINE = (
     "What runs the network: torch; ctranslate2 or, with int8 weights, ctranslate2-int8; or auto: for many "
@@ -54,10 +54,7 @@ def translate(
     from striate.exporters.translation import load
     from striate.inference.translator import warnings_of
 
-    if texts and file:
-        raise UsageError("texts and --file", "only one source of text is allowed", "Use one of the two")
-    if source_columns and file is None:
-        raise UsageError("--source-columns", "only a file has columns", "Give it with --file")
+    _require_sources(texts, file, source_columns)
     translator = load(model, device, engine=engine)
     options: dict[str, Any] = {"beams": max(beam, n_best), "best": n_best, "alpha": alpha}
     if not texts and file is None and sys.stdin.isatty():
@@ -67,8 +64,8 @@ def translate(
         sources = [path for source in sources for path in find_images(source)]
     results: list[Translation] = []  # all for JSON, otherwise only those with a warning
     written, seconds, failed, count = 0, 0.0, 0, 0
-    remaining, most = iter(sources), _CHUNK if file is None else _LARGE_CHUNK
-    while chunk := list(islice(remaining, most)):
+    remaining = iter(sources)
+    while chunk := list(islice(remaining, _CHUNK if file is None else _LARGE_CHUNK)):
         done = translator.translate(chunk, **options)
         written, seconds = written + done.tokens, seconds + done.seconds
         for result in done.results:
@@ -80,8 +77,8 @@ def translate(
                 _print_answers(result, n_best, named=translator.reads_images)
     if not count:
         raise UsageError("nothing to translate", "the input is empty", "Give texts, --file or standard input")
-    rate, warnings = written / max(seconds, 1e-9), warnings_of(results, count)
-    _warn(warnings)
+    rate = written / max(seconds, 1e-9)
+    _warn(warnings := warnings_of(results, count))
     if as_json:
         print_json({
             "results": [_result(result) for result in results], "notes": warnings, "tokens": written,
@@ -90,6 +87,16 @@ def translate(
     else:
         print(f"{written:,} tokens, {rate:,.0f} tok/s", file=sys.stderr)
     return 0 if failed < count else 3
+
+
+def _require_sources(texts: list[str] | None, file: str | None, columns: str | None) -> None:
+    """Refuse two sources of text, and columns without a file."""
+    from striate.errors import UsageError
+
+    if texts and file:
+        raise UsageError("texts and --file", "only one source of text is allowed", "Use one of the two")
+    if columns and file is None:
+        raise UsageError("--source-columns", "only a file has columns", "Give it with --file")
 
 
 def _print_answers(result: Translation, n_best: int, *, named: bool) -> None:
