@@ -2,11 +2,11 @@
 
     python benchmarks/bench_translate.py --out benchmarks/results
 
-The network has 3 + 3 layers of width 256, 4 heads, feed-forward layers of 1,024 and 8,000 words of source and
-target, with random weights, and writes 24 words for each line. The lines have 8 to 24 words. Each engine runs
-in a separate process, in turns, `--rounds` times: it opens the model, translates 100 lines, and then all lines
-with the clock running. `ctranslate2 alone` splits the lines itself, and has two workers of one thread.
-CPU seconds are of all threads; the figures are medians. `same` is the share of texts that are those of torch.
+The network has 3 + 3 layers of width 256, 4 heads, feed-forward layers of 1,024, 8,000 words of source and
+target, and random weights. It writes 24 words for each line of 8 to 24 words. Each engine runs in a separate
+process, in turns, `--rounds` times: it opens the model, translates 100 lines, and then all lines with the
+clock running. `ctranslate2 alone` splits the lines itself, and has two workers of one thread. CPU seconds are
+of all threads; the figures are medians. `same` is the share of texts that are those of torch.
 """
 
 from __future__ import annotations
