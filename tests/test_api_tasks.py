@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_markup import Checker
 
 import striate
 from striate import bundle
@@ -33,6 +34,9 @@ def test_train_seq2seq_is_an_alias(reversed_words, tmp_path):
     other = striate.train_seq2seq(reversed_words, out=str(tmp_path / "other"), **SMALL)
     assert weights(one.best) == weights(other.best)
     assert one.evaluation.scores == other.evaluation.scores
+    words = "".join(Checker(one._repr_html_()).text)
+    assert f"exact match{100 * one.evaluation.scores.exact:.2f} %" in words
+    assert repr(one.evaluation) in repr(one)
     values = one.to_json()
     keys = ("run", "best", "last", "report", "epochs", "best_epoch", "val_error", "val_exact", "n", "exact")
     assert set(keys) <= values.keys()

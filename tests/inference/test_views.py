@@ -12,6 +12,7 @@ import striate
 from striate.errors import DecodeError
 from striate.inference.multi_label_evaluation import measure_multi_label
 from striate.inference.prediction import Prediction
+from striate.inference.slices import Slice
 from striate.metrics.classification import top_k_accuracy
 
 HOSTILE = ("<b>bold</b>", "cat & dog", "a\x1bb")
@@ -50,6 +51,12 @@ def test_an_evaluation_without_its_images_shows_the_rest():
     html = evaluation._repr_html_()
     assert "top-1 accuracy" in html
     assert "<img" not in html
+
+
+def test_slices_are_shown():
+    part = Slice("size", "8 to 9 pixels", 1234, 0.5, (0.25, 0.75), 0.04)
+    words = "".join(Checker(dataclasses.replace(random_evaluation("ab"), slices=(part,))._repr_html_()).text)
+    assert "size 8 to 9 pixels1,23450.00 %25.00 % to 75.00 %0.040" in words
 
 
 def test_many_classes_stay_small():

@@ -11,6 +11,7 @@ from conftest import COLORS, Messages, crash_after, make_images
 from exact_resume import outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_markup import Checker
 
 import striate
 from striate.cli import run as run_command
@@ -109,6 +110,14 @@ def test_out_of_fold_accuracy_is_that_of_the_folds(folded, few_colors):
     assert low <= found.mean["top1"] <= high
     assert (found.pooled.images[13] == found.runs[1].evaluation.images[1]).all()
     assert found.test_to_train == pytest.approx(36 / sum(run.trained_on for run in found.runs))
+
+
+def test_a_notebook_shows_the_mean_and_every_run(folded):
+    found, _ = folded
+    words = "".join(Checker(found._repr_html_()).text)
+    for text in ("fold-1", "fold-3", f"{found.mean['top1']:.4f}", found.method):
+        assert text in words
+    assert f"3 runs, mean top1 {found.mean['top1']:.4f}" in repr(found)
 
 
 def test_the_page_shows_every_run(folded):

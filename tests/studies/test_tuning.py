@@ -9,6 +9,7 @@ import shutil
 import pytest
 from conftest import crash_after
 from exact_resume import outcome
+from test_markup import Checker
 
 import striate
 from striate.cli import run as run_command
@@ -27,6 +28,14 @@ def found(few_colors, tmp_path_factory):
 def rows(folder):
     with (folder / "trials.csv").open() as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_a_notebook_shows_the_trials(found):
+    checked = Checker(found._repr_html_())
+    assert "top-1 accuracy" in "".join(checked.text)
+    for trial in found.trials:
+        assert f"{trial.value:.4f}" in "".join(checked.text)
+    assert repr(found).endswith(f"{len(found.trials)} trials, best options {found.best.options})")
 
 
 def test_trials_are_halved_and_the_best_whole_run_is_chosen(found):

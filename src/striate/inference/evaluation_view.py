@@ -62,11 +62,21 @@ def html(evaluation: Evaluation) -> str:
     return markup.panel(
         markup.title(f"{evaluation.n:,} {evaluation.what} of {evaluation.data}"),
         markup.table(("metric", "value", "95 % interval"), rows),
+        _slices(evaluation),
         _rest(len(scores), len(evaluation.classes), "F1"),
         markup.side_by_side(*tables),
         _mistakes(evaluation),
         *(markup.note(f"note: {words}") for words in evaluation.notes),
     )
+
+
+def _slices(evaluation: Evaluation) -> str:
+    """The parts of the images with the lowest accuracy; empty if there are none."""
+    rows = [
+        (f"{s.by} {s.value}", f"{s.n:,}", _percent(s.top1), _interval(s.top1_ci), f"{s.p:.3f}")
+        for s in evaluation.slices[:_CLASSES]
+    ]
+    return markup.table(("part", "images", "accuracy", "95 % interval", "p"), rows) if rows else ""
 
 
 def _rest(shown: int, count: int, lowest: str) -> str:

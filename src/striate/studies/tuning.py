@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from striate import markup
 from striate.errors import TrainingError, UsageError
 from striate.files import write_atomic
 from striate.progress import SILENT
@@ -69,6 +70,30 @@ class Tuning:
     def model(self) -> Path:
         """The bundle of the best run."""
         return self.folder / self.best.name / "best.safetensors"
+
+    def __repr__(self) -> str:
+        """The folder and the options of the best run."""
+        return f"Tuning({str(self.folder)!r}, {len(self.trials)} trials, best options {self.best.options})"
+
+    def _repr_html_(self) -> str:
+        """The trials, the last and best ones first, and the evaluation of the best run."""
+        trials = sorted(self.trials, key=lambda trial: (trial.rung, trial.order), reverse=True)
+        rows = [
+            (
+                trial.name,
+                ", ".join(f"{name} {value}" for name, value in trial.options.items()) or "defaults",
+                trial.epochs,
+                trial.error if trial.value is None else f"{trial.value:.4f}",
+            )
+            for trial in trials
+        ]
+        return markup.panel(
+            markup.title(f"{len(rows)} trials in {self.folder}"),
+            markup.table(("run", "options", "epochs", f"val {self.plan.monitor}"), rows, left=2),
+            markup.note(f"best model: {self.model}"),
+            markup.note(f"report: {self.report}"),
+            markup.shown(self.evaluations[0]),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """What `striate tune --json` prints."""
