@@ -32,17 +32,15 @@ def smoothed(x: Tensor, sigma: float, mode: str, truncate: float = 4.0) -> Tenso
     return rows @ x @ columns.T
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)
 def _smoothing(n: int, sigma: float, mode: str, truncate: float) -> Tensor:
     """Gaussian blur of n values as a matrix `[n, n]`: as fast for any sigma."""
     r = int(truncate * sigma + 0.5)
     weights = np.exp(-0.5 * (np.arange(-r, r + 1) / sigma) ** 2)
     weights /= weights.sum()
     source = np.pad(np.arange(n), r, mode=mode)  # type: ignore[call-overload]
-    matrix = np.zeros((n, n))
-    rows = np.repeat(np.arange(n), 2 * r + 1)
-    read = np.lib.stride_tricks.sliding_window_view(source, 2 * r + 1).ravel()
-    np.add.at(matrix, (rows, read), np.tile(weights, n))
+    rows = (np.bincount(source[i : i + 2 * r + 1], weights, minlength=n) for i in range(n))
+    matrix = np.stack([*rows])
     return torch.from_numpy(matrix.astype(np.float32))
 
 
