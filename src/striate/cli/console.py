@@ -190,8 +190,10 @@ def _print_robustness(found: Robustness) -> None:
     rows = []
     for name, corruption in CORRUPTIONS.items():
         shares = [result.top1 for result in found.of(name)]
-        rows.append((corruption.label, *map(percent, shares), percent(sum(shares) / len(shares))))
-    titles = (f"top-1 of {found.n:,} images", *(f"severity {s}" for s in found.severities), "mean")
+        mean = [sum(shares) / len(shares)] if len(shares) > 1 else []
+        rows.append((corruption.label, *map(percent, [*shares, *mean])))
+    means = ["mean"] if len(found.severities) > 1 else []
+    titles = (f"top-1 of {found.n:,} images", *(f"severity {s}" for s in found.severities), *means)
     print()
     _print_table(titles, rows)
     print(f"without corruptions {percent(found.clean_top1)}{_interval(found.clean_top1_ci)}")
