@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 
 import striate
 from striate import bundle, models, weights
@@ -73,7 +74,8 @@ def test_round_trip_is_bit_equal(tmp_path, name):
     file = saved(tmp_path / "theirs.pth", {"state_dict": {f"module.{k}": v for k, v in state.items()}})
     path, description = weights.import_weights(file, tmp_path / "b.safetensors", model=name)
     assert (description.architecture, description.arguments["num_classes"]) == (name, 7)
-    striate.export(path, tmp_path / "out" / "ours.pth", "state-dict")
+    Image.new("RGB", (64, 64), (200, 90, 30)).save(tmp_path / "x.png")  # one image is enough to compare
+    striate.export(path, tmp_path / "out" / "ours.pth", "state-dict", (str(tmp_path / "x.png"),))
     back = torch.load(tmp_path / "out" / "ours.pth", weights_only=True)
     assert list(back) == list(state)
     for key, value in state.items():
