@@ -33,6 +33,7 @@ def test_distances_are_one_minus_the_tenth_largest_cosine(images, width):
     assert min(far) > np.median(near)
 
 
+@pytest.mark.slow
 def test_the_text_is_small_and_exact():
     known = of_features(features(2500, 2048), features(50, 2048))
     text = known.encode()
