@@ -71,7 +71,7 @@ def main() -> None:
 def trials(args: argparse.Namespace, folder: str) -> dict[str, list[dict[str, Any]]]:
     """The measurements of each engine, which run in turns."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ENGINES}
-    environment = {**os.environ, "XDG_CACHE_HOME": folder}
+    environment = {**os.environ, "XDG_CACHE_HOME": folder, "GOMP_SPINCOUNT": "2000"}  # as the command line
     for _ in range(args.rounds):
         for name, found in rows.items():
             words = [
