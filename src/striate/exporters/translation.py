@@ -27,7 +27,7 @@ from striate.transforms.decode import Uint8Array
 
 CTRANSLATE2, INT8 = "ctranslate2", "ctranslate2-int8"
 ENGINES = (AUTO, TORCH, CTRANSLATE2, INT8)
-_FEWEST = 1000  # sources from which on `auto` tries CTranslate2; opening it takes as long as hundreds
+_FEWEST = 2000  # sources from which on `auto` tries CTranslate2: the trial takes as long as hundreds of them
 _SAMPLE = 128  # sources that are translated with both engines
 _FASTER = 0.9  # share of torch's time that is worth a change
 _CHUNK = 8192  # sources at once
