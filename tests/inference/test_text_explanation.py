@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import striate
-from striate.errors import DataError
+from striate.errors import DataError, ResourceError
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,15 @@ def test_errors(translator):
 
 
 @pytest.mark.slow
+def test_memory_that_runs_out(translator, monkeypatch):
+    def write(rows):
+        raise RuntimeError("could not create a primitive")  # of oneDNN
+
+    monkeypatch.setattr(translator, "write", write)
+    with pytest.raises(ResourceError, match="could not create a primitive"):
+        striate.explain_seq2seq(translator, "abc")
+
+
 def test_an_image(text_lines, tmp_path):
     from text_runs import train
 

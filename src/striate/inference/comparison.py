@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from striate import anatomy
-from striate.errors import DataError, StriateError, UsageError
+from striate.errors import DataError, StriateError, UsageError, translated_errors
 from striate.inference.classifier import Classifier, load
 from striate.inference.evaluation import Evaluation, evaluate
 from striate.inference.evaluation_data import find_data
@@ -120,6 +120,7 @@ class ModelComparison:
         return dataclasses.asdict(self)
 
 
+@translated_errors()
 def compare(
     *models: str | os.PathLike[str],
     data: Any = None,

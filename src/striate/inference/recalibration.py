@@ -9,7 +9,7 @@ from striate.bundle import Calibration, add_metrics
 from striate.data import DataSet, DecodedImages
 from striate.data.images.samples import UNSPLIT
 from striate.device import cpu_count
-from striate.errors import DataError, UsageError
+from striate.errors import DataError, UsageError, translated_errors
 from striate.inference.calibration import calibration_of, logarithms, reference_size, unknown_inputs_of
 from striate.inference.classifier import Classifier, load
 from striate.inference.evaluation import Evaluation, evaluate
@@ -17,6 +17,7 @@ from striate.inference.evaluation_data import find_data
 from striate.progress import AUTO, Progress
 
 
+@translated_errors()
 def calibrate(
     model: str | os.PathLike[str],
     data: Any = None,

@@ -10,7 +10,7 @@ from striate.data.images.samples import UNSPLIT
 from striate.data.text.columns import Column, ColumnSelection
 from striate.data.text.pairs import PairSet, open_pairs
 from striate.data.text.tokens import shown_unknown
-from striate.errors import DataError, UsageError
+from striate.errors import DataError, UsageError, translated_errors
 from striate.inference.evaluation import ALL_SPLITS
 from striate.inference.evaluation_data import choose_split
 from striate.inference.evaluation_view import answers_html, answers_text
@@ -83,6 +83,7 @@ class TextEvaluation:
         }
 
 
+@translated_errors()
 def evaluate_seq2seq(
     model: str | os.PathLike[str] | Translator,
     *data: str | os.PathLike[str],

@@ -14,7 +14,7 @@ from PIL import Image
 from striate.data.text.batches import pad_sequences
 from striate.data.text.lines import collate_images
 from striate.data.text.tokens import BOS, EOS
-from striate.errors import DataError
+from striate.errors import DataError, translated_errors
 from striate.explain import drawing
 from striate.explain.faithfulness import Faithfulness
 from striate.explain.sequences import token_maps
@@ -88,6 +88,7 @@ class SequenceExplanation:
         }  # fmt: skip
 
 
+@translated_errors()
 def explain_seq2seq(translator: Translator, source: Source, *, test: bool = True) -> SequenceExplanation:
     """Explain the answer to one source, found by greedy search.
 

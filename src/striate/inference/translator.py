@@ -24,7 +24,7 @@ from striate.data.text.reader import clean_text
 from striate.data.text.tokens import UNK, Tokenizer, check_tokenizers, shown_unknown
 from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
-from striate.errors import BundleError, DataError, DecodeError, UsageError
+from striate.errors import BundleError, DataError, DecodeError, UsageError, translated_errors
 from striate.inference.generation import Hypothesis, beam, greedy
 from striate.inference.prediction import NOT_FINITE, read_image
 from striate.kernels import prepare
@@ -296,6 +296,7 @@ class Translator:
         return Answer(text, hypothesis.score, hypothesis.ended, tokens, hypothesis.attention)
 
 
+@translated_errors()
 @standard_settings()
 def load_translator(path: str | os.PathLike[str], device: str = "auto") -> Translator:
     """Open a sequence-to-sequence bundle on any device; executes no code from the file.
