@@ -46,6 +46,7 @@ def test_frozen_stages_keep_weights_and_statistics_until_their_epoch(few_colors,
     assert any(line.startswith("from epoch 2 on, training ") for line in messages.infos)
 
 
+@pytest.mark.slow
 def test_gradual_unfreezing_resumes_exactly(few_colors, tmp_path):
     first = str(start(few_colors, tmp_path / "first", epochs=1).best)
     options = {"weights": first, "unfreeze_every": 1}
