@@ -231,8 +231,10 @@ def transforms_alone(folder: Path) -> dict[str, float]:
     from PIL import Image
 
     from striate import transforms as T
+    from striate.kernels.allocator import keep
     from striate.transforms.preprocess import Preprocess
 
+    keep()  # as training does
     torch.set_num_threads(1)
     paths = sorted(folder.rglob("*.jpg"))[:64]
     pixels = np.stack([np.asarray(Image.open(p).convert("RGB").resize((256, 256))) for p in paths])
