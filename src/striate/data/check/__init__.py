@@ -24,7 +24,7 @@ from striate.data.check.records import KINDS, WARNING, CheckReport, Finding, Fou
 from striate.data.images.label_sets import split_label
 from striate.data.images.samples import UNSPLIT, DataSet
 from striate.device import cpu_count
-from striate.errors import DataError, DecodeError
+from striate.errors import DataError, DecodeError, translated_errors
 from striate.files import expanded, is_folder
 from striate.progress import AUTO, Progress
 from striate.reading import read_bytes
@@ -61,6 +61,7 @@ class _Image:
         return Item(self.name, self.label, self.split, detail)
 
 
+@translated_errors()
 def check(
     source: Any,
     *,
