@@ -10,6 +10,7 @@ from PIL import Image, PngImagePlugin
 
 from striate.errors import DecodeError
 from striate.transforms import decode as decoding
+from striate.transforms import plain_png
 from striate.transforms.plain_png import MAX_PIXELS, open_plain_png
 
 RNG = np.random.default_rng(0)
@@ -59,6 +60,11 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_anything_else_is_left_to_pillow(name):
     assert open_plain_png(OTHERS[name]) is None
+
+
+def test_of_large_files_only_the_header_is_read(monkeypatch):
+    monkeypatch.setattr(plain_png, "_compressed", lambda data: pytest.fail("the file is read"))
+    assert plain_png.open_plain_png(OTHERS["too large"]) is None
 
 
 def test_chunks_that_change_no_pixel():

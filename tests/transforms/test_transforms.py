@@ -95,6 +95,13 @@ def test_enhancements_are_pillows(ours, pillows):
         assert torch.equal(result[0], torch.from_numpy(np.array(expected)))
 
 
+@pytest.mark.parametrize("change", [color.luma, color.contrast, color.saturation, color.hue])
+def test_only_gray_and_rgb_have_colors(change):
+    four = torch.cat([BATCH, BATCH[:, :1]], dim=1)
+    with pytest.raises(LayoutError, match="an image of 4 channels"):
+        change(four, *([] if change is color.luma else [FACTORS]))
+
+
 @pytest.mark.parametrize("bits", [1, 4, 8])
 def test_posterize_is_pillows(bits):
     assert torch.equal(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import ImageOps
 from torch import Tensor
 
-from striate.errors import UsageError
+from striate.errors import LayoutError, UsageError
 from striate.transforms.arguments import Range, Size, check_range, range_around
 from striate.transforms.blocks import in_blocks, is_pillow_friendly, with_pillow
 from striate.transforms.transform import Transform, bernoulli, between, is_numpy_friendly, max_value
@@ -105,10 +105,18 @@ def _blend(values: Tensor, other: Tensor, factor: Tensor, eight_bit: bool) -> Te
     return _bounded(values.sub_(other).mul_(factor).add_(other), eight_bit)
 
 
+def _rgb(values: Tensor) -> tuple[Tensor, ...]:
+    """The channels, each `[batch, 1, height, width]`; raises LayoutError if they are not three."""
+    if values.shape[1] != 3:
+        what = f"the colors of an image of {values.shape[1]} channels"
+        raise LayoutError(what, "only gray and RGB images have some", "Leave this transform out")
+    return values.split(1, dim=1)
+
+
 def _luma(values: Tensor, *, eight_bit: bool) -> Tensor:
     if values.shape[1] == 1:
         return values
-    r, g, b = (values[:, i : i + 1] for i in range(3))
+    r, g, b = _rgb(values)
     if not eight_bit:
         return 0.299 * r + 0.587 * g + 0.114 * b
     # Pillow's integers, which float32 holds exactly: all sums are below 2^24.
@@ -149,7 +157,7 @@ def _hue(values: Tensor, shift: Tensor, *, eight_bit: bool) -> Tensor:
     if values.shape[1] == 1:
         return values
     white = 255 if eight_bit else 1
-    r, g, b = (values / white).unbind(1)
+    r, g, b = (channel[:, 0] for channel in _rgb(values / white))
     high, low = torch.maximum(r, torch.maximum(g, b)), torch.minimum(r, torch.minimum(g, b))
     span = high - low
     by = torch.where(span == 0, torch.ones_like(span), span)

@@ -12,7 +12,7 @@ MAX_PIXELS = 1 << 16  # of an image; for larger ones the way hardly matters
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s")
 _CHECKSUM = struct.Struct(">I")
-_HEADER = struct.Struct(">IIBBBBB")
+_HEADER = struct.Struct(">IIBBBBB")  # width, height, bits, color type, compression, filter, interlacing
 _MODES = {0: "L", 2: "RGB"}  # by the color type of the header
 # Chunks that change no pixel, with their lengths: of another length they are errors.
 _IGNORED = {b"pHYs": 9, b"tIME": 7, b"gAMA": 4, b"sRGB": 1, b"cHRM": 32}
@@ -31,31 +31,32 @@ def open_plain_png(data: bytes) -> Image.Image | None:
     if not data.startswith(_SIGNATURE):
         return None
     try:
-        header, pixels = _chunks(data)
-        width, height, depth, color, compression, filters, interlaced = _HEADER.unpack(header)
-        if depth != 8 or compression or filters or interlaced or not 0 < width * height <= MAX_PIXELS:
+        width, height, depth, color, *others = _HEADER.unpack_from(data, len(_SIGNATURE) + _CHUNK.size)
+        # The size first: other files are not read further.
+        if not 0 < width * height <= MAX_PIXELS or depth != 8 or any(others):
             return None
         mode = _MODES[color]
-        return Image.frombytes(mode, (width, height), pixels, "zip", mode)
+        return Image.frombytes(mode, (width, height), _compressed(data), "zip", mode)
     except (struct.error, KeyError, ValueError, SyntaxError, OSError):
         return None
 
 
-def _chunks(data: bytes) -> tuple[bytes, bytes]:
-    """The header and the compressed pixels; raises one of the errors above if there is anything else."""
-    at, header, parts = len(_SIGNATURE), b"", []
+def _compressed(data: bytes) -> bytes:
+    """The compressed pixels; raises one of the errors above for damage, or if there is anything else."""
+    at, parts = len(_SIGNATURE), []
     while True:
         length, kind = _CHUNK.unpack_from(data, at)
-        body = data[at + 8 : at + 8 + length]
-        (checksum,) = _CHECKSUM.unpack_from(data, at + 8 + length)
+        body = data[at + _CHUNK.size : at + _CHUNK.size + length]
+        (checksum,) = _CHECKSUM.unpack_from(data, at + _CHUNK.size + length)
         if zlib.crc32(body, zlib.crc32(kind)) != checksum:
             raise ValueError("a damaged chunk")
-        at += 12 + length
-        if kind == b"IHDR" and not header:
-            header = body
-        elif kind == b"IDAT":
+        if kind == b"IDAT":
             parts.append(body)
         elif kind == b"IEND":
-            return header, b"".join(parts)
+            return b"".join(parts)
+        elif at == len(_SIGNATURE):
+            if (kind, length) != (b"IHDR", _HEADER.size):
+                raise ValueError("a file without a header")
         elif parts or _IGNORED[kind] != length:
             raise ValueError("a chunk at a wrong place, or of a wrong length")
+        at += _CHUNK.size + length + _CHECKSUM.size
