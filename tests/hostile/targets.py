@@ -84,7 +84,7 @@ COMMANDS = {
     "explore channel": ["explore channel {model} conv1:0 {data} --out {out}"],
     "explore nearest": ["explore nearest {model} {image} {data} --out {out}"],
     "explore prototypes": ["explore prototypes {model} {data} --count 2 --out {out} --json"],
-    "export": ["export {model} --to state-dict --out {out}"],
+    "export": ["export {model} --to state-dict --out {out}", "export {model} --to torchscript --out {out}"],
     "check": ["check {data} --out {out}", "check {data} --no-page --json"],
     "detection": ["detection {gt} {dt} --json", "detection {gt} {dt} --style voc12"],
     "seq2seq train": [f"seq2seq train {{pairs}} {TEXT} {TRAIN}"],

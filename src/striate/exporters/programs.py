@@ -17,6 +17,7 @@ from torch.export import Dim
 
 from striate import strict_json
 from striate.exporters.text_verification import BEGIN, END, Sources, Text
+from striate.exporters.torch_archive import write_archive
 from striate.inference.generation import exclude_specials
 from striate.kernels.attention import Cache
 from striate.kernels.sequence import decode, memories
@@ -134,7 +135,8 @@ def export(
     rows = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC} if source.ndim == 2 else {0: Dim.DYNAMIC}
     inputs = (source,) if widths is None else (source, widths)
     shapes = (rows,) if widths is None else (rows, {0: Dim.DYNAMIC})
-    torch.export.save(torch.export.export(encoder, inputs, dynamic_shapes=shapes), folder / ENCODER)
+    encoder_program = torch.export.export(encoder, inputs, dynamic_shapes=shapes)
+    write_archive(folder / ENCODER, lambda file: torch.export.save(encoder_program, file))
     source_keys, source_values, mask = encoder(*inputs)
     layers, batch, heads, _, width = source_keys.shape
     slots = source_keys.new_zeros(layers, batch, heads, room, width)
@@ -148,7 +150,7 @@ def export(
             {0: Dim.DYNAMIC}, None, cache_rows, cache_rows, source_rows, source_rows, rows
         ),
     )  # fmt: skip
-    torch.export.save(step_program, folder / STEP)
+    write_archive(folder / STEP, lambda file: torch.export.save(step_program, file))
     shape = {"layers": layers, "heads": heads, "room": room, "width": width}
     (folder / SHAPE).write_text(strict_json.dumps(shape), "utf-8")
 

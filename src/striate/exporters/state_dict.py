@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from striate.errors import WriteError
 from striate.exporters.records import Exported, Request, Scores
 from striate.exporters.text_verification import TorchEngine
+from striate.exporters.torch_archive import write_archive
 from striate.models.seq2seq import SequenceToSequence
 from striate.transforms.decode import Uint8Array
 
@@ -24,9 +24,7 @@ def export(model: Any, path: Path, request: Request) -> Exported:
     """
     # Tensors can share one block of memory, which torch.save would write whole for each of them.
     weights = {name: tensor.detach().cpu().clone() for name, tensor in model.network.state_dict().items()}
-    content = io.BytesIO()  # to a path, torch reports a full disk as an error of its own archive
-    torch.save(weights, content)
-    path.write_bytes(content.getbuffer())
+    write_archive(path, lambda file: torch.save(weights, file))
     read = torch.load(path, map_location="cpu", weights_only=True)
     finite = {name: tensor for name, tensor in weights.items() if tensor.isfinite().all()}
     if not all(torch.equal(read[name], tensor) for name, tensor in finite.items()):

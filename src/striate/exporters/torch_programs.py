@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from striate.exporters.records import Exported, Request, Scores
+from striate.exporters.torch_archive import write_archive
 from striate.exporters.translators import export_programs
 from striate.inference.classifier import Classifier
 from striate.inference.translator import Translator
@@ -72,8 +73,7 @@ def export_program(classifier: Classifier | Translator, path: Path, request: Req
 
 
 def _save(program: torch.export.ExportedProgram, path: Path, more: dict[str, str] | None = None) -> None:
-    with path.open("wb") as file:  # torch logs a warning about paths with another suffix than .pt2
-        torch.export.save(program, file, extra_files=more)
+    write_archive(path, lambda file: torch.export.save(program, file, extra_files=more))
 
 
 def export_torchscript(classifier: Classifier, path: Path, request: Request) -> Exported:
@@ -82,13 +82,13 @@ def export_torchscript(classifier: Classifier, path: Path, request: Request) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and tracing reports harmless branches
         traced = torch.jit.trace(network, images, check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, path)
+        write_archive(path, lambda file: torch.jit.save(traced, file))
         read = torch.jit.load(path)  # type: ignore[no-untyped-call]
 
     def store(comparison: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.jit.save(read, path, _extra_files={COMPARISON: comparison})
+            write_archive(path, lambda file: torch.jit.save(read, file, {COMPARISON: comparison}))
 
     return Exported(scores=_runner(read), store=store)
 

@@ -110,7 +110,7 @@ def _rgb(values: Tensor) -> tuple[Tensor, ...]:
     if values.shape[1] != 3:
         what = f"the colors of an image of {values.shape[1]} channels"
         raise LayoutError(what, "only gray and RGB images have some", "Leave this transform out")
-    return values.split(1, dim=1)
+    return torch.split(values, 1, dim=1)
 
 
 def _luma(values: Tensor, *, eight_bit: bool) -> Tensor:
