@@ -12,20 +12,17 @@ evaluate, predict, anatomy, and a prediction in a fresh process.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+from fresh import RESULTS, ROOT, temporary_folder, write_results
+
 PACKAGES = (
     "torchvision",
     "timm",
@@ -47,18 +44,11 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="do not delete the environment")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results file")
     args = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="striate-peers-"))
-    try:
+    with temporary_folder("peers", keep=args.keep) as folder:
         python = args.python or environment(folder)
         record = trial(python, folder)
-    finally:
-        if args.keep:
-            print(f"kept: {folder}", file=sys.stderr)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(record, indent=2))
-    name = f"{datetime.date.today().isoformat()}_{platform.machine()}_{os.cpu_count()}cpu_peers.json"
-    (args.out / name).write_text(json.dumps(record, indent=2) + "\n")
+    write_results(record, args.out, "peers")
     sys.exit(record["exit"])
 
 

@@ -12,22 +12,19 @@ that needs torch says so in one line.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fresh import RESULTS, ROOT, temporary_folder, write_results
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 MOST = 200e6  # bytes
 TOLERANCE = 1e-4  # of probabilities
 
@@ -37,17 +34,10 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="do not delete the environment")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results file")
     args = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="striate-runtime-"))
-    try:
+    with temporary_folder("runtime", keep=args.keep) as folder:
         record = trial(folder)
-    finally:
-        if args.keep:
-            print(f"kept: {folder}", file=sys.stderr)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(record, indent=2))
-    name = f"{datetime.date.today().isoformat()}_{platform.machine()}_{os.cpu_count()}cpu_runtime.json"
-    (args.out / name).write_text(json.dumps(record, indent=2) + "\n")
+    write_results(record, args.out, "runtime")
     sys.exit(not record["passed"])
 
 

@@ -14,7 +14,6 @@ The interpreters are looked for as `python3.X` on the PATH, then under `~/.pyenv
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import platform
@@ -22,13 +21,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+from fresh import RESULTS, ROOT, temporary_folder, write_results
+
 PINNED, OLDEST = "as pinned", "oldest"
 # The oldest supported Python and the newest ones; then the oldest of everything.
 VERSIONS = [("3.10", PINNED), ("3.12", PINNED), ("3.13", PINNED), ("3.10", OLDEST)]
@@ -49,8 +47,7 @@ def main() -> None:
     record = {"commit": commit, "system": platform.platform(), "cpus": os.cpu_count(), "versions": rows}
     print(json.dumps(record, indent=2))
     if args.only is None:
-        name = f"{datetime.date.today().isoformat()}_{platform.machine()}_{os.cpu_count()}cpu_versions.json"
-        (args.out / name).write_text(json.dumps(record, indent=2) + "\n")
+        write_results(record, args.out, "versions")
     sys.exit(not all(row["demo"]["exit"] == row["test"]["exit"] == 0 for row in rows))
 
 
@@ -76,10 +73,9 @@ def trial(python: str, pins: str, *, keep: bool) -> dict[str, Any]:
     Returns:
         Versions, seconds, exit codes and last lines of both commands, size of the environment in MB.
     """
-    folder = Path(tempfile.mkdtemp(prefix="striate-versions-"))
-    folder.chmod(0o755)  # tests that give up the rights of root must still read it
-    clone = folder / "striate"
-    try:
+    with temporary_folder("versions", keep=keep) as folder:
+        folder.chmod(0o755)  # tests that give up the rights of root must still read it
+        clone = folder / "striate"
         run(["git", "clone", "--quiet", str(ROOT), str(clone)]).check_returncode()
         if pins == OLDEST:
             pin_lower_bounds(clone)
@@ -94,11 +90,6 @@ def trial(python: str, pins: str, *, keep: bool) -> dict[str, Any]:
         row |= {"dependencies": pins, "venv_mb": int(size[0]) if size else None, "demo": demo, "test": test}
         print(json.dumps(row), file=sys.stderr, flush=True)
         return row
-    finally:
-        if keep:
-            print(f"kept: {folder}", file=sys.stderr)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def pin_lower_bounds(clone: Path) -> None:

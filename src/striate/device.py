@@ -6,9 +6,12 @@ import contextlib
 import functools
 import hashlib
 import os
+import platform
 import random
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from striate import memory
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 _COPIES = 3  # weights, gradients and at least one moment of an optimizer
 _KEPT = 0.4  # share of all results of layers that training keeps, at least; some are computed in place
 USUAL_PIXELS = 1 << 24  # of a batch: 64 images of 224x224 pixels have a fifth; not worth an estimate
+
+# The drivers of GPUs: of NVIDIA, of AMD, and of NVIDIA in WSL.
+_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/usr/lib/wsl/lib/libcuda.so.1")
 
 MAX_SEED = 2**64 - 1  # of torch's generators
 
@@ -56,6 +62,12 @@ def choose(name: str = "auto") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device 'mps' is not available", "this is no Apple GPU", "Use --device auto or cpu")
     return device
+
+
+def may_have_gpu() -> bool:
+    """Whether `choose` may select a GPU, as far as can be known without loading torch."""
+    is_apple_chip = sys.platform == "darwin" and platform.machine() == "arm64"
+    return is_apple_chip or any(Path(driver).exists() for driver in _DRIVERS)
 
 
 @contextlib.contextmanager

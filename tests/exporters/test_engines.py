@@ -1,5 +1,6 @@
 """Bundles in ONNX Runtime through the cache of exports: the answers of torch, without loading it."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -17,9 +18,11 @@ from striate import bundle, cli
 from striate.bundle import Calibration, Description
 from striate.bundle.calibration import encode_scores
 from striate.bundle.unknown import of_features
-from striate.errors import TrustError, UsageError
+from striate.errors import TrustError, UsageError, WriteError
+from striate.exporters import engines, verification
 from striate.exporters.engines import load
 from striate.inference.onnx_classifier import OnnxClassifier
+from striate.inference.prediction import NOT_FINITE
 from striate.transforms.preprocess import Preprocess
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -27,7 +30,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache; returns the folder of the exports."""
+    """An empty cache, on a machine without a GPU; returns the folder of the exports."""
+    monkeypatch.setattr(engines, "may_have_gpu", lambda: False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "striate" / "exports"
 
@@ -103,7 +107,8 @@ def test_the_same_json_as_with_torch(kind, cache, pictures, tmp_path, capsys):
 
 
 def test_the_second_process_loads_no_torch(cache, pictures, tmp_path, capsys):
-    arguments = ["predict", str(write(tmp_path / "model.safetensors")), pictures[0], "--json"]
+    bundle_path = str(write(tmp_path / "model.safetensors"))
+    arguments = ["predict", bundle_path, pictures[0], "--device", "cpu", "--json"]
     assert cli.run(arguments) == 0
     assert not cache.exists()  # without a wish nothing is exported
     assert cli.run([*arguments, "--engine", "onnxruntime"]) == 0
@@ -113,6 +118,41 @@ def test_the_second_process_loads_no_torch(cache, pictures, tmp_path, capsys):
         "assert 'libtorch' not in open('/proc/self/maps').read()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_auto_leaves_a_gpu_to_torch(cache, tmp_path, monkeypatch):
+    path = write(tmp_path / "model.safetensors")
+    load(path, engine="onnxruntime")
+    monkeypatch.setattr(engines, "may_have_gpu", lambda: True)
+    kinds = {
+        (engine, device): isinstance(load(path, device, engine=engine), OnnxClassifier)
+        for engine in ("auto", "onnxruntime")
+        for device in ("auto", "cpu")
+    }
+    assert [pair for pair, is_onnx in kinds.items() if not is_onnx] == [("auto", "auto")]
+
+
+def test_an_export_that_differs_is_no_file_of_the_cache(cache, tmp_path, monkeypatch):
+    """The error names the bundle, not the temporary file that the user has never seen."""
+    path = write(tmp_path / "model.safetensors")
+    monkeypatch.setattr(verification, "TOLERANCE", -1.0)
+    with pytest.raises(WriteError, match="it cannot be exported: its scores differ by") as info:
+        load(path, engine="onnxruntime")
+    assert "Use --engine torch" in info.value.fix
+    assert info.value.what == f"--engine onnxruntime with {str(path)!r}"
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:.* are NaN or infinite")
+def test_an_image_without_an_answer_has_no_mark(cache, pictures, tmp_path, capsys):
+    """In CSV the mark would be in the column of the first class."""
+    path = write(tmp_path / "model.safetensors", "resnet20", seed=np.nan)
+    record = of_features(*np.random.default_rng(0).normal(size=(2, 40, 64)))
+    bundle.add_metrics(path, {}, unknown=record.encode())
+    assert cli.run(["predict", str(path), pictures[0], "--csv"]) == 3
+    header, row = csv.reader(capsys.readouterr().out.splitlines())
+    assert header[-1] == "unknown"
+    assert row == [pictures[0], NOT_FINITE, *[""] * 7]
 
 
 def test_calibration_needs_no_new_export_and_other_weights_do(cache, pictures, tmp_path):

@@ -1,5 +1,6 @@
 """ONNX files in int8 keep the answers, or are refused with the figures."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -80,6 +81,9 @@ def test_what_int8_needs_is_said(run, tmp_path, few_colors, monkeypatch):
         (tmp_path / "data" / folder / picture.name).write_bytes(picture.read_bytes())
     with pytest.raises(DataError, match="too few images"):
         export(classifier, tmp_path / "x.onnx", "onnx-int8", data=tmp_path / "data")
+    several = dataclasses.replace(description, thresholds=(0.5, 0.5, 0.5))
+    with pytest.raises(UsageError, match=r"several classes\. Export to onnx-int8-weights"):
+        export(dataclasses.replace(classifier, description=several), tmp_path / "x.onnx", "onnx-int8")
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UsageError, match=r"onnx is not installed. pip install 'striate\[onnx\]' onnx"):
         export(classifier, tmp_path / "x.onnx", "onnx-int8", data=few_colors)

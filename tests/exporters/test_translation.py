@@ -13,10 +13,11 @@ from text_runs import train
 import striate
 from striate import cli
 from striate.bundle import read, write
+from striate.data.text.tokens import EOS
 from striate.errors import StriateWarning, UsageError
 from striate.exporters import translation
 from striate.exporters.records import Request
-from striate.exporters.text_verification import END, TorchEngine
+from striate.exporters.text_verification import TorchEngine
 from striate.exporters.translation import TwoEngineTranslator, load
 from striate.exporters.translators import export_ctranslate2, sources_for
 
@@ -81,7 +82,7 @@ def test_a_text_may_end_at_once_and_at_its_limit(bundle, tmp_path):
         part = dataclasses.replace(sources, limit=limit)
         expected = TorchEngine(translator.network).generate(part)
         assert engine.generate(part) == expected
-        ends |= {(limit, len(text)) for text in expected if text[-1] == END}
+        ends |= {(limit, len(text)) for text in expected if text[-1] == EOS}
     assert {(1, 1), (3, 3), (6, 6)} <= ends
 
 
@@ -106,6 +107,9 @@ def test_auto_needs_a_large_input_and_takes_the_faster_one(bundle, cache, monkey
         for _ in range(2):
             assert [result.text for result in translator.translate(sources).results] == expected
         assert len(used) == 1 + 2 * count  # the sample, then all of them
+        few = translator.translate(sources[:3]).results  # the rest of a file: the choice is made
+        assert [result.text for result in few] == expected[:3]
+        assert len(used) == 1 + 3 * count
     assert [r.answers[1].text for r in translator.translate(sources[:3], beams=2, best=2).results]
 
 
@@ -132,6 +136,8 @@ def test_what_ctranslate2_cannot_do_is_refused(bundle, cache, text_lines, tmp_pa
         load(bundle, engine="ctranslate")
     with pytest.raises(UsageError, match="another length penalty"):
         load(bundle, engine="ctranslate2").translate(["ab"], beams=2)
+    with pytest.raises(UsageError, match="ctranslate2 with attention: "):
+        list(load(bundle, engine="ctranslate2").generate([[4]], attention=True))
     reader = train(text_lines, tmp_path, epochs=1, height=16).best
     with pytest.raises(UsageError, match="translates text only"):
         load(reader, engine="ctranslate2")

@@ -1,6 +1,7 @@
 """Prediction with exported ONNX files: the original's answers, without torch."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from pretrained import build
 import striate
 from striate import cli
 from striate.bundle import Description, write
+from striate.bundle.unknown import of_features
 from striate.errors import BundleError, DecodeError, UsageError
-from striate.exporters.onnx.file import Graph, Node, Signature, encode
+from striate.exporters.onnx.file import Graph, Node, Signature, encode, encode_metadata
 from striate.inference.onnx_classifier import load
 from striate.transforms.preprocess import Preprocess
 
@@ -78,6 +80,22 @@ def test_the_command_loads_no_torch(with_maps, few_colors, tmp_path, capsys):
     for one, other in zip(ours["results"][0]["top"], theirs["results"][0]["top"], strict=True):
         assert one["class"] == other["class"]
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+
+
+def test_a_file_without_features_marks_no_images(with_maps, few_colors, tmp_path, capsys):
+    """Such as one in int8: an empty cell would say that the image is like the training images."""
+    picture, path = str(next(few_colors.rglob("*.png"))), tmp_path / "model.onnx"
+    record = of_features(*np.random.default_rng(0).normal(size=(2, 40, 64)))
+    description = dataclasses.replace(load(with_maps[1]).description, unknown=record.encode())
+    path.write_bytes(with_maps[1].read_bytes() + b"".join(encode_metadata(description.metadata())))
+    assert load(path).description.unknown
+    assert cli.run(["predict", str(path), picture, "--csv"]) == 0
+    header = capsys.readouterr().out.splitlines()[0].split(",")
+    assert header == [
+        "path",
+        "error",
+        *(f"{what}{i}" for i in (1, 2, 3) for what in ("class", "probability")),
+    ]
 
 
 def test_explanations_of_several_images(with_maps, few_colors, tmp_path, capsys):

@@ -35,7 +35,7 @@ def export(
             help="Format: "
             + "; ".join(f"{n} ({row.summary}, {row.models})" for n, row in FORMATS.items())
             + ".",
-            show_default="that of --out's suffix, or the first one that can hold the model",
+            show_default="that of --out's suffix; else onnx, or torch-export for sequence to sequence",
             autocompletion=lambda: list(FORMATS),
         ),
     ] = None,

@@ -29,7 +29,7 @@ _RAW = "Divide the scores by the temperature of the model, if it is calibrated."
 
 _ENGINE = (
     "What runs the network: torch; onnxruntime, with an export that is kept in the cache; or auto: an export "
-    "that is in the cache already, and torch otherwise."
+    "that is in the cache already if the model runs on the CPU, and torch otherwise."
 )
 
 
@@ -223,7 +223,8 @@ def _classify(
     header = [] if wanted.coverage is None else ["set"]
     header += ["labels"] if classifier.description.is_multi_label else []
     header += [f"{what}{i}" for i in shown for what in ("class", "probability")]
-    header += ["unknown"] if classifier.description.unknown and not (wanted.out or wanted.tta) else []
+    has_marks = not (wanted.out or wanted.tta) and classifier.unknown_inputs is not None
+    header += ["unknown"] if has_marks else []
     more = {} if wanted.coverage is None else {"coverage": wanted.coverage}
     return header + (["figure"] if wanted.out else []), results(), more
 

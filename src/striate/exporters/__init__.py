@@ -44,7 +44,7 @@ class Format:
         return f"for {' and '.join(self.tasks)}" if self.tasks else "for any model"
 
 
-# To add a format, write a file and add a row. The first format that can hold a model is its default.
+# To add a format, write a file and add a row.
 _TRANSLATORS, _ONNX = "striate.exporters.translators", "striate.exporters.onnx"
 _PROGRAMS, _CONVERTERS = "striate.exporters.torch_programs", "striate.exporters.converters"
 _IMAGES = ("classification",)
@@ -67,7 +67,7 @@ FORMATS: dict[str, Format] = {
 }
 
 
-_DEFAULTS = {"seq2seq": "torch-export"}  # of other tasks the first one
+_DEFAULTS = {"seq2seq": "torch-export"}  # for texts and images; of other tasks the first one
 
 # Earlier names, which still work until the next release.
 OLD_NAMES = {"programs": "torch-export", "pth": "state-dict"}

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from striate.data.text.tokens import NEVER_GENERATED
+from striate.data.text.tokens import EOS, NEVER_GENERATED
 from striate.errors import UsageError
-from striate.exporters.text_verification import END, Sources, Text
+from striate.exporters.text_verification import Sources, Text
 from striate.files import new_folder
 from striate.models.seq2seq import TextToText
 from striate.models.text_decoder import TokenEmbedding
@@ -131,7 +131,7 @@ class CTranslate2Engine:
 
     def score(self, sources: Sources, texts: Sequence[Text]) -> list[Tensor]:
         """As `TextEngine`."""
-        names = [[self.target_names[token] for token in text if token != END] for text in texts]
+        names = [[self.target_names[token] for token in text if token != EOS] for text in texts]
         found = self.translator.score_batch(self._words(sources), names)  # with END
         return [torch.tensor(scores.log_probs[: len(t)]) for scores, t in zip(found, texts, strict=True)]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from striate import bundle
 from striate.bundle import Description
+from striate.device import may_have_gpu
 from striate.errors import UsageError, unknown_name
 from striate.inference import export_cache, onnx_classifier
 from striate.inference.onnx_classifier import FEATURES, OnnxClassifier
@@ -38,7 +39,8 @@ def load(
         device: where it will run.
         engine: of a bundle; by default torch. `onnxruntime` exports it when it is used for the first time,
             compares the export with it, and keeps the export in the cache. `auto` uses an export that is in
-            the cache, and torch otherwise. All give the same answers, up to rounding.
+            the cache if the model will run on the CPU, and torch otherwise. All give the same answers, up to
+            rounding.
         network: as for `striate.inference.classifier.load`; needs torch.
         trust: as for `striate.inference.classifier.load`; needs torch.
 
@@ -53,8 +55,8 @@ def load(
             fix = "Leave out --engine, or give the bundle"
             raise UsageError(f"--engine torch with {os.fspath(path)!r}", "torch cannot run ONNX files", fix)
         return onnx_classifier.load(path, device)
-    is_possible = device in ("auto", "cpu") and network is None and not trust
-    if engine == ONNXRUNTIME or (engine == AUTO and is_possible):
+    is_on_cpu = device == "cpu" or (device == "auto" and not may_have_gpu())
+    if engine == ONNXRUNTIME or (engine == AUTO and is_on_cpu and network is None and not trust):
         found = _with_onnxruntime(bundle.path_of(path), device, make=engine == ONNXRUNTIME)
         if found is not None:
             return found
@@ -151,4 +153,4 @@ def _made(key: str, path: Path, what: str) -> Path:
             )
             raise UsageError(what, why, "Use --engine torch")
 
-    return export_cache.add(key, _SUFFIX, write)
+    return export_cache.add(key, _SUFFIX, write, what)

@@ -154,4 +154,4 @@ def _paragraphs(description: Description, file: str, format: str, parity: Parity
         text = ". ".join(f"{line[0].upper()}{line[1:]}".rstrip(".") for line in comparison.lines(parity))
         yield f"{escaped(text)}."
     else:
-        yield "It was not compared: what runs it was not installed."
+        yield "It was not compared with the original."

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from striate import strict_json
-from striate.exporters.text_verification import BEGIN, END, Sources, Text
+from striate.data.text.tokens import BOS, EOS
+from striate.exporters.text_verification import Sources, Text
 from striate.exporters.torch_archive import write_archive
 from striate.inference.generation import exclude_specials
 from striate.kernels.attention import Cache
@@ -173,8 +174,8 @@ class ProgramsEngine:
         for i in range(len(sources)):
             memory, keys, values = self.encoder(*sources[i].arguments), self.cache, self.cache
             text: Text = []
-            while len(text) < sources.limit and END not in text:
-                last = torch.tensor([text[-1] if text else BEGIN])
+            while len(text) < sources.limit and EOS not in text:
+                last = torch.tensor([text[-1] if text else BOS])
                 logits, keys, values = self.step(last, torch.tensor([len(text)]), keys, values, *memory)
                 text.append(int(logits[0].argmax()))
             texts.append(text)
@@ -186,7 +187,7 @@ class ProgramsEngine:
         for i, text in enumerate(texts):
             memory, keys, values = self.encoder(*sources[i].arguments), self.cache, self.cache
             scores = []
-            for place, (last, token) in enumerate(zip([BEGIN, *text], text, strict=False)):
+            for place, (last, token) in enumerate(zip([BOS, *text], text, strict=False)):
                 logits, keys, values = self.step(
                     torch.tensor([last]), torch.tensor([place]), keys, values, *memory
                 )

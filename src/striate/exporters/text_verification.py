@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from striate.data.text.tokens import BOS, EOS
 from striate.errors import WriteError
 from striate.exporters.records import Exported, Parity
 from striate.exporters.verification import ALONE, REPORT
@@ -19,7 +20,6 @@ from striate.inference.generation import greedy, log_probabilities
 from striate.models.seq2seq import SequenceToSequence
 
 TOLERANCE = 1e-3  # nats; rounding alone causes up to about 1e-4
-BEGIN, END = 1, 2
 
 Text = list[int]  # token numbers, with END if it was reached
 
@@ -73,8 +73,8 @@ class TorchEngine:
     def generate(self, sources: Sources) -> list[Text]:
         """As `TextEngine`."""
         memory, mask = self._encode(sources)
-        found = greedy(self.network.decoder, memory, mask, sources.limit, begin=BEGIN, end=END)
-        return [[*best.tokens, *([END] if best.ended else [])] for best, *_ in found]
+        found = greedy(self.network.decoder, memory, mask, sources.limit, begin=BOS, end=EOS)
+        return [[*best.tokens, *([EOS] if best.ended else [])] for best, *_ in found]
 
     def score(self, sources: Sources, texts: Sequence[Text]) -> list[Tensor]:
         """As `TextEngine`."""
@@ -88,7 +88,7 @@ class TorchEngine:
         memory, mask = self._encode(sources)
         found = []
         for i, text in enumerate(texts):
-            target = torch.tensor([[BEGIN, *text[:-1]]])
+            target = torch.tensor([[BOS, *text[:-1]]])
             logits = self.network.decoder(target, memory[i : i + 1], mask[i : i + 1])[0]
             found.append(log_probabilities(logits)[: len(text)])
         return found

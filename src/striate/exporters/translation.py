@@ -12,12 +12,12 @@ from functools import cached_property
 from typing import Any, cast
 
 from striate import bundle
+from striate.data.text.tokens import EOS
 from striate.device import cpu_count, standard_settings
 from striate.errors import StriateError, StriateWarning, UsageError
 from striate.exporters import write_compared
 from striate.exporters.ctranslate2 import CTranslate2Engine
 from striate.exporters.engines import AUTO, TORCH, require
-from striate.exporters.text_verification import END
 from striate.inference import export_cache
 from striate.inference.generation import Hypothesis
 from striate.inference.translator import Translator, load_translator
@@ -27,7 +27,9 @@ from striate.transforms.decode import Uint8Array
 
 CTRANSLATE2, INT8 = "ctranslate2", "ctranslate2-int8"
 ENGINES = (AUTO, TORCH, CTRANSLATE2, INT8)
-_FEWEST = 2000  # sources from which on `auto` tries CTranslate2: the trial takes as long as hundreds of them
+# Sources from which on `auto` tries CTranslate2. In benchmarks/results/2026-11-27_x86_64_2cpu_translate.json
+# the trial takes as many CPU seconds as CTranslate2 saves with 1,750 lines; other networks were not measured.
+_FEWEST = 2000
 _SAMPLE = 128  # sources that are translated with both engines
 _FASTER = 0.9  # share of torch's time that is worth a change
 _CHUNK = 8192  # sources at once
@@ -103,8 +105,9 @@ class TwoEngineTranslator(Translator):
         """
         if beams > 1 or attention:
             if self.engine != AUTO:
+                with_what = f"{beams} beams" if beams > 1 else "attention"
                 why = "its beam search has another length penalty, and it returns no attention"
-                raise UsageError(f"--engine {self.engine} with {beams} beams", why, "Use --engine torch")
+                raise UsageError(f"--engine {self.engine} with {with_what}", why, "Use --engine torch")
             yield from super().generate(rows, beams, best, alpha, attention, progress)
         elif self._is_used(rows):
             for at in range(0, len(rows), _CHUNK):
@@ -126,7 +129,10 @@ class TwoEngineTranslator(Translator):
         found = export_cache.find(key, _SUFFIX)
         if found is None:
             with standard_settings():
-                found = export_cache.add(key, _SUFFIX, lambda new: write_compared(self, new, CTRANSLATE2))
+                what = f"--engine {self.engine} with {self.path!r}"
+                found = export_cache.add(
+                    key, _SUFFIX, lambda new: write_compared(self, new, CTRANSLATE2), what
+                )
         kind = "int8" if self.engine == INT8 else "float32"
         engine = CTranslate2Engine(found, 0, workers=cpu_count(), compute_type=kind)
         export_cache.prune()
@@ -134,7 +140,7 @@ class TwoEngineTranslator(Translator):
 
     def _is_used(self, rows: Sequence[_Row]) -> bool:
         """Whether CTranslate2 translates these sources; the first time a sample of them is compared."""
-        if self.engine == AUTO and len(rows) < _FEWEST:
+        if self.engine == AUTO and not self._choice and len(rows) < _FEWEST:
             return False
         if not self._choice and len(rows):
             self._choice[self.engine] = self._tried(rows[:: -(-len(rows) // _SAMPLE)])
@@ -170,7 +176,7 @@ class TwoEngineTranslator(Translator):
         limits = [self.limit(row) for row in rows]
         again = []
         for i, (text, log_p) in enumerate(self._ctranslate2.greedy(cast(Any, rows), max(limits))):
-            ended = bool(text) and text[-1] == END
+            ended = bool(text) and text[-1] == EOS
             if len(text) > limits[i]:
                 again.append(i)
                 continue

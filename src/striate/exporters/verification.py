@@ -48,12 +48,12 @@ def compare_images(classifier: Classifier, exported: Exported, inputs: Inputs, o
         scores: Scores = network(preprocess.normalize(torch.from_numpy(images))).float().numpy()
         return scores
 
-    expected = _in_batches(original, inputs.images)
+    expected = in_batches(original, inputs.images)
     if not np.isfinite(expected).all():
         raise WriteError(what, "the original has scores that are NaN or infinite", "Train it again")
     alone = inputs.images[:ALONE]
     with _run_errors(what):
-        together = _in_batches(exported.scores, inputs.images)
+        together = in_batches(exported.scores, inputs.images)
         one_by_one = np.concatenate([exported.scores(image[None]) for image in alone])
     if together.shape != expected.shape or one_by_one.shape != expected[:ALONE].shape:
         raise WriteError(what, f"its scores have the shape {together.shape}, not {expected.shape}", REPORT)
@@ -90,7 +90,8 @@ def _require(parity: Parity, max_loss: float | None, what: str) -> None:
         raise WriteError(what, why, "Use --to onnx, or allow more with --max-loss")
 
 
-def _in_batches(run: Callable[[Uint8Array], Scores], images: Uint8Array) -> Scores:
+def in_batches(run: Callable[[Uint8Array], Scores], images: Uint8Array) -> Scores:
+    """The scores of images, from batches of `BATCH`."""
     return np.concatenate([run(images[at : at + BATCH]) for at in range(0, len(images), BATCH)])
 
 

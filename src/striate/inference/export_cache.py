@@ -76,16 +76,17 @@ def find(key: str, suffix: str) -> Path | None:
     return None
 
 
-def add(key: str, suffix: str, write: Callable[[Path], object]) -> Path:
+def add(key: str, suffix: str, write: Callable[[Path], object], what: str) -> Path:
     """Write an export into the cache.
 
     Args:
         key: of the export.
         suffix: of its name.
-        write: writes a file or a folder at a path.
+        write: writes a file or a folder at a path, and compares it with the original.
+        what: what needs the export, for errors.
 
     Raises:
-        WriteError: the folder of the cache cannot be written.
+        WriteError: the folder of the cache cannot be written, or the export differs from the original.
     """
     try:
         folder().mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -96,8 +97,11 @@ def add(key: str, suffix: str, write: Callable[[Path], object]) -> Path:
             if not path.is_dir():  # equal content, which another process has written meanwhile
                 new.replace(path)
     except OSError as error:
-        what, fix = f"cannot write to {str(folder())!r}", "Set XDG_CACHE_HOME to another folder"
-        raise access_error(error, what, fix, WriteError) from error
+        where, fix = f"cannot write to {str(folder())!r}", "Set XDG_CACHE_HOME to another folder"
+        raise access_error(error, where, fix, WriteError) from error
+    except WriteError as error:  # it names a temporary path
+        why = f"it cannot be exported: {error.why}"
+        raise WriteError(what, why, f"Use --engine torch. {error.fix}") from error
     return path
 
 

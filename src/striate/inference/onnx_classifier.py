@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from striate.bundle import DESCRIPTION, Description
+from striate.bundle import DESCRIPTION, Description, UnknownInputs
 from striate.errors import BundleError, StriateError, UsageError
 from striate.files import expanded
 from striate.inference.prediction import ImagePredictor
@@ -56,9 +57,14 @@ class OnnxClassifier(ImagePredictor):
         scores: npt.NDArray[np.float32] = self.session.run([SCORES], {_INPUT: images})[0]
         return scores
 
+    @cached_property
+    def unknown_inputs(self) -> UnknownInputs | None:
+        """As `ImagePredictor.unknown_inputs`; None for a file without the output `features`, too."""
+        return super().unknown_inputs if FEATURES in self.outputs else None
+
     def answers(self, images: Uint8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None]:
         """As `ImagePredictor.answers`, from one pass through the network."""
-        if self.unknown_inputs is None or FEATURES not in self.outputs:
+        if self.unknown_inputs is None:
             return super().answers(images)
         scores, features = self.session.run([SCORES, FEATURES], {_INPUT: images})
         return self.calibrated(scores), self.unlike_training(features)

@@ -346,12 +346,12 @@ class ImagePredictor(ABC):
                 calibration = self.description.calibration
                 yield Prediction(path, self.classes, nothing, image.why, calibration, thresholds=thresholds)
                 continue
-            row = next(remaining)
+            row, mark = next(remaining), next(marks)
             finite = bool(np.isfinite(row).all())
             error = None if finite else NOT_FINITE
-            answer = row if finite else nothing
+            answer, mark = (row, mark) if finite else (nothing, None)
             calibration = self.description.calibration
-            yield Prediction(path, self.classes, answer, error, calibration, next(marks), thresholds)
+            yield Prediction(path, self.classes, answer, error, calibration, mark, thresholds)
 
 
 def _readable(prepared: _Prepared) -> list[Uint8Array]:

@@ -23,7 +23,7 @@ from striate.exporters.inputs import Inputs, labelled_splits, read
 from striate.exporters.onnx import graph, opened, write
 from striate.exporters.onnx.file import Array, Graph, Node
 from striate.exporters.records import Exported, Request
-from striate.exporters.verification import latencies
+from striate.exporters.verification import in_batches, latencies
 from striate.inference.classifier import Classifier
 from striate.inference.onnx_classifier import SCORES
 from striate.transforms.decode import Uint8Array
@@ -41,11 +41,15 @@ def export_int8(classifier: Classifier, path: Path, request: Request) -> Exporte
     """Write the best of several int8 files; arguments as `striate.exporters.Format.target`.
 
     Raises:
-        UsageError: onnxruntime or onnx is not installed, or no labelled images are known.
+        UsageError: onnxruntime or onnx is not installed, no labelled images are known, or images have
+            several classes.
         DataError: there are too few of them.
         UnsupportedError, WriteError: as `striate.exporters.onnx.export`.
     """
     _require_tools()
+    if classifier.description.is_multi_label:
+        why = "the best of several files is chosen by top-1 accuracy, and its images have several classes"
+        raise UsageError("cannot export to onnx-int8", why, "Export to onnx-int8-weights")
     dataset = labelled_splits(classifier, request.data)
     if dataset is None:
         raise UsageError(
@@ -209,11 +213,7 @@ def _accuracy(file: Path, measured: Inputs) -> float:
     exported = opened(file)
     assert exported.scores is not None
     assert measured.labels is not None
-    right = [
-        exported.scores(measured.images[at : at + 16]).argmax(1) == measured.labels[at : at + 16]
-        for at in range(0, len(measured.labels), 16)
-    ]
-    return float(np.concatenate(right).mean())
+    return float((in_batches(exported.scores, measured.images).argmax(1) == measured.labels).mean())
 
 
 def _compare_speed(fp32: Path, int8: Path, image: Uint8Array) -> str:

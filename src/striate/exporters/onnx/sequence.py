@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from striate.data.text.tokens import NEVER_GENERATED
+from striate.data.text.tokens import BOS, EOS, NEVER_GENERATED
 from striate.exporters.onnx.builder import Builder
 from striate.exporters.onnx.file import Dimension, Graph, Node, Signature
 from striate.models.seq2seq import TextToText
 from striate.models.text_decoder import TokenEmbedding
 from striate.models.transformer import NORM_EPSILON, DecoderLayer, EncoderLayer, MultiHeadAttention
 
-BEGIN, END = 1, 2
 _CAUSAL_LAST = "past + 1"  # the size of a cache after a step
 _INT64, _BOOL = 7, 9  # TensorProto.DataType
 
@@ -71,8 +70,8 @@ def greedy_graph(network: TextToText) -> Graph:
     batch = add("Shape", "source", start=0, end=1)
     sizes = [writer.numbers(writer.depth), batch, writer.numbers(writer.heads, 0, writer.head_width)]
     empty = add("ConstantOfShape", add("Concat", *sizes, axis=0))
-    first = add("Expand", writer.numbers(BEGIN), batch)
-    ended = add("Equal", first, writer.number(END))
+    first = add("Expand", writer.numbers(BOS), batch)
+    ended = add("Equal", first, writer.number(EOS))
     inputs = ("limit", writer.builder.constant(np.array(True)), first, ended, empty, empty)
     outputs = ("last", "all_ended", "all_keys", "all_values", "steps")
     body = writer.search_body(memory)  # the last one: its names must not be used again
@@ -184,7 +183,7 @@ class _Writer:
         logits, keys, values = self.step("token", place, "keys", "values", memory)
         best = add("ArgMax", logits, axis=1, keepdims=0)
         token = add("Where", "ended", self.number(self.network.pad), best)
-        ended = add("Or", "ended", add("Equal", best, self.number(END)))
+        ended = add("Or", "ended", add("Equal", best, self.number(EOS)))
         least = add("ReduceMin", add("Cast", ended, to=_INT64), keepdims=0)
         going = add("Not", add("Cast", least, to=_BOOL))
         results = {

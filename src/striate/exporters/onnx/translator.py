@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from striate import strict_json
+from striate.data.text.tokens import BOS, EOS
 from striate.errors import UsageError
 from striate.exporters import onnx
 from striate.exporters.onnx.file import encode
-from striate.exporters.onnx.sequence import BEGIN, END, encoder_graph, greedy_graph, step_graph
+from striate.exporters.onnx.sequence import encoder_graph, greedy_graph, step_graph
 from striate.exporters.records import Exported, Request
 from striate.exporters.text_verification import Sources, Text
 from striate.inference.classifier import Classifier
@@ -77,7 +78,7 @@ class OnnxEngine:
         """As `TextEngine`."""
         limit = np.array(sources.limit, np.int64)
         rows = self.greedy.run(["texts"], {"source": sources.inputs.numpy(), "limit": limit})[0].tolist()
-        return [row[: row.index(END) + 1] if END in row else row for row in rows]
+        return [row[: row.index(EOS) + 1] if EOS in row else row for row in rows]
 
     def score(self, sources: Sources, texts: Sequence[Text]) -> list[Tensor]:
         """As `TextEngine`."""
@@ -88,7 +89,7 @@ class OnnxEngine:
         memory = {"source_keys": keys, "source_values": values, "mask": mask}
         cache: list[Any] = [part[:, :, :, :0] for part in (keys, values)]
         scores = []
-        for place, (last, token) in enumerate(zip([BEGIN, *text], text, strict=False)):
+        for place, (last, token) in enumerate(zip([BOS, *text], text, strict=False)):
             inputs = {"tokens": np.array([last]), "place": np.array([place]), "keys": cache[0]}
             logits, *cache = self.step.run(None, {**inputs, "values": cache[1], **memory})
             scores.append(torch.from_numpy(logits[0]).log_softmax(dim=0)[token])
