@@ -142,7 +142,7 @@ def curves(label: str, steps: Sequence[int], series: Mapping[str, Sequence[float
                 continue
             x = _LEFT + (_WIDTH - _LEFT - 8) * (step - steps[0]) / across
             y = _TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - value) / span
-            path += f"{command}{x:.1f} {y:.1f}"
+            path += f"{command}{x:.1f} {y:.1f}" + ("h0" if command == "M" else "")  # a single value is a dot
             command = "L"
         lines += f'<path d="{path}" fill="none" stroke="{color}" stroke-width="2" stroke-linecap="round"/>'
     floor = _HEIGHT - _BOTTOM
@@ -158,7 +158,8 @@ def curves(label: str, steps: Sequence[int], series: Mapping[str, Sequence[float
         f' <span style="color:{color}">&#9632;</span> {text(name.replace("_", " "))}'
         for color, name in zip(COLORS, series, strict=False)
     )
+    size = f'width="{_WIDTH}" height="{_HEIGHT}"'
     return Markup(
         f'<div style="font-size:12px">{text(label)}{key if len(series) > 1 else ""}</div>'
-        f'<svg width="{_WIDTH}" height="{_HEIGHT}" role="img">{axes}{lines}{words}</svg>'
+        f'<svg {size} role="img" aria-label="{text(label)}">{axes}{lines}{words}</svg>'
     )

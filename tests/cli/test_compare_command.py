@@ -11,6 +11,7 @@ import torch
 import striate
 from striate import bundle, cli
 from striate.errors import UsageError
+from striate.report.compare_page import overlaid
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,22 @@ def test_two_models(run, other, colors, tmp_path, capfd):
     assert "p = " in out
 
 
+def test_the_curves_of_runs_of_the_same_name_in_two_folders(run, tmp_path):
+    models = {}
+    for folder in ("a", "b"):
+        shutil.copytree(run.training.folder, tmp_path / folder / "x")
+        models[f"{folder}/x"] = tmp_path / folder / "x"
+    table = tmp_path / "b" / "x" / "results.csv"
+    header, *rows = table.read_text("utf-8").splitlines()
+    table.write_text("\n".join([header, *rows[:-1]]) + "\n", "utf-8")
+    curves = overlaid(models)
+    epochs = len(rows)
+    assert curves.epochs == tuple(range(1, epochs + 1))
+    for panel in curves.panels:
+        assert [line.label for line in panel.lines] == ["a/x", "b/x"]
+        assert [np.isfinite(line.values).sum() for line in panel.lines] == [epochs, epochs - 1]
+
+
 def test_the_same_model_twice(run, capfd):
     assert cli.run(["compare", str(run.training.folder), str(run.best), "--json"]) == 0
     result = json.loads(capfd.readouterr().out)
@@ -78,9 +95,13 @@ def test_a_leaderboard_groups_seeds(run, tmp_path, capfd):
         (folder / "config.yaml").write_text(text, "utf-8")
         bundle.add_metrics(folder / "best.safetensors", {"test": {"top1": top1, "top1_ci": [0.5, 1.0]}})
     (tmp_path / "runs" / "empty").mkdir()
+    folder = shutil.copytree(run.training.folder, tmp_path / "runs" / "labels")  # several classes per image
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text("utf-8").replace("lenet", "vgg11"))
+    bundle.add_metrics(folder / "best.safetensors", {"test": {"map": 0.7, "micro_f1": 0.6, "exact": 0.2}})
     out = tmp_path / "page"
     assert cli.run(["compare", str(tmp_path / "runs"), "--json", "--out", str(out)]) == 0
-    first, second = json.loads(capfd.readouterr().out)["leaderboard"]
+    first, second, third = json.loads(capfd.readouterr().out)["leaderboard"]
+    assert (third["runs"], third["metric"], third["mean"]) == (["labels"], "map", 0.7)
     assert (first["runs"], first["mean"], first["sd"]) == (["c"], 0.95, None)
     assert second["runs"] == ["a", "b"]
     assert second["mean"] == pytest.approx(0.85)

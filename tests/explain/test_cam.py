@@ -61,6 +61,11 @@ def test_images_of_one_pass_have_the_maps_that_each_has_alone():
         images = torch.randn(3, network.in_channels, size, size, generator=torch.Generator().manual_seed(5))
         explainer = Explainer(network, tuple(images.shape[1:]), folded=True)
         found = grad_cam(explainer.forward(images), [4, 0, 4])
+        with torch.inference_mode():  # as callers may have it
+            scores, best = explainer.scores_and_maps(images)
+        torch.testing.assert_close(
+            best[0], compute(explainer, images[:1], int(scores[0].argmax())), rtol=1e-3, atol=1e-5
+        )
         for one, image, target in zip(found, images, (4, 0, 4), strict=True):
             alone = compute(explainer, image[None], target)
             torch.testing.assert_close(one, alone, rtol=1e-3, atol=1e-4 * float(alone.max()))

@@ -161,6 +161,12 @@ def warned_page(run, tmp_path):
             "splits (data leakage): 'c.png' and 'd.png'. Run `striate check photos` for details",
             "1,203 parameters are trained (fc.weight, fc.bias), 11,176,512 are frozen",
             "weights averaged over the last 3 epochs: val loss 0.3  val top1 0.9, kept as the best",
+            "images have several classes (labels separated by ';'): 91 labels of 3 classes for 72 images",
+            "20 of 20 answers were cut off at the maximum length",
+            "test-time augmentation: the mean scores of the image and its mirror image",
+            "2 images are left out, as problems.csv says: 1 exact-duplicate, 1 blurred",
+            "the labels are the numbers 1 to 5: each is the name of a class, and their order has no meaning "
+            "(regression and ordinal targets are not supported)",
         ),
     )  # fmt: skip
     return page.render(report)

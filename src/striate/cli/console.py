@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -110,12 +110,16 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def _interval(ends: tuple[float, float] | None, is_share: bool = True) -> str:
+def _points(share: float) -> str:
+    """Format a fraction of one as scores of translations are given: 12.34."""
+    return f"{100 * share:.2f}"
+
+
+def interval(ends: tuple[float, float] | None, show: Callable[[float], str] = percent) -> str:
     """A 95 % interval in brackets, with a space before; empty if there is none."""
     if ends is None or ends[0] != ends[0]:
         return ""
-    low, high = (percent(end) if is_share else f"{end:.4f}" for end in ends)
-    return f" (95 % interval {low} to {high})"
+    return f" (95 % interval {show(ends[0])} to {show(ends[1])})"
 
 
 def print_evaluation(evaluation: Evaluation | MultiLabelEvaluation | TextEvaluation) -> None:
@@ -132,12 +136,13 @@ def _print_text_scores(evaluation: TextEvaluation) -> None:
     scores = evaluation.scores
     ends = scores.intervals
     exact = f"exact match {percent(scores.exact)} of {scores.n:,} {evaluation.split} pairs"
-    print(exact + _interval(ends.get("exact")))
-    print(f"character error rate {percent(scores.cer)}{_interval(ends.get('cer'))}")
-    print(f"word error rate {percent(scores.wer)}{_interval(ends.get('wer'))}")
+    print(exact + interval(ends.get("exact")))
+    print(f"character error rate {percent(scores.cer)}{interval(ends.get('cer'))}")
+    print(f"word error rate {percent(scores.wer)}{interval(ends.get('wer'))}")
     for name, label, value in (("bleu", "BLEU", scores.bleu), ("chrf", "chrF", scores.chrf)):
         if value is not None:
-            print(f"{label} {100 * value:.2f}{_interval(ends.get(name))}  ({scores.signatures[name]})")
+            signature = scores.signatures[name]
+            print(f"{label} {_points(value)}{interval(ends.get(name), _points)}  ({signature})")
     print(f"{evaluation.tokens_per_second:,.0f} tokens/s")
     if evaluation.columns:
         say(f"columns: {', '.join(map(str, evaluation.columns))}")
@@ -152,17 +157,17 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
 
     out = Console(highlight=False)
     for metric, value in evaluation.shown.items():
-        number = percent(value) if metric.format.endswith("%") else f"{value:.4f}"
-        text = f"{metric.label} {'undefined' if value != value else number}"
+        show = percent if metric.format.endswith("%") else "{:.4f}".format
+        text = f"{metric.label} {'undefined' if value != value else show(value)}"
         ends = evaluation.intervals.get(metric.name)
         if metric.name != "top1":
-            out.print(text + _interval(ends, metric.format.endswith("%")))
+            out.print(text + interval(ends, show))
             continue
-        out.print(f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what}{_interval(ends)}")
+        out.print(f"[bold]{text}[/bold] of {evaluation.n:,} {evaluation.what}{interval(ends)}")
         baseline = f"majority baseline {percent(evaluation.majority_top1)}"
         out.print(f"{baseline} (always {escape(escaped(evaluation.majority_class))})")
     for one in evaluation.slices[:_SLICES]:
-        share = f"top-1 {percent(one.top1)} of {one.n:,}{_interval(one.top1_ci)}"
+        share = f"top-1 {percent(one.top1)} of {one.n:,}{interval(one.top1_ci)}"
         out.print(escape(escaped(f"{one.by} {one.value}: {share}, p = {one.p:.3g} (Holm)")))
     if evaluation.calibration is not None:
         out.print(f"probabilities calibrated, temperature {evaluation.calibration.temperature:.2f}")
@@ -196,10 +201,10 @@ def _print_robustness(found: Robustness) -> None:
     titles = (f"top-1 of {found.n:,} images", *(f"severity {s}" for s in found.severities), *means)
     print()
     _print_table(titles, rows)
-    print(f"without corruptions {percent(found.clean_top1)}{_interval(found.clean_top1_ci)}")
-    print(f"mean under corruptions {percent(found.mean_top1)}{_interval(found.mean_top1_ci)}")
+    print(f"without corruptions {percent(found.clean_top1)}{interval(found.clean_top1_ci)}")
+    print(f"mean under corruptions {percent(found.mean_top1)}{interval(found.mean_top1_ci)}")
     if found.relative_drop is not None:
-        print(f"relative drop {percent(found.relative_drop)}{_interval(found.relative_drop_ci)}")
+        print(f"relative drop {percent(found.relative_drop)}{interval(found.relative_drop_ci)}")
 
 
 def _print_multi_label(evaluation: MultiLabelEvaluation, most: int = 30) -> None:
@@ -214,7 +219,7 @@ def _print_multi_label(evaluation: MultiLabelEvaluation, most: int = 30) -> None
         text = f"{label} {percent(evaluation.metrics[name])}"
         of = f" of {evaluation.n:,} {evaluation.what}"
         first = f"[bold]{text}[/bold]{of}" if name == "map" else text
-        out.print(first + _interval(evaluation.intervals.get(name)))
+        out.print(first + interval(evaluation.intervals.get(name)))
     scores = list(evaluation.per_class)
     if len(scores) > most:
         scores = sorted(scores, key=lambda s: s.average_precision)[:most]

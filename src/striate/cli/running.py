@@ -78,14 +78,13 @@ def interrupted_study(stop: Any, progress: Progress) -> int:
 
 
 def _print_repeats(found: Repeats) -> None:
-    from striate.cli.console import percent, say
+    from striate.cli.console import interval, percent, say
     from striate.studies.repeats_report import labels
 
     for name, (label, spec) in labels(found).items():
         one = found.spreads[name]
-        shown = percent if spec.endswith("%") else "{:.4f}".format
-        ends = "" if one.low != one.low else f" (95 % interval {shown(one.low)} to {shown(one.high)})"
-        say(f"mean {label}  {shown(one.mean)}{ends}")
+        show = percent if spec.endswith("%") else "{:.4f}".format
+        say(f"mean {label}  {show(one.mean)}{interval((one.low, one.high), show)}")
     say(f"intervals  {found.method}")
     for run in found.runs:
         name, value = next(iter(run.metrics.items()))

@@ -37,6 +37,7 @@ class Explainer:
         shape: of the images.
         folded: explain a copy of the network with folded convolutions, which is faster; later changes of the
             network then have no effect.
+        temperature: the scores are divided by it before the softmax.
         multi_label: whether images have several classes, so that each probability is a sigmoid.
     """
 
@@ -148,6 +149,7 @@ class Explainer:
         with torch.enable_grad() if self._folded else self.unchanged():
             return self._split(fine)(images)
 
+    @standard_settings()
     def scores_and_maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Scores `[batch, classes]` and Grad-CAM's maps of the most probable classes, from one pass.
 

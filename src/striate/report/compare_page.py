@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from striate.report.leaderboard import Place
 from striate.report.run_table import RunTable
 from striate.sections import Card, Column, Estimate, Phrase, Report, Section, Table
 
-_MOST_CHANGED, _MOST_CLASSES = 200, 50
+_MOST_CHANGED, _MOST_CLASSES, _MOST_CURVES = 200, 50, 12
 _PANELS = {"val_loss": "Loss", "val_top1": "Accuracy (top-1)"}
 
 
@@ -30,7 +31,7 @@ def comparison_report(comparison: ModelComparison) -> Report:
     sections = [Section(Phrase("Models"), (Table(columns, rows),))]
     for pair in comparison.pairs:
         sections += _pair_sections(pair)
-    if (curves := overlaid([Path(model.name) for model in comparison.models])) is not None:
+    if (curves := overlaid({model.name: Path(model.name) for model in comparison.models})) is not None:
         sections.append(Section(Phrase("Training curves"), (curves,)))
     cards = [Card(m.top1, m.name, ".1%", interval=m.top1_ci) for m in comparison.models]
     return Report(
@@ -66,14 +67,16 @@ def _pair_sections(pair: Pair) -> list[Section]:
     return [Section(pair.second, (classes,), note), Section(images, (changed,))]
 
 
-def overlaid(models: list[Path]) -> Curves | None:
-    """The validation curves of the runs that the models come from; None if none has any."""
-    runs: dict[str, dict[str, list[float | None]]] = {}
-    for model in models:
-        folder = bundle.path_of(model).absolute().parent
-        for row in RunTable(folder.parent).rows():
-            if row["name"] == folder.name and row["epochs"].get("epoch"):
-                runs[row["name"]] = row["epochs"]
+def overlaid(models: Mapping[str, Path]) -> Curves | None:
+    """The validation curves of the runs that the models come from, by name; None if none has any."""
+    names = {bundle.path_of(path).absolute().parent: name for name, path in models.items()}
+    epochs_of = {
+        folder / row["name"]: row["epochs"]
+        for folder in dict.fromkeys(run.parent for run in names)
+        for row in RunTable(folder).rows()
+        if row["epochs"].get("epoch")
+    }
+    runs = {name: epochs_of[run] for run, name in names.items() if run in epochs_of}
     if not runs:
         return None
     last = int(max(max(e or 0 for e in epochs["epoch"]) for epochs in runs.values()))
@@ -111,6 +114,7 @@ def leaderboard_report(folder: Path, places: list[Place]) -> Report:
     )
     note = Phrase("Runs with the same options, but for the seed, are one row.")
     sections = [Section(Phrase("Leaderboard"), (Table(columns, rows),), note)]
-    if (curves := overlaid([folder / run for place in places for run in place.runs][:12])) is not None:
+    best = [run for place in places for run in place.runs][:_MOST_CURVES]
+    if (curves := overlaid({run: folder / run for run in best})) is not None:
         sections.append(Section(Phrase("Training curves"), (curves,)))
     return Report(Phrase("Comparison of models"), str(folder), tuple(sections))

@@ -15,7 +15,7 @@ from striate.report.run_table import RunTable
 
 # Options that do not change what is trained.
 _APART = ("seed", "name", "out", "device", "workers", "save_every", "rollbacks", "figures", "full", "parquet")
-_FIGURES = ("top1", "exact", "bleu")  # of a bundle, the first one that it has
+_FIGURES = ("top1", "map", "exact", "bleu")  # of a bundle, the first one that it has
 _SPLITS = ("test", "val")
 
 
@@ -72,8 +72,9 @@ def _figure(metrics: dict[str, Any]) -> tuple[str, str, float, tuple[float, floa
     """Name, split, value and interval of the figure to sort by."""
     for split in _SPLITS:
         found = metrics.get(split)
-        for name in _FIGURES if isinstance(found, dict) else ():
-            assert isinstance(found, dict)
+        if not isinstance(found, dict):
+            continue
+        for name in _FIGURES:
             value, ends = found.get(name), found.get(f"{name}_ci")
             if isinstance(value, (int, float)) and math.isfinite(value):
                 return name, split, float(value), None if ends is None else (ends[0], ends[1])

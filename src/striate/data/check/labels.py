@@ -45,7 +45,7 @@ def numeric_note(data: DataSet) -> list[str]:
     first, last = (sorted(data.classes, key=_number)[i] for i in (0, -1))
     return [
         f"the labels are the numbers {first} to {last}: each is the name of a class, and their order has no "
-        "meaning (regression and ordinal targets are not learnt)"
+        f"meaning ({REGRESSION})"
     ]
 
 

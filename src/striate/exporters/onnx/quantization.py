@@ -34,7 +34,7 @@ _RUNS = 20  # of the measurement of the latency
 _METHODS = ("MinMax", "Percentile", "Entropy")
 _WEIGHTS = {"Conv": 0, "Gemm": 0, "MatMul": -1}  # operator -> the axis of the outputs in its weights
 _CPU = Path("/proc/cpuinfo")  # of Linux
-_SMALLEST = 1024  # weights: smaller tensors stay as they are
+_SMALLEST = 1024  # weights: smaller tensors are not quantized
 
 
 def export_int8(classifier: Classifier, path: Path, request: Request) -> Exported:
