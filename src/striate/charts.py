@@ -59,12 +59,12 @@ class Curves(Figure):
     Attributes:
         epochs: epoch numbers, at least one.
         panels: plots that stand next to each other.
-        best_epoch: the epoch to mark.
+        best_epoch: the epoch to mark; None to mark none.
     """
 
     epochs: tuple[int, ...]
     panels: tuple[Panel, ...]
-    best_epoch: int
+    best_epoch: int | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ import pytest
 from browser import needs_chromium
 from random_evaluation import random_evaluation
 
+from striate import charts, sections
 from striate.inference.text_evaluation import TextEvaluation
 from striate.metrics.text import TextScores
 from striate.report.page import write_report
@@ -190,3 +191,18 @@ def test_answers_of_a_model_of_sequences(browser, text_run, tmp_path):
     assert page.evaluate("document.querySelector('.tokens [aria-selected=true]').previousSibling !== null")
     assert page.overflow(390) <= 0
     assert (page.errors, page.requests) == ([], [address])
+
+
+def test_more_curves_than_colours(browser, tmp_path):
+    """Each has a colour, and no two the same look, in the chart and in its key; no epoch is marked."""
+    lines = tuple(charts.Line(f"run{i}", (0.1 * i, 0.2 * i)) for i in range(12))
+    curves = charts.Curves((1, 2), (charts.Panel("Loss", lines),), None, alt="")
+    section = sections.Section(sections.Phrase("Training curves"), (curves,))
+    browser.open(write_report(sections.Report("x", "y", (section,)), tmp_path).as_uri())
+    styles = "[...document.querySelectorAll('{}')].map(node => getComputedStyle(node)).map(s => {})"
+    looks = browser.evaluate(styles.format("path.line", "s.stroke + s.strokeDasharray"))
+    keys = browser.evaluate(styles.format(".legend i", "s.backgroundColor + s.backgroundImage"))
+    assert (len(set(looks)), len(set(keys))) == (12, 12)
+    assert not any(look.startswith("none") for look in looks)
+    assert browser.count("line.axis[stroke-dasharray]") == 0
+    assert browser.errors == []

@@ -92,7 +92,7 @@ def overlaid(models: Mapping[str, Path]) -> Curves | None:
         for column, title in _PANELS.items()
         if any(column in epochs for epochs in runs.values())
     )
-    return Curves(tuple(range(1, last + 1)), panels, last, alt="Validation curves of the runs", file="curves")
+    return Curves(tuple(range(1, last + 1)), panels, None, alt="Validation curves of the runs")
 
 
 def _values(epochs: dict[str, list[float | None]], column: str, last: int) -> tuple[float, ...]:

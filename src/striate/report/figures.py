@@ -93,8 +93,9 @@ def _curves(block: charts.Curves) -> Figure:
         for line in panel.lines:
             color = GRAY if line.label.startswith("train") else next(colors)
             axes.plot(block.epochs, line.values, color=color, marker=marker, label=line.label)
-        label = f"best: epoch {block.best_epoch}"
-        axes.axvline(block.best_epoch, color=ORANGE, lw=1, ls=":", label=label)
+        if block.best_epoch is not None:
+            label = f"best: epoch {block.best_epoch}"
+            axes.axvline(block.best_epoch, color=ORANGE, lw=1, ls=":", label=label)
         axes.set(title=panel.title, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.margins(y=0.1)

@@ -3,6 +3,9 @@
 const MARGIN = { left: 52, right: 26, top: 26, bottom: 40 };
 const PALETTE = ["c1", "c2", "c3", "c4", "c5", "c6"];
 
+// The look of one of several lines: there are more lines than colours.
+const lookOf = i => ({ colour: PALETTE[i % PALETTE.length], dashed: i >= PALETTE.length });
+
 // About `count` round numbers from `low` to `high`.
 function ticks(low, high, count = 5) {
   const span = high - low || Math.abs(high) || 1, rough = span / count, unit = 10 ** Math.floor(Math.log10(rough));
@@ -131,7 +134,8 @@ function drawLine(svg, line, place) {
 }
 
 function legend(lines) {
-  return make("p", { class: "legend" }, lines.map(line => make("span", {}, make("i", { style: `background: var(--${line.colour})` }),
+  const paint = ({ colour, dashed }) => dashed ? `repeating-linear-gradient(90deg, var(--${colour}) 0 5px, transparent 5px 8px)` : `var(--${colour})`;
+  return make("p", { class: "legend" }, lines.map(line => make("span", {}, make("i", { style: `background: ${paint(line)}` }),
     Array.isArray(line.label) ? label(...line.label) : line.label)));
 }
 
@@ -142,7 +146,7 @@ function drawCurves(block, host) {
   for (const panel of block.panels) {
     const place = make("div");
     panels.append(place);
-    const lines = panel.lines.map((line, i) => ({ ...line, x: block.x, colour: PALETTE[panel.lines.length > 1 ? i : 2] }));
+    const lines = panel.lines.map((line, i) => ({ ...line, x: block.x, ...lookOf(panel.lines.length > 1 ? i : 2) }));
     const [low, high] = extent(lines.flatMap(line => line.y), panel.floor);
     const span = block.x.length > 1 ? [block.x[0], block.x[block.x.length - 1]] : [block.x[0] - 1, block.x[0] + 1];
     lineChart(place, {

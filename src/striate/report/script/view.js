@@ -73,9 +73,9 @@ function showChosen() {
   view.options.replaceChildren();
   if (!some.length) return;
   const panels = make("div", { class: "panels" });
-  view.charts.append(say(make("h2"), "Curves"), legend(some.map((run, i) => ({ label: run.name, colour: PALETTE[i % PALETTE.length] }))), panels);
+  view.charts.append(say(make("h2"), "Curves"), legend(some.map((run, i) => ({ label: run.name, ...lookOf(i) }))), panels);
   for (const name of names) {
-    const lines = some.map((run, i) => ({ label: run.name, x: run.epochs.epoch || [], y: run.epochs[name] || [], colour: PALETTE[i % PALETTE.length], dashed: i >= PALETTE.length })).filter(line => line.y.some(value => value !== null));
+    const lines = some.map((run, i) => ({ label: run.name, x: run.epochs.epoch || [], y: run.epochs[name] || [], ...lookOf(i) })).filter(line => line.y.some(value => value !== null));
     if (!lines.length) continue;
     const place = make("div"), xs = lines.flatMap(line => line.x), [low, high] = extent(lines.flatMap(line => line.y));
     panels.append(place);
