@@ -44,8 +44,8 @@ def comparison_report(comparison: ModelComparison) -> Report:
 def _pair_sections(pair: Pair) -> list[Section]:
     low, high = (f"{100 * end:+.2f}" for end in pair.difference_ci)
     note = Phrase(
-        "Difference {difference} points (95 % interval {low} to {high}); {gained} images right that were "
-        "wrong, {lost} wrong that were right: p = {p} (McNemar's exact test).",
+        "Difference {difference} points (95 % interval {low} to {high}); it gets {gained} images right that "
+        "the first model gets wrong, and {lost} the other way round: p = {p} (McNemar's exact test).",
         difference=f"{100 * pair.difference:+.2f}", low=low, high=high, gained=pair.only_second,
         lost=pair.only_first, p=f"{pair.p:.3g}",
     )  # fmt: skip
@@ -112,7 +112,7 @@ def leaderboard_report(folder: Path, places: list[Place]) -> Report:
     rows = tuple(
         (", ".join(p.runs), p.model, f"{p.metric} ({p.split})", p.mean, p.sd, len(p.values)) for p in places
     )
-    note = Phrase("Runs with the same options, but for the seed, are one row.")
+    note = Phrase("Runs that differ only in the seed are one row.")
     sections = [Section(Phrase("Leaderboard"), (Table(columns, rows),), note)]
     best = [run for place in places for run in place.runs][:_MOST_CURVES]
     if (curves := overlaid({run: folder / run for run in best})) is not None:

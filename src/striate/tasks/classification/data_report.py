@@ -82,7 +82,8 @@ def _suspected(evaluation: Evaluation) -> list[Block]:
     )  # fmt: skip
     text = Phrase(
         "Suspected label errors: {count:,} of {n:,} {what}. The model is as sure of another class as it "
-        "usually is with images of that class. The less accurate the model, the more are its own errors.",
+        "usually is with images of that class. The less accurate the model, the more of these are its own "
+        "errors.",
         count=len(which), n=evaluation.n, what=Phrase(evaluation.what),
     )  # fmt: skip
     return [Text(text), Table(columns, rows)]
