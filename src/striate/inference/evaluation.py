@@ -27,7 +27,7 @@ from striate.inference.tta import is_cropped, require
 from striate.progress import AUTO, Progress
 from striate.transforms.decode import Uint8Array
 
-__all__ = ["ALL_SPLITS", "Evaluation", "evaluate", "measure", "pool"]
+__all__ = ["ALL_SPLITS", "Evaluation", "evaluate", "evaluate_probabilities", "measure", "pool"]
 
 _AT_ONCE = 12  # images that are explained together
 ALL_SPLITS = "all splits are scored together, including the data that the model was trained on"
@@ -89,7 +89,7 @@ def evaluate(
     dataset, extra, name, notes = _chosen(classifier, data, (path_column, label_column), split)
     reading: Any = {"batch": batch, "workers": workers or cpu_count(), "tta": tta, "progress": progress}
     record = _of_split(classifier, dataset, name, cache, reading)
-    record = replace(record, extra_classes=extra, notes=(*record.notes, *tta_notes, *notes, *dataset.notes))
+    record = replace(record, extra_classes=extra, notes=(*record.notes, *tta_notes, *notes))
     record = _sliced(record, slice_by) if slice_by else record
     return _corrupted(record, classifier, severities, corruption_images, reading) if severities else record
 
@@ -120,9 +120,7 @@ def _of_split(
     progress.begin(f"evaluating {name}", len(images))
     probabilities, which = classifier.measure(images, **reading)
     progress.end()
-    if not len(which):
-        raise _no_readable_image(dataset.source, images.problems)
-    return _measured(classifier, probabilities, images, which, (dataset.source, name))
+    return evaluate_probabilities(classifier, probabilities, which, images, dataset, name)
 
 
 def _sliced(record: Evaluation | MultiLabelEvaluation, by: str | Sequence[str]) -> Evaluation:
@@ -146,24 +144,42 @@ def _chosen(
     return replace(dataset, splits={name: samples}), extra, name, notes
 
 
-def _measured(
+def evaluate_probabilities(
     classifier: Classifier,
     probabilities: npt.NDArray[np.float64],
-    images: DecodedImages,
     which: npt.NDArray[np.int64],
-    source: tuple[str, str],
+    images: DecodedImages,
+    dataset: DataSet,
+    split: str,
 ) -> Evaluation | MultiLabelEvaluation:
-    """The metrics of the images at `which`; `source` is the name of the data, and that of the split."""
+    """As `evaluate`, from probabilities that are known.
+
+    Args:
+        classifier: that computed them.
+        probabilities: `[n, classes]`.
+        which: int64 `[n]`, the position of each row's image.
+        images: those of the split.
+        dataset: their source and notes.
+        split: its name.
+
+    Raises:
+        DataError: there are none, because no image can be read.
+    """
+    if not len(which):
+        raise _no_readable_image(dataset.source, images.problems)
     names, chosen = tuple(images.names[i] for i in which), ImageSubset(images, which)
-    of: Any = {"images": chosen, "problems": images.problems, "data": source[0], "split": source[1]}
+    of: Any = {"images": chosen, "problems": images.problems, "data": dataset.source, "split": split}
     labels, description = images.labels[which], classifier.description
+    record: Evaluation | MultiLabelEvaluation
     if description.thresholds is not None:
-        return measure_multi_label(
+        record = measure_multi_label(
             names, labels, probabilities, classifier.classes, description.thresholds, **of
         )
-    record = measure(names, labels, probabilities, classifier.classes, **of)
-    maps = partial(_maps, classifier, record.images)
-    return replace(record, maps=maps, calibration=description.calibration)
+    else:
+        single = measure(names, labels, probabilities, classifier.classes, **of)
+        maps = partial(_maps, classifier, single.images)
+        record = replace(single, maps=maps, calibration=description.calibration)
+    return replace(record, notes=(*record.notes, *dataset.notes))
 
 
 def _maps(

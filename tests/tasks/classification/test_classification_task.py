@@ -3,11 +3,24 @@
 import csv
 import hashlib
 
+import numpy as np
 from conftest import COLORS, Messages, make_images
 
+import striate
 from striate import bundle
-from striate.api import run_training
+from striate.api import finish, run_training
 from striate.tasks.classification.config import ClassificationConfig
+
+
+class Stages(Messages):
+    """Collects the stages, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.stages = []
+
+    def begin(self, name, total, unit="images"):
+        self.stages.append(name)
 
 
 def fingerprint(root):
@@ -31,7 +44,7 @@ def test_unreadable_files_are_listed_and_the_data_folder_is_not_changed(tmp_path
     (data / "train" / "red" / "001.png").write_bytes(b"")
     (data / "val" / "blue" / "002.jpg").write_text("this is a text")
     before = fingerprint(data)
-    messages = Messages()
+    messages = Stages()
     done = run(data, tmp_path, messages)
     bad = [str(data / p) for p in ("train/red/000.png", "train/red/001.png", "val/blue/002.jpg")]
     assert [p.path for p in done.task.problems] == bad
@@ -44,6 +57,15 @@ def test_unreadable_files_are_listed_and_the_data_folder_is_not_changed(tmp_path
     assert bundle.inspect(done.best).description.provenance["training_images"] == 14
     with (done.folder / "problems.csv").open() as file:
         assert [row["path"] for row in csv.DictReader(file)] == bad
+    messages.stages.clear()
+    finished = finish(done)
+    assert messages.stages == ["calibrating"], "the same pass through val serves calibration and evaluation"
+    assert finished.evaluation.calibration == bundle.describe(done.best).calibration
+    again = striate.evaluate(done.best, split="val")
+    assert finished.evaluation.names == again.names
+    np.testing.assert_allclose(finished.evaluation.probabilities, again.probabilities, atol=1e-6)
+    assert finished.to_json()["unreadable"] == bad, "each once"
+    assert "Unreadable images (3)" in finished.report.read_text()
     assert fingerprint(data) == before
 
 

@@ -9,7 +9,7 @@ from striate import bundle
 from striate.data import DecodedImages, Images
 from striate.inference.calibration import calibration_of, reference_size, unknown_inputs_of
 from striate.inference.classifier import Classifier, load
-from striate.inference.evaluation import Evaluation, evaluate
+from striate.inference.evaluation import Evaluation, evaluate, evaluate_probabilities
 from striate.inference.multi_label_evaluation import MultiLabelEvaluation
 from striate.metrics.multi_label import best_thresholds
 
@@ -22,7 +22,7 @@ def evaluate_held_out(task: Classification, run: TrainingRun) -> Evaluation | Mu
     """Evaluate the best bundle on test, or on val if there is no test; its calibration comes from val.
 
     If images have several classes, the threshold of each comes from val instead, and is written into the
-    bundle.
+    bundle. The val images are read once for all of this.
 
     Args:
         task: of the run.
@@ -34,28 +34,32 @@ def evaluate_held_out(task: Classification, run: TrainingRun) -> Evaluation | Mu
         "batch": config.batch, "workers": task.context.distributed.workers(config.workers),
         "progress": progress,
     }  # fmt: skip
-    progress.begin("calibrating", images_to_calibrate(task))
+    progress.begin("calibrating", _images_to_calibrate(task))
     scores, features, which = classifier.scores_and_features(task.val, **options)
-    unknown = unknown_inputs_of(classifier, _training_images(task, classifier), features, **options)
+    unknown = ""
+    if run.is_main:  # which writes it into the bundle
+        unknown = unknown_inputs_of(classifier, _training_images(task, classifier), features, **options)
     progress.end()
-    if task.dataset.is_multi_label:
-        return dataclasses.replace(_with_thresholds(task, run, classifier), unknown=unknown)
-    calibration = calibration_of(scores, task.val.labels[which], "val")
-    split = "test" if "test" in task.dataset.splits else "val"
-    found = _evaluated(task, _described(classifier, calibration=calibration), split)
+    labels = task.val.labels[which]
+    if not task.dataset.is_multi_label:
+        classifier = _described(classifier, calibration=calibration_of(scores, labels, "val"))
+    elif len(which):
+        # The same thresholds in every process.
+        thresholds = tuple(best_thresholds(classifier.calibrated(scores), labels).tolist())
+        classifier = _described(classifier, thresholds=thresholds)
+        if run.is_main:
+            bundle.set_thresholds(run.best, thresholds)
+    dataset = dataclasses.replace(task.dataset, source=config.source)
+    if "test" in dataset.splits:
+        found = evaluate(
+            classifier, dataset, split="test", batch=config.batch, workers=config.workers,
+            cache=config.cache, progress=progress,
+        )  # fmt: skip
+    else:
+        found = evaluate_probabilities(
+            classifier, classifier.calibrated(scores), which, task.val, dataset, "val"
+        )
     return dataclasses.replace(found, unknown=unknown)
-
-
-def _with_thresholds(
-    task: Classification, run: TrainingRun, classifier: Classifier
-) -> Evaluation | MultiLabelEvaluation:
-    """Choose the thresholds with the largest F1 on val, the same ones in every process, and evaluate."""
-    on_val = _evaluated(task, classifier, "val")
-    thresholds = tuple(best_thresholds(on_val.probabilities, on_val.labels > 0).tolist())
-    if run.is_main:
-        bundle.set_thresholds(run.best, thresholds)
-    split = "test" if "test" in task.dataset.splits else "val"
-    return _evaluated(task, _described(classifier, thresholds=thresholds), split)
 
 
 def _described(classifier: Classifier, **values: Any) -> Classifier:
@@ -63,8 +67,12 @@ def _described(classifier: Classifier, **values: Any) -> Classifier:
     return dataclasses.replace(classifier, description=description)
 
 
-def images_to_calibrate(task: Classification) -> int:
-    """How many images are read after training besides those that are evaluated."""
+def images_after_training(task: Classification) -> int:
+    """How many images `evaluate_held_out` passes through the network."""
+    return _images_to_calibrate(task) + len(task.dataset.splits.get("test", ()))
+
+
+def _images_to_calibrate(task: Classification) -> int:
     return len(task.val) + reference_size(task.preprocess, len(task.train))
 
 
@@ -75,11 +83,3 @@ def _training_images(task: Classification, classifier: Classifier) -> Images:
         return task.train
     dataset, config = task.dataset, task.config
     return DecodedImages(dataset.splits["train"], preprocess, cache=config.cache, root=dataset.root)
-
-
-def _evaluated(task: Classification, classifier: Classifier, split: str) -> Evaluation | MultiLabelEvaluation:
-    config = task.config
-    return evaluate(
-        classifier, dataclasses.replace(task.dataset, source=config.source), split=split,
-        batch=config.batch, workers=config.workers, cache=config.cache, progress=task.context.progress,
-    )  # fmt: skip

@@ -27,7 +27,7 @@ _MAX_AUGMENTED, _MAX_PROBLEMS = 32, 200
 
 
 def run_sections(evaluation: AnyEvaluation, run: TrainingRun | None) -> list[Section]:
-    """Training curves, augmented batch, unreadable images and network; only images without a run."""
+    """Training curves, augmented batch, data, unreadable images and network; only the data without a run."""
     found = []
     if run is not None:
         if run.epochs:
@@ -150,7 +150,8 @@ def _augmented_section(run: TrainingRun) -> Section:
 
 
 def _problems_section(evaluation: AnyEvaluation, run: TrainingRun | None) -> Section | None:
-    problems = [*(run.task.problems if run else ()), *evaluation.problems]
+    # Without a test split the evaluation has problems that training has listed already.
+    problems = list(dict.fromkeys((*(run.task.problems if run else ()), *evaluation.problems)))
     if not problems:
         return None
     rows = tuple((problem.path, problem.reason) for problem in problems[:_MAX_PROBLEMS])

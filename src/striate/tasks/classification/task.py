@@ -137,14 +137,13 @@ class Classification(Task):
 
     def evaluation_cost(self) -> EvaluationCost:
         """Numbers of images, and the time to read one."""
-        test = self.dataset.splits.get("test", self.dataset.splits["val"])
-        workers = self.context.distributed.workers(self.config.workers)
-        reading = read_seconds(test, self.preprocess, workers)
-        frozen = 0.0 if self.features is None else self.features.image_seconds
-        from striate.tasks.classification.held_out import images_to_calibrate
+        from striate.tasks.classification.held_out import images_after_training
 
-        last = len(test) + images_to_calibrate(self)
-        return EvaluationCost(len(self.val), last, reading, frozen)
+        held_out = self.dataset.splits.get("test", self.dataset.splits["val"])
+        workers = self.context.distributed.workers(self.config.workers)
+        reading = read_seconds(held_out, self.preprocess, workers)
+        frozen = 0.0 if self.features is None else self.features.image_seconds
+        return EvaluationCost(len(self.val), images_after_training(self), reading, frozen)
 
     def precompute(self, state: TrainState, seconds_left: float) -> None:
         """Compute the features of frozen layers once, where every epoch would compute the same."""
@@ -292,7 +291,7 @@ class Classification(Task):
             **own,
             "split": evaluation.split,
             "n": evaluation.n,
-            "unreadable": [problem.path for problem in (*self.problems, *evaluation.problems)],
+            "unreadable": list(dict.fromkeys(p.path for p in (*self.problems, *evaluation.problems))),
             "seconds": run.seconds,
             "images_per_second": self.images_per_second(run),
         }
