@@ -79,7 +79,8 @@ def phrases():
     """The templates of all phrases of the Python sources, without the formats of their values."""
     files = [
         *SOURCES.glob("report/*.py"),
-        *SOURCES.glob("tasks/*/*report.py"),
+        *SOURCES.glob("tasks/*/*.py"),
+        *SOURCES.glob("studies/*.py"),
         *SOURCES.glob("data/check/*.py"),
     ]
     calls = [node for file in files for node in ast.walk(ast.parse(file.read_text("utf-8")))]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from striate.errors import DataError, UsageError
 from striate.metrics.multi_label import best_thresholds
 from striate.tasks.classification.balance import positive_weights
 from striate.tasks.classification.loss import Criterion
+from striate.tasks.classification.multi_label_report import worst_label_errors
 
 NAMES = ("blue", "green", "red")
 
@@ -144,6 +146,19 @@ def test_evaluate_report_and_predictions(finished, table, tmp_path, capsys):
     assert found["per_class"]["red"]["threshold"] == bundle.describe(finished.best).thresholds[2]
     page = (tmp_path / "report.html").read_text()
     assert "average precision" in page
+    assert 'tr data-class="2"' in page, "a class of the table can be chosen"
+    wrong = (finished.evaluation.predicted != finished.evaluation.labels).any(axis=1)
+    assert f"{wrong.sum()} of {len(wrong)} test images have a wrong prediction" in page
+    worst = worst_label_errors(finished.evaluation)
+    assert len(worst.images) == wrong.sum() > 0
+    for *answers, name in worst.captions:
+        i = [Path(path).name for path in finished.evaluation.names].index(name)
+        for answer in answers:
+            sign, share, label = answer.split()
+            k = NAMES.index(label)
+            assert share == f"{finished.evaluation.probabilities[i, k]:.0%}"
+            assert finished.evaluation.labels[i, k] == (sign == "-")
+            assert finished.evaluation.predicted[i, k] == (sign == "+")
     with (tmp_path / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     truth = ["".join(sorted(row["truth"])) for row in rows]

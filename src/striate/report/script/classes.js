@@ -63,8 +63,7 @@ function drawClasses(host) {
   }
 
   for (const row of document.querySelectorAll("table.of-classes tr[data-class]")) {
-    const open = () => choose(Number(row.dataset.class));
-    fill(row, { class: "pick", tabindex: 0, onclick: open, onkeydown: event => { if (event.key === "Enter") open(); } }, []);
+    pickRow(row, () => choose(Number(row.dataset.class)));
   }
   host.append(
     make("div", { class: "tools" }, make("label", {}, label("Class"), select), images),

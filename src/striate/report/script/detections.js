@@ -58,20 +58,15 @@ function drawDetections(block, host) {
   listen("detected class", cls => { if (cls !== choice.cls) change({ cls, cell: null }); });
   listen("score", score => change({ score }));
   listen("image", wanted => { const at = block.images.findIndex(image => image.name === wanted); if (at >= 0) viewer(block.images, at, () => true); });
-  pickRows(block);
+  pickImages();
   host.append(make("div", { class: "tools" }, make("label", {}, label("Class"), select), make("span", { class: "kinds-row" }, toggles), search, chip), status, grid, more);
   redraws.push(show);
   show();
 }
 
-// Rows of tables that choose a class or an image.
-function pickRows(block) {
-  const pick = (row, act) => fill(row, { class: "pick", tabindex: 0, onclick: act, onkeydown: event => { if (event.key === "Enter") act(); } }, []);
-  for (const row of document.querySelectorAll("table.of-classes tr[data-class]")) pick(row, () => announce("detected class", Number(row.dataset.class)));
-  for (const row of document.querySelectorAll("table[data-picks=image] tbody tr")) pick(row, () => announce("image", row.cells[0].textContent));
-  listen("detected class", k => {
-    for (const row of document.querySelectorAll("table.of-classes tr[data-class]")) row.classList.toggle("on", Number(row.dataset.class) === k);
-  });
+// Rows of a table that choose an image.
+function pickImages() {
+  for (const row of document.querySelectorAll("table[data-picks=image] tbody tr")) pickRow(row, () => announce("image", row.cells[0].textContent));
 }
 
 function tile({ image, boxes, effect }, open, isWanted) {

@@ -14,8 +14,16 @@ function levels(curve) {
   return found;
 }
 
+// Rows of the table of classes choose a class.
+function pickClasses() {
+  const rows = document.querySelectorAll("table.of-classes tr[data-class]");
+  for (const row of rows) pickRow(row, () => announce("detected class", Number(row.dataset.class)));
+  listen("detected class", k => { for (const row of rows) row.classList.toggle("on", Number(row.dataset.class) === k); });
+}
+
 function drawPrecisionRecall(block, host) {
   const { curves } = block;
+  pickClasses();
   if (!curves.length) { host.append(label("There are no objects to find.")); return; }
   const every = curves.map(levels), mean = Array.from({ length: MEAN }, (_, i) => every.reduce((sum, one) => sum + one[i], 0) / every.length);
   const grid = mean.map((_, i) => i / (MEAN - 1));

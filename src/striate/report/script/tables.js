@@ -1,4 +1,5 @@
-// Sorts the tables of a page by the column whose heading is pressed; of long ones, shows the first rows.
+// Sorts the tables of a page by the column whose heading is pressed; of long ones, shows the first rows. Rows
+// may be chosen.
 
 const ROWS = 150; // of a table that are shown at first; browsers are slow with thousands
 
@@ -11,6 +12,10 @@ function sortTables(tables = document.querySelectorAll("table.sortable")) {
     });
     if (table.tBodies[0].rows.length > ROWS) shorten(table);
   }
+}
+
+function pickRow(row, act) {
+  fill(row, { class: "pick", tabindex: 0, onclick: act, onkeydown: event => { if (event.key === "Enter") act(); } }, []);
 }
 
 function shorten(table) {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from striate.charts import ImageGrid, LabelPredictions, PrecisionRecall
 from striate.inference.multi_label_evaluation import MultiLabelEvaluation
@@ -19,7 +21,7 @@ from striate.transforms.multiband import visible
 if TYPE_CHECKING:
     from striate.training.run_folder import TrainingRun
 
-_MAX_MISTAKES = 24
+_MAX_MISTAKES, _MAX_LINES = 24, 3
 
 
 def report_multi_label(
@@ -47,9 +49,7 @@ def worst_label_errors(evaluation: MultiLabelEvaluation) -> ImageGrid | None:
 
     Images whose scores are not finite come first. None if every label of every image is right.
     """
-    wrong = evaluation.predicted != evaluation.labels
-    wrong[~all_finite(evaluation.probabilities)] = True
-    distance = np.where(wrong, np.abs(evaluation.probabilities - evaluation.thresholds), -1.0)
+    distance = np.where(_wrong(evaluation), np.abs(evaluation.probabilities - evaluation.thresholds), -1.0)
     worst = np.nan_to_num(distance, nan=np.inf).max(axis=1)
     chosen = np.argsort(-worst, kind="stable")[:_MAX_MISTAKES]
     chosen = chosen[worst[chosen] >= 0]
@@ -63,15 +63,22 @@ def worst_label_errors(evaluation: MultiLabelEvaluation) -> ImageGrid | None:
     )
 
 
+def _wrong(evaluation: MultiLabelEvaluation) -> npt.NDArray[np.bool_]:
+    """Which answers are wrong, `[n, classes]`: all of an image whose scores are not finite."""
+    return (evaluation.predicted != evaluation.labels) | ~all_finite(evaluation.probabilities)[:, None]
+
+
 def _caption(evaluation: MultiLabelEvaluation, i: int) -> tuple[str, ...]:
-    """The classes that an image wrongly has and wrongly lacks, with their probabilities."""
+    """The classes that an image wrongly has and wrongly lacks, with their probabilities, and its name."""
     chances, classes = evaluation.probabilities[i], evaluation.classes
+    name = os.path.basename(evaluation.names[i])  # noqa: PTH119 - a name
     if not np.isfinite(chances).all():
-        return ("scores not finite",)
+        return "scores not finite", name
     added = np.flatnonzero(evaluation.predicted[i] & ~evaluation.labels[i])
     missed = np.flatnonzero(~evaluation.predicted[i] & evaluation.labels[i])
-    lines = [f"+ {classes[k]} {chances[k]:.0%}" for k in added[np.argsort(-chances[added])][:3]]
-    return (*lines, *(f"- {classes[k]} {chances[k]:.0%}" for k in missed[np.argsort(chances[missed])][:3]))
+    lines = [f"+ {chances[k]:.0%} {classes[k]}" for k in added[np.argsort(-chances[added])][:_MAX_LINES]]
+    lines += [f"- {chances[k]:.0%} {classes[k]}" for k in missed[np.argsort(chances[missed])][:_MAX_LINES]]
+    return (*lines, name)
 
 
 def _errors_section(evaluation: MultiLabelEvaluation) -> Section:
@@ -80,9 +87,11 @@ def _errors_section(evaluation: MultiLabelEvaluation) -> Section:
         note = Phrase("None: all labels of {n:,} {what} are right.", n=evaluation.n, what=what_of(evaluation))
         return Section(Phrase("Errors"), (), note)
     note = Phrase(
-        "+ is a class that the model predicts wrongly, - one that it misses, with their probabilities. "
-        "Missing labels show up first."
-    )
+        "{count:,} of {n:,} {what} have a wrong prediction; the surest errors come first, often because the "
+        "data lack a label. + is a class that the model predicts wrongly, - one that it misses, with its "
+        "probability.",
+        count=int(_wrong(evaluation).any(axis=1).sum()), n=evaluation.n, what=what_of(evaluation),
+    )  # fmt: skip
     return Section(Phrase("Errors"), (grid,), note)
 
 
@@ -106,9 +115,11 @@ def _classes_section(evaluation: MultiLabelEvaluation) -> Section:
     )
     note = Phrase(
         "A class is predicted from its threshold on, which was chosen on validation images for the largest "
-        "F1."
+        "F1. Choose a class to see its curve."
     )
-    return Section(Phrase("Per-class metrics"), (Table(columns, rows), _curves(evaluation)), note)
+    return Section(
+        Phrase("Per-class metrics"), (Table(columns, rows, of_classes=True), _curves(evaluation)), note
+    )
 
 
 def _curves(evaluation: MultiLabelEvaluation) -> PrecisionRecall:

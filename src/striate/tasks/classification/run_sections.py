@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from striate.charts import Curves, ImageGrid, Line, Panel
+from striate.data.images.label_sets import split_label
 from striate.inference.evaluation import Evaluation
 from striate.inference.multi_label_evaluation import MultiLabelEvaluation
 from striate.sections import Column, Phrase, Section, Table, Text
@@ -57,7 +58,7 @@ def curves(run: TrainingRun) -> Curves:
         for split in ("train", "val")
     )
     panels = (
-        Panel(Phrase("Loss (cross-entropy, nats)"), tuple(loss)),
+        Panel(_loss_name(run), tuple(loss)),
         _accuracy(run),
         Panel(Phrase("Learning rate"), (Line(Phrase("learning rate"), tuple(row.lr for row in run.epochs)),)),
         Panel(Phrase("Training speed (images/s)"), (Line(Phrase("images/s"), _speeds(run)),)),
@@ -66,6 +67,13 @@ def curves(run: TrainingRun) -> Curves:
         tuple(row.epoch for row in run.epochs), panels, run.best_epoch,
         alt="Loss and accuracy over the epochs", file="curves",
     )  # fmt: skip
+
+
+def _loss_name(run: TrainingRun) -> Phrase:
+    if run.config.loss == "focal":
+        return Phrase("Loss (nats)")  # focal in training, cross-entropy in validation
+    several = run.task.dataset.is_multi_label
+    return Phrase("Loss (binary cross-entropy, nats)" if several else "Loss (cross-entropy, nats)")
 
 
 def _accuracy(run: TrainingRun) -> Panel:
@@ -91,9 +99,10 @@ def augmented_batch(task: Classification) -> ImageGrid:
     )
     shown = which[:_MAX_AUGMENTED] % len(task.train)
     images = mixed[:_MAX_AUGMENTED].round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    labels = task.dataset.label_texts(task.dataset.splits["train"].take(shown))
     return ImageGrid(
         tuple(map(visible, images)),
-        tuple((text,) for text in task.dataset.label_texts(task.dataset.splits["train"].take(shown))),
+        tuple(split_label(text) if task.dataset.is_multi_label else (text,) for text in labels),
         columns=8,
         alt="Augmented training images",
         file="augmented",
