@@ -18,6 +18,7 @@ from striate.cli import run as run_command
 from striate.data import DataSet, Samples, SplitPlan, split
 from striate.errors import BundleError, DataError, UsageError
 from striate.inference.evaluation import evaluate
+from striate.studies.repeats_report import labels as labels_of
 from striate.studies.runs import StudyInterrupted
 
 OPTIONS = {"model": "lenet", "epochs": 2, "batch": 8, "augment": "none", "name": "study"}
@@ -209,6 +210,8 @@ def test_studies_of_images_with_several_classes(few_colors, tmp_path):
     assert found.pooled is None
     names = list(found.runs[0].metrics)
     assert found.mean[names[0]] == pytest.approx(np.mean([run.metrics[names[0]] for run in found.runs]))
+    assert [label for label, _ in labels_of(found).values()] == ["mAP", "micro F1", "macro F1", "exact match"]
+    assert all(0 <= low < high <= 1 for low, high in found.interval.values()), "they are fractions"
     search = striate.tune(tmp_path / "t.csv", trials=3, **options)
     assert search.plan.monitor != "top1"
     assert search.best.value >= search.default.value

@@ -40,6 +40,7 @@ def test_images_and_weights_decide_what_is_searched():
     assert all("transfer" not in trial for trial in gray)
     pretrained = config_of(weights="imagenet")
     assert transfers(pretrained) == ("all", "last", "head")
+    assert transfers(config_of(weights="imagenet", unfreeze_every=2)) == ("all", "last")
     trials = [sample(pretrained, number, [], 3) for number in range(1, 60)]
     assert {trial["transfer"] for trial in trials} == {"all", "last", "head"}
     heads = [trial for trial in trials if trial["transfer"] == "head"]

@@ -12,6 +12,7 @@ from exact_resume import outcome
 from test_markup import Checker
 
 import striate
+from striate import api
 from striate.cli import run as run_command
 from striate.errors import DataError, UsageError
 from striate.studies.tuning_report import best_command, warnings
@@ -104,7 +105,11 @@ def test_a_killed_search_goes_on_with_the_same_trials(found, few_colors, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_budget_ends_the_search_and_defaults_that_are_not_beaten_are_reported(few_colors, tmp_path, capsys):
+def test_a_budget_ends_the_search_and_defaults_that_are_not_beaten_are_reported(
+    few_colors, tmp_path, capsys, monkeypatch
+):
+    finished, finish = [], api.finish
+    monkeypatch.setattr(api, "finish", lambda run: finished.append(run.folder) or finish(run))
     out = ["--out", str(tmp_path), "--name", "search"]
     words = ["tune", str(few_colors), "--model", "lenet", "--batch", "8", "--budget", "0.01s", *out, "--json"]
     assert run_command(words) == 0
@@ -112,6 +117,7 @@ def test_a_budget_ends_the_search_and_defaults_that_are_not_beaten_are_reported(
     assert [trial["trial"] for trial in found["trials"]] == [0]
     assert (found["is_better"], found["options"], found["epochs"]) == (False, {}, 3)
     assert found["value"] == found["default"]
+    assert len(finished) == 1, "one evaluation is that of the best run and of the defaults"
     page = (tmp_path / "search" / "report.html").read_text()
     assert "No trial is better than the default options" in page
     assert run_command(["resume", str(tmp_path / "search"), "--budget", "2s"]) == 0

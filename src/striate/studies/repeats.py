@@ -11,13 +11,14 @@ from typing import Any
 from striate import markup
 from striate.errors import UsageError
 from striate.inference.evaluation import Evaluation, pool
+from striate.metrics import multi_label
 from striate.metrics.classification import METRICS
 from striate.metrics.repeated_runs import Spread, spread
 from striate.studies.runs import Trainer, create_folder, open_study, write_config
 from striate.training.config import EXTENDING, RunConfig
 from striate.training.options import flag
 
-_SHARES = {"ece", *(metric.name for metric in METRICS if metric.format.endswith("%"))}  # from 0 to 1
+_SHARES = {"ece", *multi_label.METRICS, *(m.name for m in METRICS if m.format.endswith("%"))}  # from 0 to 1
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 
 from striate.charts import Predictions
 from striate.inference.evaluation import pool
+from striate.metrics import multi_label
 from striate.sections import Card, Column, Estimate, Phrase, Report, Section, Table
 from striate.studies.repeats import Repeats
 from striate.tasks import entry
@@ -62,6 +63,8 @@ def labels(found: Repeats) -> dict[str, tuple[str, str]]:
     evaluation = found.runs[0].evaluation
     if evaluation.task == "classification":
         return {metric.name: (Phrase(metric.label), metric.format) for metric in evaluation.shown}
+    if evaluation.task == "multi-label":
+        return {name: (Phrase(label), ".1%") for name, label in multi_label.METRICS.items()}
     return {name: (name.replace("_", " "), ".4f") for name in found.runs[0].metrics}
 
 

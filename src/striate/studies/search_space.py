@@ -54,7 +54,8 @@ def transfers(config: ClassificationConfig) -> tuple[str, ...]:
     """The layers that may be trained; only pretrained ones may be frozen."""
     if config.weights == "none" and not config.brings_weights:
         return ("all",)
-    head = ("head",) if models.describe(config.architecture).head_replaceable else ()
+    replaceable = models.describe(config.architecture).head_replaceable
+    head = ("head",) if replaceable and not config.unfreeze_every else ()  # gradual unfreezing adds stages
     return ("all", "last", *head)
 
 

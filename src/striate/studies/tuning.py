@@ -301,11 +301,11 @@ class _Search:
         best, default = best_of(self.trials, top), self.trials[0]
         chosen = dataclasses.replace(self.config, epochs=best.epochs, name=None, **best.options)
         write_config(self.folder, chosen)
-        evaluations = []
-        for trial in (best, default):
-            training = self._run(trial.options, trial.epochs, trial.name, SILENT)
-            evaluations.append(self.trainer.finish(training).evaluation)
+        found = {
+            trial: self.trainer.finish(self._run(trial.options, trial.epochs, trial.name, SILENT)).evaluation
+            for trial in dict.fromkeys((best, default))  # which may be the same
+        }
         return Tuning(
             self.folder, self.config, self.plan, tuple(self.trials), best, default, chosen,
-            (evaluations[0], evaluations[1]), self.folder / "report.html",
+            (found[best], found[default]), self.folder / "report.html",
         )  # fmt: skip
