@@ -65,7 +65,8 @@ def worst_label_errors(evaluation: MultiLabelEvaluation) -> ImageGrid | None:
 
 def _wrong(evaluation: MultiLabelEvaluation) -> npt.NDArray[np.bool_]:
     """Which answers are wrong, `[n, classes]`: all of an image whose scores are not finite."""
-    return (evaluation.predicted != evaluation.labels) | ~all_finite(evaluation.probabilities)[:, None]
+    finite = all_finite(evaluation.probabilities)[:, None]
+    return np.asarray((evaluation.predicted != evaluation.labels) | ~finite)
 
 
 def _caption(evaluation: MultiLabelEvaluation, i: int) -> tuple[str, ...]:
