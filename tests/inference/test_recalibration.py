@@ -11,8 +11,9 @@ import striate
 from striate import bundle, cli
 from striate.bundle import Calibration
 from striate.bundle.calibration import encode_scores, kept_ranks
+from striate.bundle.unknown import of_features
 from striate.errors import BundleError, UsageError
-from striate.inference.calibration import calibration_of, logarithms
+from striate.inference.calibration import calibration_of
 from striate.inference.prediction import softmax
 
 
@@ -33,7 +34,7 @@ def test_training_calibrates_on_val(run, colors):
     stored = bundle.describe(run.best).calibration
     assert (stored, stored.source) == (run.evaluation.calibration, "val")
     raw = striate.evaluate(run.best, split="val", calibration=False)
-    again = calibration_of(logarithms(raw.probabilities), raw.labels, "val")
+    again = calibration_of(np.log(raw.probabilities), raw.labels, "val")
     assert again.temperature == pytest.approx(stored.temperature, rel=1e-5)
     assert stored.images == raw.n
     last = bundle.describe(run.training.last)
@@ -139,3 +140,17 @@ def test_the_command_calibrates_an_existing_bundle(run, few_colors, colors, tmp_
         striate.calibrate(path)
     folder = shutil.copytree(run.training.folder, tmp_path / "run")
     assert striate.calibrate(folder).source == "val"
+
+
+def test_features_of_a_train_split_go_into_the_bundle(run, colors, few_colors, tmp_path):
+    path = shutil.copy(run.best, tmp_path / "model.safetensors")
+    for folder, split in ((colors, "train"), (few_colors, "val")):
+        shutil.copytree(folder, tmp_path / "data" / split)
+    found = striate.calibrate(path, tmp_path / "data")
+    assert (found.images, found.source) == (36, f"val images of {tmp_path / 'data'}")
+    model = striate.load(path)
+    train, val = (sorted((tmp_path / "data" / split).rglob("*.png")) for split in ("train", "val"))
+    expected = of_features(model.embed(train), model.embed(val))
+    summary = model.unknown_inputs.summary()
+    assert (summary["images"], summary["held_out"]) == (60, 36)
+    assert summary["threshold"] == pytest.approx(expected.threshold, rel=1e-3)

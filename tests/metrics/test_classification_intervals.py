@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, f1_score, matthews_corrcoef
 
 from striate.metrics.classification import METRICS, expected_calibration_error
@@ -73,6 +74,28 @@ def test_a_large_calibration_error_of_many_images():
     labels = (np.arange(5000) % 5 == 0).astype(int)
     chances = np.tile([1.0, 0.0], (5000, 1))
     assert calibration_error_interval(chances, labels) == pytest.approx((0.189, 0.211), abs=0.001)
+
+
+@pytest.mark.parametrize(("confidence", "wrong"), [(0.99, 0), (1.0, 0), (0.9999, 1), (0.5, 15), (0.4, 30)])
+def test_gaps_of_one_sign_have_the_interval_of_the_accuracy(confidence, wrong):
+    """All confidences are alike, so the error is the distance between them and the accuracy."""
+    chances = np.tile([confidence, *np.full(3, (1 - confidence) / 3)], (30, 1))
+    labels = (np.arange(30) < wrong).astype(int)
+    accuracy = stats.binomtest(30 - wrong, 30).proportion_ci(method="wilson")
+    distances = [abs(accuracy.low - confidence), abs(accuracy.high - confidence)]
+    low, high = calibration_error_interval(chances, labels)
+    assert low == 0 if accuracy.low <= confidence <= accuracy.high else low <= min(distances) + 1e-9
+    assert high == pytest.approx(max(distances), rel=0.1)
+
+
+def test_an_accurate_calibrated_model_of_few_images():
+    """Most samples of 25 images have no error at all; in most of them the calibration error may be 0."""
+    rng, contained = np.random.default_rng(0), 0
+    for _ in range(20):
+        confidence = rng.uniform(0.95, 1, 25)
+        labels = (rng.random(25) > confidence).astype(int)
+        contained += calibration_error_interval(np.column_stack([confidence, 1 - confidence]), labels)[0] == 0
+    assert contained >= 18
 
 
 def test_no_finite_prediction_has_no_calibration_error():

@@ -12,6 +12,7 @@ import base64
 import binascii
 import zlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from striate import strict_json
 from striate.errors import BundleError, UsageError
+from striate.metrics.conformal import quantile_rank
 from striate.tensor_file import DAMAGED
 from striate.validation import InvalidValueError, require_fields
 
@@ -58,9 +60,12 @@ class UnknownInputs:
         Args:
             features: `[n, features]`.
         """
-        return distances(
-            features, self.axes.astype(np.float32), self.reference.astype(np.float32) * self.step
-        )
+        return distances(features, *self._floats)
+
+    @cached_property
+    def _floats(self) -> tuple[Floats, Floats]:
+        """Axes and reference as float32: converted once, not for each image."""
+        return self.axes.astype(np.float32), self.reference.astype(np.float32) * np.float32(self.step)
 
     def summary(self) -> dict[str, Any]:
         """Plain JSON values without the features."""
@@ -142,7 +147,13 @@ def of_features(reference: Floats, held_out: Floats) -> UnknownInputs | None:
 
 
 def distances(features: Floats, axes: Floats, reference: Floats) -> npt.NDArray[np.float64]:
-    """As `UnknownInputs.distances`, with arrays as they are; infinite for features that are not finite."""
+    """1 - the cosine of the angle to the k-th nearest training image, `[n]`: 0 to 2.
+
+    Args:
+        features: `[n, features]`; the distance of a row that is not finite is infinite.
+        axes: `[features, axes]`, of the space of the reference.
+        reference: `[images, axes]`, normalized features of training images in this space.
+    """
     finite = np.asarray(np.isfinite(features).all(axis=1))
     similar = (_unit(np.where(finite[:, None], features, 0)) @ axes) @ reference.T
     k = min(K, len(reference))
@@ -170,9 +181,11 @@ def _unit(features: Floats) -> Floats:
 
 
 def _limit(far: npt.NDArray[np.float64]) -> float:
-    """The distance that a new image of the same kind exceeds with a probability of 3 % or a little less."""
-    rank = int(np.ceil((len(far) + 1) * (1 - REJECTED)))
-    return float(np.sort(far)[min(rank, len(far)) - 1])
+    """The distance that a new image of the same kind exceeds with a probability of 3 % or a little less.
+
+    Of fewer than 33 images it is the largest, which a new one exceeds with a probability of 1 / (n + 1).
+    """
+    return float(np.sort(far)[min(quantile_rank(len(far), 1 - REJECTED), len(far)) - 1])
 
 
 def _cross_checked(far: npt.NDArray[np.float64]) -> float:

@@ -86,13 +86,3 @@ def reference_size(preprocess: Preprocess, images: int) -> int:
     if height * width <= _SMALL:
         return min(images, MOST_IMAGES)
     return min(images, max(images // 4, 2 * FEWEST), MOST_IMAGES // 4)
-
-
-def logarithms(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scores whose softmax the probabilities are: their logarithms, that of 0 being the smallest number's."""
-    return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
-
-
-def recalibrated(probabilities: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
-    """Probabilities whose scores are divided by a temperature."""
-    return softmax(logarithms(probabilities), temperature)

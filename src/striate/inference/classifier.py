@@ -248,13 +248,22 @@ class Classifier(ImagePredictor):
         Raises:
             ResourceError: a batch cannot fit into memory.
         """
-        scores, which = self.scores(source, batch=batch, workers=workers, tta=tta, progress=progress)
+        self._require_memory(min(batch, len(source)))
+        scores, which = logits(
+            self._folded, self.preprocess, source, self.device, batch,
+            workers=workers, tta=tta, progress=progress,
+        )  # fmt: skip
         return self.calibrated(scores) if len(scores) else scores.astype(np.float64), which
 
     def scores_and_features(
         self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = AUTO
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Indices]:
-        """The results of `scores` and `features` from one pass; without features if there are none."""
+        """The scores of the network and the results of `features` from one pass.
+
+        Returns:
+            Scores, float32 `[n, classes]`; features, `[n, 0]` if the network's last layer is not known; and
+            the position of each row's image.
+        """
         network = self._folded
         with contextlib.suppress(UsageError):  # the network's last layer is not known
             network = self._with_features.joined()
@@ -262,28 +271,6 @@ class Classifier(ImagePredictor):
             network, self.preprocess, source, self.device, batch, workers=workers, progress=progress
         )
         return found[:, : len(self.classes)], found[:, len(self.classes) :], which
-
-    def scores(
-        self,
-        source: Images,
-        *,
-        batch: int = 64,
-        workers: int = 2,
-        tta: str | None = None,
-        progress: Progress = AUTO,
-    ) -> tuple[npt.NDArray[np.float32], Indices]:
-        """As `measure`, with the network's scores, float32 `[n, classes]`, instead of probabilities."""
-        self._require_memory(min(batch, len(source)))
-        return logits(
-            self._folded,
-            self.preprocess,
-            source,
-            self.device,
-            batch,
-            tta=tta,
-            workers=workers,
-            progress=progress,
-        )
 
     @cached_property
     def _bytes_per_image(self) -> int:

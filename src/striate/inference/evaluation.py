@@ -23,6 +23,7 @@ from striate.inference.evaluation_data import choose_split, find_data
 from striate.inference.evaluation_record import Evaluation, measure, pool
 from striate.inference.multi_label_evaluation import MultiLabelEvaluation, measure_multi_label
 from striate.inference.robustness import USUAL_IMAGES, chosen_severities, measure_robustness
+from striate.inference.slices import chosen_properties
 from striate.inference.tta import is_cropped, require
 from striate.progress import AUTO, Progress
 from striate.transforms.decode import Uint8Array
@@ -86,7 +87,9 @@ def evaluate(
     classifier = _opened(model, device, network, trust, calibration)
     tta_notes = require(tta, classifier.preprocess)
     severities = chosen_severities(corruptions, corruption_images, classifier)
-    dataset, extra, name, notes = _chosen(classifier, data, (path_column, label_column), split)
+    dataset, extra, name, notes = open_split(classifier, data, (path_column, label_column), split)
+    if slice_by:
+        _require_slices(classifier, slice_by, dataset.source)
     reading: Any = {"batch": batch, "workers": workers or cpu_count(), "tta": tta, "progress": progress}
     record = _of_split(classifier, dataset, name, cache, reading)
     record = replace(record, extra_classes=extra, notes=(*record.notes, *tta_notes, *notes))
@@ -123,17 +126,18 @@ def _of_split(
     return evaluate_probabilities(classifier, probabilities, which, images, dataset, name)
 
 
-def _sliced(record: Evaluation | MultiLabelEvaluation, by: str | Sequence[str]) -> Evaluation:
-    if not isinstance(record, Evaluation):
+def _require_slices(classifier: Classifier, by: str | Sequence[str], source: str) -> None:
+    """Refuse slices that there cannot be before images are read; raises UsageError."""
+    if classifier.description.is_multi_label:
         why = "its images have several classes each, so none is simply right"
         raise UsageError("no slices of this model", why, "Leave out slice_by")
-    return record.sliced(by)
+    chosen_properties(by, source)
 
 
-def _chosen(
+def open_split(
     classifier: Classifier, data: Any, columns: tuple[str | None, str | None], split: str
 ) -> tuple[DataSet, dict[str, int], str, tuple[str, ...]]:
-    """The data with the chosen split, unknown classes, the name of the split, and notes."""
+    """The data with one split, the classes that the model does not know, the name of the split, and notes."""
     found, notes = find_data(classifier, data, *columns)
     dataset, extra = found.with_classes(classifier.classes)
     name, samples = choose_split(dataset.splits, split, dataset.source)
@@ -166,7 +170,7 @@ def evaluate_probabilities(
         DataError: there are none, because no image can be read.
     """
     if not len(which):
-        raise _no_readable_image(dataset.source, images.problems)
+        raise no_readable_image(dataset.source, images.problems)
     names, chosen = tuple(images.names[i] for i in which), ImageSubset(images, which)
     of: Any = {"images": chosen, "problems": images.problems, "data": dataset.source, "split": split}
     labels, description = images.labels[which], classifier.description
@@ -203,7 +207,8 @@ def _opened(
     return model if calibration else model.uncalibrated()
 
 
-def _no_readable_image(source: str, problems: Sequence[Problem]) -> DataError:
+def no_readable_image(source: str, problems: Sequence[Problem]) -> DataError:
+    """Create the error for a split of which no image can be read."""
     why = f"none of its {len(problems)} images can be read, the first since {problems[0].reason}"
     return DataError(f"cannot evaluate on {source!r}", why)
 

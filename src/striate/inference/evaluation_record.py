@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from striate.data import Problem
 from striate.data.images.decoded import ImageSubset, JoinedImages
-from striate.data.images.samples import UNSPLIT
 from striate.inference import evaluation_view
+from striate.inference.image_evaluation import ImageEvaluation
 from striate.inference.slices import Slice, slices
 from striate.metrics.classification import (
     METRICS,
@@ -33,75 +33,39 @@ if TYPE_CHECKING:
     from striate.inference.robustness import Robustness
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(ImageEvaluation):
     """The metrics of a classifier on one split.
 
+    Its metrics are those of `METRICS`; top-5 accuracy is 1.0 with up to five classes.
+
     Attributes:
-        data: name of the dataset.
-        split: `test`, `val`, `train`, or `all` of data without splits.
-        n: number of images.
-        metrics: the value of each metric in `METRICS`; top-5 accuracy is 1.0 with up to five classes.
-        intervals: 95 % confidence intervals of the metrics, by name (`classification_intervals`).
-        classes: the model's class names.
         per_class: precision, recall, F1 and support of each.
         confusion: int64 `[classes, classes]`, the confusion matrix; rows are the true classes.
-        missing_classes: the model's classes without any image in the data.
-        extra_classes: classes that the model does not know, with their number of images, which are left out.
-        problems: unreadable images, which are left out.
-        names: `[n]`, the path of each image.
         labels: int64 `[n]`, the true classes.
-        probabilities: float64 `[n, classes]`.
-        images: uint8 `[n, height, width, channels]`, at the network's input size; read lazily.
-        notes: warnings.
         maps: from the indexes of some images to Grad-CAM's maps of their predicted classes, float32
             `[n, rows, columns]`, or to None if the network has no feature maps; None without a network.
         calibration: that the probabilities have; None if they are not calibrated.
         slices: accuracy on parts of the images, the lowest first; empty if none are wanted.
         robustness: accuracy under corruptions; None if it is not wanted.
-        unknown: features of training images for the bundle, as `Description.unknown`; or empty.
     """
 
-    data: str
-    split: str
-    n: int
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    classes: tuple[str, ...]
     per_class: tuple[ClassScore, ...]
     confusion: npt.NDArray[np.int64] = field(repr=False)
-    missing_classes: tuple[str, ...]
-    extra_classes: dict[str, int]
-    problems: tuple[Problem, ...]
-    names: tuple[str, ...] = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
-    probabilities: npt.NDArray[np.float64] = field(repr=False)
-    images: Uint8Array | ImageSubset | JoinedImages = field(repr=False)
-    notes: tuple[str, ...] = ()
     maps: Callable[[Sequence[int]], npt.NDArray[np.float32] | None] | None = field(default=None, repr=False)
     calibration: Calibration | None = None
     slices: tuple[Slice, ...] = ()
     robustness: Robustness | None = None
-    unknown: str = field(default="", repr=False)
     task: ClassVar[Literal["classification"]] = "classification"
 
     __repr__ = evaluation_view.text
     _repr_html_ = evaluation_view.html
 
     @property
-    def what(self) -> str:
-        """The images in words: `test images`, or `images` of data without splits."""
-        return "images" if self.split == UNSPLIT else f"{self.split} images"
-
-    @property
     def predicted(self) -> npt.NDArray[np.int64]:
         """int64 `[n]`, the most probable class of each image; -1 where the scores are not finite."""
         return predictions(self.probabilities)
-
-    @property
-    def nonfinite(self) -> int:
-        """Number of images whose scores are not finite; they count as wrong."""
-        return int((self.predicted < 0).sum())
 
     @property
     def only_class(self) -> str | None:
@@ -150,11 +114,6 @@ class Evaluation:
         """Macro and weighted average of the classes."""
         return averages(self.per_class, self.confusion.sum(axis=0))
 
-    def headline(self) -> dict[str, Any]:
-        """The figures that a bundle carries."""
-        intervals = {f"{name}_ci": list(ends) for name, ends in self.intervals.items()}
-        return {"n": self.n, **self.metrics, **intervals}
-
     def to_json(self) -> dict[str, Any]:
         """The metrics as plain JSON values, without the images and their probabilities."""
         scores = [dataclasses.asdict(score) for score in self.per_class]
@@ -179,10 +138,9 @@ class Evaluation:
         }
 
     def sliced(self, by: str | Sequence[str]) -> Evaluation:
-        """With the accuracy on parts of the images (`inference.slices.slices`); names may be one text."""
-        names = [name.strip() for name in by.split(",")] if isinstance(by, str) else by
+        """With the accuracy on parts of the images; `by` as for `inference.slices.chosen_properties`."""
         right = self.predicted == self.labels
-        return replace(self, slices=slices(self.names, right, self.images, names, self.data))
+        return replace(self, slices=slices(self.names, right, self.images, by, self.data))
 
 
 def _shares(score: ClassScore) -> dict[str, float]:
@@ -245,12 +203,7 @@ def pool(evaluations: Sequence[Evaluation], split: str) -> Evaluation:
 
 def _warnings(evaluation: Evaluation) -> tuple[str, ...]:
     """What is wrong with the predictions as a whole."""
-    notes = []
-    if evaluation.nonfinite:
-        notes.append(
-            f"the scores of {evaluation.nonfinite:,} of {evaluation.n:,} images are not finite: "
-            "they count as wrong"
-        )
+    notes = list(evaluation.nonfinite_note())
     if evaluation.only_class is not None:
         notes.append(
             f"the model predicts {evaluation.only_class!r} for all {evaluation.n:,} images, so it tells no "

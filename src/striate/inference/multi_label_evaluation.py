@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from striate.data import Problem
 from striate.data.images.decoded import ImageSubset
-from striate.data.images.samples import UNSPLIT
 from striate.inference.evaluation_view import multi_label_html, multi_label_text
+from striate.inference.image_evaluation import ImageEvaluation
 from striate.metrics import multi_label
-from striate.metrics.classification import all_finite, scores_of_counts
+from striate.metrics.classification import scores_of_counts
 from striate.transforms.decode import Uint8Array
 
 
@@ -39,56 +39,24 @@ class LabelScore:
     f1: float
 
 
-@dataclass(frozen=True)
-class MultiLabelEvaluation:
+@dataclass(frozen=True, kw_only=True)
+class MultiLabelEvaluation(ImageEvaluation):
     """The metrics of a classifier of images with several classes.
 
+    Its metrics are those of `striate.metrics.multi_label.METRICS`.
+
     Attributes:
-        data: name of the dataset.
-        split: `test`, `val`, `train`, or `all` of data without splits.
-        n: number of images.
-        metrics: the value of each metric in `striate.metrics.multi_label.METRICS`.
-        intervals: 95 % confidence intervals of the metrics, by name.
-        classes: the model's class names.
         per_class: metrics of each.
-        missing_classes: the model's classes without any image in the data.
-        extra_classes: classes that the model does not know, with their number of images; these labels are
-            left out.
-        problems: unreadable images, which are left out.
-        names: `[n]`, the path of each image.
         labels: bool `[n, classes]`, the true classes.
-        probabilities: float64 `[n, classes]`.
-        images: uint8 `[n, height, width, channels]`, at the network's input size; read lazily.
-        notes: warnings.
-        unknown: features of training images for the bundle, as `Description.unknown`; or empty.
     """
 
-    data: str
-    split: str
-    n: int
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    classes: tuple[str, ...]
     per_class: tuple[LabelScore, ...]
-    missing_classes: tuple[str, ...]
-    extra_classes: dict[str, int]
-    problems: tuple[Problem, ...]
-    names: tuple[str, ...] = field(repr=False)
     labels: npt.NDArray[np.bool_] = field(repr=False)
-    probabilities: npt.NDArray[np.float64] = field(repr=False)
-    images: Uint8Array | ImageSubset = field(repr=False)
-    notes: tuple[str, ...] = ()
-    unknown: str = field(default="", repr=False)
     task: ClassVar[Literal["multi-label"]] = "multi-label"
     calibration: ClassVar[None] = None  # each class has a threshold instead
 
     __repr__ = multi_label_text
     _repr_html_ = multi_label_html
-
-    @property
-    def what(self) -> str:
-        """The images in words: `test images`, or `images` of data without splits."""
-        return "images" if self.split == UNSPLIT else f"{self.split} images"
 
     @property
     def thresholds(self) -> npt.NDArray[np.float64]:
@@ -99,16 +67,6 @@ class MultiLabelEvaluation:
     def predicted(self) -> npt.NDArray[np.bool_]:
         """Bool `[n, classes]`, the predicted classes; none where the scores are not finite."""
         return multi_label.label_predictions(self.probabilities, self.thresholds)
-
-    @property
-    def nonfinite(self) -> int:
-        """Number of images whose scores are not finite; they count as wrong."""
-        return int((~all_finite(self.probabilities)).sum())
-
-    def headline(self) -> dict[str, Any]:
-        """The figures that a bundle carries."""
-        intervals = {f"{name}_ci": list(ends) for name, ends in self.intervals.items()}
-        return {"n": self.n, **self.metrics, **intervals}
 
     def to_json(self) -> dict[str, Any]:
         """The metrics as plain JSON values, without the images and their probabilities."""
@@ -148,16 +106,13 @@ def measure_multi_label(
         for s, ap, threshold in zip(scores, curves, thresholds, strict=True)
     )
     missing = tuple(score.name for score in per_class if not score.support)
-    notes = []
-    if nonfinite := int((~all_finite(probabilities)).sum()):
-        notes.append(
-            f"the scores of {nonfinite:,} of {len(names):,} images are not finite: they count as wrong"
-        )
-    if missing:
-        notes.append(f"{len(missing):,} classes without images count as 0 in mAP and macro F1")
-    return MultiLabelEvaluation(
+    record = MultiLabelEvaluation(
         data=data, split=split, n=len(names), metrics=multi_label.measure(probabilities, labels, at),
         intervals=multi_label.intervals(probabilities, labels, at), classes=classes, per_class=per_class,
         missing_classes=missing, extra_classes={}, problems=problems, names=names, labels=labels,
-        probabilities=probabilities, images=images, notes=tuple(notes),
+        probabilities=probabilities, images=images,
     )  # fmt: skip
+    notes = record.nonfinite_note()
+    if missing:
+        notes += (f"{len(missing):,} classes without images count as 0 in mAP and macro F1",)
+    return replace(record, notes=notes)

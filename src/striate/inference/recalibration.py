@@ -10,9 +10,9 @@ from striate.data import DataSet, DecodedImages
 from striate.data.images.samples import UNSPLIT
 from striate.device import cpu_count
 from striate.errors import DataError, UsageError, translated_errors
-from striate.inference.calibration import calibration_of, logarithms, reference_size, unknown_inputs_of
+from striate.inference.calibration import calibration_of, reference_size, unknown_inputs_of
 from striate.inference.classifier import Classifier, load
-from striate.inference.evaluation import Evaluation, evaluate
+from striate.inference.evaluation import no_readable_image, open_split
 from striate.inference.evaluation_data import find_data
 from striate.progress import AUTO, Progress
 
@@ -54,37 +54,42 @@ def calibrate(
         UsageError: no such split or device.
     """
     classifier = load(model, device, network=network, trust=trust).uncalibrated()
+    if classifier.description.is_multi_label:
+        why = "its images have several classes, each with a threshold instead"
+        raise UsageError(f"cannot calibrate {os.fspath(model)!r}", why, "Train again for other thresholds")
     found, _ = find_data(classifier, data, path_column, label_column)
     if split == "auto":
         split = "val" if "val" in found.splits else UNSPLIT
         if split not in found.splits:
             fix = "Choose one with --split, but none that the model was trained on"
             raise UsageError(f"no val split in {found.source!r}", f"it has {', '.join(found.splits)}", fix)
-    evaluation = evaluate(classifier, found, split=split, batch=batch, workers=workers, progress=progress)
-    source = split if data is None else f"{evaluation.what} of {evaluation.data}"
-    if not isinstance(evaluation, Evaluation):
-        why = "its images have several classes, each with a threshold instead"
-        raise UsageError(f"cannot calibrate {os.fspath(model)!r}", why, "Train again for other thresholds")
-    calibration = calibration_of(logarithms(evaluation.probabilities), evaluation.labels, source)
+    dataset, _, name, _ = open_split(classifier, found, (None, None), split)
+    what = "images" if name == UNSPLIT else f"{name} images"
+    options: dict[str, Any] = {"batch": batch, "workers": workers or cpu_count(), "progress": progress}
+    images = _decoded(dataset, name, classifier, progress)
+    train = _train_images(classifier, found, name, progress)
+    progress.begin("calibrating", len(images) + reference_size(classifier.preprocess, len(train or ())))
+    scores, features, which = classifier.scores_and_features(images, **options)
+    if not len(which):
+        raise no_readable_image(dataset.source, images.problems)
+    source = split if data is None else f"{what} of {dataset.source}"
+    calibration = calibration_of(scores, images.labels[which], source)
     if calibration is None:
         raise DataError(f"cannot calibrate {os.fspath(model)!r}", "none of its scores is finite")
-    options: dict[str, Any] = {"batch": batch, "workers": workers or cpu_count(), "progress": progress}
-    add_metrics(classifier.path, {}, calibration, _unknown(classifier, found, split, options))
+    unknown = "" if train is None else unknown_inputs_of(classifier, train, features, **options)
+    progress.end()
+    add_metrics(classifier.path, {}, calibration, unknown)
     return calibration
 
 
-def _unknown(classifier: Classifier, found: DataSet, split: str, options: dict[str, Any]) -> str:
-    """Features of the train split, if the data have one besides that of the calibration."""
+def _train_images(
+    classifier: Classifier, found: DataSet, split: str, progress: Progress
+) -> DecodedImages | None:
+    """The train split, if the data have one besides that of the calibration."""
     if "train" not in found.splits or split in ("train", UNSPLIT):
-        return ""
-    dataset, _ = found.with_classes(classifier.classes)
-    progress = options["progress"]
-    parts = (dataset.splits["train"], dataset.splits[split])
-    train, held_out = (
-        DecodedImages(part, classifier.preprocess, root=dataset.root, progress=progress) for part in parts
-    )
-    progress.begin("features", len(held_out) + reference_size(classifier.preprocess, len(train)))
-    _, features, _ = classifier.scores_and_features(held_out, **options)
-    unknown = unknown_inputs_of(classifier, train, features, **options)
-    progress.end()
-    return unknown
+        return None
+    return _decoded(found.with_classes(classifier.classes)[0], "train", classifier, progress)
+
+
+def _decoded(dataset: DataSet, split: str, classifier: Classifier, progress: Progress) -> DecodedImages:
+    return DecodedImages(dataset.splits[split], classifier.preprocess, root=dataset.root, progress=progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from striate.data.images.base import Indices
+from striate.data.images.base import ImageArray, Indices
 from striate.errors import UsageError
 from striate.metrics.bootstrap import bca, bca_interval, resample
 from striate.metrics.classification import predictions, wilson_interval
@@ -84,39 +83,22 @@ class Robustness:
 
 
 @dataclass(frozen=True)
-class CorruptedImages:
+class CorruptedImages(ImageArray):
     """Images in one array, corrupted when they are read, so by the threads that read batches.
 
     Attributes:
-        images: uint8 `[n, height, width, 1 or 3]`.
-        labels: int64 `[n]`.
         corruption, severity: as for `corrupt`.
     """
 
-    images: Uint8Array
-    labels: Indices
     corruption: str
     severity: int
     in_memory = False  # reading takes time
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of each image."""
-        _, height, width, channels = self.images.shape
-        return height, width, channels
 
     def read(self, which: Indices, out: Uint8Array) -> npt.NDArray[np.bool_]:
         """Write the corrupted images at `which` into `out`; all are readable."""
         for row, i in enumerate(which.tolist()):
             out[row] = corrupt(self.images[i], self.corruption, self.severity, _SEED)
         return np.ones(len(which), np.bool_)
-
-    def reading(self) -> contextlib.AbstractContextManager[None]:
-        """Do nothing: there is nothing to open."""
-        return contextlib.nullcontext()
 
 
 def chosen_severities(
@@ -228,7 +210,8 @@ def summarize(
             interval = bca_interval(resampled)
             drop_ci = (interval.low, interval.high)
     top1 = float(clean.mean())
+    mean_ci = bca(lambda counts: counts @ share / counts.sum(axis=1), kinds, most=1.0)
     return Robustness(
         n, tuple(sorted({severity for _, severity in settings})), top1, wilson_interval(top1, n),
-        float(right.mean()), bca(lambda counts: counts @ share / n, kinds, most=1.0), drop, drop_ci, results,
+        float(right.mean()), mean_ci, drop, drop_ci, results,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from striate.data.images.tables import read_columns
 from striate.errors import UsageError
 from striate.files import probe
 from striate.metrics.classification import wilson_interval
-from striate.metrics.comparison import holm
+from striate.metrics.comparison import holm, log_choose
 
 PROPERTIES = ("size", "brightness", "sharpness")
 _PARTS = 4  # of images by falling values
@@ -50,8 +50,31 @@ class Slice:
         return dataclasses.asdict(self)
 
 
+def chosen_properties(by: str | Sequence[str], source: str) -> tuple[str, ...]:
+    """The properties to slice by, checked before images are read.
+
+    Args:
+        by: `size` (pixels of the file), `brightness`, `sharpness`, or columns of the table; one text may hold
+            several, separated by commas.
+        source: of the data.
+
+    Raises:
+        UsageError: a column, and the data are no table.
+    """
+    names = tuple(name.strip() for name in by.split(",")) if isinstance(by, str) else tuple(by)
+    for name in names:
+        if name not in PROPERTIES and not source.lower().endswith((".csv", ".tsv")):
+            fix = f"Give a CSV file with this column as the data, or use {', '.join(PROPERTIES)}"
+            raise UsageError(f"cannot slice by {name!r}", "it is a column, and the data are no table", fix)
+    return names
+
+
 def slices(
-    names: Sequence[str], right: npt.NDArray[np.bool_], images: Any, by: Sequence[str], source: str = ""
+    names: Sequence[str],
+    right: npt.NDArray[np.bool_],
+    images: Any,
+    by: str | Sequence[str],
+    source: str = "",
 ) -> tuple[Slice, ...]:
     """The slices of some properties, those with the lowest accuracy first.
 
@@ -59,15 +82,15 @@ def slices(
         names: path of each image.
         right: `[n]`, whether its prediction is right.
         images: `[n]`, uint8 `[height, width, channels]`, at the network's input size.
-        by: `size` (pixels of the file), `brightness`, `sharpness`, or columns of the table.
+        by: as for `chosen_properties`.
         source: of the data; a CSV or TSV file has the columns `path` and these.
 
     Raises:
-        UsageError: a column without a table, or one that names no image or has too many values.
+        UsageError: as `chosen_properties`; or a column that names no image or has too many values.
         DataError: the table cannot be read, or has no such column.
     """
     found: list[tuple[str, str, npt.NDArray[np.bool_]]] = []
-    for name in by:
+    for name in chosen_properties(by, source):
         if name in PROPERTIES:
             found += [(name, value, rows) for value, rows in _ranges(_measured(name, names, images))]
             continue
@@ -90,10 +113,6 @@ def fisher(right: int, n: int, all_right: int, everything: int) -> float:
         all_right: right ones of all images.
         everything: all images.
     """
-
-    def log_choose(a: int, b: int) -> float:
-        return math.lgamma(a + 1) - math.lgamma(b + 1) - math.lgamma(a - b + 1)
-
     lowest, highest = max(0, n + all_right - everything), min(n, all_right)
     whole = log_choose(everything, n)
     logs = np.array([
@@ -154,9 +173,6 @@ def _ranges(values: npt.NDArray[np.float64]) -> list[tuple[str, npt.NDArray[np.b
 
 def _column(name: str, names: Sequence[str], source: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:
     what = f"cannot slice by {name!r}"
-    if not source.lower().endswith((".csv", ".tsv")):
-        fix = f"Give a CSV file with this column as the data, or use {', '.join(PROPERTIES)}"
-        raise UsageError(what, "it is a column, and the data are no table", fix)
     table, column = Path(source), name.lower()
     value_of = {
         _key(path): row[column]

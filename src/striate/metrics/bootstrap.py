@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from striate.metrics.classification import wilson_interval
+
 Floats = NDArray[np.floating]
 Counts = NDArray[np.integer]
 Ends = tuple[float, float]
@@ -107,7 +109,7 @@ def bca(metric: Callable[[Counts], Floats], kinds: Counts, *, most: float = np.i
     """
     r = resample(metric, kinds)
     if np.ptp(r.samples) == 0 and r.value in (0.0, most):
-        end = 1.959963984540054**2 / (len(kinds) + 1.959963984540054**2)
+        end = wilson_interval(0.0, len(kinds))[1]
         return (most * (1 - end), most) if r.value == most else (0.0, end)
     found = bca_interval(r)
     return max(0.0, found.low), min(most, found.high)

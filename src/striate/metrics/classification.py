@@ -126,7 +126,7 @@ def scores_of_counts(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> t
     hits, called, support = counts[0].astype(float), counts[1], counts[2]
     precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
     recall = np.divide(hits, support, out=np.zeros_like(hits), where=support > 0)
-    f1 = np.divide(2 * hits, called + support, out=np.zeros_like(hits), where=called + support > 0)
+    f1 = f1_of_classes(counts)
     return tuple(
         ClassScore(name, int(support[i]), float(precision[i]), float(recall[i]), float(f1[i]))
         for i, name in enumerate(names)
@@ -147,15 +147,25 @@ def class_counts(scores: Floats, labels: Integers) -> npt.NDArray[np.int64]:
     return np.stack([np.bincount(part, minlength=classes) for part in parts]).astype(np.int64)
 
 
+def f1_of_classes(counts: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """F1 of each class, `[..., classes]`; 0 for one that does not occur.
+
+    Args:
+        counts: `[3, ..., classes]`, as of `class_counts`.
+    """
+    hits, called, support = np.asarray(counts, np.float64)
+    occurs = called + support
+    return np.asarray(np.divide(2 * hits, occurs, out=np.zeros_like(hits), where=occurs > 0))
+
+
 def macro_f1(counts: npt.NDArray[np.int64]) -> float:
     """The mean F1 of all classes that occur, as a label or a prediction (scikit-learn's `average="macro"`).
 
     Args:
         counts: of `class_counts`.
     """
-    hits, called, support = counts
-    occurs = called + support > 0
-    return float(np.mean(2 * hits[occurs] / (called + support)[occurs]))
+    _, called, support = counts
+    return float(np.mean(f1_of_classes(counts)[called + support > 0]))
 
 
 def balanced_accuracy(counts: npt.NDArray[np.int64]) -> float:

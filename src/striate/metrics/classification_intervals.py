@@ -14,6 +14,7 @@ from striate.metrics.bootstrap import Counts, Ends, Floats, bca, drawn_counts
 from striate.metrics.classification import (
     Integers,
     all_finite,
+    f1_of_classes,
     predictions,
     top_k_accuracy,
     wilson_interval,
@@ -27,9 +28,8 @@ def macro_f1_interval(probabilities: Floats, labels: Integers) -> Ends:
     """The interval of `macro_f1`."""
 
     def metric(hits: Floats, called: Floats, support: Floats) -> Floats:
-        occurs = called + support
-        f1 = np.divide(2 * hits, occurs, out=np.zeros_like(hits), where=occurs > 0)
-        return np.asarray(f1.sum(axis=1) / (occurs > 0).sum(axis=1))
+        f1 = f1_of_classes((hits, called, support))
+        return np.asarray(f1.sum(axis=1) / (called + support > 0).sum(axis=1))
 
     return _interval_of_counts(metric, probabilities, labels)
 
@@ -94,6 +94,9 @@ def calibration_error_interval(probabilities: Floats, labels: Integers, bins: in
     at least 2.5 % of data sets have an error as large as the measured one, and at least 2.5 % one as small.
 
     Confidences within a twentieth of a bin count as one kind, with their mean, so that many images are cheap.
+
+    Draws without a single error, or with few, have too little noise. So if all gaps have the same sign, where
+    the error is that of the mean confidence, the interval also holds Wilson's of the accuracy.
     """
     finite = all_finite(probabilities)
     if not finite.any():
@@ -107,14 +110,27 @@ def calibration_error_interval(probabilities: Floats, labels: Integers, bins: in
     gaps = np.where((kinds // (2 * _FINER))[:, None] == np.arange(bins), gap[:, None], 0.0)
     measured = np.bincount(each) @ gaps / len(each)
     noise = np.concatenate([drawn @ gaps for drawn in drawn_counts(each)]) / len(each) - measured
-    error = float(np.abs(measured).sum())
+    held = _not_rejected(measured, noise)
+    if (measured >= 0).all() or (measured <= 0).all():
+        mean, (low, high) = float(confidence.mean()), wilson_interval(float(right.mean()), len(right))
+        held += [abs(low - mean), abs(high - mean), *([0.0] if low <= mean <= high else [])]
+    return min(held), max(held)
+
+
+def _not_rejected(gaps: Floats, noise: Floats) -> list[float]:
+    """Sums of absolute gaps that a test does not reject; the measured one if there is no other.
+
+    Args:
+        gaps: `[bins]`, as measured.
+        noise: `[draws, bins]`, of the gaps.
+    """
+    error, most = float(np.abs(gaps).sum()), float(np.abs(noise).sum(axis=1).max())
     if error == 0:
-        return 0.0, 0.0
-    most = float(np.abs(noise).sum(axis=1).max())
+        return [error]
     errors = np.linspace(max(0.0, error - most), error + most, _STEPS)
-    ends = [np.quantile(np.abs(noise + e / error * measured).sum(axis=1), (0.025, 0.975)) for e in errors]
+    ends = [np.quantile(np.abs(noise + e / error * gaps).sum(axis=1), (0.025, 0.975)) for e in errors]
     held = [e for e, (low, high) in zip(errors.tolist(), ends, strict=True) if low <= error <= high]
-    return (held[0], held[-1]) if held else (error, error)
+    return held or [error]
 
 
 INTERVALS: dict[str, Callable[[Floats, Integers], Ends]] = {

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from striate.metrics.bootstrap import Counts, Ends, Floats, bca_interval, resample
+from striate.metrics.classification import wilson_interval
 
 Bools = npt.NDArray[np.bool_]
 
@@ -25,9 +26,12 @@ def mcnemar(only_first: int, only_second: int) -> float:
     n, k = only_first + only_second, min(only_first, only_second)
     if 2 * k == n:
         return 1.0
-    whole = math.lgamma(n + 1) - n * math.log(2)
-    logs = [whole - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k + 1)]
-    return min(1.0, 2 * math.fsum(map(math.exp, logs)))
+    return min(1.0, 2 * math.fsum(math.exp(log_choose(n, i) - n * math.log(2)) for i in range(k + 1)))
+
+
+def log_choose(n: int, k: int) -> float:
+    """The logarithm of the binomial coefficient: in how many ways k of n can be chosen."""
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def difference_interval(first: Bools, second: Bools) -> Ends:
@@ -38,10 +42,9 @@ def difference_interval(first: Bools, second: Bools) -> Ends:
         second: `[n]`, the same of the second.
     """
     change = second.astype(np.int64) - first
-    n = len(change)
-    if not change.any():  # more images might have some: Wilson's interval for none of n, on both sides
-        end = 1.959963984540054**2 / (n + 1.959963984540054**2)
-        return -end, end
+    if not np.ptp(change):  # more images might differ: Wilson's interval for none of n, on both sides
+        value, end = float(change[0]), wilson_interval(0.0, len(change))[1]
+        return max(-1.0, value - end), min(1.0, value + end)
 
     def metric(drawn: Counts) -> Floats:
         return np.asarray(drawn @ np.arange(-1.0, 2.0)[: drawn.shape[1]] / drawn.sum(axis=1))

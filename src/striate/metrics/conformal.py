@@ -1,9 +1,10 @@
 """Conformal prediction sets: sets of classes that contain the right one with a chosen probability.
 
 Split conformal prediction (Vovk et al. 2005; Angelopoulos and Bates 2021, arXiv:2107.07511): each class of
-an image has a score, how badly it fits. The set holds the classes whose score is at most a quantile of the
-scores of the right classes of other images, the calibration images. If these and the image are exchangeable,
-the set contains the right class with the chosen probability or a little more, whatever the model.
+an image has a nonconformity score, how badly it fits. The set holds the classes whose score is at most a
+quantile of the scores of the right classes of other images, the calibration images. If these and the image
+are exchangeable, the set contains the right class with the chosen probability or a little more, whatever the
+model.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def method_for(classes: int) -> Method:
     return "raps" if classes > MANY_CLASSES else "lac"
 
 
-def class_scores(probabilities: Floats, method: str) -> Float64s:
+def nonconformity_scores(probabilities: Floats, method: str) -> Float64s:
     """How badly each class fits, `[n, classes]`: low for a likely class.
 
     With RAPS the sum is that of the classes that are likelier, without the class itself: the random number u
@@ -63,7 +64,7 @@ def raps_scores(probabilities: Float64s, rank: float = _RANK, penalty: float = _
 
 def calibration_scores(probabilities: Floats, labels: Integers, method: str) -> Float64s:
     """The scores of the right classes, `[n]`, rising."""
-    return np.sort(class_scores(probabilities, method)[np.arange(len(labels)), labels])
+    return np.sort(nonconformity_scores(probabilities, method)[np.arange(len(labels)), labels])
 
 
 def images_needed(coverage: float) -> int:
@@ -89,4 +90,4 @@ def prediction_sets(probabilities: Floats, threshold: float, method: str) -> npt
         threshold: the quantile of the scores of the calibration images.
         method: `lac` or `raps`.
     """
-    return np.asarray(class_scores(probabilities, method) <= threshold)
+    return np.asarray(nonconformity_scores(probabilities, method) <= threshold)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from striate.errors import LayoutError
 from striate.metrics.bootstrap import Counts, Ends, bca
-from striate.metrics.classification import Floats, all_finite, wilson_interval
+from striate.metrics.classification import Floats, all_finite, f1_of_classes, wilson_interval
 
 Truth = npt.NDArray[np.bool_]
 
@@ -60,13 +60,6 @@ def label_counts(probabilities: Floats, truth: Truth, thresholds: Floats) -> npt
     return np.stack([part.sum(axis=0) for part in parts]).astype(np.int64)
 
 
-def f1_of_classes(counts: npt.NDArray[np.integer]) -> Floats:
-    """F1 of each class from `label_counts`, `[..., classes]`; 0 for one that does not occur."""
-    hits, called, support = counts
-    both = np.asarray(called + support, float)
-    return np.asarray(np.divide(2.0 * hits, both, out=np.zeros_like(both), where=both > 0))
-
-
 def micro_f1(counts: npt.NDArray[np.integer]) -> float:
     """F1 of all labels together, from `label_counts`."""
     hits, called, support = counts.sum(axis=1)
@@ -105,11 +98,11 @@ def intervals(probabilities: Floats, truth: Truth, thresholds: Floats) -> dict[s
     """95 % intervals of the metrics: Wilson's of exact match, else BCa of images drawn anew."""
     predicted = _answers(probabilities, truth, thresholds)
     scores = _worst_if_not_finite(probabilities, truth)
-    parts = np.stack([predicted & truth, predicted, truth]).astype(np.int64)
-    ranked = [_order(scores[:, i]) for i in range(truth.shape[1])]
+    parts = np.stack([predicted & truth, predicted, truth]).astype(np.float64)
+    ranked = [_ranked_truth(scores[:, i], truth[:, i]) for i in np.flatnonzero(truth.any(axis=0))]
 
-    def counts(drawn: Counts) -> npt.NDArray[np.int64]:
-        return np.stack([drawn @ part for part in parts])
+    def counts(drawn: Counts) -> Floats:
+        return np.asarray(drawn.astype(np.float64) @ parts)  # integers have no fast matrix product
 
     def macro(drawn: Counts) -> Floats:
         return np.asarray(f1_of_classes(counts(drawn)).mean(axis=-1))
@@ -119,13 +112,13 @@ def intervals(probabilities: Floats, truth: Truth, thresholds: Floats) -> dict[s
         return np.asarray(2 * hits / np.maximum(called + support, 1))
 
     def precision(drawn: Counts) -> Floats:
-        found = np.zeros(len(drawn))
-        for i, (order, ends) in enumerate(ranked):
-            called = drawn[:, order].cumsum(axis=1)[:, ends]
-            hits = (drawn[:, order] * truth[order, i]).cumsum(axis=1)[:, ends]
-            gained = np.diff(hits, axis=1, prepend=0) / np.maximum(hits[:, -1:], 1)
-            found += (gained * hits / np.maximum(called, 1)).sum(axis=1)
-        return np.asarray(found / len(ranked))
+        of_image, found = np.ascontiguousarray(drawn.T, np.int32), np.zeros(len(drawn))
+        for order, own, ends, last in ranked:  # precision matters only where recall increases
+            times = of_image[order]
+            gained, called = times[own], times.cumsum(axis=0, dtype=np.int32)[ends]
+            hits = gained.cumsum(axis=0, dtype=np.int32)
+            found += (gained * (hits[last] / np.maximum(called, 1))).sum(axis=0) / np.maximum(hits[-1], 1)
+        return np.asarray(found / truth.shape[1])
 
     kinds = np.arange(len(truth))
     each: dict[str, Callable[[Counts], Floats]] = {"map": precision, "micro_f1": micro, "macro_f1": macro}
@@ -171,6 +164,17 @@ def _order(scores: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]
     """Samples by falling score, and the last place of each score."""
     order = np.argsort(-scores, kind="stable")
     return order, np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+
+
+def _ranked_truth(scores: Floats, truth: Truth) -> tuple[npt.NDArray[np.int64], ...]:
+    """Samples by falling score, and three arrays for those of the class.
+
+    Their places in this order, the last place of their score, and which of them is the last one of it.
+    """
+    order, ends = _order(scores)
+    own = np.flatnonzero(truth[order])
+    end = ends[np.searchsorted(ends, own)]
+    return order, own, end, np.searchsorted(own, end, side="right") - 1
 
 
 def _ranked(scores: Floats, truth: Truth) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

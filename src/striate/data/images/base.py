@@ -54,21 +54,16 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class InMemoryImages:
-    """Images in one array.
+class ImageArray:
+    """Images in one array, without a way to read them.
 
     Attributes:
         images: uint8 `[n, height, width, channels]`.
         labels: int64 `[n]`.
-        names: `[n]`, the path of each.
-        problems: unreadable images that are not in the array.
     """
 
     images: Uint8Array
     labels: Indices
-    names: tuple[str, ...]
-    problems: tuple[Problem, ...]
-    in_memory = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -79,11 +74,25 @@ class InMemoryImages:
         _, height, width, channels = self.images.shape
         return height, width, channels
 
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        """Do nothing: there is nothing to open."""
+        return contextlib.nullcontext()
+
+
+@dataclass(frozen=True)
+class InMemoryImages(ImageArray):
+    """Images in one array.
+
+    Attributes:
+        names: `[n]`, the path of each.
+        problems: unreadable images that are not in the array.
+    """
+
+    names: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    in_memory = True
+
     def read(self, which: Indices, out: Uint8Array) -> npt.NDArray[np.bool_]:
         """Write the images at `which` into `out`; all are readable."""
         np.take(self.images, which, axis=0, out=out, mode="clip")  # mode "raise" would make a second copy
         return np.ones(len(which), np.bool_)
-
-    def reading(self) -> contextlib.AbstractContextManager[None]:
-        """Do nothing: there is nothing to open."""
-        return contextlib.nullcontext()
