@@ -194,9 +194,8 @@ def label_errors(data: Path, folder: Path) -> dict[str, Any]:
         rows.append(f"{image.absolute()},{label}")
     table = folder / "flowers.csv"
     table.write_text("\n".join(rows) + "\n", "utf-8")
-    run: Any = striate.train(
-        str(table), model="efficientnet_lite0", transfer="head", size=128, folds=5, out=str(folder), name="cv"
-    )
+    options: Any = {"model": "efficientnet_lite0", "transfer": "head", "imgsz": 128, "folds": 5}
+    found: Any = striate.train(str(table), **options, out=str(folder), name="cv")
     with (folder / "cv" / "label_errors.csv").open(newline="", encoding="utf-8") as file:
         listed = [Path(row["path"]).absolute() for row in csv.DictReader(file)]
     wanted = {image.absolute() for image in swapped}
@@ -204,7 +203,7 @@ def label_errors(data: Path, folder: Path) -> dict[str, Any]:
         "images": len(images), "swapped": len(wanted), "listed": len(listed),
         "swapped_of_first_100": len(wanted.intersection(listed[:100])),
         "swapped_listed": len(wanted.intersection(listed)),
-        "agreement": run.evaluation.top1,
+        "agreement": found.pooled.metrics["top1"],
     }  # fmt: skip
 
 

@@ -93,7 +93,8 @@ def evaluate(
     reading: Any = {"batch": batch, "workers": workers or cpu_count(), "tta": tta, "progress": progress}
     record = _of_split(classifier, dataset, name, cache, reading)
     record = replace(record, extra_classes=extra, notes=(*record.notes, *tta_notes, *notes))
-    record = _sliced(record, slice_by) if slice_by else record
+    if slice_by and isinstance(record, Evaluation):
+        record = record.sliced(slice_by)
     return _corrupted(record, classifier, severities, corruption_images, reading) if severities else record
 
 
