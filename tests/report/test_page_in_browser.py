@@ -150,6 +150,7 @@ def test_language_and_theme(page):
     page.click("#language")
     assert "Errors" in page.text("#part1 h2")
     page.evaluate("localStorage.clear()")
+    assert page.evaluate("document.querySelector('p.soft code').textContent").startswith("striate ")
 
 
 def test_a_phone_and_paper(page):

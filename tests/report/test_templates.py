@@ -221,3 +221,9 @@ def test_phrases_are_texts_with_values():
     hostile = templates.translated(sections.Phrase("{name}", name="'\"><script>"))
     assert "<script>" not in hostile
     assert "\"'" not in hostile
+
+
+def test_commands_in_sentences_are_code():
+    shown = templates.translated(sections.Phrase("`striate check {data}` finds more", data="<a>"))
+    assert shown.endswith("><code>striate check &lt;a&gt;</code> finds more</span>")
+    assert templates.translated(sections.Phrase("one ` alone")).endswith(">one ` alone</span>")

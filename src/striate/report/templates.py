@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -56,6 +57,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": number,
         "t": translated,
+        "words": _words,
         "message": lambda text: translated(messages.phrase_of(text)),
         "packed": lambda text: strict_json.dumps(chart_data.phrase_json(messages.phrase_of(text))),
         "phrase": lambda text, **values: translated(Phrase(text, **values)),
@@ -87,7 +89,18 @@ def translated(text: str) -> str:
     if not isinstance(text, Phrase):
         return text
     source = strict_json.dumps(chart_data.phrase_json(text))
-    return Markup('<span data-t="{}">{}</span>').format(source, str(text))
+    return Markup('<span data-t="{}">{}</span>').format(source, _coded(str(text)))
+
+
+def _coded(text: str) -> Markup:
+    """HTML of a text in which what is in backticks is code."""
+    parts = re.split("`([^`]+)`", text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts))
+
+
+def _words(command: str) -> Markup:
+    """HTML of a command line that breaks between its words only, as long as they fit."""
+    return Markup(" ").join(Markup("<span>{}</span>").format(word) for word in command.split(" "))
 
 
 def _scripts(*names: str) -> Markup:

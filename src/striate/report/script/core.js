@@ -46,8 +46,13 @@ function t(phrase, values = {}) {
 // Texts of phrases that scripts make are set by `translate` at every change of the language.
 function say(node, phrase, values = {}) {
   node.dataset.t = JSON.stringify([phrase, values]);
-  node.textContent = t(phrase, values);
+  write(node, t(phrase, values));
   return node;
+}
+
+// Sets a text; what is in backticks is code.
+function write(node, text) {
+  node.replaceChildren(...text.split(/`([^`]+)`/).map((part, i) => (i % 2 ? make("code", {}, part) : part)));
 }
 
 const label = (phrase, values) => say(make("span"), phrase, values);
@@ -61,7 +66,7 @@ const worded = text => Array.isArray(text) ? t(text) : text;
 function setLanguage(name) {
   language = name;
   document.documentElement.lang = name === "zh" ? "zh-CN" : "en";
-  for (const node of document.querySelectorAll("[data-t]")) node.textContent = t(JSON.parse(node.dataset.t));
+  for (const node of document.querySelectorAll("[data-t]")) write(node, t(JSON.parse(node.dataset.t)));
   for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", worded(JSON.parse(node.dataset.label)));
   const button = document.getElementById("language");
   button.textContent = name === "zh" ? "English" : "中文";
