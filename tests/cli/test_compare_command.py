@@ -57,6 +57,9 @@ def test_two_models(run, other, colors, tmp_path, capfd):
     page = (tmp_path / "page" / "report.html").read_text("utf-8")
     assert "McNemar" in page
     assert "Images with another prediction" in page
+    first = pair["changed"][0]
+    assert f">{first['first']} → {first['second']}</span>" in page
+    assert page.count('<img alt=""') == min(24, len(pair["changed"]))
     assert cli.run(argv) == 0
     out = capfd.readouterr().out
     assert "points (95 % interval" in out

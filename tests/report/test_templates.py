@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from browser import needs_chromium
 from PIL import Image
+from write_tiffs import write_tiff
 
 from striate import charts, cli, sections
 from striate.anatomy import trace
 from striate.data.check import KINDS, check
+from striate.errors import DecodeError
 from striate.report import anatomy_page, check_page, messages, page, templates
 from striate.report.templates import number
+from striate.transforms import decode
 
 LONG = "a_name_without_any_space_" * 6
 
@@ -108,7 +111,7 @@ def test_every_phrase_has_a_chinese_text_with_the_same_values():
         values = [sorted(set(re.findall(r"\{(\w+)\}", text))) for text in (english, translated)]
         assert values[0] == values[1], english
     unused = {
-        text for text in chinese if re.split(r"[{%\"]", text)[0][:60].lower().rstrip(": ") not in everything
+        text for text in chinese if re.split(r"[{%\"(]", text)[0][:60].lower().rstrip(": ") not in everything
     }
     assert {
         text for text in unused if not re.fullmatch(r"(train|val|test|out-of-fold) images|95\xa0.*", text)
@@ -196,6 +199,23 @@ def test_messages_of_data_checks_are_known():
     for kind in KINDS.values():
         for text in (kind.severity, kind.title, kind.advice):
             assert isinstance(messages.phrase_of(text), sections.Phrase), text
+
+
+def test_reasons_of_unreadable_images_are_known(tmp_path):
+    (tmp_path / "text").write_text("not an image")
+    (tmp_path / "page").write_text("<html></html>")
+    (tmp_path / "empty").write_bytes(b"")
+    Image.fromarray(np.full((4, 4), -1.5, np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(content[:1000])
+    (tmp_path / "bad.png").write_bytes(content[:60] + bytes(200) + content[260:])
+    (tmp_path / "bands.tif").write_bytes(write_tiff(np.zeros((4, 4, 6), np.uint8)))
+    (tmp_path / "a.png").unlink()
+    for path in tmp_path.iterdir():
+        with pytest.raises(DecodeError) as caught:
+            decode.decode(path)
+        assert isinstance(messages.phrase_of(caught.value.why), sections.Phrase), caught.value
 
 
 def test_a_message_is_the_same_text_with_values():

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,10 @@ from striate.inference.evaluation_data import find_data
 from striate.metrics.classification import wilson_interval
 from striate.metrics.comparison import difference_interval, holm, mcnemar
 from striate.progress import AUTO, Progress
+from striate.transforms.decode import Uint8Array
 
 _PASSES = 15  # of one image, for the time of a prediction
+_PICTURES = 24
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Pair:
         p: of McNemar's exact test.
         per_class: changes of each class, the largest first.
         changed: images with another prediction, those that one of the models gets right first.
+        pictures: the first of them, uint8 `[height, width, channels]`, as the first network
+            receives them.
     """
 
     second: str
@@ -93,6 +97,7 @@ class Pair:
     p: float
     per_class: tuple[ClassChange, ...] = field(repr=False)
     changed: tuple[Changed, ...] = field(repr=False)
+    pictures: tuple[Uint8Array, ...] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,12 @@ class ModelComparison:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dataclasses.asdict(self)
+        """Plain JSON values, without the pictures."""
+        bare = replace(self, pairs=tuple(replace(pair, pictures=()) for pair in self.pairs))
+        found = dataclasses.asdict(bare)
+        for pair in found["pairs"]:
+            del pair["pictures"]
+        return found
 
 
 @translated_errors()
@@ -227,6 +236,7 @@ def _pair(name: str, first: _Side, second: _Side) -> Pair:
         tuple(
             Changed(a.names[at_a[i]], a.classes[labels[i]], answers[0][i], answers[1][i]) for i in changed
         ),
+        tuple(np.asarray(a.images[int(at_a[i])]) for i in changed[:_PICTURES]),
     )  # fmt: skip
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from striate import bundle
-from striate.charts import Curves, Line, Panel
+from striate.charts import Curves, ImageGrid, Line, Panel
 from striate.inference.comparison import ModelComparison, Pair
 from striate.report.leaderboard import Place
 from striate.report.run_table import RunTable
 from striate.sections import Card, Column, Estimate, Phrase, Report, Section, Table
+from striate.transforms.multiband import visible
 
 _MOST_CHANGED, _MOST_CLASSES, _MOST_CURVES = 200, 50, 12
 _PANELS = {"val_loss": "Loss", "val_top1": "Accuracy (top-1)"}
@@ -52,7 +53,7 @@ def _pair_sections(pair: Pair) -> list[Section]:
     classes = Table(
         (
             Column(Phrase("class")), Column(Phrase("images"), ",d"), Column(Phrase("recall"), ".1%"),
-            Column(Phrase("new recall"), ".1%"), Column(Phrase("p (Holm)"), ".3f"),
+            Column(Phrase("new recall"), ".1%"), Column(Phrase("p (Holm)"), ".2g"),
         ),
         tuple((c.name, c.images, c.first, c.second, c.p) for c in pair.per_class[:_MOST_CLASSES]),
     )  # fmt: skip
@@ -64,7 +65,17 @@ def _pair_sections(pair: Pair) -> list[Section]:
         tuple((c.path, c.label, c.first, c.second) for c in pair.changed[:_MOST_CHANGED]),
     )  # fmt: skip
     images = Phrase("Images with another prediction ({count:,})", count=len(pair.changed))
-    return [Section(pair.second, (classes,), note), Section(images, (changed,))]
+    shown = Phrase(
+        "Below an image: its class, the predictions of the first model and of this one, and its file."
+    )
+    blocks = (_pictures(pair), changed) if pair.pictures else (changed,)
+    return [Section(pair.second, (classes,), note), Section(images, blocks, shown if pair.pictures else "")]
+
+
+def _pictures(pair: Pair) -> ImageGrid:
+    captions = tuple((c.label, f"{c.first} → {c.second}", Path(c.path).name) for c in pair.changed)
+    pictures = tuple(map(visible, pair.pictures))
+    return ImageGrid(pictures, captions[: len(pictures)], alt="Images with another prediction")
 
 
 def overlaid(models: Mapping[str, Path]) -> Curves | None:

@@ -176,7 +176,7 @@ def _calibration_text(evaluation: Evaluation) -> Text:
 def _slices_section(evaluation: Evaluation) -> Section:
     columns = (
         Column(Phrase("property")), Column(Phrase("value")), Column(Phrase("images"), ",d"),
-        Column(Phrase("accuracy"), ".1%"), Column(Phrase("p (Holm)"), ".3f"),
+        Column(Phrase("accuracy"), ".1%"), Column(Phrase("p (Holm)"), ".2g"),
     )  # fmt: skip
     rows = tuple((s.by, s.value, s.n, Estimate(s.top1, *s.top1_ci), s.p) for s in evaluation.slices)
     note = Phrase(
