@@ -88,13 +88,11 @@ def evaluate(
     tta_notes = require(tta, classifier.preprocess)
     severities = chosen_severities(corruptions, corruption_images, classifier)
     dataset, extra, name, notes = open_split(classifier, data, (path_column, label_column), split)
-    if slice_by:
-        _require_slices(classifier, slice_by, dataset.source)
+    _require_slices(classifier, slice_by, dataset.source)
     reading: Any = {"batch": batch, "workers": workers or cpu_count(), "tta": tta, "progress": progress}
     record = _of_split(classifier, dataset, name, cache, reading)
     record = replace(record, extra_classes=extra, notes=(*record.notes, *tta_notes, *notes))
-    if slice_by and isinstance(record, Evaluation):
-        record = record.sliced(slice_by)
+    record = record.sliced(slice_by) if slice_by and isinstance(record, Evaluation) else record
     return _corrupted(record, classifier, severities, corruption_images, reading) if severities else record
 
 
@@ -129,6 +127,8 @@ def _of_split(
 
 def _require_slices(classifier: Classifier, by: str | Sequence[str], source: str) -> None:
     """Refuse slices that there cannot be before images are read; raises UsageError."""
+    if not by:
+        return
     if classifier.description.is_multi_label:
         why = "its images have several classes each, so none is simply right"
         raise UsageError("no slices of this model", why, "Leave out slice_by")

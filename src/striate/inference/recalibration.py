@@ -58,11 +58,7 @@ def calibrate(
         why = "its images have several classes, each with a threshold instead"
         raise UsageError(f"cannot calibrate {os.fspath(model)!r}", why, "Train again for other thresholds")
     found, _ = find_data(classifier, data, path_column, label_column)
-    if split == "auto":
-        split = "val" if "val" in found.splits else UNSPLIT
-        if split not in found.splits:
-            fix = "Choose one with --split, but none that the model was trained on"
-            raise UsageError(f"no val split in {found.source!r}", f"it has {', '.join(found.splits)}", fix)
+    split = _val_or_all(found) if split == "auto" else split
     dataset, _, name, _ = open_split(classifier, found, (None, None), split)
     what = "images" if name == UNSPLIT else f"{name} images"
     options: dict[str, Any] = {"batch": batch, "workers": workers or cpu_count(), "progress": progress}
@@ -80,6 +76,13 @@ def calibrate(
     progress.end()
     add_metrics(classifier.path, {}, calibration, unknown)
     return calibration
+
+
+def _val_or_all(found: DataSet) -> str:
+    if "val" in found.splits or UNSPLIT in found.splits:
+        return "val" if "val" in found.splits else UNSPLIT
+    fix = "Choose one with --split, but none that the model was trained on"
+    raise UsageError(f"no val split in {found.source!r}", f"it has {', '.join(found.splits)}", fix)
 
 
 def _train_images(
