@@ -1,10 +1,14 @@
 """Class activation maps against plain implementations with hooks."""
 
+import pytest
 import torch
+import torch.nn.functional as F
 from pretrained import build
+from torch import nn
 
 from striate.explain import Explainer, compute
 from striate.explain.cam import grad_cam, nearest_classes
+from striate.explain.splitting import _Halves, _LinearHalves
 
 SHAPE = (3, 32, 32)
 
@@ -39,19 +43,81 @@ def test_grad_cam():
         torch.testing.assert_close(compute(explainer, image, target), closed, rtol=1e-5, atol=1e-5)
 
 
-def test_a_pool_and_two_linear_layers():
-    """The head of MobileNetV3: the trunk and the closed forms of the pool and of the last layer."""
+def require_equal_to_autograd(network, features, image, kind):
+    """Scores, maps, gradients and their means of a pass; `kind` is the class that computes them."""
+    wanted = [{3: 1.0, 1: -0.5}] * len(image)
+    kept = []
+    handle = features.register_forward_hook(lambda _, inputs, output: kept.append(output))
+    try:
+        scores = network(image)
+    finally:
+        handle.remove()
+    (gradient,) = torch.autograd.grad((scores[:, 3] - 0.5 * scores[:, 1]).sum(), kept[0])
+    for folded in (False, True):
+        explainer = Explainer(network, tuple(image.shape[1:]), folded=folded)
+        assert type(explainer._split(fine=False)) is kind
+        forward = explainer.forward(image)
+        found = (
+            (forward.maps, kept[0]),
+            (forward.scores, scores),
+            (forward.gradients(wanted), gradient),
+            (forward.mean_gradients(wanted), gradient.mean(dim=(2, 3))),
+        )
+        tolerance = 1e-4 if folded else 1e-5  # random weights amplify what folding rounds differently
+        for a, b in found:
+            torch.testing.assert_close(
+                a, b.detach(), rtol=1e-3, atol=tolerance * float(b.detach().abs().max())
+            )
+
+
+def test_a_hidden_layer_after_a_global_pool():
     network, _ = build("mobilenet_v3_small", 64, num_classes=6)
     image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))[1:]
-    network.eval()
-    maps, gradient, scores = hooked(network, image, network.features, lambda s: s[3] - 0.5 * s[1])
-    for folded in (False, True):
-        explainer = Explainer(network, (3, 64, 64), folded=folded)
-        assert explainer._split(fine=False).pool is not None
-        forward = explainer.forward(image)
-        found = (forward.maps, forward.gradients([{3: 1.0, 1: -0.5}]), forward.scores)
-        for a, b in zip(found, (maps, gradient, scores), strict=True):
-            torch.testing.assert_close(a[0], b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
+    require_equal_to_autograd(network.eval(), network.features, image, _LinearHalves)
+
+
+class Functions(nn.Module):
+    def forward(self, x):
+        return torch.flatten(F.adaptive_avg_pool2d(F.max_pool2d(x, 2), (3, 2)), 1)
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (
+            [nn.MaxPool2d(3, 2, padding=1), nn.Flatten(), nn.Linear(64, 5), nn.Hardswish(), nn.Linear(5, 4)],
+            True,
+        ),
+        ([nn.AdaptiveAvgPool2d((3, 2)), nn.Flatten(), nn.Linear(24, 5), nn.Linear(5, 4)], True),
+        ([Functions(), nn.Linear(24, 5), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(5, 4)], True),
+        ([nn.MaxPool2d(4, 3), nn.Dropout(), nn.Flatten(), nn.Linear(16, 4)], True),
+        # An average with zeros around the maps loses a part of the gradient at the border.
+        ([nn.AvgPool2d(3, 2, padding=1), nn.Flatten(), nn.Linear(64, 4)], False),
+        ([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 4)], False),
+        ([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4), nn.Softmax(dim=1)], False),
+        ([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4), nn.ReLU()], False),
+    ],
+)
+def test_heads_of_users_networks(head, kind):
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+    network = nn.Sequential(features, *head).eval()
+    require_equal_to_autograd(network, features, torch.randn(2, 3, 8, 8), _LinearHalves if kind else _Halves)
+
+
+def test_weights_that_change_later():
+    """Without folding, an explainer follows them; so do the sums over units."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(256, 5), nn.Linear(5, 4)
+    ).eval()
+    explainer, image = Explainer(network, (3, 8, 8)), torch.randn(1, 3, 8, 8)
+    before = compute(explainer, image, 3)
+    with torch.no_grad():
+        network[2].weight.mul_(torch.rand(network[2].weight.shape))
+    after = compute(explainer, image, 3)
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(after, compute(Explainer(network, (3, 8, 8)), image, 3))
 
 
 def test_images_of_one_pass_have_the_maps_that_each_has_alone():

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from striate.explain.splitting import Forward, Weights
+from striate.explain.forward import Forward, Weights
 
 _SIMILAR = 3  # classes that Finer-CAM compares with
 
@@ -79,6 +80,6 @@ def nearest_classes(scores: Tensor, target: int, count: int = _SIMILAR) -> list[
 
 
 def _weighted_by_mean(forward: Forward, weights: Weights) -> Tensor:
-    units = forward.maps.permute(0, 2, 3, 1)  # a view; folded networks have the channels last in memory
-    means = forward.mean_gradients(weights)[:, :, None]
-    return (units.flatten(1, 2) @ means).view(units.shape[:3]).relu().float()
+    units = forward.maps.flatten(2)  # a view in either layout of the memory
+    means = forward.mean_gradients(weights)[:, None]
+    return torch.bmm(means, units).view(len(units), *forward.maps.shape[2:]).relu_().float()

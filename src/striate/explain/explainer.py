@@ -15,8 +15,9 @@ from striate.device import standard_settings
 from striate.errors import LayoutError, UsageError
 from striate.explain.attention_weights import AttentionRecorder
 from striate.explain.cam import grad_cam
+from striate.explain.forward import Forward, Split
 from striate.explain.location import Location, locate
-from striate.explain.splitting import Forward, Shape, Split, split
+from striate.explain.splitting import Shape, split
 from striate.kernels.folding import fold
 
 _PIXELS = 32 * 224 * 224  # of the images in a batch, without gradients; a quarter of it with them

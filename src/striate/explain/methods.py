@@ -12,7 +12,7 @@ from striate.device import standard_settings
 from striate.errors import UsageError, unknown_name
 from striate.explain import attention, cam, gradients, perturbation
 from striate.explain.explainer import Explainer
-from striate.explain.splitting import Forward
+from striate.explain.forward import Forward
 from striate.progress import AUTO, Progress
 
 MAX_SAMPLES = 1_000_000

@@ -1,17 +1,17 @@
 """Split a network at its last feature maps: a trunk, which needs no gradients, and a head, which is small.
 
-The gradient of a score with respect to the maps then costs one pass backward through the head. For a network
-that ends in global pooling and one linear layer this is the closed form weight / number of units, and the
-trunk can be folded for inference (`striate.kernels.folding`), which has no gradients.
+The gradient of a score with respect to the maps then costs one pass backward through the head, in closed form
+if it has only pools and linear layers (`striate.explain.linear_head`). The trunk can be folded for inference
+(`striate.kernels.folding`), which has no gradients.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,46 +19,13 @@ from torch import Tensor, fx, nn
 
 from striate.anatomy.layers import result_of
 from striate.anatomy.tracing import record
+from striate.explain.forward import Forward, Split, Weights, weighted_gradient, weighted_rows
+from striate.explain.linear_head import LinearHead, LinearPass, global_mean, linear_head, part
 from striate.explain.location import Location
 from striate.kernels.folding import Tracer, fold
 
 Shape = tuple[int, int, int]
 _TOLERANCE = 1e-4  # of the largest value
-
-
-# For each image, constant weights of some classes: what is explained is the weighted sum of their scores.
-Weights = Sequence[Mapping[int, float]]
-
-
-class Forward(Protocol):
-    """What one pass of images through a network left behind.
-
-    Its tensors can be inference tensors: clone them to change them or to compute gradients.
-    """
-
-    @property
-    def maps(self) -> Tensor:
-        """The last feature maps, `[batch, channels, rows, columns]`."""
-
-    @property
-    def scores(self) -> Tensor:
-        """`[batch, classes]`."""
-
-    def gradients(self, weights: Weights) -> Tensor:
-        """The gradients of the weighted sums of scores with respect to the maps, the shape of the maps."""
-
-    def mean_gradients(self, weights: Weights) -> Tensor:
-        """Their means over the units of each map, `[batch, channels]`."""
-
-
-class Split(Protocol):
-    """A network, seen from its last feature maps. Images are `[batch, channels, height, width]`."""
-
-    def __call__(self, images: Tensor) -> Forward:
-        """One pass; to be called with gradients enabled."""
-
-    def scores(self, images: Tensor) -> Tensor:
-        """The scores alone; to be called without gradients."""
 
 
 def split(network: nn.Module, images: Tensor, location: Location, result: Tensor, folded: bool) -> Split:
@@ -79,7 +46,9 @@ def split(network: nn.Module, images: Tensor, location: Location, result: Tensor
         node = None
     if node is None:
         return _Recorded(network, location)
-    return _Halves(module, node, images, location, folded=folded)
+    halves = _Halves(module, node, images, location, folded=folded)
+    head = linear_head(module, node, result.shape[1], is_constant=folded) if location.dims == (2, 3) else None
+    return halves if head is None else _LinearHalves(halves.trunk, head)
 
 
 def _node_of(module: fx.GraphModule, images: Tensor, result: Tensor) -> fx.Node | None:
@@ -99,11 +68,27 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().max() <= _TOLERANCE * b.abs().max())
 
 
+class _LinearHalves:
+    """Trunk and head, whose gradients have a closed form."""
+
+    def __init__(self, trunk: nn.Module, head: LinearHead) -> None:
+        self.trunk, self.head = trunk, head
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> LinearPass:
+        """One pass."""
+        return self.head(self.trunk(images))
+
+    def scores(self, images: Tensor) -> Tensor:
+        """The scores."""
+        return self.head(self.trunk(images)).scores
+
+
 class _Halves:
     """Trunk and head as two modules; the head without a global pool before it and a linear layer after it.
 
     For these two the gradient has a closed form: it is equal in all units of a map, and the rows of the
-    linear layer's weights, of the explained classes only. If nothing is between the two, nothing is recorded.
+    linear layer's weights, of the explained classes only.
 
     Args:
         module: the traced network.
@@ -127,26 +112,21 @@ class _Halves:
         before = [other for other in before if other not in constants]
         self.carries = bool(carried)
         self.to_maps = location.to_maps
-        self.trunk: nn.Module = _part(module, [], [*constants, *before], [node, *carried])
+        self.trunk: nn.Module = part(module, [], [*constants, *before], [node, *carried])
         if folded and not carried:
             self.trunk = fold(self.trunk, (images.shape[1], images.shape[2], images.shape[3]))
         pool, last = _global_pool(module, node, location), _linear_output(module)
         self.pool = None if pool is None else _pooling(pool)
         self.last = None if last is None else cast(nn.Linear, module.get_submodule(str(last.target)))
         inside = [other for other in (*constants, *after) if other not in (pool, last)]
-        steps = [other for other in after if other not in (pool, last) and other.op != "output"]
-        self.is_linear = bool(pool and last) and all(_only_reshapes(module, step) for step in steps)
         exit_ = after[-1].args[0] if last is None else last.args[0]
-        self.head = _part(module, [pool or node, *carried], inside, [cast(fx.Node, exit_)])
+        self.head = part(module, [pool or node, *carried], inside, [cast(fx.Node, exit_)])
 
     def __call__(self, images: Tensor) -> Forward:
         """One pass."""
         # Inference mode is faster, but its results cannot take part in gradients.
         with torch.no_grad() if self.carries else torch.inference_mode():
             result, carried = self._run(images)
-            if self.is_linear:
-                features = self._pooled(result).flatten(1)
-                return _Halfway(result, self._scores(features), self, features, features)
         maps = self.to_maps(result)
         with torch.no_grad():
             entry = self._pooled(result)
@@ -176,7 +156,7 @@ class _Halves:
 
 @dataclass(frozen=True, eq=False)
 class _Halfway:
-    """A pass through a network that was split; its head has been recorded if that is not linear."""
+    """A pass through a network that was split, whose head has been recorded."""
 
     maps: Tensor
     scores: Tensor
@@ -202,25 +182,8 @@ class _Halfway:
         if last is None:
             outer = factor * _dense(self.scores, weights)
         else:
-            rows = last.weight.detach()
-            sums = [_sum(rows, one, factor) for one in weights]
-            outer = (torch.stack(sums) if len(sums) > 1 else sums[0]).view_as(self.features)
-        if self.halves.is_linear:
-            return outer
-        return _weighted_gradient(self.features, outer, self.entry)
-
-
-def _weighted_gradient(outputs: Tensor, weights: Tensor, inputs: Tensor) -> Tensor:
-    """The gradient of the weighted sum of outputs with respect to the inputs."""
-    # Not `grad_outputs=weights`, with which torch imports SymPy: half a second.
-    total = torch.dot(outputs.flatten(), weights.flatten())
-    (gradient,) = torch.autograd.grad(total, inputs, retain_graph=True)
-    return gradient
-
-
-def _sum(rows: Tensor, weights: Mapping[int, float], factor: float) -> Tensor:
-    """The weighted sum of some rows."""
-    return functools.reduce(torch.add, [factor * weight * rows[i] for i, weight in weights.items()])
+            outer = weighted_rows(last.weight.detach(), weights, factor).view_as(self.features)
+        return weighted_gradient(self.features, outer, self.entry)
 
 
 def _dense(scores: Tensor, weights: Weights) -> Tensor:
@@ -240,29 +203,12 @@ def _global_pool(module: fx.GraphModule, node: fx.Node, location: Location) -> f
     if user.op == "call_module":
         layer = module.get_submodule(str(user.target))
         return user if type(layer) is nn.AdaptiveAvgPool2d and layer.output_size in (1, (1, 1)) else None
-    is_mean = user.target is torch.mean or (user.op == "call_method" and user.target == "mean")
-    arguments = {**dict(zip(("dim", "keepdim"), user.args[1:], strict=False)), **user.kwargs}
-    known = set(arguments) <= {"dim", "keepdim"} and arguments.get("dim") in (
-        (2, 3),
-        (-2, -1),
-        [2, 3],
-        [-2, -1],
-    )
-    return user if is_mean and known else None
-
-
-def _only_reshapes(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a step between a global pool and a linear layer changes no value in evaluation mode."""
-    if node.op == "call_module":
-        return type(module.get_submodule(str(node.target))) in (nn.Flatten, nn.Dropout, nn.Identity)
-    return node.target in (torch.flatten, "flatten") and node.op != "get_attr"
+    return None if global_mean(user) is None else user
 
 
 def _pooling(pool: fx.Node) -> Callable[[Tensor], Tensor]:
     """Global average pooling as this step does it: with or without dimensions of size 1."""
-    keepdim = pool.op == "call_module" or bool(
-        pool.kwargs.get("keepdim", len(pool.args) > 2 and pool.args[2])
-    )
+    keepdim = pool.op == "call_module" or bool(global_mean(pool))
     return functools.partial(torch.mean, dim=(2, 3), keepdim=keepdim)
 
 
@@ -274,21 +220,6 @@ def _linear_output(module: fx.GraphModule) -> fx.Node | None:
     if is_module and type(module.get_submodule(str(cast(fx.Node, node).target))) is nn.Linear:
         return cast(fx.Node, node)
     return None
-
-
-def _part(
-    module: fx.GraphModule, inputs: list[fx.Node], nodes: list[fx.Node], outputs: list[fx.Node]
-) -> fx.GraphModule:
-    """A module of some steps of a traced network, except its output."""
-    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
-    for place, node in enumerate(inputs):
-        copies[node] = graph.placeholder(f"input_{place}")
-    for node in nodes:
-        if node.op != "output":
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-    found = tuple(copies[node] for node in outputs)
-    graph.output(found if len(found) > 1 else found[0])
-    return fx.GraphModule(module, graph).eval()
 
 
 class _Recorded:
@@ -323,7 +254,7 @@ class _Graph:
 
     def gradients(self, weights: Weights) -> Tensor:
         """As `Forward`."""
-        gradient = _weighted_gradient(self.output, _dense(self.scores, weights), self.result)
+        gradient = weighted_gradient(self.output, _dense(self.scores, weights), self.result)
         return self.location.to_maps(gradient)
 
     def mean_gradients(self, weights: Weights) -> Tensor:
