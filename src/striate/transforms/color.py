@@ -6,6 +6,7 @@ On 8-bit pixels the functions equal Pillow's `ImageEnhance` and `ImageOps`. A fa
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import Protocol
@@ -16,6 +17,7 @@ from PIL import ImageOps
 from torch import Tensor
 
 from striate.errors import LayoutError, UsageError
+from striate.transforms import native
 from striate.transforms.arguments import Range, Size, check_range, range_around
 from striate.transforms.blocks import in_blocks, is_pillow_friendly, with_pillow
 from striate.transforms.transform import Transform, bernoulli, between, is_numpy_friendly, max_value
@@ -70,7 +72,10 @@ def _on_values(change: _Change, images: Tensor, amount: Tensor, *, planar: bool 
             change(_values(images, planar=planar), amount, eight_bit=images.dtype == torch.uint8), images
         )
 
-    return in_blocks(changed, images, amount.to(images.device, torch.float32).view(-1, 1, 1, 1))
+    amount = amount.to(images.device, torch.float32)
+    if change in _NATIVE and native.fits(images):
+        return native.enhance(images, _NATIVE[change], amount.view(-1, 1))
+    return in_blocks(changed, images, amount.view(-1, 1, 1, 1))
 
 
 def _values(images: Tensor, *, planar: bool) -> Tensor:
@@ -169,6 +174,9 @@ def _hue(values: Tensor, shift: Tensor, *, eight_bit: bool) -> Tensor:
     return out.round() if eight_bit else out
 
 
+_NATIVE: dict[_Change, str] = {_brightness: "b", _contrast: "c", _saturation: "s"}  # names in the kernel
+
+
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
     """Keep only the highest `bits` of 8 bits, per sample."""
     mask = (256 - 2 ** (8 - bits.long())).to(images.device, torch.uint8)
@@ -186,6 +194,8 @@ def solarize(images: Tensor, threshold: Tensor) -> Tensor:
         below = (wide - limit) >> 15  # -1 below the limit, else 0
         return wide.bitwise_xor_(255).bitwise_xor_(below.bitwise_and_(255)).to(torch.uint8)
 
+    if native.fits(images):
+        return native.enhance(images, "o", limit.ceil().float().view(-1, 1))
     return in_blocks(inverted, images, limit.ceil().to(torch.int16))
 
 
@@ -196,6 +206,8 @@ def invert(images: Tensor) -> Tensor:
 
 def autocontrast(images: Tensor) -> Tensor:
     """Stretch each channel of each sample to the full range of values."""
+    if native.fits(images):
+        return native.enhance(images, "a", torch.zeros(len(images), 1, device="cpu"))
     if is_pillow_friendly(images):
         return with_pillow(images, lambda picture, _: ImageOps.autocontrast(picture))
     flat = images.flatten(2).double()
@@ -208,6 +220,8 @@ def autocontrast(images: Tensor) -> Tensor:
 
 def equalize(images: Tensor) -> Tensor:
     """Equalize the histogram of each channel of each sample, in Pillow's integer arithmetic."""
+    if native.fits(images):
+        return native.enhance(images, "e", torch.zeros(len(images), 1, device="cpu"))
     if is_pillow_friendly(images):
         return with_pillow(images, lambda picture, _: ImageOps.equalize(picture))
     B, C, H, W = images.shape
@@ -243,24 +257,33 @@ class ColorJitter(Transform):
 
     def batch(self, images: Tensor, rand: Tensor) -> Tensor:
         """Apply random factors to each sample."""
-        return in_blocks(self._block, images, rand)
-
-    def _block(self, images: Tensor, rand: Tensor) -> Tensor:
-        changes = (_brightness, _contrast, _saturation, _hue)
         ranges = (self.brightness, self.contrast, self.saturation, self.hue)
-        amounts = [between(rand[:, i], low, high).view(-1, 1, 1, 1) for i, (low, high) in enumerate(ranges)]
-        idle = {i for i, range_ in enumerate(ranges) if range_ == ((0, 0) if i == _HUE else (1, 1))}
-        values, eight_bit = _values(images, planar=True), images.dtype == torch.uint8
-        orders = [_ORDERS[int(number)] for number in (rand[:, 4] * len(_ORDERS)).tolist()]
-        for turn, i in itertools.product(range(4), range(4)):
-            rows = [row for row, order in enumerate(orders) if order[turn] == i]
-            if not rows or i in idle:
-                continue
-            if len(rows) == len(orders):
-                values = changes[i](values, amounts[i], eight_bit=eight_bit)
-            else:
-                values[rows] = changes[i](values[rows], amounts[i][rows], eight_bit=eight_bit)
-        return _pixels(values, images)
+        amounts = torch.stack([between(rand[:, i], *range_) for i, range_ in enumerate(ranges)], dim=1)
+        active = [i for i, range_ in enumerate(ranges) if range_ != ((0, 0) if i == _HUE else (1, 1))]
+        numbers = (rand[:, 4] * len(_ORDERS)).long()
+        if _HUE in active or not native.fits(images):
+            return in_blocks(functools.partial(_jitter, active=active), images, amounts, numbers)
+        orders = [[i for i in _ORDERS[number] if i in active] for number in numbers.tolist()]
+        names = ["".join("bcs"[i] for i in order) for order in orders]
+        columns = torch.tensor(orders, dtype=torch.long, device="cpu").view(len(images), len(active))
+        return native.enhance(images, names, amounts.float().gather(1, columns))
+
+
+def _jitter(images: Tensor, amounts: Tensor, numbers: Tensor, *, active: list[int]) -> Tensor:
+    """Apply the active changes with `amounts` `[batch, 4]`, in the order of each sample."""
+    changes = (_brightness, _contrast, _saturation, _hue)
+    values, eight_bit = _values(images, planar=True), images.dtype == torch.uint8
+    orders = [_ORDERS[number] for number in numbers.tolist()]
+    for turn, i in itertools.product(range(4), active):
+        rows = [row for row, order in enumerate(orders) if order[turn] == i]
+        if not rows:
+            continue
+        amount = amounts[rows, i].view(-1, 1, 1, 1)
+        if len(rows) == len(orders):
+            values = changes[i](values, amount, eight_bit=eight_bit)
+        else:
+            values[rows] = changes[i](values[rows], amount, eight_bit=eight_bit)
+    return _pixels(values, images)
 
 
 class Grayscale(Transform):

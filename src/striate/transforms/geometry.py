@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from striate.errors import UsageError
+from striate.transforms import native
 from striate.transforms.arguments import Range, Sides, Size, check_range, check_size
 from striate.transforms.preprocess import INTERPOLATIONS
 from striate.transforms.transform import Transform, bernoulli, is_numpy_friendly
@@ -293,8 +294,11 @@ def _uniform(rand: npt.NDArray[np.float64], low: float, high: float) -> npt.NDAr
 
 def copy_rows(source: npt.NDArray[Any], out: npt.NDArray[Any], mirrored: bool) -> None:
     """Copy one image `[height, width, channels]`, optionally flipped left to right."""
-    # torch flips pixels of three values six times as fast as NumPy.
-    out[:] = torch.from_numpy(source).flip(1).numpy() if mirrored else source
+    if not mirrored:
+        out[:] = source
+    elif not native.mirror(source, out):
+        # torch flips pixels of three values six times as fast as NumPy.
+        out[:] = torch.from_numpy(source).flip(1).numpy()
 
 
 def _antialiased(images: Tensor, boxes: list[list[int]], size: Sides, mirrored: Tensor | None) -> Tensor:

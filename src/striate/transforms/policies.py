@@ -69,9 +69,11 @@ def _prepared(
         return _ENHANCE[operation], 1 + magnitude
     if operation in _BY_LEVEL:
         return _BY_LEVEL[operation], magnitude
+    if operation == "Identity":
+        return lambda images, _: images, magnitude
     if operation in _PLAIN:
         return lambda images, _: _PLAIN[operation](images), magnitude
-    names = ", ".join((*_GEOMETRIC, *_ENHANCE, *_BY_LEVEL, *_PLAIN))
+    names = ", ".join(("Identity", *_GEOMETRIC, *_ENHANCE, *_BY_LEVEL, *_PLAIN))
     raise UsageError(f"operation {operation!r}", f"it must be one of {names}")
 
 
@@ -90,20 +92,30 @@ def _inverse(operation: str, magnitude: Tensor, height: int, width: int) -> Tens
     return inverse_affine(turn, shift, torch.ones_like(magnitude), shear)
 
 
-def _apply_bins(images: Tensor, space: _Space, choice: Tensor, bins: Tensor, sign: Tensor) -> None:
-    """Apply operation `choice` of the space to each sample in place, with the bin of its magnitude.
+def _apply_bins(
+    images: Tensor, out: Tensor, space: _Space, choice: Tensor, bins: Tensor, sign: Tensor
+) -> Tensor:
+    """Apply operation `choice` of the space to each sample, with the bin of its magnitude.
 
-    The choice -1 changes nothing.
+    Args:
+        images: the batch.
+        out: the result, which is returned; may be the same tensor.
+        space: magnitudes of each operation.
+        choice: int64 `[batch]`, positions in the space.
+        bins: int64 `[batch]`.
+        sign: random numbers `[batch]`; below 0.5 for a negative magnitude.
     """
     for i, (name, magnitudes) in enumerate(space.items()):
         which = (choice == i).nonzero()[:, 0]
-        if len(which) and name != "Identity":
-            magnitude = magnitudes.to(images.device)[bins[which]]
-            if name in _SIGNED:
-                magnitude = torch.where(sign[which] < 0.5, -magnitude, magnitude)
-            change, numbers = _prepared(name, magnitude, *images.shape[2:])
-            for rows, part in blocks(images, which):
-                images[rows] = change(images[rows], numbers[part])
+        if not len(which) or (name == "Identity" and out is images):
+            continue
+        magnitude = magnitudes.to(images.device)[bins[which]]
+        if name in _SIGNED:
+            magnitude = torch.where(sign[which] < 0.5, -magnitude, magnitude)
+        change, numbers = _prepared(name, magnitude, *images.shape[2:])
+        for rows, part in blocks(images, which):
+            out[rows] = change(images[rows], numbers[part])
+    return out
 
 
 class _Policy(Transform):
@@ -141,9 +153,7 @@ class TrivialAugmentWide(_Policy):
         space = self._space(self.num_magnitude_bins, *images.shape[2:])
         choice = (rand[:, 0] * len(space)).long()
         bins = (rand[:, 1] * self.num_magnitude_bins).long()
-        out = images.clone()
-        _apply_bins(out, space, choice, bins, rand[:, 2])
-        return out
+        return _apply_bins(images, torch.empty_like(images), space, choice, bins, rand[:, 2])
 
     def _space(self, bins: int, height: int, width: int) -> _Space:
         way = torch.linspace(0, 1, bins, dtype=torch.float32, device="cpu")
@@ -173,10 +183,10 @@ class RandAugment(_Policy):
         """Apply several operations to each sample."""
         space = self._space(self.num_magnitude_bins, *images.shape[2:])
         bins = torch.full((len(images),), self.magnitude, device=images.device)
-        out = images.clone()
+        out = torch.empty_like(images) if self.num_ops else images
         for op in range(self.num_ops):
             choice = (rand[:, 2 * op] * len(space)).long()
-            _apply_bins(out, space, choice, bins, rand[:, 2 * op + 1])
+            images = _apply_bins(images, out, space, choice, bins, rand[:, 2 * op + 1])
         return out
 
 
@@ -192,11 +202,11 @@ class AutoAugment(_Policy):
         }
         index = {name: i for i, name in enumerate(space)}
         policy = (rand[:, 0] * len(IMAGENET)).long().tolist()
-        out = images.clone()
+        out = torch.empty_like(images)
         for turn in range(2):
             rules = [(index[name], p, level) for name, p, level in (IMAGENET[i][turn] for i in policy)]
             columns = zip(*rules, strict=True)
             choice, likely, bins = (torch.tensor(column, device=images.device) for column in columns)
-            choice = torch.where(rand[:, 1 + 2 * turn] < likely, choice, -1)
-            _apply_bins(out, space, choice, bins, rand[:, 2 + 2 * turn])
+            choice = torch.where(rand[:, 1 + 2 * turn] < likely, choice, index["Identity"])
+            images = _apply_bins(images, out, space, choice, bins, rand[:, 2 + 2 * turn])
         return out
