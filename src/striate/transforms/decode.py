@@ -18,7 +18,6 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -221,7 +220,7 @@ def to_array(image: Image.Image, channels: Literal[1, 3] = 3) -> Uint8Array:
 
 def is_image_name(name: str) -> bool:
     """Return whether a file name has an image suffix and is not hidden."""
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+    return not name.startswith(".") and name[name.rfind(".") :].lower() in SUFFIXES
 
 
 def name_of(source: ImageSource) -> str:

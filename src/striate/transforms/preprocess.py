@@ -134,6 +134,12 @@ class Preprocess:
         scale = self.shorter_side / max(self.size)
         return round(self.size[0] * scale), round(self.size[1] * scale)
 
+    def only_decodes(self, *, crop: bool) -> bool:
+        """Return whether `read` leaves an image of `size`, without the crop of `uncropped_size`, as it is."""
+        height, width = self.size
+        whole = Span.whole(width, width), Span.whole(height, height)
+        return self.channels in (1, 3) and (not crop or self._spans((width, height), self.size) == whole)
+
     def decode(self, source: ImageSource) -> Uint8Array:
         """Decode an image in any form of `read`, in its own size.
 

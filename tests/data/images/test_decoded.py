@@ -14,6 +14,7 @@ from striate.data.images import decoded
 from striate.data.images.decoded import ImageSubset
 from striate.data.images.loader import stream
 from striate.training.schedule import shuffled_batches
+from striate.transforms import many_files
 from striate.transforms.preprocess import Preprocess
 
 CPU = torch.device("cpu")
@@ -120,6 +121,55 @@ def test_prefetched_images_are_the_images_that_are_read(folder, crop):
         source.prefetch(i)
     make_images(folder / "a", 10, (0, 0, 0))  # none of them is opened again
     assert np.array_equal(everything(source)[1], expected)
+
+
+@pytest.mark.skipif(many_files.native() is None, reason="the native module was not built here")
+@pytest.mark.parametrize("crop", [False, True])
+@pytest.mark.parametrize(
+    ("how", "is_read"),  # with the crop: images of another size are resized
+    [
+        (Preprocess.for_size(32), True), (Preprocess.for_size(32, 1), True),
+        (Preprocess((32, 40), "squash"), True), (Preprocess((40, 32), "letterbox"), True),
+        (Preprocess((32, 32), shorter_side=36), False), (Preprocess((32, 40), shorter_side=40), False),
+    ],
+)  # fmt: skip
+def test_files_that_are_read_together_have_the_pixels_of_those_read_alone(
+    tmp_path, monkeypatch, how, is_read, crop
+):
+    root = tmp_path / "data"
+    for number, size in enumerate([(32, 32), (40, 32), (32, 40), (36, 36)]):
+        make_images(root / f"c{number}", 3, (90, 0, 0), size=size)
+        for kind, mode in enumerate(("L", "P", "RGBA")):
+            path = root / f"c{number}" / f"{kind}.png"
+            Image.open(root / f"c{number}" / "000.png").convert(mode).save(path)
+        Image.open(root / f"c{number}" / "000.png").save(root / f"c{number}" / "9.jpg")
+    (root / "c0" / "cut.png").write_bytes((root / "c0" / "000.png").read_bytes()[:900])
+    samples = open_data(root).splits["all"]
+    together = DecodedImages(samples, how, crop=crop)
+    together.read_plain(np.arange(len(samples)))
+    monkeypatch.setattr(many_files, "native", lambda: None)
+    alone = DecodedImages(samples, how, crop=crop)
+    assert (together.reads_plain, alone.reads_plain) == (is_read or not crop, False)
+    for found, expected in zip(everything(together), everything(alone), strict=True):
+        assert np.array_equal(found, expected)
+    assert together.problems == alone.problems
+    assert len(alone.problems) == 1
+
+
+@pytest.mark.skipif(many_files.native() is None, reason="the native module was not built here")
+def test_files_that_were_read_together_are_not_opened_again(tmp_path):
+    make_images(tmp_path / "data" / "a", 12, (200, 0, 0), size=(32, 32))
+    samples = open_data(tmp_path / "data").splits["all"]
+    source = DecodedImages(samples, Preprocess.for_size(32), cache=False)
+    source.read_plain(np.arange(10))
+    assert not source.in_memory
+    source.read_plain(np.arange(12))
+    assert source.in_memory
+    expected = everything(source)[1]
+    for path in (tmp_path / "data" / "a").iterdir():
+        path.write_bytes(b"")
+    assert np.array_equal(everything(source)[1], expected)
+    assert source.rewritten() == list(samples.names)
 
 
 @pytest.mark.parametrize("size", [32, 96])

@@ -8,6 +8,7 @@ import shutil
 import struct
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from sklearn.datasets import load_digits
 from striate.data import DataSet, Samples, images, open_data
 from striate.data.images.folders import find_images, inner_class_folder, refuse_output_inside
 from striate.errors import DataError, UsageError
+from striate.transforms.decode import SUFFIXES, is_image_name
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
@@ -432,3 +434,34 @@ def test_a_new_format_is_a_row_of_the_table(tmp_path, monkeypatch):
         open_data(tmp_path / "x.list")
     monkeypatch.setattr(images, "FORMATS", (*images.FORMATS, row))
     assert open_data(tmp_path / "x.list").splits["all"].names == ("one", "two")
+
+
+ROOTS = ("/data", "/", "data", ".", "../up", "/a/../b", "/data/", "//data")
+NAMES = ("a.png", "b/a.png", "./a.png", "../a.png", "b//a.png", "b/../a.png", "..a.png", ".", "b/.", "")
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_names_below_the_root_and_absolute_ones(root):
+    data = DataSet(root, root, (), {})
+    for below in NAMES:
+        for name in (f"{root}/{below}", below or "x", f"/else/{below}"):
+            assert data.relative_name(name) == os.path.relpath(name, root)
+            assert data.absolute_name(name) == str(Path(name).absolute())
+    assert DataSet("digits", "", (), {}).absolute_name("digits/1") == "digits/1"
+
+
+def test_names_of_images():
+    for name in ("a.png", "a.PNG", "a.b.jpeg", "png", ".png", "a.", "a.png.", "a.txt", "..png", "a.é.webp"):
+        assert is_image_name(name) == (not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
+
+
+@pytest.mark.parametrize("given", [".", "./digits/..", "{}", "{}/", "{}//", "{}/./."])
+def test_paths_of_files_are_normal(tmp_path, monkeypatch, given):
+    make_images(tmp_path / "a" / "deep", 2, (0, 0, 0), size=(2, 2))
+    make_images(tmp_path / "b", 1, (0, 0, 0), size=(2, 2))
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    root = given.format(tmp_path)
+    names = open_data(root).splits["all"].names
+    expected = ("a/deep/000.png", "a/deep/001.png", "b/000.png")
+    assert names == tuple(str(Path(root) / name) for name in expected)

@@ -1,5 +1,7 @@
 """The division of a data set: complete, stratified, and a function of the seed and the names."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,6 +50,22 @@ def test_neither_order_nor_place_matters():
     assert set(split(dataset([30, 40]), SplitPlan(seed=5)).splits["val"].names) != set(
         one.splits["val"].names
     )
+
+
+def test_images_of_a_class_are_in_the_order_of_their_hashes():
+    def key(name):
+        return hashlib.sha256(b"3\0" + name.removeprefix("/data/").encode()).digest()
+
+    data = dataset([7, 40], order=np.random.default_rng(0))
+    parts = split(data, SplitPlan(0.1, 0.2, seed=3)).splits
+    for label, (val, test) in enumerate([(1, 1), (4, 8)]):
+        own = {
+            name: sorted(np.array(part.names)[part.labels == label].tolist(), key=key)
+            for name, part in parts.items()
+        }
+        in_order = own["val"] + own["test"] + own["train"]
+        assert (len(own["val"]), len(own["test"])) == (val, test)
+        assert in_order == sorted(in_order, key=key)
 
 
 def test_given_splits_are_kept():

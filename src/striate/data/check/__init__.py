@@ -7,7 +7,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -17,6 +16,7 @@ import numpy as np
 
 from striate.data import open_data
 from striate.data.check.duplicates import connected_components, find_copies
+from striate.data.check.equal_files import equal_files
 from striate.data.check.files import scan_folder
 from striate.data.check.images import ImageStats, inspect_image
 from striate.data.check.labels import check_classes
@@ -27,9 +27,7 @@ from striate.device import cpu_count
 from striate.errors import DataError, DecodeError, translated_errors
 from striate.files import expanded, is_folder
 from striate.progress import AUTO, Progress
-from striate.reading import read_bytes
 from striate.transforms.decode import Uint8Array
-from striate.transforms.image_file import LARGE_FILE
 
 __all__ = ["KINDS", "CheckReport", "Finding", "Item", "check", "quick_check", "quick_summary"]
 
@@ -112,7 +110,9 @@ def quick_check(data: DataSet) -> tuple[Finding, ...]:
     found: Found = defaultdict(list)
     check_classes(data, found)
     if all(samples.in_files for samples in data.splits.values()):
-        _find_equal_files(_images(data), found)
+        images = _images(data)
+        for members in equal_files([image.name for image in images], seconds=1.0):
+            _add_copies([images[i] for i in members], True, found)
     return sort_findings(found)
 
 
@@ -253,28 +253,6 @@ def _add_copies(members: list[_Image], equal: bool, found: Found) -> None:
         found["leakage"].append(group)
     if len({(image.label, image.split) for image in members}) < len(members):
         found["duplicates" if equal else "near-duplicates"].append(group)
-
-
-def _find_equal_files(images: list[_Image], found: Found, seconds: float = 1.0) -> None:
-    """Find equal files in about `seconds`: compares the content of files of equal size only."""
-    deadline = time.monotonic() + seconds
-    by_size = _group(images, lambda image: os.stat(image.name).st_size, deadline)  # noqa: PTH116 - faster
-    for size, members in by_size.items():
-        if size and len(members) > 1:  # empty files are reported by training
-            for equal in _group(members, lambda image: read_bytes(image.name, LARGE_FILE), deadline).values():
-                if len(equal) > 1:
-                    _add_copies(equal, True, found)
-
-
-def _group(images: list[_Image], key: Callable[[_Image], Any], deadline: float) -> dict[Any, list[_Image]]:
-    """Group images by a key until the deadline; skips files that cannot be read, which training reports."""
-    groups = defaultdict(list)
-    for image in images:
-        if time.monotonic() > deadline:
-            break
-        with suppress(OSError, DataError):  # larger ones would take longer than the deadline
-            groups[key(image)].append(image)
-    return groups
 
 
 def _relative(item: Item, root: str) -> str:

@@ -17,12 +17,14 @@ from striate.data.images.cache import LIMIT_VARIABLE, Cache, limit
 from striate.data.images.samples import Samples, Stamp
 from striate.errors import DecodeError
 from striate.progress import AUTO, Progress
+from striate.transforms import many_files
 from striate.transforms.decode import Uint8Array
 from striate.transforms.preprocess import Preprocess
 
 MAX_SIDE_IN_MEMORY = 64  # pixels; images up to this size stay in memory
 MAX_BYTES_IN_MEMORY = 2 << 30  # of a split
 _PREFETCH_BYTES = 256 << 20  # of decoded images that are not resized yet
+_PNG = (".png", ".PNG")
 _WIDTH_BYTES = 4  # of the width of a padded image
 _CLOCK_NS = 2 * 10**9  # resolution of the coarsest file system clock
 
@@ -38,6 +40,7 @@ class DecodedImages:
         shape: height, width and channels of each image.
         labels: int64 `[n]`.
         names: `[n]`, the path of each.
+        reads_plain: whether `read_plain` reads plain PNG files.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class DecodedImages:
         self._prefetched: dict[int, Uint8Array] = {}  # decoded, but not resized yet
         self._states = np.zeros(0, np.int64)  # hashes of the files' stamps, if they have some
         self._decoded = False  # whether a file was decoded since `rewritten` looked at them
+        self.reads_plain = False
 
         pixels = samples.pixels
         if pixels is not None and (*pixels.shape[1:], 1)[:3] == self.shape:
@@ -91,6 +95,8 @@ class DecodedImages:
         fits = len(samples) * math.prod(self.shape) <= memory
         small = max(height, width) <= MAX_SIDE_IN_MEMORY or self._cache is None
         self._memory = np.empty((len(samples), *self.shape), np.uint8) if small and fits else None
+        as_is = small and samples.in_files and not variable_width and preprocess.only_decodes(crop=crop)
+        self.reads_plain = as_is and fits and many_files.native() is not None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -119,6 +125,7 @@ class DecodedImages:
 
     def read(self, which: Indices, out: Uint8Array) -> npt.NDArray[np.bool_]:
         """Write the images at `which` into `out` `[len(which), *shape]`; return which ones are readable."""
+        self.read_plain(which)
         state = self._state[which]
         if self._memory is not None and (state == _IN_MEMORY).all():
             np.take(self._memory, which, axis=0, out=out, mode="clip")
@@ -138,6 +145,21 @@ class DecodedImages:
         if fresh:
             self._store(which[fresh], out[fresh])
         return readable
+
+    def read_plain(self, which: Indices) -> None:
+        """Read those images at `which` into memory that are plain PNG files of the right size.
+
+        Does not hold Python's lock meanwhile. Nothing happens if `reads_plain` is false.
+        """
+        if not self.reads_plain or not (unknown := self._state[which] == _UNKNOWN).any():
+            return
+        which = np.array([i for i in which[unknown].tolist() if self.names[i].endswith(_PNG)], np.int64)
+        self._decoded = True
+        images = np.empty((len(which), *self.shape), np.uint8)
+        readable = many_files.read_plain_pngs([self.names[i] for i in which.tolist()], images)
+        assert self._memory is not None
+        self._memory[which[readable]] = images[readable]
+        self._state[which[readable]] = _IN_MEMORY  # not in the cache, which is hardly faster
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:

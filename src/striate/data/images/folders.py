@@ -115,8 +115,8 @@ def read_tree(root: Tree, source: str) -> DataSet:
         notes.append(f"only {used} are used; skipped: {listed(others)}")
     for folder in (root, *split_folders.values()):
         skipped.hidden += folder.hidden()
-    found = {split: _pairs(f, notes, skipped) for split, f in (split_folders or {UNSPLIT: root}).items()}
-    data = DataSet.from_pairs(source, root.path, found, (*notes, *skipped.notes()))
+    found = {split: _classes(f, notes, skipped) for split, f in (split_folders or {UNSPLIT: root}).items()}
+    data = DataSet.from_folders(source, root.path, found, (*notes, *skipped.notes()))
     if not data.classes:
         raise _no_classes(root, source)
     for name in data.classes:
@@ -172,8 +172,9 @@ def walk_images(folder: Path, skipped: Skipped, *, inside: bool = False) -> list
         hidden = (os.path.join(place, name) for name in below if is_hidden_folder(name))  # noqa: PTH118
         skipped.hidden += sorted(path for path in hidden if _holds_images(path))
         below[:] = sorted(name for name in below if not is_hidden_folder(name))
+        start = str(Path(place) / "_")[:-1]
         for name in sorted(names):
-            path = str(Path(place) / name)
+            path = start + name
             kind = kind_of_file(name, partial(read_head, path))
             if kind == IMAGE:
                 images.append(path)
@@ -288,20 +289,21 @@ def _no_classes(root: Tree, source: str) -> DataError:
     return DataError(f"cannot use {source!r}", why, hint + _LAYOUT)
 
 
-def _pairs(folder: Tree, notes: list[str], skipped: Skipped) -> list[tuple[str, str]]:
-    """Return (path, class name) of all images in class folders."""
-    pairs, empty = [], []
+def _classes(folder: Tree, notes: list[str], skipped: Skipped) -> list[tuple[str, list[str]]]:
+    """Return (class name, paths of its images) of all class folders with images."""
+    found, empty = [], []
     for child in sorted(folder.folders(), key=lambda child: child.name):
         outputs = len(skipped.outputs)
         images = child.images(skipped)
-        pairs += [(path, child.name) for path in images]
-        if not images and len(skipped.outputs) == outputs:
+        if images:
+            found.append((child.name, images))
+        elif len(skipped.outputs) == outputs:
             empty.append(child.name)
     if empty:
         notes.append(f"skipped class folders without images in {folder.name!r}: {listed(empty)}")
-    if pairs and (loose := folder.count_loose()):
+    if found and (loose := folder.count_loose()):
         notes.append(f"skipped {loose} images directly in {folder.name!r}, outside of any class folder")
-    return pairs
+    return found
 
 
 def _holds_images(folder: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -184,6 +185,24 @@ class DataSet:
             splits[split] = Samples(tuple(path for path, _ in rows), labels)
         return cls(source, root, classes, splits, tuple(notes))
 
+    @classmethod
+    def from_folders(
+        cls,
+        source: str,
+        root: str,
+        folders: Mapping[str, Sequence[tuple[str, Sequence[str]]]],
+        notes: Iterable[str] = (),
+    ) -> DataSet:
+        """Build a dataset of files from lists of (class name, its paths), by split; each name once."""
+        classes = tuple(sorted({name for rows in folders.values() for name, paths in rows if paths}))
+        index, splits = {name: i for i, name in enumerate(classes)}, {}
+        for split, rows in folders.items():
+            filled = [(index[name], paths) for name, paths in rows if paths]
+            labels = np.repeat([label for label, _ in filled], [len(paths) for _, paths in filled])
+            names = tuple(itertools.chain.from_iterable(paths for _, paths in filled))
+            splits[split] = Samples(names, labels.astype(np.int64))
+        return cls(source, root, classes, splits, tuple(notes))
+
     def label_texts(self, samples: Samples) -> list[str]:
         """Return the class name of each image; several in one text, separated by `;`."""
         if samples.labels.ndim == 1:
@@ -198,11 +217,13 @@ class DataSet:
 
     def absolute_name(self, name: str) -> str:
         """Return the name of an image without reference to the working folder; unchanged if it is no path."""
-        return str(Path(name).absolute()) if self.root else name
+        if not self.root or (os.path.isabs(name) and os.path.normpath(name) == name):  # noqa: PTH117 - faster
+            return name
+        return str(Path(name).absolute())
 
     def relative_name(self, name: str) -> str:
         """Return the path of an image below the root, with slashes; unchanged if it is no path."""
-        return os.path.relpath(name, self.root).replace(os.sep, "/") if self.root else name
+        return _below(name, self.root).replace(os.sep, "/") if self.root else name
 
     def with_classes(self, classes: tuple[str, ...]) -> tuple[DataSet, dict[str, int]]:
         """Map the labels to another list of class names. Classes are matched by name, not by position.
@@ -236,3 +257,13 @@ class DataSet:
                 left_out[old] += int(samples.labels[:, index[old]].sum())
             splits[name] = replace(samples, labels=labels)
         return replace(self, classes=classes, splits=splits), left_out
+
+
+def _below(name: str, root: str) -> str:
+    """Return `os.path.relpath(name, root)`, in a tenth of its time for a name that starts with the root."""
+    start = f"{root}{os.sep}"
+    if name.startswith(start):
+        below = name[len(start) :]
+        if os.path.normpath(below) == below and not below.startswith((os.pardir, os.sep)):
+            return below
+    return os.path.relpath(name, root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -82,12 +83,13 @@ def split(data: DataSet, plan: SplitPlan) -> DataSet:
 def _split_samples(data: DataSet, samples: Samples, plan: SplitPlan) -> tuple[Samples, Samples, Samples]:
     if samples.groups is not None:
         return _split_groups(data, samples, samples.groups, plan)
-    parts = []
-    keys = [_key(plan.seed, data.relative_name(name)) for name in samples.names]
-    order = np.array(sorted(range(len(samples)), key=keys.__getitem__), np.int64)
-    labels = strata(samples.labels)
-    for label in range(len(data.classes)):
-        members = order[labels[order] == label]
+    parts, labels = [], strata(samples.labels)
+    by_class = np.argsort(labels, kind="stable")
+    bounds = np.searchsorted(labels, np.arange(len(data.classes) + 1), sorter=by_class)
+    for first, end in itertools.pairwise(bounds.tolist()):
+        members = by_class[first:end]  # one class after the other, because keys take memory
+        keys = [_key(plan.seed, data.relative_name(samples.names[i])) for i in members.tolist()]
+        members = members[sorted(range(len(members)), key=keys.__getitem__)]
         n_val, n_test = _held_out(len(members), plan)
         parts.append(np.split(members, [n_val, n_val + n_test]))
     which = (np.sort(np.concatenate(part)) for part in zip(*parts, strict=True))
