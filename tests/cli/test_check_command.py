@@ -59,6 +59,21 @@ def test_problems_as_csv(data, capfd):
     assert json.loads(capfd.readouterr().out)["csv"] == "problems.csv"
 
 
+def test_images_with_several_classes(data, capfd):
+    names = [path.relative_to(data.parent) for path in sorted(data.glob("*/0*.png"))]
+    rows = "".join(f"{name},{('', 'red;blue', 'red')[i % 3]}\n" for i, name in enumerate(names))
+    rows += "data/blue/[b]<script>'.png,red\n"  # a copy of an image of both classes
+    (data.parent / "t.csv").write_text(f"path,label\n{rows}")
+    assert cli.run(["check", "t.csv", "--out", "page.html"]) == 1
+    line = "1.0 classes for each image on average, at most 2; 17 images have none"
+    out = capfd.readouterr().out
+    assert line in out
+    assert "[blue;red]" in out
+    assert line in (data.parent / "page.html").read_text()
+    assert cli.run(["check", "t.csv", "--no-multi-label", "--no-page"]) == 3
+    assert "the row has no label" in capfd.readouterr().err
+
+
 def test_columns_of_a_table(data, capfd):
     rows = "".join(f"{path},{path.parent.name}\n" for path in sorted(data.glob("*/0*.png")))
     (data.parent / "t.csv").write_text(f"photo,colour\n{rows}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from striate.cli.options import Json, LabelColumn, PathColumn, Workers
+from striate.cli.options import Json, LabelColumn, MultiLabel, PathColumn, Workers
 from striate.printable import escaped
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def check(
     ] = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
+    multi_label: MultiLabel = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> int:
@@ -48,8 +49,9 @@ def check(
 
     with watching() as progress:
         result = check_data(
-            data, workers=workers, path_column=path_column, label_column=label_column, progress=progress
-        )
+            data, workers=workers, path_column=path_column, label_column=label_column,
+            multi_label=multi_label, progress=progress,
+        )  # fmt: skip
     report = None
     if csv is not None:
         from striate.files import write_atomic
@@ -81,6 +83,8 @@ def _print(result: CheckReport, report: Path | None, csv: Path | None) -> None:
         f"in {result.seconds:.1f} s ({rate:,.0f} images/s)",
         markup=False,
     )
+    if result.labels_per_image is not None:
+        out.print(result.labels_per_image.summary, markup=False)
     for finding in result.findings:
         _print_finding(finding, out)
     if not result.findings:
@@ -105,7 +109,7 @@ def _print_finding(finding: Finding, out: Console) -> None:
     shown = 1 if finding.severity == "note" else 3
     for group in finding.groups[:shown]:
         for item in group[:4]:
-            where = f" [{item.label}]" if finding.kind == "conflicting-labels" else ""
+            where = f" [{item.label}]" if finding.kind.startswith("conflicting-") else ""
             detail = f"  ({item.detail})" if item.detail else ""
             out.print(f"          {escaped(f'{item.path}{where}{detail}')}", markup=False)
         if len(group) > 4:

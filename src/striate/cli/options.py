@@ -62,6 +62,12 @@ LABEL_COLUMN: dict[str, Any] = {
 }  # fmt: skip
 PathColumn = Annotated[str | None, typer.Option("--path-column", **PATH_COLUMN)]
 LabelColumn = Annotated[str | None, typer.Option("--label-column", **LABEL_COLUMN)]
+MULTI_LABEL: dict[str, Any] = {
+    "help": "Whether images have several classes: labels such as cat;dog, or links to an image in several "
+    "class folders.",
+    "show_default": "decided by the data",
+}
+MultiLabel = Annotated[bool | None, typer.Option("--multi-label/--no-multi-label", **MULTI_LABEL)]
 
 _PANELS = ("Data", "Model", "Optimization", "Run")
 

@@ -47,13 +47,16 @@ def render(report: CheckReport) -> str:
     if classes:
         columns = (Column(Phrase("class")), Column(Phrase("images"), ",d", bar_max=max(1, classes[0][1])))
         table = Table(columns, tuple(classes[:MAX_CLASSES]))
+    subtitle = Phrase(
+        "{n:,} images{splits}; {count:,} classes; {seconds:.1f} s", n=report.n, splits=splits,
+        count=len(classes), seconds=report.seconds,
+    )  # fmt: skip
+    if report.labels_per_image is not None:
+        subtitle = Phrase("{before}; {labels}", before=subtitle, labels=report.labels_per_image.summary)
     return templates.render(
         "check.html",
         title=Phrase("Data check of {source}", source=report.source),
-        subtitle=Phrase(
-            "{n:,} images{splits}; {count:,} classes; {seconds:.1f} s", n=report.n, splits=splits,
-            count=len(classes), seconds=report.seconds,
-        ),
+        subtitle=subtitle,
         footer=Phrase("Nothing was changed in the data folder."), full_width=True,
         sections=[_section(finding, urls) for finding in report.findings], classes=table,
     )  # fmt: skip

@@ -290,3 +290,44 @@ def test_columns_and_labels_of_a_table(root):
     report = check(root.parent / "t.csv", path_column="photo", label_column="price")
     assert report.n == 120
     assert report.findings[0].kind == "continuous-labels"
+
+
+def test_images_with_several_classes(tmp_path):
+    """Equal sets in any order are one label; copies whose sets differ conflict; pairs may never occur."""
+    (tmp_path / "photos").mkdir()
+    labels = ["cat;dog", "dog;cat", "cat", "", *["cat", "dog"] * 20, "indoor"]
+    for i in range(len(labels)):
+        photo(i).save(tmp_path / "photos" / f"{i:02}.jpg", quality=92)
+    for new, old in ((1, 0), (2, 3), (5, 4)):
+        shutil.copy(tmp_path / "photos" / f"{old:02}.jpg", tmp_path / "photos" / f"{new:02}.jpg")
+    rows = [f"photos/{i:02}.jpg,{label}" for i, label in enumerate(labels)]
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\n" + "\n".join(rows) + "\n")
+    report = check(table)
+    kinds = {f.kind: [[Path(i.path).stem for i in group] for group in f.groups] for f in report.findings}
+    assert kinds == {
+        "conflicting-label-sets": [["02", "03"], ["04", "05"]],
+        "scarce-class": [["indoor"]],
+        "duplicates": [["00", "01"]],
+        "imbalance": [["cat", "indoor"]],
+        "no-class": [["03"]],
+    }
+    assert report.classes == {"cat": 23, "dog": 22, "indoor": 1}
+    assert report.to_json()["labels_per_image"] == {"mean": 46 / 45, "most": 2, "none": 1}
+
+
+def test_links_in_class_folders_are_joined_on_request(root):
+    (root / "dog" / "both.jpg").symlink_to(root / "cat" / "00.jpg")
+    single = check(root)
+    assert [finding.kind for finding in single.findings] == ["conflicting-labels"]
+    assert single.to_json()["labels_per_image"] is None
+    report = check(root, multi_label=True)
+    assert report.findings == ()
+    assert report.labels_per_image.most == 2
+    assert report.classes == {"cat": 60, "dog": 61}
+
+
+def test_sets_of_numbers_are_no_measured_values(tmp_path):
+    rows = [f"{i}.jpg,{100 + 7 * (i % 20)};{101 + 11 * (i % 25)}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    assert "continuous-labels" not in {f.kind for f in quick_check(open_data(tmp_path / "t.csv"))}

@@ -58,7 +58,8 @@ def test_what_the_check_found_is_left_out_by_kind(root, problems):
 
 @pytest.mark.parametrize("kinds", ["duplicat", "imbalance", "nonsense"])
 def test_unknown_kinds_are_refused_with_the_list(root, problems, kinds):
-    with pytest.raises(UsageError, match=r"Known: conflicting-labels, leakage, denied, .*turned"):
+    listed = r"Known: conflicting-labels, conflicting-label-sets, leakage, denied, .*turned"
+    with pytest.raises(UsageError, match=listed):
         exclude(open_data(root), problems, kinds)
     with pytest.raises(UsageError, match="it names no kind"):
         exclude(open_data(root), problems, ",")

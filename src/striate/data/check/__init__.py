@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,17 @@ from striate.data.check.equal_files import equal_files
 from striate.data.check.files import scan_folder
 from striate.data.check.images import ImageStats, inspect_image
 from striate.data.check.labels import check_classes
-from striate.data.check.records import KINDS, WARNING, CheckReport, Finding, Found, Item, sort_findings
-from striate.data.images.label_sets import split_label
+from striate.data.check.records import (
+    KINDS,
+    WARNING,
+    CheckReport,
+    Finding,
+    Found,
+    Item,
+    LabelsPerImage,
+    sort_findings,
+)
+from striate.data.images.label_sets import file_identity, split_label
 from striate.data.images.samples import UNSPLIT, DataSet
 from striate.device import cpu_count
 from striate.errors import DataError, DecodeError, translated_errors
@@ -33,7 +42,7 @@ __all__ = ["KINDS", "CheckReport", "Finding", "Item", "check", "quick_check", "q
 
 _NORMAL = 0.2  # a property of more than this fraction of the images is normal for the dataset
 _NORMAL_BLANK = 0.01  # the same for nearly blank images: in handwriting much of the page is white
-_COPIES = ("conflicting-labels", "leakage", "duplicates", "near-duplicates")
+_COPIES = ("conflicting-labels", "conflicting-label-sets", "leakage", "duplicates", "near-duplicates")
 _PROPERTIES = (
     "tiny", "blurred", "dark", "overexposed", "odd-shape", "odd-one-out", "turned", "not-rgb", "deep",
 )  # fmt: skip
@@ -47,6 +56,7 @@ class _Image:
     name: str
     label: str
     split: str
+    is_multi_label: bool = False
 
     def inspect(self) -> ImageStats:
         """Check the image; an unreadable one is a result, not an error."""
@@ -66,6 +76,7 @@ def check(
     workers: int | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
+    multi_label: bool | None = None,
     progress: Progress = AUTO,
 ) -> CheckReport:
     """Check every image of a dataset. Reads only.
@@ -75,6 +86,7 @@ def check(
         workers: number of threads; None for the number of processors.
         path_column: column of the image paths, if the data are a table.
         label_column: column of the class names, if the data are a table.
+        multi_label: whether images have several classes, as for `striate.data.open_data`.
         progress: receives one update per image.
 
     Returns:
@@ -85,7 +97,7 @@ def check(
     """
     started = time.perf_counter()
     found: Found = defaultdict(list)
-    data = _open(source, found, path_column, label_column)
+    data = _open(source, found, path_column, label_column, multi_label)
     name = os.fspath(source) if data is None else data.source
     images = _images_of_folder(name, found) if data is None else _images_of_dataset(data, found)
     if not images:
@@ -95,10 +107,11 @@ def check(
     stats = _inspect(images, workers or cpu_count(), progress)
     _find_properties(images, stats, found)
     _find_duplicates(images, stats, found)
+    labels = _labels_per_image(data, images, found)
     classes = dict(Counter(name for image in images for name in _class_names(image, data)))
     splits = dict(Counter(image.split for image in images if image.split))
     findings, seconds = sort_findings(found), time.perf_counter() - started
-    return CheckReport(name, len(images), classes, splits, findings, seconds, data)
+    return CheckReport(name, len(images), classes, splits, findings, seconds, labels, data)
 
 
 def quick_check(data: DataSet) -> tuple[Finding, ...]:
@@ -120,17 +133,19 @@ def quick_summary(data: DataSet, findings: Sequence[Finding]) -> list[str]:
     """What is most serious among the findings of `quick_check`, in at most one line."""
     lines = []
     for finding in findings:
-        if finding.kind in ("similar-classes", "conflicting-labels", "leakage"):
+        if finding.kind in ("similar-classes", "conflicting-labels", "conflicting-label-sets", "leakage"):
             first = " and ".join(_relative(item, data.root) for item in finding.groups[0])
             more = f", and {len(finding.groups) - 1} more" if len(finding.groups) > 1 else ""
             lines.append(f"{finding.title.lower()}: {first}{more}")
     return [f"{'; '.join(lines[:2])}. Run `striate check {data.source}` for details"] if lines else []
 
 
-def _open(source: Any, found: Found, path_column: str | None, label_column: str | None) -> DataSet | None:
+def _open(
+    source: Any, found: Found, path_column: str | None, label_column: str | None, multi_label: bool | None
+) -> DataSet | None:
     """Open a dataset; None for a folder with another layout, which is a finding."""
     try:
-        return open_data(source, path_column, label_column)
+        return open_data(source, path_column, label_column, multi_label=multi_label)
     except DataError as error:
         if not isinstance(source, (str, os.PathLike)) or not is_folder(expanded(source)):
             raise
@@ -152,15 +167,33 @@ def _images_of_dataset(data: DataSet, found: Found) -> list[_Image]:
     path = expanded(data.source)
     if is_folder(path) and all(samples.in_files for samples in data.splits.values()):
         scan_folder(path, frozenset(image.name for image in images), found)
+        if data.is_multi_label:
+            _forgive_joined_links(images, found)
     return images
+
+
+def _forgive_joined_links(images: list[_Image], found: Found) -> None:
+    """Drop the finding that links were skipped which stand for classes of an image in the dataset."""
+    joined = {file_identity(image.name) for image in images if os.access(image.name, os.F_OK)}
+    skipped = found["passed-over-images"]  # all exist
+    found["passed-over-images"] = [group for group in skipped if file_identity(group[0].path) not in joined]
 
 
 def _images(data: DataSet) -> list[_Image]:
     return [
-        _Image(partial(samples.fetch, i), name, label, "" if split == UNSPLIT else split)
+        _Image(partial(samples.fetch, i), name, label, "" if split == UNSPLIT else split, data.is_multi_label)
         for split, samples in data.splits.items()
         for i, (name, label) in enumerate(zip(samples.names, data.label_texts(samples), strict=True))
     ]
+
+
+def _labels_per_image(data: DataSet | None, images: list[_Image], found: Found) -> LabelsPerImage | None:
+    """How many classes images have; those without any are a finding. None if each image has one."""
+    if data is None or not data.is_multi_label:
+        return None
+    found["no-class"] += [(image.item(),) for image in images if not image.label]
+    counts = [len(split_label(image.label)) for image in images]
+    return LabelsPerImage(fmean(counts), max(counts), counts.count(0))
 
 
 def _class_names(image: _Image, data: DataSet | None) -> tuple[str, ...]:
@@ -248,7 +281,8 @@ def _add_copies(members: list[_Image], equal: bool, found: Found) -> None:
     """Add one group of copies under all kinds of problems that it causes."""
     group = tuple(image.item("equal files" if equal else "the same image") for image in members)
     if len({image.label for image in members}) > 1:
-        found["conflicting-labels"].append(group)
+        several = any(image.is_multi_label for image in members)
+        found["conflicting-label-sets" if several else "conflicting-labels"].append(group)
     if len({image.split for image in members}) > 1:
         found["leakage"].append(group)
     if len({(image.label, image.split) for image in members}) < len(members):

@@ -26,7 +26,7 @@ def continuous_labels(data: DataSet) -> str:
     values with fractions do, and more than 20 whole numbers that are not 0 or 1 to the number of values.
     """
     values = _numbers(data.classes)
-    if values is None:
+    if values is None or data.is_multi_label:  # values do not come as sets
         return ""
     images = sum(map(len, data.splits.values()))
     fractions = any(not value.is_integer() for value in values)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from striate.csv_file import csv_bytes
 from striate.data.images.samples import DataSet
+from striate.sections import Phrase
 
 _COLUMNS = ("path", "kind", "severity", "class", "split", "detail", "group")  # of problems.csv
 SERIOUS, WARNING, NOTE = "serious", "warning", "note"
@@ -39,7 +40,10 @@ KINDS = {
         "Striate learns classes, not values: give ranges of values names, such as small and large; write ids "
         "of classes as text, such as id-17", "dataset"),
     "conflicting-labels": Kind(SERIOUS, "The same image in two classes",
-        "Decide which class is right and delete the other copy"),
+        "Decide which class is right and delete the other copy; if images have several classes, use a table "
+        "with labels such as cat;dog"),
+    "conflicting-label-sets": Kind(SERIOUS, "The same image with different classes",
+        "Keep one copy, with all classes that it shows: each copy counts as lacking those of the others"),
     "leakage": Kind(SERIOUS, "Images that are in two splits (data leakage)",
         "Delete the copies from train: accuracy on training images is too optimistic"),
     "similar-classes": Kind(SERIOUS, "Classes whose names differ only by case, spaces or form",
@@ -90,6 +94,8 @@ KINDS = {
         "They are scaled to 8 bits by the range of their type, not of their values"),
     "turned": Kind(NOTE, "Images with an EXIF orientation",
         "They are rotated upright; programs that ignore EXIF show them rotated"),
+    "no-class": Kind(NOTE, "Images without any class",
+        "They are examples of what has none of the classes; add the classes that they show"),
     "style": Kind(NOTE, "Properties of many images, which are normal for this dataset",
         "Nothing, if this is intended", "dataset"),
     "other-files": Kind(NOTE, "Files that are not images", "They are skipped", "files"),
@@ -176,6 +182,29 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class LabelsPerImage:
+    """How many classes images have, if they can have several.
+
+    Attributes:
+        mean: of all images.
+        most: classes of one image.
+        none: images without any.
+    """
+
+    mean: float
+    most: int
+    none: int
+
+    @property
+    def summary(self) -> Phrase:
+        """The same in a line."""
+        return Phrase(
+            "{mean:.1f} classes for each image on average, at most {most}; {none:,} images have none",
+            mean=self.mean, most=self.most, none=self.none,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class CheckReport:
     """Result of a data check.
 
@@ -186,6 +215,7 @@ class CheckReport:
         splits: number of images per split.
         findings: most serious first.
         seconds: duration of the check.
+        labels_per_image: None if each image has one class.
         data: the dataset; None for a folder with another layout.
     """
 
@@ -195,6 +225,7 @@ class CheckReport:
     splits: dict[str, int]
     findings: tuple[Finding, ...] = field(repr=False)
     seconds: float
+    labels_per_image: LabelsPerImage | None = None
     data: DataSet | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -229,6 +260,7 @@ class CheckReport:
             "n": self.n,
             "classes": self.classes,
             "splits": self.splits,
+            "labels_per_image": None if self.labels_per_image is None else asdict(self.labels_per_image),
             "serious": self.serious,
             "findings": [finding.to_json() for finding in self.findings],
             "seconds": self.seconds,

@@ -140,6 +140,11 @@ def _identified(data: DataSet, samples: Samples, *, everything: bool) -> Iterato
         key: object = path
         if everything or often[name] > 1:
             with contextlib.suppress(OSError):  # training reports it
-                status = os.stat(path)  # noqa: PTH116 - faster
-                key = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+                key = file_identity(path)
         yield path, label, key
+
+
+def file_identity(path: str) -> object:
+    """What all links to a file have in common; raises OSError."""
+    status = os.stat(path)  # noqa: PTH116 - faster
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
