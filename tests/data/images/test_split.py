@@ -1,13 +1,15 @@
 """The division of a data set: complete, stratified, and a function of the seed and the names."""
 
+import gc
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from striate.data import DataSet, Samples, SplitPlan, split
+from striate.data import DataSet, Samples, SplitPlan, open_data, split
 from striate.errors import DataError, UsageError
 
 
@@ -85,3 +87,19 @@ def test_nothing_to_train_on():
 def test_odd_shares_are_refused(plan):
     with pytest.raises(UsageError, match=r"from 0 to 0\.5|no such fold"):
         SplitPlan(**plan)
+
+
+def test_memory_of_listing_and_splitting(tmp_path):
+    count = 2000
+    for i in range(count):
+        place = tmp_path / f"class{i % 4}" / f"image_{i:07}.png"
+        place.parent.mkdir(exist_ok=True)
+        place.touch()
+    gc.collect()
+    tracemalloc.start()
+    parts = split(open_data(tmp_path), SplitPlan()).splits
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    names = sum(len(name) + 57 for part in parts.values() for name in part.names)  # of a text, with its place
+    assert sum(map(len, parts.values())) == count
+    assert (peak - names) / count < 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -85,10 +85,10 @@ def resolve(data: DataSet, wanted: bool | None) -> DataSet:
         return data
     if data.root and is_folder(expanded(data.source)):
         links = "links in several class folders"
-        several = _count(_rows(data, everything=False)) if wanted is None else 0
+        several = sum(_count_links(samples) for samples in data.splits.values()) if wanted is None else 0
         if wanted or several >= _FEWEST * sum(map(len, data.splits.values())) > 0:
-            rows = _rows(data, everything=True)
-            if _count(rows):
+            rows = {name: _joined(data, samples) for name, samples in data.splits.items()}
+            if any(len(names) > 1 for these in rows.values() for _, names in these):
                 return from_sets(data.source, data.root, rows, data.notes, links)
         if several:
             note = f"{several:,} images are {links}, and count once for each (--multi-label joins them)"
@@ -111,37 +111,45 @@ def strata(labels: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> npt.NDArr
     return sizes.argmin(axis=1) if labels.shape[1] else np.zeros(len(labels), np.int64)
 
 
-def _rows(data: DataSet, *, everything: bool) -> dict[str, LabelSets]:
-    return {name: _joined(data, samples, everything=everything) for name, samples in data.splits.items()}
-
-
-def _count(rows: Mapping[str, LabelSets]) -> int:
-    return sum(len(names) > 1 for these in rows.values() for _, names in these)
-
-
 def _one_hot(data: DataSet) -> dict[str, Samples]:
     identity = np.eye(len(data.classes), dtype=np.bool_)
     return {name: replace(samples, labels=identity[samples.labels]) for name, samples in data.splits.items()}
 
 
-def _joined(data: DataSet, samples: Samples, *, everything: bool) -> LabelSets:
+def _joined(data: DataSet, samples: Samples) -> LabelSets:
     """Path and class names of each file of a split; files that are one are joined."""
     found: dict[object, list[tuple[str, str]]] = defaultdict(list)
-    for path, label, key in _identified(data, samples, everything=everything):
-        found[key].append((path, data.classes[label]))
+    for path, label in zip(samples.names, samples.labels.tolist(), strict=True):
+        found[_identity(path)].append((path, data.classes[label]))
     return [(rows[0][0], tuple(dict.fromkeys(name for _, name in rows))) for rows in found.values()]
 
 
-def _identified(data: DataSet, samples: Samples, *, everything: bool) -> Iterator[tuple[str, int, object]]:
-    """Path and label of each file, and what it has in common with links to it."""
-    base = [os.path.basename(name) for name in samples.names]  # noqa: PTH119 - there may be a million
-    often = Counter(base)
-    for path, label, name in zip(samples.names, samples.labels.tolist(), base, strict=True):
-        key: object = path
-        if everything or often[name] > 1:
-            with contextlib.suppress(OSError):  # training reports it
-                key = file_identity(path)
-        yield path, label, key
+def _count_links(samples: Samples) -> int:
+    """Number of files of a split that have several classes, by links of the same name.
+
+    There may be a million names and no link, so names and files are compared by hashes first.
+    """
+    names = samples.names
+    alike = _repeated(hash(os.path.basename(name)) for name in names)  # noqa: PTH119 - faster
+    linked = alike[_repeated(hash(_identity(names[i])) for i in alike.tolist())]
+    classes: dict[object, set[int]] = defaultdict(set)
+    for i in linked.tolist():
+        classes[_identity(names[i])].add(int(samples.labels[i]))
+    return sum(len(own) > 1 for own in classes.values())
+
+
+def _repeated(hashes: Iterable[int]) -> npt.NDArray[np.int64]:
+    """The places of all numbers that occur more than once, in order."""
+    found = np.fromiter(hashes, np.int64)
+    _, inverse, counts = np.unique(found, return_inverse=True, return_counts=True)
+    return np.flatnonzero(counts[inverse.reshape(-1)] > 1)
+
+
+def _identity(path: str) -> object:
+    """What all links to a file have in common; its path if that is unknown."""
+    with contextlib.suppress(OSError):  # training reports it
+        return file_identity(path)
+    return path
 
 
 def file_identity(path: str) -> object:
