@@ -20,7 +20,7 @@ from typing import Any
 import typer
 
 from striate import strict_json
-from striate.cli import streams
+from striate.cli import help, streams
 from striate.errors import (
     INTERNAL_EXIT_CODE,
     INTERRUPTED_EXIT_CODE,
@@ -122,6 +122,10 @@ def run(argv: Sequence[str]) -> int:
     warnings.showwarning = partial(_show_warning, show)
     try:
         argv = _current_names(argv)
+        if list(argv) == ["--help"] and (width := help.usual_width()) is not None:
+            print(_help(width, color=sys.stdout.isatty()), end="")
+            streams.flush()
+            return 0
         if _needs_torch(argv):
             preload.load_libraries()
         with translated_errors():
@@ -152,6 +156,12 @@ def run(argv: Sequence[str]) -> int:
         return _print_error(f"{what}. {fix}", INTERNAL_EXIT_CODE, argv, what, "", fix)
     finally:
         warnings.showwarning = show
+
+
+def _help(width: int, *, color: bool) -> str:
+    """The help of `striate` itself, as Typer prints it."""
+    single = [(name, entry.summary) for name, entry in COMMANDS.items() if isinstance(entry, Command)]
+    return help.text((_main.__doc__ or ""), [*single, *GROUPS.items()], width, color=color)
 
 
 def _needs_torch(argv: Sequence[str]) -> bool:
