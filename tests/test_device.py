@@ -9,10 +9,11 @@ import pytest
 import torch
 from conftest import make_images
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import striate
-from striate import anatomy, bundle, memory, train, train_seq2seq
-from striate.device import require_activations, require_weights, standard_settings
+from striate import anatomy, bundle, memory, models, train, train_seq2seq
+from striate.device import on_meta, require_activations, require_weights, standard_settings
 from striate.errors import ResourceError
 
 HOSTILE = {
@@ -177,3 +178,38 @@ def test_layers_that_are_computed_in_place_are_not_counted(monkeypatch):
     require_activations(1000, "x", "y")
     with pytest.raises(ResourceError, match=r"out of memory for x: it needs at least .*\. y"):
         require_activations(1001, "x", "y")
+
+
+class Operators(TorchDispatchMode):
+    """Records the operators that torch computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+NORMAL = [
+    "alexnet",
+    "efficientnet_lite0",
+    "googlenet",
+    "mobilenet_v3_small",
+    "resnet18",
+    "resnet20",
+    "vgg11_bn",
+    "vit_ti_16",
+]
+
+
+@pytest.mark.parametrize("name", NORMAL)
+def test_networks_without_values_draw_no_normal_numbers(name):
+    """torch would load its compiler for them."""
+    with Operators() as operators, on_meta():
+        network = models.build(name)
+        outside = torch.zeros(50, device="cpu").normal_()
+    assert all(tensor.is_meta for tensor in network.state_dict().values())
+    assert [name for name in operators.names if "normal" in name] == ["aten.normal_.default"]  # outside
+    assert outside.std() > 0.5

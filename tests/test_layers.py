@@ -43,6 +43,7 @@ SIDEWAYS = {
     ("api", "studies"),
     ("studies", "report"),
     ("inference", "explain"),  # a classifier explains its predictions
+    ("models", "device"),  # weights are fitted to networks on the meta device
     ("weights", "bundle"),  # imported weights end up as a bundle
     ("data", "bundle"),
     ("labs", "report"),

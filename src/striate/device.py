@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from striate import memory
 from striate.errors import UsageError
@@ -228,6 +228,39 @@ def cpu_count() -> int:
         return os.cpu_count() or 1
 
 
+@contextlib.contextmanager
+def on_meta() -> Iterator[None]:
+    """Create tensors on the meta device, which have shapes and no values.
+
+    With `torch.device("meta")` alone, normal random weights take a second longer: torch loads its compiler.
+    """
+    import torch
+
+    with torch.device("meta"), _without_normal_values():
+        yield
+
+
+def _without_normal_values() -> contextlib.AbstractContextManager[object]:
+    """A mode that leaves out `normal_` of tensors without values."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    normal = (torch.Tensor.normal_, torch.nn.init.normal_)
+
+    class WithoutNormalValues(TorchFunctionMode):
+        def __torch_function__(
+            self, function: Any, types: object, args: tuple[Any, ...] = (), kwargs: Any = None
+        ) -> Any:
+            named = kwargs or {}
+            if function in normal:
+                tensor = args[0] if args else named["tensor"]
+                if tensor.is_meta:
+                    return tensor
+            return function(*args, **named)
+
+    return WithoutNormalValues()
+
+
 def require_weights(build: Callable[[], nn.Module], fix: str, *, training: bool = True) -> None:
     """Refuse a network that cannot fit into memory.
 
@@ -239,9 +272,7 @@ def require_weights(build: Callable[[], nn.Module], fix: str, *, training: bool 
     Raises:
         ResourceError: it cannot fit; the message has the estimate.
     """
-    import torch
-
-    with torch.device("meta"):
+    with on_meta():
         network = build()
     weights, constants = (
         sum(tensor.numel() * tensor.element_size() for tensor in tensors)

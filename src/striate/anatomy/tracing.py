@@ -20,7 +20,7 @@ from striate.anatomy.propagation import Fields
 from striate.anatomy.recorder import Origin, Recorder
 from striate.anatomy.records import Anatomy
 from striate.anatomy.shape_inference import ShapeInference, replace_tensors
-from striate.device import require_weights, standard_settings
+from striate.device import on_meta, require_weights, standard_settings
 from striate.errors import StriateError, UsageError
 from striate.models import build, describe, is_foreign
 
@@ -84,7 +84,7 @@ def prepare(
             options = {"num_classes": 1000, "in_channels": channels, "input_size": [height, width]}
         elif device != "meta":
             require_weights(lambda: build(model, **options), "Use a smaller --imgsz", training=False)
-        with torch.device(device):
+        with on_meta() if device == "meta" else torch.device(device):
             module = build(model, **options)
         name = model
     else:

@@ -13,9 +13,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from striate.device import on_meta
 from striate.models.layers import ResidualBlock, SamePadding, check_images, multiple_of_8
 from striate.models.recipe import NO_RANDAUGMENT, Recipe
 
@@ -176,7 +176,7 @@ def translate_keys(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list
         return None
     counted = any(name.endswith(_COUNTER) for name in state)
     for build in (efficientnet_lite0, efficientnet_lite1, efficientnet_lite2):
-        with torch.device("meta"):
+        with on_meta():
             own = build().state_dict()
         names = [name for name in own if counted or not name.endswith(_COUNTER)]
         pairs = list(zip(names, state.items(), strict=False))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from striate.device import on_meta
 from striate.errors import UsageError
 from striate.printable import first_few
 
@@ -41,7 +42,7 @@ def without_memory(make: Callable[[], nn.Module], tensors: int, *, own: bool = T
     hook = register_module_parameter_registration_hook(counted)
     try:
         try:
-            with torch.device("meta"):
+            with on_meta():
                 return make()
         except Exception:
             if own or count > most:

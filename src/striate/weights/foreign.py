@@ -18,6 +18,7 @@ from torch import Tensor
 
 from striate import models
 from striate.bundle import Description, warn_if_not_finite
+from striate.device import on_meta
 from striate.errors import UsageError
 from striate.transforms.preprocess import Preprocess
 from striate.version import __version__
@@ -106,7 +107,7 @@ def _resize(
         return match.arguments, state
     if row.sizes == "argument":
         arguments = {**match.arguments, "input_size": size}
-        with torch.device("meta"):
+        with on_meta():
             network = models.build(match.architecture, **arguments)  # refuses an impossible size
         adapt = getattr(network, "adapt_weights", None)
         adapted, remarks = adapt(state) if adapt else (state, [])

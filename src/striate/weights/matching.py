@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from striate import models
+from striate.device import on_meta
 from striate.errors import BundleError, StriateError, UsageError
 from striate.printable import first_few
 
@@ -165,7 +166,7 @@ def _arguments(architecture: str, state: Mapping[str, Tensor]) -> list[dict[str,
 
 
 def _compare(architecture: str, arguments: dict[str, Any], state: Mapping[str, Tensor]) -> Match:
-    with torch.device("meta"):
+    with on_meta():
         network = models.build(architecture, **arguments)
     own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -12,7 +12,7 @@ from striate.bundle import Description
 from striate.data.images.base import Indices
 from striate.data.text.batches import bucket_by_length
 from striate.data.text.dataset import PIXELS_PER_TOKEN, Seq2SeqDataset
-from striate.device import require_activations
+from striate.device import on_meta, require_activations
 from striate.models.seq2seq import build
 from striate.tasks.seq2seq.config import Seq2SeqConfig
 
@@ -65,7 +65,7 @@ def _largest_batch(lengths: Indices, max_tokens: int) -> npt.NDArray[np.float64]
 
 def _activations(description: Description) -> npt.NDArray[np.float64]:
     """Bytes of all results of layers for a token of the source and of the target, in short sequences."""
-    with torch.device("meta"):
+    with on_meta():
         network = build(description.architecture, **description.arguments)
         source = target = torch.zeros(1, _SAMPLE, dtype=torch.int64)
         length = float(_SAMPLE)
