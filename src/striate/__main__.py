@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -22,6 +23,8 @@ def main() -> None:
             signal.signal(signal.SIGINT, _exit)  # all that is left is the end of the interpreter
     except KeyboardInterrupt:
         os._exit(130)
+    if "torch" not in sys.modules:
+        gc.freeze()  # at its end, the interpreter would look for garbage among all objects
     sys.exit(code)
 
 

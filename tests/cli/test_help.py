@@ -4,7 +4,7 @@ import pytest
 from typer import rich_utils
 
 from striate import cli
-from striate.cli import help
+from striate.cli import help, parser
 
 
 @pytest.mark.parametrize("color", [False, True])
@@ -16,7 +16,7 @@ def test_the_help_is_that_of_typer(capsys, monkeypatch, color):
     monkeypatch.setenv("TERM", "xterm-256color")
     for width in (help.NARROWEST, 70, 79, 80, 81, 100, 120, 121, 200):
         monkeypatch.setenv("COLUMNS", str(width))
-        cli._app(["--help"])(["--help"], prog_name="striate", standalone_mode=False)
+        parser._app(["--help"])(["--help"], prog_name="striate", standalone_mode=False)
         assert cli._help(width, color=color) == capsys.readouterr().out
 
 

@@ -82,6 +82,35 @@ def test_the_command_loads_no_torch(with_maps, few_colors, tmp_path, capsys):
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
 
 
+def test_the_command_without_options_needs_no_parser(with_maps, few_colors, tmp_path, capfd):
+    """It answers as the parsed command line does, for files, folders and what cannot be read."""
+    exported, picture = str(with_maps[1]), str(next(few_colors.rglob("*.png")))
+    code = (
+        "import sys; from striate.cli import run; code = run(sys.argv[1:]); "
+        "assert not {'typer', 'torch'} & set(sys.modules); sys.exit(code)"
+    )
+    subprocess.run([sys.executable, "-c", code, "predict", exported, picture], check=True)
+    assert capfd.readouterr().out.startswith(picture)
+    (tmp_path / "bad.png").write_bytes(b"")
+    for words in (
+        [exported, picture, str(tmp_path / "bad.png")],
+        [exported, str(few_colors)],
+        [exported, str(tmp_path / "absent" / "*.png")],
+        [str(tmp_path / "absent.onnx"), picture],
+    ):
+        answers = [(cli.run(["predict", *words, *more]), capfd.readouterr()) for more in ([], ["--top", "5"])]
+        assert answers[0] == answers[1]
+
+
+def test_few_images_have_the_answers_of_many(with_maps, few_colors):
+    """Their session changes the layout of no convolution."""
+    files = sorted(few_colors.rglob("*.png"))[:3]
+    many, few = (load(with_maps[1], few=few).predict_many(files) for few in (False, True))
+    for one, other in zip(many, few, strict=True):
+        assert np.allclose(one.probabilities, other.probabilities, atol=1e-6)
+        assert one.label == other.label
+
+
 def test_a_file_without_features_marks_no_images(with_maps, few_colors, tmp_path, capsys):
     """Such as one in int8: an empty cell would say that the image is like the training images."""
     picture, path = str(next(few_colors.rglob("*.png"))), tmp_path / "model.onnx"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from striate.cli.options import LABEL_COLUMN, PATH_COLUMN, WORKERS, Device, Json, Model, Trust
+from striate.cli.options import LABEL_COLUMN, PATH_COLUMN, TTA, WORKERS, Device, Json, Model, Trust
 from striate.training.config import MAX_BATCH
 
 MAX_BEAM = 1024
@@ -16,7 +16,6 @@ MAX_CORRUPTED = 1_000_000  # images
 _DATA = "Labelled data, as for training; for an image classifier, by default the run's held-out images."
 _SPLIT = "Split: test, val, train, or all of them; auto is test if present, else val, else all."
 _DATA_FLAG = typer.Option("--data", help="The same as the argument DATA.")
-TTA = "Test-time augmentation, the mean scores of: flip (image and mirror image), crops (ten crops)."
 _CACHE = "Keep decoded images on disk for the next run."
 _CALIBRATION = "Divide scores by the model's temperature, if it has one."
 _SLICES = (

@@ -52,6 +52,7 @@ Trust = Annotated[
     ),
 ]
 Workers = Annotated[int | None, typer.Option("--workers", "-j", **WORKERS)]
+TTA = "Test-time augmentation, the mean scores of: flip (image and mirror image), crops (ten crops)."
 
 PATH_COLUMN: dict[str, Any] = {
     "help": "Column of a CSV or TSV file with the paths of the images.",

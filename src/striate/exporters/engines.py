@@ -31,6 +31,7 @@ def load(
     engine: str = "",
     network: Any = None,
     trust: str = "",
+    few: bool = False,
 ) -> ImagePredictor:
     """Open a bundle, a run folder or an ONNX file.
 
@@ -43,6 +44,7 @@ def load(
             rounding.
         network: as for `striate.inference.classifier.load`; needs torch.
         trust: as for `striate.inference.classifier.load`; needs torch.
+        few: as for `striate.inference.onnx_classifier.load`.
 
     Raises:
         BundleError, UsageError: as `striate.inference.classifier.load` or
@@ -54,10 +56,10 @@ def load(
         if engine == TORCH:
             fix = "Leave out --engine, or give the bundle"
             raise UsageError(f"--engine torch with {os.fspath(path)!r}", "torch cannot run ONNX files", fix)
-        return onnx_classifier.load(path, device)
+        return onnx_classifier.load(path, device, few=few)
     is_on_cpu = device == "cpu" or (device == "auto" and not may_have_gpu())
     if engine == ONNXRUNTIME or (engine == AUTO and is_on_cpu and network is None and not trust):
-        found = _with_onnxruntime(bundle.path_of(path), device, make=engine == ONNXRUNTIME)
+        found = _with_onnxruntime(bundle.path_of(path), device, make=engine == ONNXRUNTIME, few=few)
         if found is not None:
             return found
     from striate.inference import classifier
@@ -71,7 +73,7 @@ def require(engine: str, known: Sequence[str]) -> None:
         raise unknown_name("engine", engine, filter(None, known))
 
 
-def _with_onnxruntime(path: Path, device: str, *, make: bool) -> OnnxClassifier | None:
+def _with_onnxruntime(path: Path, device: str, *, make: bool, few: bool) -> OnnxClassifier | None:
     """A bundle in ONNX Runtime; None if it cannot run there, or is not in the cache and is not to be made.
 
     Raises:
@@ -87,9 +89,9 @@ def _with_onnxruntime(path: Path, device: str, *, make: bool) -> OnnxClassifier 
         if make:
             import onnxruntime  # noqa: F401 - before torch exports a model that cannot run
         key = export_cache.key(digest, f"onnx {bool(description.unknown)}")
-        found = _opened(export_cache.find(key, _SUFFIX), description, path)
+        found = _opened(export_cache.find(key, _SUFFIX), description, path, few)
         if found is None and make:
-            found = _opened(_made(key, path, what), description, path)
+            found = _opened(_made(key, path, what), description, path, few)
             export_cache.prune()
     except ImportError as error:
         if not make:
@@ -110,7 +112,7 @@ def _refused(description: Description, device: str) -> tuple[str, str] | None:
     return None
 
 
-def _opened(export: Path | None, description: Description, path: Path) -> OnnxClassifier | None:
+def _opened(export: Path | None, description: Description, path: Path, few: bool) -> OnnxClassifier | None:
     """An export with the description of its bundle, which may have been calibrated since then.
 
     None if there is no export, or this version of ONNX Runtime cannot read it.
@@ -121,7 +123,7 @@ def _opened(export: Path | None, description: Description, path: Path) -> OnnxCl
     if export is None:
         return None
     try:
-        session = onnx_classifier.open_session(export)
+        session = onnx_classifier.open_session(export, few=few)
     except ImportError:
         raise
     except Exception:  # onnxruntime's own exceptions share no base class

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from striate.data.images.cache import limit as cache_limit
 from striate.errors import WriteError, access_error
 from striate.files import cache_folder
 from striate.version import __version__
@@ -120,7 +119,9 @@ def prune() -> None:
     Raises:
         UsageError: the variable with the limit is no number.
     """
-    now, most, total = time.time(), min(_MOST, cache_limit()), 0
+    from striate.data.images.cache import limit  # slow to import, with all formats of data
+
+    now, most, total = time.time(), min(_MOST, limit()), 0
     for entry in reversed(entries()):
         total += entry.size
         if total > most or now - entry.used > _DAYS * 24 * _HOUR:

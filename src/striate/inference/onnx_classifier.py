@@ -15,12 +15,14 @@ from striate.errors import BundleError, StriateError, UsageError
 from striate.files import expanded
 from striate.inference.prediction import ImagePredictor
 from striate.inference.tta import mean_scores
+from striate.kernels import allocator
 from striate.progress import AUTO, Progress
 from striate.reading import open_file
 from striate.transforms.decode import Uint8Array
 
 # The outputs: the second one where the network has a linear head, the third one for `unknown` predictions.
 SCORES, MAPS, FEATURES = "scores", "maps", "features"
+FEW = 4  # images for which ONNX Runtime need not change the layout of a network's convolutions
 _INPUT = "images"
 
 
@@ -82,12 +84,13 @@ class OnnxClassifier(ImagePredictor):
         return self.calibrated(scores), maps
 
 
-def load(path: str | os.PathLike[str], device: str = "auto") -> OnnxClassifier:
+def load(path: str | os.PathLike[str], device: str = "auto", *, few: bool = False) -> OnnxClassifier:
     """Open an ONNX file that Striate exported, without loading torch.
 
     Args:
         path: the file.
         device: `auto` or `cpu`.
+        few: as for `open_session`.
 
     Raises:
         UsageError: another device, or ONNX Runtime is not installed.
@@ -101,7 +104,7 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> OnnxClassifier:
     path = expanded(path)
     open_file(path, BundleError, what).close()
     try:
-        session = open_session(path)
+        session = open_session(path, few=few)
     except ImportError as error:
         raise UsageError(what, "ONNX Runtime is not installed", "pip install 'striate[onnx]'") from error
     except Exception as error:  # onnxruntime's own exceptions share no base class
@@ -110,8 +113,15 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> OnnxClassifier:
     return OnnxClassifier(session, _description(session, what), str(path))
 
 
-def open_session(path: Path) -> Any:
+def open_session(path: Path, *, few: bool = False) -> Any:
     """An `onnxruntime.InferenceSession` on the CPU, which prints nothing.
+
+    The process keeps freed memory from then on: reading the file again and again copies its weights.
+
+    Args:
+        path: the file.
+        few: whether it will see at most `FEW` images. Then convolutions keep their layout, whose change takes
+            longer than it saves.
 
     Raises:
         ImportError: ONNX Runtime is not installed.
@@ -119,8 +129,13 @@ def open_session(path: Path) -> Any:
     """
     import onnxruntime
 
+    allocator.keep()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what it would print is in the exception
+    # Threads that wait by spinning take the processor from those that decode images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if few:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
