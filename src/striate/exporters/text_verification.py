@@ -18,6 +18,7 @@ from striate.exporters.records import Exported, Parity
 from striate.exporters.verification import ALONE, REPORT
 from striate.inference.generation import greedy, log_probabilities
 from striate.models.seq2seq import SequenceToSequence
+from striate.transforms.decode import Uint8Array
 
 TOLERANCE = 1e-3  # nats; rounding alone causes up to about 1e-4
 
@@ -33,12 +34,14 @@ class Sources:
         widths: widths of images before padding, int64 `[n]`, if the encoder takes them.
         limit: maximum number of tokens of an answer, END included.
         source: what they are, for messages.
+        pixels: of images, before they were normalized: uint8 `[n, height, width, channels]`.
     """
 
     inputs: Tensor
     widths: Tensor | None
     limit: int
     source: str = ""
+    pixels: Uint8Array | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -46,7 +49,8 @@ class Sources:
     def __getitem__(self, i: int) -> Sources:
         """One source, as a batch."""
         widths = None if self.widths is None else self.widths[i : i + 1]
-        return Sources(self.inputs[i : i + 1], widths, self.limit)
+        pixels = None if self.pixels is None else self.pixels[i : i + 1]
+        return Sources(self.inputs[i : i + 1], widths, self.limit, pixels=pixels)
 
     @property
     def arguments(self) -> list[Tensor]:

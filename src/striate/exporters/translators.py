@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from striate.data.text.lines import collate_images
+from striate.data.text.lines import collate_images, pad_images
 from striate.data.text.tokens import NUM_SPECIALS, Tokenizer
 from striate.errors import UsageError
 from striate.exporters import ctranslate2, programs
@@ -16,6 +16,7 @@ from striate.exporters.records import Exported, Request
 from striate.exporters.text_verification import Sources
 from striate.inference.translator import Translator
 from striate.models.seq2seq import TextToText
+from striate.transforms.decode import Uint8Array
 
 SAMPLES = 32  # random sources for the comparison, if none are given
 
@@ -60,28 +61,34 @@ def sources_for(translator: Translator, request: Request) -> Sources:
     """
     longest = (translator.description.text or {})["longest"]
     limit = int(min(2 * longest + 1, translator.network.decoder.embed.positions.length))
-    inputs, widths = _inputs(translator, request.samples)
-    kind = "images" if translator.source is None else "texts"
-    what = f"{len(inputs)} {'given' if request.samples else 'random'} {kind}"
-    return Sources(inputs, widths, limit, what)
+    how = "given" if request.samples else "random"
+    if translator.source is not None:
+        inputs = _tokens(translator.source, request.samples)
+        return Sources(inputs, None, limit, f"{len(inputs)} {how} texts")
+    images, preprocess = _images(translator, request.samples), translator.description.image_preprocess
+    inputs, widths = collate_images(images, preprocess, translator.device)
+    pixels = pad_images(images, preprocess)
+    return Sources(inputs, widths, limit, f"{len(inputs)} {how} images", pixels)
 
 
-def _inputs(translator: Translator, samples: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-    """The network's input for the samples as one batch, and the widths of images."""
-    generator = torch.Generator().manual_seed(0)
-    if translator.source is None:
-        preprocess = translator.description.image_preprocess
-        if samples:
-            return collate_images([preprocess.read(text) for text in samples], preprocess, translator.device)
-        noise = torch.randint(256, (SAMPLES, 64, 256, 3), generator=generator).to(torch.uint8)
-        return collate_images(
-            [preprocess.fit(image) for image in noise.numpy()], preprocess, translator.device
-        )
+def _images(translator: Translator, samples: Sequence[str]) -> list[Uint8Array]:
+    """The pixels of the samples."""
+    preprocess = translator.description.image_preprocess
     if samples:
-        rows = [translator.source.encode_source(text) for text in samples]
+        return [preprocess.read(path) for path in samples]
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.randint(32, 257, (SAMPLES,), generator=generator).tolist()
+    noise = torch.randint(256, (SAMPLES, 64, 256, 3), generator=generator).to(torch.uint8).numpy()
+    return [preprocess.fit(image[:, :width]) for image, width in zip(noise, sizes, strict=True)]
+
+
+def _tokens(source: Tokenizer, samples: Sequence[str]) -> Tensor:
+    """The tokens of the samples as one batch."""
+    generator = torch.Generator().manual_seed(0)
+    if samples:
+        rows = [source.encode_source(text) for text in samples]
     else:
-        size = len(translator.source)
         lengths = torch.randint(1, 16, (SAMPLES,), generator=generator).tolist()
-        rows = [torch.randint(NUM_SPECIALS, size, (n,), generator=generator).tolist() for n in lengths]
-        rows = [[*row, *translator.source.encode_source("")] for row in rows]
-    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True), None
+        rows = [torch.randint(NUM_SPECIALS, len(source), (n,), generator=generator).tolist() for n in lengths]
+        rows = [[*row, *source.encode_source("")] for row in rows]
+    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)

@@ -90,6 +90,15 @@ class TextLineImages:
         return unpad(out[0], self.preprocess.size[0])
 
 
+def pad_images(images: Sequence[Uint8Array], preprocess: Preprocess) -> Uint8Array:
+    """Pad images on the right to one array; arguments as for `collate_images`."""
+    most = max(image.shape[1] for image in images)
+    pixels = np.zeros((len(images), images[0].shape[0], most, preprocess.channels), np.uint8)
+    for row, image in zip(pixels, images, strict=True):
+        row[:, : image.shape[1]] = image
+    return pixels
+
+
 def collate_images(
     images: Sequence[Uint8Array], preprocess: Preprocess, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -105,8 +114,5 @@ def collate_images(
         resizes all images to the same width.
     """
     widths = [image.shape[1] for image in images]
-    pixels = np.zeros((len(images), images[0].shape[0], max(widths), preprocess.channels), np.uint8)
-    for row, image in zip(pixels, images, strict=True):
-        row[:, : image.shape[1]] = image
-    batch = preprocess.normalize(torch.from_numpy(pixels).to(device))
+    batch = preprocess.normalize(torch.from_numpy(pad_images(images, preprocess)).to(device))
     return batch, None if preprocess.resize != "line" else torch.tensor(widths, device=device)

@@ -1,4 +1,4 @@
-"""A text-to-text network as ONNX: the encoder, a decoding step with cache, and the whole greedy search.
+"""A sequence network as ONNX: the encoder, a decoding step with cache, and the whole greedy search.
 
 The Transformer of Vaswani et al. 2017 (arXiv:1706.03762) with the norms before the sublayers. Each layer is
 written by hand, because its sizes depend on the number of texts and of tokens.
@@ -17,32 +17,44 @@ from torch import Tensor, nn
 from striate.data.text.tokens import BOS, EOS, NEVER_GENERATED
 from striate.exporters.onnx.builder import Builder
 from striate.exporters.onnx.file import Dimension, Graph, Node, Signature
-from striate.models.seq2seq import TextToText
+from striate.exporters.onnx.pixels import ImageSource
+from striate.models.seq2seq import ImageToText, SequenceToSequence, TextToText
 from striate.models.text_decoder import TokenEmbedding
-from striate.models.transformer import NORM_EPSILON, DecoderLayer, EncoderLayer, MultiHeadAttention
+from striate.models.transformer import (
+    NORM_EPSILON,
+    DecoderLayer,
+    Encoder,
+    EncoderLayer,
+    MultiHeadAttention,
+)
+from striate.transforms.preprocess import Preprocess
 
 _CAUSAL_LAST = "past + 1"  # the size of a cache after a step
 _INT64, _BOOL = 7, 9  # TensorProto.DataType
 
 
-def encoder_graph(network: TextToText) -> Graph:
-    """`source` int64 `[batch, tokens]` -> `source_keys`, `source_values`, `mask` for the decoding step."""
-    writer = _Writer(network)
-    names = writer.encode("source")
+def encoder_graph(network: SequenceToSequence, preprocess: Preprocess | None = None) -> Graph:
+    """Sources -> `source_keys`, `source_values`, `mask` for the decoding step.
+
+    Sources are `source` int64 `[batch, tokens]`; or, with the preprocessing of an image-to-text network,
+    `images` uint8 `[batch, height, width, channels]`, padded on the right with any value, and their `widths`
+    int64 `[batch]` in pixels before that, unless all images have one width.
+    """
+    writer = _Writer(network, preprocess)
+    names = writer.encode()
     for name, public in zip(names, _MEMORY, strict=True):
         writer.nodes.append(Node("Identity", (name,), (public,)))
-    source = Signature("source", "int64", ("batch", "tokens"))
-    return writer.graph("encoder", (source,), tuple(writer.memory_signatures("tokens")))
+    return writer.graph("encoder", writer.inputs, tuple(writer.memory_signatures("source tokens")))
 
 
-def step_graph(network: TextToText) -> Graph:
+def step_graph(network: SequenceToSequence, preprocess: Preprocess | None = None) -> Graph:
     """One token of each text.
 
     Inputs are `tokens` int64 `[batch]`, the last ones; `place` int64 `[1]`, the number of earlier steps;
     `keys` and `values` `[layers, batch, heads, past, width / heads]` of those; and what the encoder gives.
     Outputs are `logits` `[batch, vocabulary]`, and `next_keys` and `next_values` with one more token.
     """
-    writer = _Writer(network)
+    writer = _Writer(network, preprocess)
     results = writer.step("tokens", "place", "keys", "values", _MEMORY)
     outputs = (
         Signature("logits", "float32", ("batch", writer.vocabulary)),
@@ -58,27 +70,26 @@ def step_graph(network: TextToText) -> Graph:
     return writer.graph("step", inputs, outputs)
 
 
-def greedy_graph(network: TextToText) -> Graph:
+def greedy_graph(network: SequenceToSequence, preprocess: Preprocess | None = None) -> Graph:
     """Greedy search, until each text has END or `limit` tokens; padding follows END.
 
-    Inputs are `source` int64 `[batch, tokens]` and `limit` int64 `[]`; the output is `texts` int64
-    `[batch, steps]`.
+    Inputs are those of the encoder and `limit` int64 `[]`; the output is `texts` int64 `[batch, steps]`.
     """
-    writer = _Writer(network)
+    writer = _Writer(network, preprocess)
     add = writer.builder.add
-    memory = writer.encode("source")
-    batch = add("Shape", "source", start=0, end=1)
+    memory = writer.encode()
+    batch = add("Shape", writer.inputs[0].name, start=0, end=1)
     sizes = [writer.numbers(writer.depth), batch, writer.numbers(writer.heads, 0, writer.head_width)]
     empty = add("ConstantOfShape", add("Concat", *sizes, axis=0))
     first = add("Expand", writer.numbers(BOS), batch)
     ended = add("Equal", first, writer.number(EOS))
-    inputs = ("limit", writer.builder.constant(np.array(True)), first, ended, empty, empty)
+    start = ("limit", writer.builder.constant(np.array(True)), first, ended, empty, empty)
     outputs = ("last", "all_ended", "all_keys", "all_values", "steps")
     body = writer.search_body(memory)  # the last one: its names must not be used again
-    writer.nodes.append(Node("Loop", inputs, outputs, {"body": body}))
+    writer.nodes.append(Node("Loop", start, outputs, {"body": body}))
     writer.nodes.append(Node("Transpose", ("steps",), ("texts",), {"perm": [1, 0]}))
-    source = Signature("source", "int64", ("batch", "tokens")), Signature("limit", "int64", ())
-    return writer.graph("greedy", source, (Signature("texts", "int64", ("batch", "steps")),))
+    inputs = (*writer.inputs, Signature("limit", "int64", ()))
+    return writer.graph("greedy", inputs, (Signature("texts", "int64", ("batch", "steps")),))
 
 
 _MEMORY = ("source_keys", "source_values", "mask")
@@ -87,9 +98,16 @@ _MEMORY = ("source_keys", "source_values", "mask")
 class _Writer:
     """Appends the layers of a network to a graph; methods take and return names."""
 
-    def __init__(self, network: TextToText) -> None:
+    def __init__(self, network: SequenceToSequence, preprocess: Preprocess | None) -> None:
         self.network = network
-        self.builder = Builder((), dict([*network.named_parameters(), *network.named_buffers()]))
+        self.images: ImageSource | None = None
+        self.inputs: tuple[Signature, ...] = (Signature("source", "int64", ("batch", "tokens")),)
+        if isinstance(network, ImageToText):
+            assert preprocess is not None
+            self.images = ImageSource(network, preprocess)
+            self.builder, self.inputs = self.images.builder, self.images.inputs
+        else:
+            self.builder = Builder((), dict([*network.named_parameters(), *network.named_buffers()]))
         self.decoders = cast("list[DecoderLayer]", list(network.decoder.layers.layers))
         attention = self.decoders[0].self_attention
         self.depth, self.heads = len(self.decoders), attention.heads
@@ -127,25 +145,30 @@ class _Writer:
         """An int64 constant with one axis."""
         return self.builder.constant(np.array(values, np.int64))
 
-    def encode(self, source: str) -> tuple[str, str, str]:
+    def encode(self) -> tuple[str, str, str]:
         """Keys and values for each decoder layer, and the mask, of sources."""
-        add = self.builder.add
-        mask = add("Not", add("Equal", source, self.number(self.network.pad)))
-        bias = self.bias(mask)
-        count = add("Shape", source, start=1, end=2)
-        embed = self.network.embed
-        x = self.embed(
-            embed, source, lambda table: add("Slice", table, self.numbers(0), count, self.numbers(0))
-        )
-        for layer in cast("list[EncoderLayer]", list(self.network.encoder.layers)):
+        x, mask = self.images.embed() if self.images else self.embed_source()
+        add, bias = self.builder.add, self.bias(mask)
+        encoder = cast(Encoder, self.network.encoder)
+        for layer in cast("list[EncoderLayer]", list(encoder.layers)):
             attention = layer.self_attention
             query, key, value = self.project(attention, self.norm(layer.ln_1, x), 0, 3)
             x = add("Add", x, self.attend(attention, query, key, value, bias))
             x = add("Add", x, self.feed_forward(layer.mlp, self.norm(layer.ln_2, x)))
-        x = self.norm(self.network.encoder.ln, x)
+        x = self.norm(encoder.ln, x)
         pairs = [self.project(layer.cross_attention, x, 1, 3) for layer in self.decoders]
         keys, values = (self.stack(parts) for parts in zip(*pairs, strict=True))
         return keys, values, mask
+
+    def embed_source(self) -> tuple[str, str]:
+        """The tokens of texts as vectors, and their mask."""
+        add, source, network = self.builder.add, self.inputs[0].name, cast(TextToText, self.network)
+        mask = add("Not", add("Equal", source, self.number(network.pad)))
+        count = add("Shape", source, start=1, end=2)
+        x = self.embed(
+            network.embed, source, lambda table: add("Slice", table, self.numbers(0), count, self.numbers(0))
+        )
+        return x, mask
 
     def step(
         self, tokens: str, place: str, keys: str, values: str, memory: Sequence[str]

@@ -1,4 +1,4 @@
-"""Export a text-to-text model to ONNX, as a folder of three files, and run them."""
+"""Export a sequence model to ONNX, as a folder of three files, and run them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from torch import Tensor
 
 from striate import strict_json
 from striate.data.text.tokens import BOS, EOS
-from striate.errors import UsageError
 from striate.exporters import onnx
 from striate.exporters.onnx.file import encode
+from striate.exporters.onnx.pixels import PIXELS, WIDTHS
 from striate.exporters.onnx.sequence import encoder_graph, greedy_graph, step_graph
 from striate.exporters.records import Exported, Request
 from striate.exporters.text_verification import Sources, Text
 from striate.inference.classifier import Classifier
 from striate.inference.onnx_classifier import open_session
 from striate.inference.translator import Translator
-from striate.models.seq2seq import TextToText
 from striate.version import __version__
 
 FILES = {"encoder": encoder_graph, "step": step_graph, "greedy": greedy_graph}
@@ -32,7 +31,6 @@ def export(model: Classifier | Translator, path: Path, request: Request) -> Expo
     """Write a folder, or one file of a classifier; arguments as `striate.exporters.Format.target`.
 
     Raises:
-        UsageError: a sequence model that reads images.
         UnsupportedError, WriteError: as `striate.exporters.onnx.export`.
     """
     return (
@@ -41,18 +39,19 @@ def export(model: Classifier | Translator, path: Path, request: Request) -> Expo
 
 
 def export_translator(translator: Translator, path: Path) -> Exported:
-    """Write a folder with the files of a text-to-text model; errors as `export`."""
-    network, source = translator.network, translator.source
-    if not isinstance(network, TextToText) or source is None:
-        raise UsageError("a model that reads images, as ONNX", "only text to text can", "Use torch-export")
+    """Write a folder with the files of a sequence model; errors as `export`."""
+    description, tokenizers = translator.description, {"target": translator.target}
+    if translator.source is not None:
+        tokenizers = {"source": translator.source, **tokenizers}
+    preprocess = description.image_preprocess if translator.source is None else None
     path.mkdir()
-    metadata = translator.description.metadata()
+    metadata = description.metadata()
     for name, graph in FILES.items():
         with (path / f"{name}.onnx").open("wb") as file:
-            file.writelines(encode(graph(network), ("striate", __version__), metadata))
+            file.writelines(encode(graph(translator.network, preprocess), ("striate", __version__), metadata))
     strings = {
         side: [tokenizer.id_to_token(i) for i in range(len(tokenizer))]
-        for side, tokenizer in (("source", source), ("target", translator.target))
+        for side, tokenizer in tokenizers.items()
     }
     (path / TOKENS).write_text(strict_json.dumps(strings), "utf-8")
     try:
@@ -77,7 +76,7 @@ class OnnxEngine:
     def generate(self, sources: Sources) -> list[Text]:
         """As `TextEngine`."""
         limit = np.array(sources.limit, np.int64)
-        rows = self.greedy.run(["texts"], {"source": sources.inputs.numpy(), "limit": limit})[0].tolist()
+        rows = self.greedy.run(["texts"], {**_inputs(self.greedy, sources), "limit": limit})[0].tolist()
         return [row[: row.index(EOS) + 1] if EOS in row else row for row in rows]
 
     def score(self, sources: Sources, texts: Sequence[Text]) -> list[Tensor]:
@@ -85,7 +84,7 @@ class OnnxEngine:
         return [self._score(sources[i], text) for i, text in enumerate(texts)]
 
     def _score(self, source: Sources, text: Text) -> Tensor:
-        keys, values, mask = self.encoder.run(None, {"source": source.inputs.numpy()})
+        keys, values, mask = self.encoder.run(None, _inputs(self.encoder, source))
         memory = {"source_keys": keys, "source_values": values, "mask": mask}
         cache: list[Any] = [part[:, :, :, :0] for part in (keys, values)]
         scores = []
@@ -94,3 +93,13 @@ class OnnxEngine:
             logits, *cache = self.step.run(None, {**inputs, "values": cache[1], **memory})
             scores.append(torch.from_numpy(logits[0]).log_softmax(dim=0)[token])
         return torch.stack(scores) if scores else torch.zeros(0)
+
+
+def _inputs(session: Any, sources: Sources) -> dict[str, Any]:
+    """What a session reads of sources: tokens, or pixels and perhaps their widths."""
+    if sources.pixels is None:
+        return {"source": sources.inputs.numpy()}
+    known: dict[str, Any] = {PIXELS: sources.pixels}
+    if sources.widths is not None:
+        known[WIDTHS] = sources.widths.numpy()
+    return {one.name: known[one.name] for one in session.get_inputs() if one.name in known}
