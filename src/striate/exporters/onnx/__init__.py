@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,7 +17,6 @@ from striate.exporters.onnx.features import add_features, last_input
 from striate.exporters.onnx.file import Graph, Signature, encode, encode_metadata
 from striate.exporters.onnx.maps import add_maps, linear_head
 from striate.exporters.onnx.operators import OPERATORS, translate
-from striate.exporters.onnx.pixels import PIXELS, normalize
 from striate.exporters.onnx.recorder import BATCH, IMAGES, record
 from striate.exporters.records import Exported, Request, Scores
 from striate.exporters.verification import REPORT
@@ -26,6 +26,8 @@ from striate.transforms.decode import Uint8Array
 from striate.transforms.preprocess import Preprocess
 from striate.version import __version__
 
+_FLOAT = 1  # TensorProto.DataType
+PIXELS = "images"  # the input
 COMPARISON = "comparison"  # the key of the comparison with the original in the file's metadata
 
 
@@ -141,3 +143,11 @@ def graph(
     if last is not None and not floats and (value := last_input(steps, last)) is not None:
         outputs.append(add_features(builder, value))
     return Graph("network", builder.nodes, builder.constants, (images,), tuple(outputs))
+
+
+def normalize(builder: Builder, preprocess: Preprocess) -> None:
+    """What `Preprocess.normalize` does, in one multiplication and one addition."""
+    mean, std = (np.array(values, np.float64)[:, None, None] for values in (preprocess.mean, preprocess.std))
+    scale, shift = (builder.constant(part.astype(np.float32)) for part in (1 / (255 * std), -mean / std))
+    pixels = builder.add("Transpose", builder.add("Cast", PIXELS, to=_FLOAT), perm=[0, 3, 1, 2])
+    builder.set(IMAGES, builder.add("Add", builder.add("Mul", pixels, scale), shift))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from striate.data.text.tokens import BOS, EOS, NEVER_GENERATED
 from striate.exporters.onnx.builder import Builder
 from striate.exporters.onnx.file import Dimension, Graph, Node, Signature
-from striate.exporters.onnx.pixels import ImageSource
+from striate.exporters.onnx.image_source import ImageSource
 from striate.models.seq2seq import ImageToText, SequenceToSequence, TextToText
 from striate.models.text_decoder import TokenEmbedding
 from striate.models.transformer import (

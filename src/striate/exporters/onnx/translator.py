@@ -14,7 +14,7 @@ from striate import strict_json
 from striate.data.text.tokens import BOS, EOS
 from striate.exporters import onnx
 from striate.exporters.onnx.file import encode
-from striate.exporters.onnx.pixels import PIXELS, WIDTHS
+from striate.exporters.onnx.image_source import WIDTHS
 from striate.exporters.onnx.sequence import encoder_graph, greedy_graph, step_graph
 from striate.exporters.records import Exported, Request
 from striate.exporters.text_verification import Sources, Text
@@ -99,7 +99,7 @@ def _inputs(session: Any, sources: Sources) -> dict[str, Any]:
     """What a session reads of sources: tokens, or pixels and perhaps their widths."""
     if sources.pixels is None:
         return {"source": sources.inputs.numpy()}
-    known: dict[str, Any] = {PIXELS: sources.pixels}
+    known: dict[str, Any] = {onnx.PIXELS: sources.pixels}
     if sources.widths is not None:
         known[WIDTHS] = sources.widths.numpy()
     return {one.name: known[one.name] for one in session.get_inputs() if one.name in known}

@@ -1,4 +1,4 @@
-"""From pixels to what a network reads: normalized images, or the vectors that a text decoder attends to."""
+"""From pixels to the tokens of a network that reads the text in images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor, nn
 
+from striate.exporters.onnx import PIXELS, normalize
 from striate.exporters.onnx.builder import Builder
 from striate.exporters.onnx.file import Signature
 from striate.exporters.onnx.operators import OPERATORS, translate
@@ -16,15 +17,7 @@ from striate.models.seq2seq import ImageToText
 from striate.transforms.preprocess import Preprocess
 
 _FLOAT = 1  # TensorProto.DataType
-PIXELS, WIDTHS = "images", "widths"  # the inputs
-
-
-def normalize(builder: Builder, preprocess: Preprocess) -> None:
-    """What `Preprocess.normalize` does, in one multiplication and one addition."""
-    mean, std = (np.array(values, np.float64)[:, None, None] for values in (preprocess.mean, preprocess.std))
-    scale, shift = (builder.constant(part.astype(np.float32)) for part in (1 / (255 * std), -mean / std))
-    pixels = builder.add("Transpose", builder.add("Cast", PIXELS, to=_FLOAT), perm=[0, 3, 1, 2])
-    builder.set(IMAGES, builder.add("Add", builder.add("Mul", pixels, scale), shift))
+WIDTHS = "widths"  # an input
 
 
 class ImageSource:
