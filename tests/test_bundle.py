@@ -132,11 +132,26 @@ def test_files_of_others_are_told(path, tmp_path):
 
 
 def test_a_newer_format_asks_for_an_upgrade(path, network, monkeypatch):
-    monkeypatch.setattr("striate.bundle.description._ONE_CLASS_FORMAT", 9)
+    monkeypatch.setattr("striate.bundle.description._FIRST_FORMAT", 9)
     bundle.write(path, network, DESCRIPTION)
     monkeypatch.undo()
     with pytest.raises(BundleError, match="Upgrade"):
         bundle.inspect(path)
+
+
+def test_a_bundle_has_the_oldest_format_that_holds_it(path):
+    """Earlier versions open what they know, and ask for an upgrade instead of decoding other pixels."""
+    description = bundle.describe(path)
+    assert description.to_json()["format"] == 1
+    assert "reducing_gap" not in description.to_json()["preprocess"]
+    preprocess = dataclasses.replace(description.preprocess, reducing_gap=2.0)
+    for thresholds, gap, expected in ((None, True, 3), ((0.5,) * 3, False, 2), ((0.5,) * 3, True, 3)):
+        changed = dataclasses.replace(
+            description, thresholds=thresholds, preprocess=preprocess if gap else description.preprocess
+        )
+        values = json.loads(json.dumps(changed.to_json()))
+        assert values["format"] == expected
+        assert bundle.Description.from_json(values) == changed
 
 
 def test_a_failed_write_leaves_the_old_file(path, network, monkeypatch):

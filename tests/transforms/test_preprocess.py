@@ -56,9 +56,9 @@ def test_the_uncropped_image_contains_the_crop():
 
 
 def test_uncropped_images_are_read_in_two_steps(tmp_path):
-    for size in ((300, 200), (1500, 1200)):  # the larger one is decoded at half its size
+    for size in ((300, 200), (1500, 1200)):  # the larger one is decoded at half its size with a gap
         Image.fromarray(photo(*size)).save(tmp_path / "x.jpg")
-        for pre in (Preprocess.for_size(112), Preprocess.for_size(112, resize="letterbox")):
+        for pre in (Preprocess.for_size(112), Preprocess.for_size(112, resize="letterbox", reducing_gap=2.0)):
             halves = pre.resize_uncropped(pre.decode_uncropped(tmp_path / "x.jpg"))
             assert np.array_equal(halves, pre.read(tmp_path / "x.jpg", crop=False))
 
@@ -107,11 +107,13 @@ def test_wrong_images_are_refused(bad):
     margin=st.integers(0, 50),
     channels=st.sampled_from([1, 3]),
     interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
+    gap=st.one_of(st.just(0.0), st.floats(1, 100)),
 )
-def test_json_round_trip(size, resize, margin, channels, interpolation):
+def test_json_round_trip(size, resize, margin, channels, interpolation, gap):
     pre = Preprocess(
-        size, resize, max(size) + margin, interpolation, channels, (0.1,) * channels, (0.3,) * channels
+        size, resize, max(size) + margin, interpolation, channels, (0.1,) * channels, (0.3,) * channels, gap
     )
+    assert ("reducing_gap" in pre.to_json()) == (gap > 0)  # earlier versions do not know it
     assert Preprocess.from_json(json.loads(json.dumps(pre.to_json()))) == pre
 
 
@@ -129,7 +131,8 @@ def test_any_image_comes_to_the_promised_shape(height, width, resize, channels):
 @pytest.mark.parametrize(
     "values",
     [{"size": (0, 5)}, {"resize": "zoom"}, {"shorter_side": 100}, {"interpolation": "cubic"}, {"channels": 2},
-     {"mean": (0.5,)}, {"std": (1.0, 0.0, 1.0)}],
+     {"mean": (0.5,)}, {"std": (1.0, 0.0, 1.0)}, {"reducing_gap": 0.5}, {"reducing_gap": -2.0},
+     {"reducing_gap": float("nan")}],
     ids=str,
 )  # fmt: skip
 def test_contradictions_are_refused(values):

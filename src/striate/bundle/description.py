@@ -14,8 +14,9 @@ from striate.errors import BundleError
 from striate.transforms.preprocess import Preprocess
 from striate.validation import InvalidValueError, is_text, require_fields, shown
 
-FORMAT = 2  # the newest that is read; docs/compatibility.md has the policy
-_ONE_CLASS_FORMAT = 1  # of models of images with one class, and of texts
+FORMAT = 3  # the newest that is read; docs/compatibility.md has the policy
+# Each bundle has the oldest format that holds it, so that earlier versions read what they know.
+_FIRST_FORMAT, _THRESHOLDS_FORMAT, _REDUCING_GAP_FORMAT = 1, 2, 3
 # The keys of a file's metadata, and the fields that are not in the first of them.
 DESCRIPTION, CALIBRATION, UNKNOWN = "striate", "striate.calibration", "striate.unknown"
 _APART = ("calibration", "unknown")
@@ -40,7 +41,7 @@ class Description:
         unknown: features of training images (`UnknownInputs.encode`), decoded only where they are used; empty
             if there are none.
         thresholds: for images with several classes, the probability from which on each class is predicted;
-            None for images with one class. Such bundles have format 2, all others format 1.
+            None for images with one class.
         text: for `seq2seq`, the tokenizers and settings that `striate.inference.translator` needs; else None.
     """
 
@@ -81,8 +82,16 @@ class Description:
             del values["text"]
         if self.thresholds is None:
             del values["thresholds"]
-            return {"format": _ONE_CLASS_FORMAT, **values}
-        return {"format": FORMAT, **values, "thresholds": list(self.thresholds)}
+        else:
+            values["thresholds"] = list(self.thresholds)
+        return {"format": self._format, **values}
+
+    @property
+    def _format(self) -> int:
+        """The oldest format that holds this description."""
+        if self.preprocess is not None and self.preprocess.reducing_gap:
+            return _REDUCING_GAP_FORMAT
+        return _FIRST_FORMAT if self.thresholds is None else _THRESHOLDS_FORMAT
 
     def metadata(self) -> dict[str, str]:
         """The entries of a file's metadata, texts by key. Earlier versions ignore all but the first."""

@@ -21,11 +21,11 @@ from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
 import numpy as np
-import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from striate.errors import DecodeError, LayoutError
 from striate.transforms.image_file import LargeFile, open_content
+from striate.transforms.jpeg import JpegPixels, Needed, reduce, reopened
 from striate.transforms.pixel_formats import Array, Box, UnsupportedPixelsError
 from striate.transforms.pixel_formats import Uint8Array as Uint8Array
 from striate.transforms.pixels import ArrayPixels, ImagePixels, Pixels, orientation
@@ -61,14 +61,12 @@ _LOCKS = tuple(threading.Lock() for _ in range(64))
 warnings.filterwarnings("ignore", message="Corrupt EXIF data", category=UserWarning)
 
 
-def decode(source: ImageSource, channels: Literal[1, 3] = 3, *, at_least: int | None = None) -> Uint8Array:
+def decode(source: ImageSource, channels: Literal[1, 3] = 3) -> Uint8Array:
     """Decode an image.
 
     Args:
         source: an image in any of the forms of `open_pixels`.
         channels: 3 for RGB, 1 for grayscale (ITU-R 601-2 luma, as in Pillow).
-        at_least: minimum of both sides in pixels; larger JPEG files are decoded at 1/2, 1/4 or 1/8 of their
-            size, which is much faster. None for full size.
 
     Returns:
         uint8 array `[height, width, channels]`, 0 to 255.
@@ -77,7 +75,7 @@ def decode(source: ImageSource, channels: Literal[1, 3] = 3, *, at_least: int | 
         DecodeError: the file is missing, empty, damaged, truncated, too large or in an unknown format.
         LayoutError: the array or object is not an image.
     """
-    with open_pixels(source, channels, at_least=at_least) as pixels:
+    with open_pixels(source, channels) as pixels:
         return pixels.to_array()
 
 
@@ -85,28 +83,6 @@ def open_image(source: ImageSource, channels: Literal[1, 3] = 3) -> Image.Image:
     """Decode an image to a Pillow image of mode `RGB`, or `L` for one channel; else like `decode`."""
     with open_pixels(source, channels) as pixels:
         return pixels.to_image()
-
-
-class _JpegPixels(Pixels):
-    """A JPEG file that needs no conversion; decoded by simplejpeg, if only the array is needed."""
-
-    def __init__(self, image: Image.Image, data: bytes, channels: Literal[1, 3]) -> None:
-        super().__init__(channels)
-        self.size, self.is_plain = image.size, True
-        self._image, self._data, self._channels = image, data, channels
-
-    def region(self, box: Box) -> Image.Image:
-        """Return a region as a Pillow image."""
-        return ImagePixels(self._image, self._channels).region(box)
-
-    def to_array(self) -> Uint8Array:
-        """Return uint8 `[height, width, channels]`."""
-        # Bit-identical to Pillow, which takes a third longer to copy the pixels. If libjpeg-turbo reports an
-        # error, Pillow decides.
-        with contextlib.suppress(ValueError):
-            pixels: Uint8Array = simplejpeg.decode_jpeg(self._data, "RGB" if self._channels == 3 else "GRAY")
-            return pixels
-        return ImagePixels(self._image, self._channels).to_array()
 
 
 class _PlainPixels(Pixels):
@@ -127,7 +103,7 @@ class _PlainPixels(Pixels):
 
 @contextlib.contextmanager
 def open_pixels(
-    source: ImageSource, channels: Literal[1, 3] = 3, *, at_least: int | None = None
+    source: ImageSource, channels: Literal[1, 3] = 3, needed: Needed | None = None
 ) -> Iterator[Pixels]:
     """Decode an image without copying it: the one way from any image to pixels.
 
@@ -141,7 +117,9 @@ def open_pixels(
             * an array: uint8, uint16 or bool, `[height, width]` or `[height, width, channels]`, of 1 channel
               for gray, 2 for gray and alpha, 3 for RGB, 4 for RGB and alpha.
         channels: 3 for RGB, 1 for grayscale.
-        at_least: as for `decode`.
+        needed: returns the smallest size at which a JPEG file may be decoded, for its width and height;
+            larger ones are decoded at 1/2, 1/4 or 1/8 of their size. None for full size. An array, and a
+            Pillow image that is loaded already, have their own size.
 
     Raises:
         DecodeError: the file is missing, empty, damaged, truncated, too large or in an unknown format, or
@@ -152,7 +130,10 @@ def open_pixels(
     if isinstance(source, Image.Image):
         with decode_errors(name), _lock_of(source):
             check_size(source.size)
-            pixels: Pixels = ImagePixels(source, channels)
+            image = source if needed is None else reopened(source)
+            frame = reduce(image, needed)
+            pixels: Pixels = ImagePixels(image, channels)
+            pixels.frame = frame
         with decode_errors(name):
             yield pixels
     elif isinstance(source, np.ndarray):
@@ -169,14 +150,14 @@ def open_pixels(
                 yield _PlainPixels(small, channels)
                 return
             image = stack.enter_context(open_bytes(data, name))
-            full_size = image.size
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
+            frame = reduce(image, needed)
             plain = image.format == "JPEG" and image.mode == ("RGB" if channels == 3 else "L")
-            if isinstance(data, bytes) and plain and image.size == full_size and orientation(image) == 1:
-                yield _JpegPixels(image, data, channels)
+            if isinstance(data, bytes) and plain and orientation(image) == 1:
+                pixels = JpegPixels(image, data, channels)
             else:
-                yield ImagePixels(image, channels)
+                pixels = ImagePixels(image, channels)
+            pixels.frame = frame
+            yield pixels
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ grayscale happens in regions of about a million pixels.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from PIL import Image
 
@@ -26,7 +28,20 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 # Orientations whose stored columns run from right to left, rows from bottom to top, or are exchanged.
-_MIRRORED_X, _MIRRORED_Y, _EXCHANGED = {2, 3, 7, 8}, {3, 4, 6, 7}, {5, 6, 7, 8}
+MIRRORED_X, MIRRORED_Y, EXCHANGED = {2, 3, 7, 8}, {3, 4, 6, 7}, {5, 6, 7, 8}
+
+
+class Frame(NamedTuple):
+    """Where the picture of a JPEG file is in pixels that were decoded at 1/2, 1/4 or 1/8 of its size.
+
+    Attributes:
+        full_size: width and height in the file, upright.
+        box: left, top, right, bottom in decoded pixels; they include a part of a pixel if the fraction of the
+            size is not a whole number.
+    """
+
+    full_size: tuple[int, int]
+    box: tuple[float, float, float, float]
 
 
 class Pixels:
@@ -36,10 +51,12 @@ class Pixels:
         size: width and height, upright.
         mode: `RGB` or `L`, of its regions.
         is_plain: True if `region` of the whole image makes no copy.
+        frame: of a JPEG file that was decoded at a fraction of its size, else None.
     """
 
     size: tuple[int, int]
     is_plain: bool = False
+    frame: Frame | None = None
 
     def __init__(self, channels: int) -> None:
         self.mode = "RGB" if channels == 3 else "L"
@@ -78,7 +95,7 @@ class ImagePixels(Pixels):
         self._stored = StoredImage(image)
         self._orientation = orientation(image)  # after loading: Pillow turns TIFFs itself
         width, height = self._stored.size
-        self.size = (height, width) if self._orientation in _EXCHANGED else (width, height)
+        self.size = (height, width) if self._orientation in EXCHANGED else (width, height)
         self.is_plain = self._orientation == 1 and self._stored.is_plain(self.mode)
 
     def region(self, box: Box) -> Image.Image:
@@ -86,30 +103,34 @@ class ImagePixels(Pixels):
         if self._orientation == 1:
             return self._stored.region(box, self.mode)
         left, top, right, bottom = box
-        if self._orientation in _EXCHANGED:
+        if self._orientation in EXCHANGED:
             left, top, right, bottom = top, left, bottom, right
         width, height = self._stored.size
-        if self._orientation in _MIRRORED_X:
+        if self._orientation in MIRRORED_X:
             left, right = width - right, width - left
-        if self._orientation in _MIRRORED_Y:
+        if self._orientation in MIRRORED_Y:
             top, bottom = height - bottom, height - top
         part = self._stored.region((left, top, right, bottom), self.mode)
         return part.transpose(_TRANSPOSES[self._orientation])
 
 
 class ArrayPixels(Pixels):
-    """The pixels of a NumPy array."""
+    """The pixels of a NumPy array.
+
+    Attributes:
+        values: `[height, width, channels]`, as `check_array` accepts them.
+    """
 
     def __init__(self, values: Array, channels: int) -> None:
         """Check the array; raises LayoutError if it is not one that `check_array` accepts."""
         super().__init__(channels)
-        self._values = check_array(values)
-        self.size = (self._values.shape[1], self._values.shape[0])
+        self.values = check_array(values)
+        self.size = (self.values.shape[1], self.values.shape[0])
 
     def region(self, box: Box) -> Image.Image:
         """Return a region (left, top, right, bottom) as a Pillow image of `mode`."""
         left, top, right, bottom = box
-        stored = StoredImage(from_array(self._values[top:bottom, left:right]))
+        stored = StoredImage(from_array(self.values[top:bottom, left:right]))
         return stored.region((0, 0, right - left, bottom - top), self.mode)
 
 

@@ -17,10 +17,11 @@ from PIL import Image
 
 from striate.errors import LayoutError, UsageError
 from striate.transforms.decode import ImageSource, Uint8Array, decode, decode_errors, name_of, open_pixels
+from striate.transforms.jpeg import Needed
 from striate.transforms.multiband import array_bands, read_bands
 from striate.transforms.pixel_formats import Array
 from striate.transforms.pixels import ArrayPixels, Pixels
-from striate.transforms.scaling import COPIED, Span, fits_at_once, scale
+from striate.transforms.scaling import COPIED, Span, fits_at_once, scale, scale_by_torch
 from striate.validation import InvalidValueError, field_types, require, require_fields
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class Preprocess:
             converted.
         mean: subtracted from each channel after scaling to 0-1.
         std: divides each channel after that.
+        reducing_gap: JPEG files are decoded at 1/2, 1/4 or 1/8 of their size as long as both sides are at
+            least this many times as long as after resizing, as Pillow's `reducing_gap` of thumbnails; 0 for
+            full size.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -72,6 +76,7 @@ class Preprocess:
     channels: int = 3
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    reducing_gap: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the types, then the values; raises UsageError."""
@@ -92,6 +97,8 @@ class Preprocess:
             raise _bad("shorter_side", self.shorter_side, f"it must be at least {max(self.size)}, the crop")
         if self.interpolation not in INTERPOLATIONS:
             raise _bad("interpolation", self.interpolation, f"it must be one of {', '.join(INTERPOLATIONS)}")
+        if self.reducing_gap and not 1 <= self.reducing_gap <= MAX_SIDE:
+            raise _bad("reducing_gap", self.reducing_gap, f"it must be 0, or from 1 to {MAX_SIDE:,}")
         if not 1 <= self.channels <= MAX_CHANNELS:
             why = f"it must be 1 (grayscale), 3 (RGB), or another number of bands up to {MAX_CHANNELS}"
             raise _bad("channels", self.channels, why)
@@ -171,24 +178,33 @@ class Preprocess:
             return np.concatenate([self._of_band.fit(band) for band in np.moveaxis(bands, 2, 0)], axis=2)
         return self._fit(ArrayPixels(image, self.channels), self.size)
 
-    def resize_uncropped(self, image: Array) -> Uint8Array:
+    def resize_uncropped(self, image: Array | ArrayPixels) -> Uint8Array:
         """Resize one image to `uncropped_size` without cropping, for random crops in training.
 
         Uses torch, which is five times as fast as Pillow; values differ by at most 1 of 255. An array that
         has that size already is returned as it is.
+
+        Args:
+            image: an array as for `fit`, or what `decode_uncropped` returns.
         """
+        if isinstance(image, ArrayPixels):
+            return self._resize_uncropped(image)
         if self.channels not in (1, 3):
             bands = np.moveaxis(array_bands(image, self.channels), 2, 0)
             return np.concatenate([self._of_band.resize_uncropped(band) for band in bands], axis=2)
         if image.shape == (*self.uncropped_size, self.channels) and image.dtype == np.uint8:
             return image
-        pixels = ArrayPixels(image, self.channels)
-        x, y = self._spans(pixels.size, self.uncropped_size)
-        if self.interpolation not in ("bilinear", "bicubic") or not fits_at_once(x, y):
+        return self._resize_uncropped(ArrayPixels(image, self.channels))
+
+    def _resize_uncropped(self, pixels: ArrayPixels) -> Uint8Array:
+        x, y = self._spans_in(pixels, self.uncropped_size)
+        by_torch = self.interpolation in ("bilinear", "bicubic") and fits_at_once(x, y)
+        if not by_torch or x.offset or y.offset:
             return self._fit(pixels, self.uncropped_size)
+        image = pixels.values
         if np.shape(image)[2:] != (self.channels,) or image.dtype != np.uint8:
             image = pixels.to_array()
-        scaled = self._scale_by_torch(np.require(image, requirements=("C", "W")), y.scaled, x.scaled)
+        scaled = scale_by_torch(np.require(image, requirements=("C", "W")), x, y, self.interpolation)
         kept = scaled[y.start : y.start + y.kept, x.start : x.start + x.kept]
         return self._padded(kept, self.uncropped_size)
 
@@ -201,9 +217,7 @@ class Preprocess:
         Args:
             source: a path, the bytes of a file, a file object, a Pillow image, or an array as for `fit`:
                 see `transforms.decode.open_pixels`.
-            crop: True for `fit`, which uses every pixel; False for `resize_uncropped`, where large JPEGs are
-                decoded at 1/2, 1/4 or 1/8 of their size. That changes values by 0.5 of 255 on average, far
-                less than a random crop.
+            crop: True for `fit`; False for `resize_uncropped`.
 
         Raises:
             DecodeError: the image cannot be decoded, or memory cannot hold it.
@@ -214,18 +228,18 @@ class Preprocess:
             with decode_errors(name_of(source)):
                 return self.fit(bands)
         if crop:
-            with open_pixels(source, self._rgb_or_gray) as pixels:
+            with open_pixels(source, self._rgb_or_gray, self._needed) as pixels:
                 return self._fit(pixels, self.size)
         decoded = self.decode_uncropped(source)
         with decode_errors(name_of(source)):
             return self.resize_uncropped(decoded)
 
-    def decode_uncropped(self, source: ImageSource) -> Array:
+    def decode_uncropped(self, source: ImageSource) -> Array | ArrayPixels:
         """Decode an image for `resize_uncropped`, without importing torch: the first half of `read`.
 
         Returns:
-            uint8 `[height, width, channels]` of any size; `uncropped_size` if the image is very large. An
-            array is returned as it is.
+            Its pixels, of any size; `uncropped_size` if the image is very large. An array is returned as it
+            is.
 
         Raises:
             DecodeError, LayoutError: as `read`.
@@ -234,12 +248,12 @@ class Preprocess:
             return source
         if self.channels not in (1, 3):
             return read_bands(source, self.channels)
-        # Letterbox resizes by the longer side; the shorter one may have any size.
-        enough = None if self.resize == "letterbox" else 2 * max(self.uncropped_size)
-        with open_pixels(source, self._rgb_or_gray, at_least=enough) as pixels:
+        with open_pixels(source, self._rgb_or_gray, self._needed) as pixels:
             if math.prod(pixels.size) > COPIED:
                 return self._fit(pixels, self.uncropped_size)
-            return pixels.to_array()
+            decoded = ArrayPixels(pixels.to_array(), self.channels)
+            decoded.frame = pixels.frame
+            return decoded
 
     def normalize(self, batch: torch.Tensor) -> torch.Tensor:
         """Convert pixels to the network's input: scale to 0-1, subtract the mean, divide by the std.
@@ -277,8 +291,11 @@ class Preprocess:
         return torch.from_numpy(out)
 
     def to_json(self) -> dict[str, Any]:
-        """Convert to JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """Convert to JSON values, without what earlier versions do not know."""
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        if not self.reducing_gap:
+            del values["reducing_gap"]
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Preprocess:
@@ -302,9 +319,29 @@ class Preprocess:
 
     def _fit(self, pixels: Pixels, size: tuple[int, int]) -> Uint8Array:
         """Resize and crop with Pillow; `size` is height and width of the result."""
-        x, y = self._spans(pixels.size, size)
+        x, y = self._spans_in(pixels, size)
         kept = scale(pixels, x, y, INTERPOLATIONS[self.interpolation])
         return self._padded(np.array(kept).reshape(y.kept, x.kept, self.channels), size)
+
+    @property
+    def _needed(self) -> Needed | None:
+        """How large the pixels of a JPEG file must be, given its size; None if it is decoded at full size."""
+        return self._size_with_gap if self.reducing_gap else None
+
+    def _size_with_gap(self, own: tuple[int, int]) -> tuple[int, int]:
+        x, y = self._spans(own, self.uncropped_size)
+        return math.ceil(self.reducing_gap * x.scaled), math.ceil(self.reducing_gap * y.scaled)
+
+    def _spans_in(self, pixels: Pixels, size: tuple[int, int]) -> tuple[Span, Span]:
+        """Return how decoded pixels are resized and cropped: as the whole image, whatever their size."""
+        if pixels.frame is None:
+            return self._spans(pixels.size, size)
+        x, y = self._spans(pixels.frame.full_size, size)
+        left, top, right, bottom = pixels.frame.box
+        return (
+            replace(x, own=pixels.size[0], offset=left, extent=right - left),
+            replace(y, own=pixels.size[1], offset=top, extent=bottom - top),
+        )
 
     def _spans(self, own: tuple[int, int], size: tuple[int, int]) -> tuple[Span, Span]:
         """Return how the width and the height are resized and cropped.
@@ -340,19 +377,6 @@ class Preprocess:
         top, left = (height - inner_h) // 2, (width - inner_w) // 2
         out[top : top + inner_h, left : left + inner_w] = image
         return out
-
-    def _scale_by_torch(self, pixels: Uint8Array, height: int, width: int) -> Uint8Array:
-        if pixels.shape[:2] == (height, width):
-            return pixels
-        import torch
-        import torch.nn.functional as F
-
-        # Not from_numpy(pixels[None]): its stride of 0 hides the channels-last layout from torch.
-        nchw = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
-        size, mode = (height, width), self.interpolation
-        scaled = F.interpolate(nchw, size, mode=mode, antialias=True, align_corners=False)
-        values: Uint8Array = scaled[0].permute(1, 2, 0).numpy()
-        return values
 
 
 @functools.lru_cache(maxsize=32)

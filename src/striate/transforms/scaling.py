@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from striate.transforms.pixels import Pixels
 
 MOST, TIMES = 1 << 22, 64  # pixels of an intermediate image: 16 MiB, or this multiple of the result
 COPIED = 1 << 24  # pixels of an image up to which it is converted as a whole: 64 MiB
+_ROUNDED_UP = 1 + 1e-9  # of a whole number that float arithmetic may miss
 _ADDED = 1 << 27  # pixels up to which Pillow's rounding errors of the nearest pixel are reproduced
 _SUPPORTS = {
     Image.Resampling.BILINEAR: 1.0, Image.Resampling.BICUBIC: 2.0, Image.Resampling.LANCZOS: 3.0,
@@ -35,30 +37,46 @@ class Span:
         scaled: pixels after scaling.
         start: first pixel to keep.
         kept: number of pixels to keep.
+        offset: pixels before the picture: a part of one, if a JPEG was decoded at a fraction of its size and
+            then mirrored.
+        extent: pixels that the picture covers, including a part of one; None for all.
     """
 
     own: int
     scaled: int
     start: int
     kept: int
+    offset: float = 0.0
+    extent: float | None = None
 
     @classmethod
     def whole(cls, own: int, scaled: int) -> Span:
         """Keep everything."""
         return cls(own, scaled, 0, scaled)
 
+    @property
+    def covered(self) -> float:
+        """Pixels that the picture covers."""
+        return self.own if self.extent is None else self.extent
+
+    @property
+    def ratio(self) -> float:
+        """Pixels of the image for one scaled pixel."""
+        return self.covered / self.scaled
+
     def source(self, filter: Image.Resampling) -> tuple[int, int]:
         """Return the first and the last (exclusive) pixel of the image that the kept part depends on."""
-        ratio = self.own / self.scaled
+        ratio = self.ratio
         reach = _SUPPORTS[filter] * max(1.0, ratio) + 1
-        first = math.floor(self.start * ratio - reach)
-        last = math.ceil((self.start + self.kept) * ratio + reach)
+        first = math.floor(self.offset + self.start * ratio - reach)
+        last = math.ceil(self.offset + (self.start + self.kept) * ratio + reach)
         return max(0, first), min(self.own, last)
 
     def box(self, first: int, last: int) -> tuple[float, float]:
         """Return the kept part as a range of the pixels `first` to `last` of the image."""
-        ratio = self.own / self.scaled
-        low, high = self.start * ratio, (self.start + self.kept) * ratio
+        ratio = self.ratio
+        low = self.offset + self.start * ratio
+        high = self.offset + (self.start + self.kept) * ratio
         return low - first, min(high, last) - first
 
     def parts(self, filter: Image.Resampling, most: int) -> list[Span]:
@@ -67,8 +85,7 @@ class Span:
         count = min(self.kept, -(-(last - first) // max(1, most)))
         edges = np.linspace(0, self.kept, count + 1).astype(int).tolist()
         return [
-            Span(self.own, self.scaled, self.start + low, high - low)
-            for low, high in itertools.pairwise(edges)
+            replace(self, start=self.start + low, kept=high - low) for low, high in itertools.pairwise(edges)
         ]
 
 
@@ -97,7 +114,8 @@ def scale(pixels: Pixels, x: Span, y: Span, filter: Image.Resampling) -> Image.I
     if fits_at_once(x, y) and (pixels.is_plain or x.own * y.own <= COPIED):
         image = pixels.to_image()
         if image.size != (x.scaled, y.scaled):
-            image = image.resize((x.scaled, y.scaled), filter)
+            picture = (x.offset, y.offset, x.offset + x.covered, y.offset + y.covered)
+            image = image.resize((x.scaled, y.scaled), filter, picture)
         return image.crop((x.start, y.start, x.start + x.kept, y.start + y.kept))
     if filter == Image.Resampling.NEAREST:
         return _nearest(pixels, x, y)
@@ -105,6 +123,33 @@ def scale(pixels: Pixels, x: Span, y: Span, filter: Image.Resampling) -> Image.I
     by_rows, by_columns = x.kept * (bottom - top), (right - left) * y.kept
     order = _rows_first if by_rows <= by_columns else _columns_first
     return order(pixels, x, y, filter)
+
+
+def scale_by_torch(pixels: Uint8Array, x: Span, y: Span, mode: str) -> Uint8Array:
+    """Resize an image with torch, without a crop; values differ from those of `scale` by 1 of 255 at most.
+
+    Args:
+        pixels: uint8 `[height, width, channels]`.
+        x: its width; its picture begins with the first pixel.
+        y: its height.
+        mode: `bilinear` or `bicubic`.
+
+    Returns:
+        uint8 `[y.scaled, x.scaled, channels]`, or with more rows or columns at the end.
+    """
+    if pixels.shape[:2] == (y.scaled, x.scaled):
+        return pixels
+    import torch
+    import torch.nn.functional as F
+
+    # Not from_numpy(pixels[None]): its stride of 0 hides the channels-last layout from torch.
+    nchw = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+    to: dict[str, Any] = {"size": (y.scaled, x.scaled)}
+    if (y.covered, x.covered) != (y.own, x.own):  # torch finds the size from the factors, rounded down
+        to = {"scale_factor": (_ROUNDED_UP / y.ratio, _ROUNDED_UP / x.ratio)}
+    scaled = F.interpolate(nchw, **to, mode=mode, antialias=True, align_corners=False)
+    values: Uint8Array = scaled[0].permute(1, 2, 0).numpy()
+    return values
 
 
 def _rows_first(pixels: Pixels, x: Span, y: Span, filter: Image.Resampling) -> Image.Image:
@@ -148,7 +193,7 @@ def _nearest(pixels: Pixels, x: Span, y: Span) -> Image.Image:
 
 def _nearest_pixels(span: Span) -> npt.NDArray[np.int64]:
     """Return the pixel of the image that is nearest to each kept one, as Pillow finds it."""
-    ratio, end = span.own / span.scaled, span.start + span.kept
+    ratio, end = span.ratio, span.start + span.kept
     if end > _ADDED:
         places = (np.arange(span.start, end) + 0.5) * ratio
     else:  # Pillow adds up the distances, with their rounding errors

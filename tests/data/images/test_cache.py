@@ -153,6 +153,7 @@ def test_another_preprocessing_is_another_cache(folder):
         Preprocess(size=(72, 72), shorter_side=80, interpolation="nearest"),
         Preprocess(size=(72, 72), shorter_side=80, channels=1, mean=(0.5,), std=(0.5,)),
         Preprocess(size=(80, 80), shorter_side=80),
+        Preprocess(size=(72, 72), shorter_side=80, reducing_gap=1.0),
     ]
     for pre in contracts * 2:
         require_right(opened(folder, pre), pre)

@@ -34,6 +34,8 @@ from striate.weights import catalog
         ({"transfer": "last", "last_layers": 0, "weights": "x"}, "--last-layers 0"),
         ({"transfer": "head", "model": "lenet5", "weights": "x"}, "output layer is fixed"),
         ({"normalize": "imagnet"}, "did you mean imagenet"),
+        ({"reducing_gap": 0.5}, "--reducing-gap 0.5: it must be 0, or at least 1"),
+        ({"reducing_gap": -2.0}, "--reducing-gap -2.0: it must be from 0"),
     ],
     ids=str,
 )

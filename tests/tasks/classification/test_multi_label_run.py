@@ -106,7 +106,7 @@ def test_the_bundle_has_the_thresholds_of_val(finished):
     on_val = striate.evaluate(finished.best, split="val")
     assert description.thresholds == pytest.approx(best_thresholds(on_val.probabilities, on_val.labels))
     assert [score.threshold for score in finished.evaluation.per_class] == list(description.thresholds)
-    assert json.loads(json.dumps(description.to_json()))["format"] == 2
+    assert json.loads(json.dumps(description.to_json()))["format"] == 3
     assert bundle.describe(finished.training.last).thresholds == (0.5,) * 3
 
 

@@ -151,7 +151,7 @@ class Cache:
         scaler = "" if crop else version("torch")
         how = json.dumps([
             _FORMAT, DECODER_VERSION, PIL.__version__, features.version("jpg"), not crop, scaler, self.shape,
-            preprocess.resize, preprocess.shorter_side, preprocess.interpolation,
+            preprocess.resize, preprocess.shorter_side, preprocess.interpolation, preprocess.reducing_gap,
         ])  # fmt: skip
         self._seed = hashlib.blake2b(f"{how}\0{root}".encode("utf-8", "surrogateescape"))
         label = re.sub(r"[^A-Za-z0-9_-]+", "", Path(root).name)[:40] or "images"

@@ -18,7 +18,9 @@ from striate.data.images.samples import Samples, Stamp
 from striate.errors import DecodeError
 from striate.progress import AUTO, Progress
 from striate.transforms import many_files
-from striate.transforms.decode import Uint8Array
+from striate.transforms.decode import Uint8Array, decode_errors
+from striate.transforms.pixel_formats import Array
+from striate.transforms.pixels import ArrayPixels
 from striate.transforms.preprocess import Preprocess
 
 MAX_SIDE_IN_MEMORY = 64  # pixels; images up to this size stay in memory
@@ -77,7 +79,7 @@ class DecodedImages:
         self._cache: Cache | None = None
         self._positions = np.full(len(samples), -1, np.int64)  # in the cache
         self._warned = False
-        self._prefetched: dict[int, Uint8Array] = {}  # decoded, but not resized yet
+        self._prefetched: dict[int, Array | ArrayPixels] = {}  # decoded, but not resized yet
         self._states = np.zeros(0, np.int64)  # hashes of the files' stamps, if they have some
         self._decoded = False  # whether a file was decoded since `rewritten` looked at them
         self.reads_plain = False
@@ -181,7 +183,7 @@ class DecodedImages:
         if self._crop:
             self.read(np.array([i]), np.empty((1, *self.shape), np.uint8))
             return
-        waiting = sum(image.nbytes for image in [*self._prefetched.values()])
+        waiting = sum(_bytes_of(image) for image in [*self._prefetched.values()])
         if self._state[i] == _UNKNOWN and waiting < _PREFETCH_BYTES:
             with contextlib.suppress(DecodeError):  # `read` reports it
                 self._prefetched[i] = self._preprocess.decode_uncropped(self._samples.fetch(i))
@@ -234,8 +236,11 @@ class DecodedImages:
         try:
             self._decoded = True
             image = self._prefetched.pop(i, None)
-            source = self._samples.fetch(i) if image is None else image
-            decoded = self._preprocess.read(source, crop=self._crop)
+            if image is None:
+                decoded = self._preprocess.read(self._samples.fetch(i), crop=self._crop)
+            else:
+                with decode_errors(self.names[i]):
+                    decoded = self._preprocess.resize_uncropped(image)
         except DecodeError as error:
             self._reasons[i], self._state[i] = error.why, _UNREADABLE
             return False
@@ -304,6 +309,10 @@ class JoinedImages:
         start = self._ends[part - 1] if part else 0
         image: Uint8Array = self._parts[part][place - start]
         return image
+
+
+def _bytes_of(image: Array | ArrayPixels) -> int:
+    return image.values.nbytes if isinstance(image, ArrayPixels) else image.nbytes
 
 
 def _pad(image: Uint8Array, out: Uint8Array) -> None:

@@ -93,6 +93,8 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         if self.exclude_kinds and self.exclude is None:
             why = "there is no table of images to leave out"
             raise UsageError(f"--exclude-kinds {self.exclude_kinds}", why, "Give --exclude problems.csv")
+        if 0 < self.reducing_gap < 1:
+            raise UsageError(f"--reducing-gap {self.reducing_gap}", "it must be 0, or at least 1", "Use 2")
         if self.views and self.transfer == "all":
             raise UsageError(
                 f"--views {self.views} with --transfer all", "no layers are frozen to cache the output of",
@@ -242,7 +244,7 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
                 size = side if side >= 28 else row.input_size  # MNIST's 28 px are kept, 8 px are enlarged
             if self.channels is None and len(pixels_shape) == 3:
                 channels = 1
-        preprocess = Preprocess.for_size(size, channels, resize=self.resize)
+        preprocess = Preprocess.for_size(size, channels, resize=self.resize, reducing_gap=self.reducing_gap)
         if self.normalize == "auto":
             return preprocess
         mean, std = NORMALIZATIONS[self.normalize]

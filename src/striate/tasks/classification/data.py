@@ -150,7 +150,7 @@ def choose_preprocess(
         mean, std = (fmean(mean),) * channels, (fmean(std),) * channels
     chosen = dataclasses.replace(
         base, size=size.size, shorter_side=size.shorter_side, resize=size.resize, channels=channels,
-        mean=mean, std=std,
+        mean=mean, std=std, reducing_gap=own.reducing_gap,
     )  # fmt: skip
     if pretrained is None:
         return chosen, []

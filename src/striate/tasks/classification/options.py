@@ -64,6 +64,10 @@ class ImageOptions(DataOptions):
     resize: Literal["crop", "squash", "letterbox"] = option(
         "crop", "How images are resized to the shape of the input", choices=("crop", "squash", "letterbox")
     )
+    reducing_gap: float = option(
+        2.0, "Decode JPEG files at 1/2, 1/4 or 1/8 of their size, as long as both sides are at least this "
+        "many times as long as after resizing; 0 for full size", minimum=0, maximum=MAX_SIDE,
+    )  # fmt: skip
     normalize: str = option(
         "auto", "Normalization: auto (that of the weights), imagenet, half (mean 0.5 and standard deviation "
         "0.5), vgg (only subtract the mean, in 0 to 255)", choices=("auto", "imagenet", "half", "vgg"),

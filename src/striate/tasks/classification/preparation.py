@@ -116,6 +116,7 @@ def _filled_in(
     """The configuration with its defaults filled in, for config.yaml."""
     return dataclasses.replace(
         config, data=absolute_source(config.source), imgsz=max(preprocess.size), channels=preprocess.channels,
+        reducing_gap=preprocess.reducing_gap,
         epochs=config.epoch_limit, lr=config.peak_lr, weight_decay=config.decay,
         augment=config.augmentation(preprocess, images)[0],
         monitor="map" if multi_label and config.monitor == "top1" else config.monitor,
