@@ -139,6 +139,8 @@ def test_a_path_outside_the_locale_is_no_bug(encoding, expected, monkeypatch):
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
         (ImportError("x.so: failed to map segment from shared object"), True),
         (ValueError("out of memory"), False),
+        (SystemError("error return without exception set"), True),  # of Python itself
+        (SystemError("<built-in function f> returned NULL without setting an exception"), False),
     ],
 )
 def test_memory_that_runs_out_is_known(error, memory):

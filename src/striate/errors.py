@@ -131,6 +131,7 @@ _LEFT_OUT = {
     "torch": "torch", "sklearn": "scikit-learn", "scipy": "scikit-learn", "matplotlib": "matplotlib",
     "jinja2": "Jinja2",
 }  # fmt: skip
+_INTERPRETER = "error return without exception set"  # Python had no memory left for a MemoryError
 _ONEDNN = "could not create a primitive"  # with "descriptor" after it: an operator that is not supported
 
 
@@ -159,6 +160,8 @@ def access_error(
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out; torch and the libraries below it have no exception class for that on a CPU."""
     text = " ".join(str(error).split())
+    if isinstance(error, SystemError):
+        return text == _INTERPRETER
     return isinstance(error, MemoryError) or (
         isinstance(error, (RuntimeError, ImportError))
         and (text == _ONEDNN or any(words in text.lower() for words in _NO_MEMORY))
