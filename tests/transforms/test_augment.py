@@ -14,7 +14,7 @@ from striate import transforms
 from striate.errors import UsageError
 from striate.transforms.augment import augment, pca_color, uniform
 from striate.transforms.augmentations import AUGMENTATIONS, Augmentation
-from striate.transforms.geometry import RandomResizedCrop, _crops_by_index, _crops_by_numpy
+from striate.transforms.geometry import RandomResizedCrop, _crops_at_once, _crops_by_index, _crops_by_numpy
 
 
 def numbered(n, height, width):
@@ -71,7 +71,10 @@ def test_a_cpu_cuts_what_a_gpu_gathers(height, width):
     batch = torch.from_numpy(rng.integers(0, 256, (64, height, width, 3), np.uint8))
     top, left = (torch.from_numpy(rng.integers(-2, side - 8 + 3, 64)) for side in (height, width))
     mirrored = torch.from_numpy(rng.random(64) < 0.5)
-    cut, gathered = (f(batch, top, left, (8, 8), mirrored) for f in (_crops_by_numpy, _crops_by_index))
+    cut, together, gathered = (
+        f(batch, top, left, (8, 8), mirrored) for f in (_crops_by_numpy, _crops_at_once, _crops_by_index)
+    )
+    assert torch.equal(together, gathered)
     assert torch.equal(cut, gathered)
 
 

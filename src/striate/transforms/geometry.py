@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from numpy.lib.stride_tricks import as_strided
 from PIL import Image
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from striate.transforms.arguments import Range, Sides, Size, check_range, check_
 from striate.transforms.preprocess import INTERPOLATIONS
 from striate.transforms.transform import Transform, bernoulli, is_numpy_friendly
 
+_AT_ONCE = 1 << 12  # bytes of an image up to which cropping all images at once is faster
 _ATTEMPTS = 10  # random rectangles before the central crop is used, as in torchvision
 
 
@@ -216,12 +218,36 @@ def crops(images: Tensor, top: Tensor, left: Tensor, size: Sides, mirrored: Tens
         `[batch, *size, channels]` of the same dtype.
     """
     mirrored = torch.zeros_like(top, dtype=torch.bool) if mirrored is None else mirrored
-    crop = _crops_by_numpy if is_numpy_friendly(images) else _crops_by_index
+    crop = _crops_by_index
+    if is_numpy_friendly(images):
+        small = len(images) and images[0].nbytes <= _AT_ONCE
+        crop = _crops_at_once if small else _crops_by_numpy
     return crop(images, top, left, size, mirrored)
 
 
+def _crops_at_once(images: Tensor, top: Tensor, left: Tensor, size: Sides, mirrored: Tensor) -> Tensor:
+    """Crop all images with one index of NumPy: up to five times as fast as one by one for small images."""
+    source, (height, width), (t, le) = images.numpy(), size, (top.numpy(), left.numpy())
+    (B, H, W, C), above, before = source.shape, max(0, -int(t.min())), max(0, -int(le.min()))
+    tall = above + max(H, int(t.max()) + height)
+    wide = before + max(W, int(le.max()) + width)
+    padded = np.zeros((B, tall, wide, C), source.dtype)
+    padded[:, above : above + H, before : before + W] = source
+    image, row, pixel, value = padded.strides
+    windows = as_strided(
+        padded,
+        (B, tall - height + 1, wide - width + 1, height, width * C),
+        (image, row, pixel, row, value),
+        writeable=False,
+    )
+    out = windows[np.arange(B), t + above, le + before].reshape(B, height, width, C)
+    flips = np.flatnonzero(mirrored.numpy())
+    out[flips] = torch.from_numpy(out[flips]).flip(2).numpy()  # NumPy flips pixels of three values slowly
+    return torch.from_numpy(out)
+
+
 def _crops_by_numpy(images: Tensor, top: Tensor, left: Tensor, size: Sides, mirrored: Tensor) -> Tensor:
-    """Crop image by image: five times as fast as indices on a CPU."""
+    """Crop image by image: five times as fast as indices on a CPU for images of some size."""
     source, (H, W) = images.numpy(), images.shape[1:3]
     out = np.zeros((len(images), *size, images.shape[3]), source.dtype)
     for i, (t, le, flip) in enumerate(zip(top.tolist(), left.tolist(), mirrored.tolist(), strict=True)):
