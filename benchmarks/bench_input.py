@@ -5,7 +5,8 @@
 * `batches`: training batches of 224 pixels from a folder of photographs, with RandomResizedCrop, flip and
   normalization, without a network: the first pass, which decodes and caches, and later passes from the cache.
   `cpu_ms` is per image, over all threads and processes.
-* `reading`: images read for `evaluate` and `predict` in full resolution; from files and from the cache.
+* `large`: the same batches from photographs of 4000x3000 pixels, enlarged from some of these.
+* `reading`: images read for `evaluate` and `predict`; from files and from the cache.
 * `transforms`: CPU milliseconds per image; a batch of 64 here, one by one with torchvision.
 
 Peers run in a separate environment (`python -m venv PEERS`, `pip install torch torchvision timm`); without
@@ -30,6 +31,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve()
 SHARED = HERE.parents[1].parent / "shared" / "data"
+CAMERA = (4000, 3000)
+SPIN = {"GOMP_SPINCOUNT": "2000"}  # as the command line: threads of torch that wait leave the cores to others
 PHOTOS = ("hymenoptera_data", "cats_dogs", "imagenet_samples")
 
 
@@ -37,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--photos", type=Path, nargs="*", default=[SHARED / name for name in PHOTOS])
     parser.add_argument("--peers", help="a Python that has torchvision and timm")
-    parser.add_argument("--only", default="batches,reading,transforms")
+    parser.add_argument("--only", default="batches,large,reading,transforms")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="folder for a results file")
     parser.add_argument("--role", nargs=2, help=argparse.SUPPRESS)  # one measurement, in a separate process
@@ -71,6 +74,9 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     time.sleep(3)  # files that were just written are not cached
     if "batches" in given.only:
         figures["batches"] = batches(given, photos, scratch)
+    if "large" in given.only:
+        enlarge(photos, scratch / "large")
+        figures["large"] = batches(given, scratch / "large", scratch)
     if "reading" in given.only:
         env = {"XDG_CACHE_HOME": str(scratch / "reading")}
         figures["reading"] = {"files": here("reading", photos, env), "cached": here("reading", photos, env)}
@@ -91,12 +97,28 @@ def collect(folders: list[Path], root: Path) -> None:
         place.symlink_to(path.resolve())
 
 
+def enlarge(photos: Path, root: Path) -> None:
+    """A folder of links to a few photographs of the size that cameras store, in two classes."""
+    from PIL import Image
+
+    root.mkdir()
+    for i, path in enumerate(sorted(photos.rglob("*.jpg"))[: 8 * 40 : 40]):
+        with Image.open(path) as photo:
+            enlarged = photo.convert("RGB").resize(CAMERA, Image.Resampling.BICUBIC)
+        enlarged.save(root.parent / f"{i}.jpg", quality=90)
+    for i in range(128):
+        place = root / "ab"[i % 2] / f"{i:03}.jpg"
+        place.parent.mkdir(exist_ok=True)
+        place.symlink_to(root.parent / f"{i // 2 % 8}.jpg")
+    time.sleep(3)
+
+
 def batches(given: argparse.Namespace, photos: Path, scratch: Path) -> dict[str, Any]:
     rounds: dict[str, list[dict[str, float]]] = {}
     for number in range(given.rounds):
         for kind in peers(given):
             rounds.setdefault(kind, []).append(timed(peer(given, "batches", kind, photos)))
-        env = {"XDG_CACHE_HOME": str(scratch / f"photos{number}")}
+        env = {"XDG_CACHE_HOME": str(scratch / f"{photos.name}{number}")}
         rounds.setdefault("striate, first pass", []).append(here("first", photos, env))
         rounds.setdefault("striate, cached", []).append(here("cached", photos, env))
     return compared(rounds, ("images_per_second", "cpu_ms"))
@@ -121,7 +143,7 @@ def peer(given: argparse.Namespace, what: str, kind: str, folder: Path) -> list[
 
 
 def here(role: str, folder: Path, env: dict[str, str]) -> dict[str, float]:
-    return timed([sys.executable, str(HERE), "--role", role, str(folder)], env)
+    return timed([sys.executable, str(HERE), "--role", role, str(folder)], {**SPIN, **env})
 
 
 def timed(command: list[str], env: dict[str, str] | None = None) -> dict[str, float]:
@@ -166,7 +188,7 @@ def one_pass(folder: Path, passes: int) -> dict[str, float]:
     from striate.transforms.augment import augment
     from striate.transforms.preprocess import Preprocess
 
-    data, preprocess = open_data(folder), Preprocess.for_size(224)
+    data, preprocess = open_data(folder), Preprocess.for_size(224, reducing_gap=2.0)  # as training
     device = choose("cpu")
     rates, count, before = [], 0, time.process_time()
     source = DecodedImages(data.splits["all"], preprocess, crop=False, root=data.root)
@@ -191,7 +213,7 @@ def one_pass(folder: Path, passes: int) -> dict[str, float]:
 
 
 def reading(folder: Path) -> dict[str, float]:
-    """The images of an evaluation, decoded in full resolution."""
+    """The images of an evaluation."""
     import numpy as np
     import torch
 
@@ -199,7 +221,7 @@ def reading(folder: Path) -> dict[str, float]:
     from striate.data.images.loader import stream
     from striate.transforms.preprocess import Preprocess
 
-    data, preprocess = open_data(folder), Preprocess.for_size(224)
+    data, preprocess = open_data(folder), Preprocess.for_size(224, reducing_gap=2.0)
     before, began = time.process_time(), time.perf_counter()
     source = DecodedImages(data.splits["all"], preprocess, root=data.root)
     order = np.split(np.arange(len(source)), range(64, len(source), 64))

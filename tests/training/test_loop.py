@@ -274,3 +274,19 @@ def test_mixed_images_have_the_loss_of_their_mixed_labels(options):
     optimizer.step()
     for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_one_weight_that_is_not_finite_is_found(dtype):
+    state = make_training(small_network(), two_classes(8), two_classes(4)).state
+    state.network.to(dtype)
+    state.network.register_buffer("empty", torch.zeros(0))
+    state.network[0].weight.data[0, 0, 0, 0] = torch.finfo(dtype).max
+    assert state.all_finite
+    for value in (math.nan, math.inf, -math.inf):
+        for tensor in (state.network[0].weight, state.network[1].running_var):
+            before = tensor.detach().clone()
+            tensor.data.view(-1)[-1] = value
+            assert not state.all_finite
+            tensor.data.copy_(before)
+    assert state.all_finite

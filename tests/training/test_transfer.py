@@ -132,6 +132,21 @@ def test_dropout_has_the_mode_of_the_layer_it_feeds():
     assert not network.features.training
 
 
+def test_a_module_trains_if_one_of_its_parameters_does():
+    """Against a count of each module by itself, also for a layer in two places."""
+    network = on_meta("googlenet", num_classes=2)
+    network.again = nn.Sequential(network.inception5b, nn.Linear(1024, 2, device="meta"))
+    rng = np.random.default_rng(0)
+    for parameter in network.parameters():
+        parameter.requires_grad_(bool(rng.random() < 0.02))
+    modes = transfer.training_modes(network)
+    assert list(modes) == list(network.modules())
+    for module, trains in modes.items():
+        if parameters := list(module.parameters()):
+            assert trains == any(parameter.requires_grad for parameter in parameters)
+    assert set(modes.values()) == {True, False}
+
+
 def test_a_new_network_is_entirely_in_training_mode():
     for name in ("resnet18", "googlenet", "vit_ti_16", "alexnet"):
         network = on_meta(name)
@@ -175,7 +190,7 @@ def test_the_preprocessing_of_the_weights_is_kept_and_a_mismatch_is_noted(data, 
     source = pretrained(tmp_path, "resnet20")
     options = {"model": "resnet20", "weights": source, "epochs": 1, "out": str(tmp_path / "runs")}
     run = striate.train(data, **options)
-    assert run.training.description.preprocess == Preprocess.for_size(32)
+    assert run.training.description.preprocess == Preprocess.for_size(32, reducing_gap=2.0)
     assert not any("were trained with" in note for note in run.training.notes)
     run = striate.train(data, normalize="vgg", imgsz=48, **options)
     pre = run.training.description.preprocess

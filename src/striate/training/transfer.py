@@ -165,18 +165,25 @@ def training_modes(network: nn.Module) -> dict[nn.Module, bool]:
 
     A layer without parameters (dropout, an activation) gets the mode of the layer it feeds.
     """
-    modes = {}
-    for module in network.modules():
-        parameters = list(module.parameters())
-        modes[module] = not parameters or any(p.requires_grad for p in parameters)
-    leaves = [module for module in network.modules() if not any(True for _ in module.children())]
+    kinds: dict[nn.Module, set[bool]] = {}  # requires_grad of all parameters of each module, inner ones first
+    _add_kinds(network, kinds)
+    modes = {module: not kinds[module] or True in kinds[module] for module in network.modules()}
+    leaves = [module for module in modes if not any(True for _ in module.children())]
     feeds_training = True
     for leaf in reversed(leaves):
-        if any(True for _ in leaf.parameters()):
+        if kinds[leaf]:
             feeds_training = modes[leaf]
         else:
             modes[leaf] = feeds_training
     return modes
+
+
+def _add_kinds(module: nn.Module, kinds: dict[nn.Module, set[bool]]) -> None:
+    found = kinds[module] = {p.requires_grad for p in module.parameters(recurse=False)}
+    for child in module.children():
+        if child not in kinds:  # a layer may be in several places
+            _add_kinds(child, kinds)
+        found |= kinds[child]
 
 
 def frozen_state(network: nn.Module) -> dict[str, Tensor]:
