@@ -174,9 +174,20 @@ def test_a_signal_names_the_study(few_colors, tmp_path, monkeypatch):
     with pytest.raises(StudyInterrupted) as caught:
         striate.train(few_colors, seeds=2, out=str(tmp_path), **OPTIONS)
     assert caught.value.folder == tmp_path / "study"
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="under torchrun"):
+
+    launched = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    before = sorted(tmp_path.rglob("*"))
+    for several in ({"seeds": 2}, {"folds": 3}):
+        with pytest.raises(UsageError, match=r"in 2 processes .* only a single run can be shared"):
+            striate.train(few_colors, out=str(tmp_path), **several, **OPTIONS)
+    with pytest.raises(UsageError, match="in 2 processes"):
+        striate.resume(tmp_path / "study")
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(UsageError, match="WORLD_SIZE=two: it must be a whole number"):
         striate.train(few_colors, seeds=2, out=str(tmp_path), **OPTIONS)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from striate.training import checkpoint
 from striate.training.checkpointer import locked
 from striate.training.config import RunConfig
 from striate.training.config_file import FORMAT, NAME, config_text
+from striate.training.launcher import read_environment
 from striate.training.run_folder import TrainingRun, writable
 from striate.training.run_names import announce_taken, create
 
@@ -39,9 +39,10 @@ def open_study(folder: Path) -> Iterator[None]:
     """Lock the folder of a study, and say which study a signal interrupts.
 
     Raises:
-        UsageError: another process works in it.
+        UsageError: another process works in it, or several processes were started to train together.
         StudyInterrupted: Ctrl-C or SIGTERM.
     """
+    _require_one_process()
     with locked(folder):
         try:
             yield
@@ -86,6 +87,16 @@ class Trainer:
         return self.train(config)
 
 
+def _require_one_process() -> None:
+    launch = read_environment()
+    if launch is not None and launch.size > 1:
+        raise UsageError(
+            f"several runs (--folds, --seeds, tune) in {launch.size} processes that train together",
+            "only a single run can be shared among processes",
+            "Start it without torchrun, or train one run at a time",
+        )
+
+
 def create_folder(config: RunConfig, suffix: str) -> Path:
     """Create the folder of a new study.
 
@@ -97,11 +108,7 @@ def create_folder(config: RunConfig, suffix: str) -> Path:
         UsageError: several processes train together.
         DataError: the folder cannot be created.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        why = "each of the processes that torchrun has started would run all of it"
-        raise UsageError(
-            "a study under torchrun", why, "Start it without torchrun, or train one run at a time"
-        )
+    _require_one_process()
     named = config if config.name is not None else config.renamed(suffix)
     announce_taken(named)
     return create(writable(config.out), named.run_name)
