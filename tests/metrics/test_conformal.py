@@ -91,16 +91,16 @@ class Known:
         return np.argmax(x, axis=1)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_sets_are_mapies(method):
+@pytest.mark.parametrize(("method", "classes"), [("lac", 30), ("raps", 30), ("raps", 150)])
+def test_sets_are_mapies(method, classes):
     pytest.importorskip("mapie", reason="MAPIE is a test oracle; it is not a dependency")
     from mapie.classification import SplitConformalClassifier
     from mapie.conformity_scores import LACConformityScore, RAPSConformityScore
     from sklearn.base import BaseEstimator, ClassifierMixin
 
-    estimator = type("Estimator", (Known, ClassifierMixin, BaseEstimator), {})(30)
-    chances, labels = sample(500)
-    others, _ = sample(200, seed=1)
+    estimator = type("Estimator", (Known, ClassifierMixin, BaseEstimator), {})(classes)
+    chances, labels = sample(500 if classes == 30 else 3000, classes)
+    others, _ = sample(200, classes, seed=1)
     score = LACConformityScore() if method == "lac" else RAPSConformityScore(size_raps=0.3)
     theirs = SplitConformalClassifier(estimator, confidence_level=0.9, conformity_score=score, random_state=0)
     theirs.conformalize(chances, labels)
