@@ -163,6 +163,8 @@ def warned_page(run, tmp_path):
             "weights/a.pth: 58 of 60 tensors loaded; initialised at random: fc.weight, fc.bias",
             "the same image in two classes: 'a/1.jpg' and 'b/2.jpg', and 3 more; images that are in two "
             "splits (data leakage): 'c.png' and 'd.png'. Run `striate check photos` for details",
+            "the same image with different classes: 'a.jpg' and 'b.jpg'. Run `striate check t` for details",
+            "1 class without images counts as 0 in mAP and macro F1",
             "1,203 parameters are trained (fc.weight, fc.bias), 11,176,512 are frozen",
             "weights averaged over the last 3 epochs: val loss 0.3  val top1 0.9, kept as the best",
             "images have several classes (labels separated by ';'): 91 labels of 3 classes for 72 images",

@@ -114,5 +114,7 @@ def measure_multi_label(
     )  # fmt: skip
     notes = record.nonfinite_note()
     if missing:
-        notes += (f"{len(missing):,} classes without images count as 0 in mAP and macro F1",)
+        one = "1 class without images counts as 0 in mAP and macro F1"
+        many = f"{len(missing):,} classes without images count as 0 in mAP and macro F1"
+        notes += (one if len(missing) == 1 else many,)
     return replace(record, notes=notes)

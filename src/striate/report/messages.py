@@ -16,6 +16,7 @@ from striate.sections import Phrase
 _LONGEST = 2000  # letters of a message that is compared with the templates
 _NUMBERS = {"count", "n", "total", "steps", "width", "height", "first", "last"}
 _WORDS = {"kind", "most", "suffix"}
+_MESSAGE = "{head_text}"  # that a template adds to
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -29,9 +30,13 @@ def templates() -> dict[str, str]:
 
 @functools.cache
 def _with_values() -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The templates with values, and the texts between these; those with the most text come first."""
+    """The templates with values, and the texts between these.
+
+    Those that add to a message come first, because the message's own template would match all of the text.
+    Then those with the most text.
+    """
     found = [(template, tuple(_PLACE.split(template)[::2])) for template in templates() if "{" in template]
-    return tuple(sorted(found, key=lambda one: -sum(map(len, one[1]))))
+    return tuple(sorted(found, key=lambda one: (not one[0].startswith(_MESSAGE), -sum(map(len, one[1])))))
 
 
 @functools.cache

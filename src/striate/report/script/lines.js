@@ -15,6 +15,8 @@ function ticks(low, high, count = 5) {
   return found;
 }
 
+const isWhole = number => Number.isInteger(+number.toPrecision(9));
+
 function extent(values, floor = null) {
   const finite = values.filter(Number.isFinite);
   let low = Math.min(...finite), high = Math.max(...finite);
@@ -152,7 +154,7 @@ function drawCurves(block, host) {
     lineChart(place, {
       title: () => worded(panel.title), xLabel: () => t("epoch"), yLabel: () => "", shared: true, lines, at: block.best,
       x: { domain: span, format: String, whole: true },
-      y: { domain: [low, panel.share && high < 1.1 ? Math.min(1.02, high) : high], format: panel.share ? (v, tick) => percent(v, tick ? 0 : 1) : short },
+      y: { domain: [low, panel.share && high < 1.1 ? Math.min(1.02, high) : high], format: panel.share ? (v, tick) => percent(v, tick && isWhole(100 * v) ? 0 : 1) : short },
     });
     if (lines.length > 1) place.append(legend(lines));
   }
