@@ -1,9 +1,13 @@
 """Ctrl-C at any moment of the start of a program ends it without a traceback."""
 
+import gc
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from striate import cli
 
 PROGRAM = """
 import os, runpy, signal, sys
@@ -57,3 +61,18 @@ def test_an_interrupt_while_starting_is_no_traceback(argv, moments):
     program = [sys.executable, "-c", PROGRAM, ",".join(map(str, moments)), *argv]
     done = subprocess.run(program, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_last_garbage_collections_have_nothing_to_look_at(monkeypatch):
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(cli, "run", lambda argv: 7)
+    try:
+        from striate import __main__ as program
+
+        with pytest.raises(SystemExit) as ended:
+            program.main()
+        assert ended.value.code == 7
+        assert gc.get_freeze_count() > len(gc.get_objects())
+    finally:
+        gc.unfreeze()
+        signal.signal(signal.SIGINT, handler)

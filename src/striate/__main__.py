@@ -23,8 +23,7 @@ def main() -> None:
             signal.signal(signal.SIGINT, _exit)  # all that is left is the end of the interpreter
     except KeyboardInterrupt:
         os._exit(130)
-    if "torch" not in sys.modules:
-        gc.freeze()  # at its end, the interpreter would look for garbage among all objects
+    gc.freeze()  # at its end, the interpreter would look for garbage among all objects, those of torch too
     sys.exit(code)
 
 
