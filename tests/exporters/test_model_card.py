@@ -62,6 +62,12 @@ def test_images_with_other_channels_have_no_example():
     assert "```python" not in described(preprocess=Preprocess.for_size(32, 4))
 
 
+def test_the_example_says_what_it_leaves_out():
+    assert "large JPEG files" not in described()
+    reducing = replace(DESCRIPTION.preprocess, reducing_gap=2.0)
+    assert "also crops, and decodes large JPEG files" in described(preprocess=reducing)
+
+
 def test_the_text_says_what_was_compared():
     text = described()
     assert "\x1b" not in text

@@ -143,7 +143,9 @@ def _paragraphs(description: Description, file: str, format: str, parity: Parity
         yield f"- {label} on validation data: {value:.4f}"
     is_pixels = description.preprocess is not None and description.preprocess.channels in (1, 3)
     if format == "onnx" and is_pixels:
-        yield "## Use\n\nWithout Striate (Striate itself also crops, as in training):"
+        reduces = ", and decodes large JPEG files at a fraction of their size"
+        crops = f"also crops{reduces if description.image_preprocess.reducing_gap else ''}"
+        yield f"## Use\n\nWithout Striate (Striate itself {crops}, as in training):"
         mode = "L" if description.image_preprocess.channels == 1 else "RGB"
         answer = _SEVERAL_CLASSES if description.is_multi_label else _ONE_CLASS
         yield _ONNX.format(file=file, mode=mode, answer=answer)
