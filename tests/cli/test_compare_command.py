@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -111,7 +112,56 @@ def test_a_leaderboard_groups_seeds(run, tmp_path, capfd):
     assert second["sd"] == pytest.approx(np.std([0.8, 0.9], ddof=1))
     assert "Leaderboard" in (out / "report.html").read_text("utf-8")
     assert cli.run(["compare", str(tmp_path / "runs")]) == 0
-    assert "± 7.07 (2 seeds)" in capfd.readouterr().out
+    assert "± 7.07 % (95 % interval 21.47 % to 100.00 %)  lenet  a, b (2 seeds)" in capfd.readouterr().out
+
+
+def test_a_leaderboard_ranks_only_what_can_be_compared(run, colors, tmp_path, capfd):
+    def add(name, top1, metric="top1", **options):
+        folder = shutil.copytree(run.training.folder, tmp_path / "runs" / name)
+        text = (folder / "config.yaml").read_text("utf-8")
+        for option, value in options.items():
+            text = re.sub(rf"(?m)^{option}: .*$", f"{option}: {value}", text)
+        (folder / "config.yaml").write_text(text, "utf-8")
+        found = {metric: top1, f"{metric}_ci": [0.1, 0.9], "n": 10}
+        bundle.add_metrics(folder / "best.safetensors", {"test": found})
+
+    add("a", 0.5)
+    add("copy", 0.5)
+    add("pets", 0.99, data="/data/pets")
+    add("labels", 0.9, metric="map")
+    for study, options in (("cv", {"folds": 2}), ("sd", {"seeds": 2})):
+        for i, top1 in enumerate((0.6, 0.8) if study == "cv" else (0.7, 0.7)):
+            own = {"folds": 2, "fold": i + 1} if study == "cv" else {"seed": i}
+            add(f"{study}/run-{i}", top1, **own)
+        shutil.copy(tmp_path / "runs" / "a" / "config.yaml", tmp_path / "runs" / study)
+        config = tmp_path / "runs" / study / "config.yaml"
+        name, value = next(iter(options.items()))
+        config.write_text(
+            re.sub(rf"(?m)^{name}: .*$", f"{name}: {value}", config.read_text("utf-8")), "utf-8"
+        )
+    (tmp_path / "runs" / "new").mkdir()
+    shutil.copy(tmp_path / "runs" / "a" / "config.yaml", tmp_path / "runs" / "new")
+    assert cli.run(["compare", str(tmp_path / "runs"), "--json"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    rows = [(row["dataset"], row["metric"], row["study"], row["mean"]) for row in result["leaderboard"]]
+    assert rows == [
+        ("pets", "top1", None, 0.99), (colors.name, "top1", "cv", pytest.approx(0.7)),
+        (colors.name, "top1", "sd", 0.7), (colors.name, "top1", None, 0.5), (colors.name, "map", None, 0.9),
+    ]  # fmt: skip
+    _, cv, sd, single, _ = result["leaderboard"]
+    assert (single["runs"], single["sd"], single["interval"]) == (["a", "copy"], None, [0.1, 0.9])
+    assert (sd["sd"], sd["interval"]) == (0.0, None)  # equal runs say nothing about an interval
+    trained = bundle.describe(run.best).provenance["training_images"]
+    half = 12.706 * np.std([0.6, 0.8], ddof=1) * np.sqrt(1 / 2 + 10 / trained)  # Nadeau and Bengio 2003
+    assert cv["interval"] == pytest.approx([max(0, 0.7 - half), min(1, 0.7 + half)], abs=1e-4)
+    assert result["notes"] == ["new is not ranked: it has no bundle with metrics"]
+    assert cli.run(["compare", str(tmp_path / "runs" / "sd"), str(tmp_path / "runs" / "cv")]) == 0
+    out = capfd.readouterr().out
+    assert "70.00 ± 14.14 % (95 % interval" in out
+    assert "cv (2 folds)" in out
+    assert "70.00 ± 0.00 %  lenet" in out
+    assert cli.run(["compare", str(tmp_path / "runs" / "cv")]) == 0
+    assert "cv (2 folds)" in capfd.readouterr().out
 
 
 def test_mistakes(run, tmp_path, capfd):

@@ -37,3 +37,10 @@ def test_shares_stay_between_0_and_1_and_one_run_has_no_interval():
     assert one.mean == 0.7
     assert all(map(math.isnan, (one.std, one.low, one.high)))
     assert math.isnan(spread([0.7, math.nan]).low)
+
+
+def test_equal_runs_have_no_interval():
+    found = spread([0.4, 0.4, 0.4], share=True)
+    assert (found.mean, found.std) == (pytest.approx(0.4), 0.0)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)

@@ -108,7 +108,7 @@ def test_out_of_fold_accuracy_is_that_of_the_folds(folded, few_colors):
             assert [r["p_red"] for r in csv.DictReader(file)] == [r["p_red"] for r in own]
         assert evaluate(run.folder).top1 == run.metrics["top1"]
     low, high = found.interval["top1"]
-    assert low <= found.mean["top1"] <= high
+    assert low <= found.mean["top1"] <= high or found.std["top1"] == 0
     assert (found.pooled.images[13] == found.runs[1].evaluation.images[1]).all()
     assert found.test_to_train == pytest.approx(36 / sum(run.trained_on for run in found.runs))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,10 @@ from striate.cli.options import Batch, Device, Json, Trust, Workers
 if TYPE_CHECKING:
     from striate.inference.comparison import Pair
 
-_MODELS = "Two or more bundles or run folders, compared with the first; or one folder of runs: a leaderboard."
+_MODELS = (
+    "Two or more bundles or run folders, compared with the first; or folders of several runs (of --folds and "
+    "--seeds, too): a leaderboard."
+)
 _DATA = "Labelled images; by default those that the run of the first model held out."
 _SHOWN = 10  # classes and images
 
@@ -38,9 +42,9 @@ def compare(
 
     if out is not None:
         writable(out)
-    first = expanded(models[0])
-    if len(models) == 1 and is_folder(first) and probe(first / "best.safetensors") is None:
-        _rank(first, out, as_json)
+    paths = [expanded(model) for model in models]
+    if any(is_folder(path) and probe(path / "best.safetensors") is None for path in paths):
+        _rank(paths, out, as_json)
         return
     import striate
 
@@ -99,25 +103,33 @@ def _print_pair(first: str, pair: Pair) -> None:
         say(f"  ... and {len(pair.changed) - _SHOWN:,} more images with another prediction")
 
 
-def _rank(folder: Path, out: str | None, as_json: bool) -> None:
-    """Print a leaderboard of the runs of a folder."""
-    from striate.cli.console import print_json, say
+def _rank(folders: list[Path], out: str | None, as_json: bool) -> None:
+    """Print a leaderboard of the runs of some folders."""
+    from striate.cli.console import interval, print_json, say
     from striate.report.leaderboard import leaderboard
 
-    places = leaderboard(folder)
+    places, notes = leaderboard(*folders)
     report = None
     if out is not None:
         from striate.report.compare_page import leaderboard_report
         from striate.report.page import write_report
 
-        report = write_report(leaderboard_report(folder, places), Path(out))
+        report = write_report(leaderboard_report(folders, places, notes), Path(out))
     if as_json:
         rows = [place.to_json() for place in places]
-        print_json({"leaderboard": rows, "report": None if report is None else str(report)})
+        named = None if report is None else str(report)
+        print_json({"leaderboard": rows, "notes": notes, "report": named})
         return
-    for place in places:
-        spread = "" if place.sd is None else f" ± {100 * place.sd:.2f} ({len(place.values)} seeds)"
-        names = ", ".join(place.runs)
-        say(f"{100 * place.mean:6.2f}{spread}  {place.metric} ({place.split})  {place.model}  {names}")
+    for (dataset, label), group in groupby(places, key=lambda place: (place.dataset, place.label)):
+        say(f"{dataset}: {label}")
+        for place in group:
+            spread = "" if place.sd is None else f" ± {100 * place.sd:.2f}"
+            repeated = f" ({place.repeated})" if place.repeated else ""
+            ends = interval(place.interval, place.show)
+            say(
+                f"  {100 * place.mean:6.2f}{spread}{place.unit}{ends}  {place.model}  {place.title}{repeated}"
+            )
+    for note in notes:
+        say(f"note: {note}")
     if report is not None:
         say(f"report  {report}")

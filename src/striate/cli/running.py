@@ -84,7 +84,12 @@ def _print_repeats(found: Repeats) -> None:
     for name, (label, spec) in labels(found).items():
         one = found.spreads[name]
         show = percent if spec.endswith("%") else "{:.4f}".format
-        say(f"mean {label}  {show(one.mean)}{interval((one.low, one.high), show)}")
+        ends = (
+            " (95 % interval –: the runs do not differ)"
+            if one.std == 0
+            else interval((one.low, one.high), show)
+        )
+        say(f"mean {label}  {show(one.mean)}{ends}")
     say(f"intervals  {found.method}")
     for run in found.runs:
         name, value = next(iter(run.metrics.items()))

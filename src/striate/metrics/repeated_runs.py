@@ -17,7 +17,8 @@ class Spread:
     Attributes:
         mean: over the runs.
         std: standard deviation of the runs, with n - 1; NaN for one run.
-        low: lower end of the 95 % interval of the mean; NaN for one run.
+        low: lower end of the 95 % interval of the mean; NaN for one run, and for runs without any deviation,
+            which say nothing about it.
         high: its upper end.
         values: of each run.
     """
@@ -47,6 +48,8 @@ def spread(values: Sequence[float], test_to_train: float = 0.0, *, share: bool =
     if n < 2 or not all(map(math.isfinite, values)):
         return Spread(mean, math.nan, math.nan, math.nan, tuple(values))
     std = stdev(values)
+    if std == 0:
+        return Spread(mean, std, math.nan, math.nan, tuple(values))
     half = t_quantile(1 - _TAIL, n - 1) * std * math.sqrt(1 / n + test_to_train)
     low, high = mean - half, mean + half
     return Spread(

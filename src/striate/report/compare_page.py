@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -113,19 +114,27 @@ def _values(epochs: dict[str, list[float | None]], column: str, last: int) -> tu
     return tuple(float("nan") if value is None else value for value in found)
 
 
-def leaderboard_report(folder: Path, places: list[Place]) -> Report:
-    """The page of the runs of a folder."""
+def leaderboard_report(folders: Sequence[Path], places: list[Place], notes: Sequence[str] = ()) -> Report:
+    """The page of the runs of some folders, as `leaderboard` returns them."""
     columns = (
-        Column(Phrase("runs")), Column(Phrase("model")), Column(Phrase("metric")),
-        Column(Phrase("mean"), ".1%", bar_max=1.0), Column(Phrase("deviation of seeds"), ".2%"),
-        Column(Phrase("seeds"), ",d"),
+        Column(Phrase("data")), Column(Phrase("metric")), Column(Phrase("mean"), ".1%", bar_max=1.0),
+        Column(Phrase("standard deviation"), ".2%"), Column(Phrase("runs")), Column(Phrase("model")),
+        Column(Phrase("seeds"), ",d"), Column(Phrase("number of runs"), ",d"),
     )  # fmt: skip
     rows = tuple(
-        (", ".join(p.runs), p.model, f"{p.metric} ({p.split})", p.mean, p.sd, len(p.values)) for p in places
+        (
+            p.dataset, p.label, p.mean if p.interval is None else Estimate(p.mean, *p.interval), p.sd,
+            p.title, p.model, len(set(p.seeds)), len(p.runs),
+        )
+        for p in places
+    )  # fmt: skip
+    note = Phrase(
+        "Only runs on the same data, with the same metric and split, are ranked against each other. Runs "
+        "that differ only in the seed are one row; runs with the same seed count once."
     )
-    note = Phrase("Runs that differ only in the seed are one row.")
     sections = [Section(Phrase("Leaderboard"), (Table(columns, rows),), note)]
-    best = [run for place in places for run in place.runs][:_MOST_CURVES]
-    if (curves := overlaid({run: folder / run for run in best})) is not None:
+    paths = {run: Path(path) for p in places for run, path in zip(p.runs, p.folders, strict=True)}
+    if (curves := overlaid(dict(islice(paths.items(), _MOST_CURVES)))) is not None:
         sections.append(Section(Phrase("Training curves"), (curves,)))
-    return Report(Phrase("Comparison of models"), str(folder), tuple(sections))
+    subtitle = ", ".join(map(str, folders))
+    return Report(Phrase("Comparison of models"), subtitle, tuple(sections), warnings=tuple(notes))

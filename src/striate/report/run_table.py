@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from striate.csv_file import parse_csv
 from striate.errors import StriateError
 from striate.files import probe
 from striate.reading import MAX_TABLE_BYTES, read_bytes
+from striate.training.config import RunConfig
 
 ALIVE_SECONDS = 90.0  # a run writes a checkpoint once a minute
 _HIDDEN = ("format", "progress")  # of config.yaml
@@ -36,11 +38,14 @@ class RunTable:
         with contextlib.suppress(OSError):
             for path in self.folder.iterdir():
                 with contextlib.suppress(OSError, StriateError):
-                    if (path / "config.yaml").is_file():
-                        found.append(self._row(path))
+                    if (row := self.row(path)) is not None:
+                        found.append(row)
         return sorted(found, key=lambda row: (-row["modified"], row["name"]))
 
-    def _row(self, run: Path) -> dict[str, Any]:
+    def row(self, run: Path) -> dict[str, Any] | None:
+        """One run as JSON values; None if the folder is not that of a run or study."""
+        if not (run / "config.yaml").is_file():
+            return None
         config = self._read(run / "config.yaml", _config) or {}
         epochs = self._read(run / "results.csv", _epochs) or {}
         modified = max(
@@ -67,6 +72,13 @@ class RunTable:
                 value = parse(path)
             self._cache[path] = (stamp, value)
         return self._cache[path][1]
+
+
+def is_study(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration describes several runs: those of `--folds` or `--seeds`."""
+    with contextlib.suppress(TypeError):  # a damaged value
+        return RunConfig.describes_several(config)
+    return False
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -139,7 +139,7 @@ class Repeats:
         """The mean of each metric with its interval, and the runs."""
         spreads, first = self.spreads, next(iter(self.runs[0].metrics))
         means = [
-            (name, f"{s.mean:.4f}", "" if math.isnan(s.low) else f"{s.low:.4f} to {s.high:.4f}")
+            (name, f"{s.mean:.4f}", "–" if math.isnan(s.low) else f"{s.low:.4f} to {s.high:.4f}")
             for name, s in spreads.items()
         ]
         runs = [

@@ -86,7 +86,7 @@ def _means(found: Repeats) -> Section:
         one = found.spreads[name]
         known = not math.isnan(one.low)
         mean = Estimate(one.mean, one.low, one.high) if known else one.mean
-        rows.append((label, mean, one.std if known else None, min(one.values), max(one.values)))
+        rows.append((label, mean, None if math.isnan(one.std) else one.std, min(one.values), max(one.values)))
     note = Phrase("95 % intervals of the means: Student's t over {count} runs.", count=len(found.runs))
     if found.test_to_train:
         note = Phrase(
