@@ -5,9 +5,9 @@
 All times are CPU seconds of the fastest of several runs, in one process, for the same module on the meta
 device. `meta` and `fake` are forward passes that record nothing, under torch's meta kernels and under
 FakeTensorMode (which caches shapes): the least that a trace based on either would take. The first trace in a
-process, and the memory that it adds, are measured in a separate process for each network. The limit: for
-resnet152, at most 0.2 of torchinfo's time. torchinfo is not a dependency: `pip install torchinfo` for its
-column.
+process, and the memory that it adds, are measured in a separate process for each network, which has not
+loaded torch's compiler. The limit: for resnet152, at most 0.2 of torchinfo's time. torchinfo is not a
+dependency: `pip install torchinfo` for its column.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ FRESH = """
 import resource, time, torch
 from striate.anatomy import trace
 from striate.models import build
+from striate.device import on_meta
 from striate.models import MODELS
-with torch.device("meta"):
+with on_meta():
     net = build({name!r})
 
 def resident():

@@ -1,6 +1,7 @@
 """Imports point down the layers of docs/architecture.md and have no cycles, not even inside functions."""
 
 import ast
+import functools
 import graphlib
 from pathlib import Path
 
@@ -59,6 +60,12 @@ def part(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
+@functools.cache
+def runtime_tree(path: Path) -> ast.Module:
+    """The syntax tree of a module without the bodies of `if TYPE_CHECKING:`."""
+    return runtime_only(ast.parse(path.read_text("utf-8")))
+
+
 def imported_parts(tree: ast.AST) -> set[str]:
     """The parts of striate that a module imports anywhere in its text, except for type checking."""
     names = set()
@@ -86,7 +93,7 @@ def runtime_only(tree: ast.Module) -> ast.Module:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_imports_point_down(path):
     here = part(path)
-    for there in imported_parts(runtime_only(ast.parse(path.read_text("utf-8")))) - {here}:
+    for there in imported_parts(runtime_tree(path)) - {here}:
         assert there in LAYERS, f"{there} has no layer"
         assert LAYERS[there] < LAYERS[here] or (here, there) in SIDEWAYS, f"{here} may not import {there}"
 
@@ -98,10 +105,11 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in FILES}
 
 
+@functools.cache
 def imported_modules(path: Path) -> set[str]:
     """The project's modules that a module imports anywhere in its text, except for type checking."""
     found = set()
-    for node in ast.walk(runtime_only(ast.parse(path.read_text("utf-8")))):
+    for node in ast.walk(runtime_tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -135,7 +143,7 @@ def test_only_the_command_line_prints_or_exits():
     for path in FILES:
         if part(path) in ("cli", "__main__"):
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(runtime_tree(path)):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
                 assert name not in ("print", "sys.exit", "exit"), f"{path}:{node.lineno} calls {name}"

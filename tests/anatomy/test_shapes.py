@@ -64,15 +64,27 @@ def test_other_operators():
     assert equal(inferred(aten.mul.Tensor, x, y))
     assert equal(inferred(aten.add.Tensor, y, x))
     assert equal(inferred(aten.pow.Tensor_Scalar, x, 2.0))
+    assert equal(inferred(aten._safe_softmax.default, x, -1))
+    assert inferred(aten._safe_softmax.default, x, -1, torch.float64)[0] is None
+    assert equal(inferred(aten.mul.Scalar, x.transpose(1, 2), 0.5))
     assert equal(inferred(aten.mean.dim, x, [-1, 1], True))
     assert equal(inferred(aten.sum.dim_IntList, x, [2, 3]))
     assert equal(inferred(aten.cat.default, [x, x[:, :2].contiguous()], -3))
     tokens = x.flatten(2).transpose(1, 2)
     assert equal(inferred(aten.cat.default, [tokens, torch.zeros(1, 1, 4).expand(3, -1, -1)], 1))
     assert equal(inferred(aten.linear.default, x[:, :, 0], torch.zeros(7, 6), torch.zeros(7)))
+    matrix = torch.zeros(7, 4).t()
+    for added in (torch.zeros(7), torch.zeros(1), torch.zeros(3, 1)):
+        assert equal(inferred(aten.addmm.default, added, torch.zeros(3, 4), matrix))
     assert equal(inferred(aten.batch_norm.default, x, ones, ones, ones, ones, False, 0.1, 1e-5, False))
     assert equal(inferred(aten.layer_norm.default, x, [5, 6], torch.ones(5, 6), torch.ones(5, 6)))
     assert equal(inferred(aten.layer_norm.default, x, [6]))
+    for axes in ([5, 6], [6]):
+        found, real = inferred(
+            aten.native_layer_norm.default, x, axes, torch.ones(axes), torch.ones(axes), 1e-5
+        )
+        assert [equal(pair) for pair in zip(found, real, strict=True)] == [True] * 3
+    assert inferred(aten.native_layer_norm.default, x, [6], torch.ones(6), None, 1e-5)[0] is not None
     assert equal(inferred(aten.adaptive_avg_pool2d.default, x, [2, 3]))
     heads = torch.zeros(2, 5, 3, 4).transpose(1, 2)
     with torch.inference_mode():
@@ -86,6 +98,8 @@ def test_other_operators():
         ("cat", {"tensors": [torch.zeros(2, 3), torch.zeros(3, 3)], "dim": 1}),
         ("cat", {"tensors": [torch.zeros(2, 3), torch.zeros(2)], "dim": 0}),
         ("linear", {"input": torch.zeros(2, 3), "weight": torch.zeros(4, 2), "bias": None}),
+        ("addmm", {"self": torch.zeros(4), "mat1": torch.zeros(2, 3), "mat2": torch.zeros(2, 4)}),
+        ("addmm", {"self": torch.zeros(3), "mat1": torch.zeros(2, 3), "mat2": torch.zeros(3, 4)}),
         ("mean", {"self": torch.zeros(2, 3), "dim": [2], "keepdim": False}),
         ("sum", {"self": torch.zeros(2, 3), "dim": None, "keepdim": False}),
         ("layer_norm", {"input": torch.zeros(2, 3), "normalized_shape": [4], "weight": None, "bias": None}),

@@ -247,7 +247,7 @@ def failed(config):
 
 def in_time(config):
     """Clocks differ; that of the main process counts."""
-    done = run_training(dataclasses.replace(config, name="timed", budget="9s", epochs=20))
+    done = run_training(dataclasses.replace(config, name="timed", budget="3s", epochs=20))
     assert done.epochs
     with init_distributed("cpu") as distributed:
         assert len(set(distributed.all_gather_object(done.epochs[-1].step))) == 1

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.anatomy.operators import Args, Kwargs, Operator, Overload, tensors_in
-from striate.anatomy.shapes import SHAPES
+from striate.anatomy.shapes import SHAPES, broadcast
 from striate.errors import UsageError
 
 META = torch.device("meta")
@@ -119,13 +119,16 @@ class ShapeInference:
         The kernels of those in `SHAPES` first import torch's compiler or sympy: up to 3 s.
         """
         x = tensors[0]
+        if SHAPES.get(operator.name) is broadcast and len(tensors) == 1 and x.dtype == torch.float32:
+            return torch.empty_like(x)  # with a number, in the layout of the tensor
         if (shape_of := SHAPES.get(operator.name)) is not None:
             is_usual = all(t.dtype == torch.float32 and _leads_to_contiguous(operator, t) for t in tensors)
             shape = shape_of(operator.bind(args, kwargs)) if is_usual else None
             if shape == x.shape and operator.name == "scaled_dot_product_attention":
                 return torch.empty_like(x)  # in the layout of the queries
             return None if shape is None else torch.empty(shape, device=META)
-        if operator.name in UNARY and x.is_floating_point() and x.is_contiguous():
+        same = operator.name in UNARY or (operator.name == "_safe_softmax" and len(args) == 2 and not kwargs)
+        if same and x.is_floating_point() and x.is_contiguous():
             return torch.empty(x.shape, dtype=x.dtype, device=META)
         if operator.name == "roll":  # its kernel first imports torch's compiler: 4 s
             return torch.empty(x.shape, dtype=x.dtype, device=META)
@@ -133,6 +136,11 @@ class ShapeInference:
             channels = x.shape[1:2]
             if x.is_floating_point() and x.is_contiguous() and all(t.shape == channels for t in tensors[1:]):
                 return torch.empty(x.shape, dtype=x.dtype, device=META), self.empty, self.empty
+        if operator.name == "native_layer_norm" and x.dtype == torch.float32 and x.is_contiguous():
+            axes = tuple(args[1])
+            if tuple(x.shape[-len(axes) :]) == axes and all(tuple(t.shape) == axes for t in tensors[1:]):
+                moments = (*x.shape[: -len(axes)], *(1 for _ in axes))
+                return tuple(torch.empty(shape, device=META) for shape in (x.shape, moments, moments))
         return None
 
     def _cached(self, func: Overload, args: Args, kwargs: Kwargs) -> Any:
@@ -170,7 +178,7 @@ class ShapeInference:
 
 def _leads_to_contiguous(operator: Operator, tensor: Tensor) -> bool:
     """Whether this argument does not give the result another layout than the usual one."""
-    if operator.name in ("linear", "scaled_dot_product_attention"):
+    if operator.name in ("addmm", "linear", "scaled_dot_product_attention"):
         return True
     is_copied = operator.name == "cat" and tensor.ndim < 4  # there is no channels-last layout
     return is_copied or tensor.ndim == 0 or tensor.is_contiguous()

@@ -48,6 +48,16 @@ def linear(bound: Bound) -> Shape | None:
     return (*x.shape[:-1], weight.shape[0]) if fits else None
 
 
+def product(bound: Bound) -> Shape | None:
+    """A sum and a product of matrices, as `linear` with gradients."""
+    added, left, right = bound["self"], bound["mat1"], bound["mat2"]
+    if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[0] or added.ndim > 2:
+        return None
+    shape = (left.shape[0], right.shape[1])
+    fits = all(size in (1, wanted) for size, wanted in zip(added.shape[::-1], shape[::-1], strict=False))
+    return shape if fits else None
+
+
 def batch_norm(bound: Bound) -> Shape | None:
     """That of the input, in evaluation mode."""
     x = bound["input"]
@@ -124,6 +134,7 @@ SHAPES: dict[str, Callable[[Bound], Shape | None]] = {
     **dict.fromkeys(("avg_pool2d", "avg_pool3d", "max_pool2d"), pool),
     **dict.fromkeys(("mean", "sum"), reduction),
     "adaptive_avg_pool2d": adaptive_pool,
+    "addmm": product,
     "batch_norm": batch_norm,
     "cat": concatenation,
     "layer_norm": layer_norm,

@@ -69,6 +69,8 @@ class Positions(nn.Module):
 def sinusoids(length: int, width: int) -> Tensor:
     """Row p: sine and cosine of p / 10000^(2i / width) in components 2i and 2i + 1; `[length, width]`."""
     table = torch.empty(length, width, dtype=torch.float32)
+    if table.is_meta:  # it has no values, and torch would load its compiler to compute them
+        return table
     scale = 10000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
     # In small pieces, for which torch starts no threads: after that, a forked process could not compute.
     for first in range(0, length, _ROWS):
