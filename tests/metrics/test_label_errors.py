@@ -1,6 +1,7 @@
 """Suspected label errors against a plain reading of the definition."""
 
 import numpy as np
+import pytest
 
 from striate.metrics.label_errors import suspected_labels
 
@@ -13,8 +14,8 @@ def by_definition(probabilities, labels):
     for i, row in enumerate(probabilities):
         reached = [k for k in range(K) if row[k] >= thresholds[k]]
         if reached and (best := max(reached, key=lambda k: row[k])) != labels[i]:
-            found.append((i, best, row[best] - row[labels[i]]))
-    return sorted(found, key=lambda one: -one[2])
+            found.append((i, best, row[labels[i]]))
+    return sorted(found, key=lambda one: one[2])
 
 
 def test_the_definition():
@@ -26,6 +27,18 @@ def test_the_definition():
     expected = by_definition(chances, labels)
     assert list(zip(which, classes, strict=True)) == [(i, k) for i, k, _ in expected]
     assert len(set(range(7, 20)) & set(which.tolist())) >= 10
+
+
+def test_it_is_cleanlabs_confident_learning():
+    filters = pytest.importorskip("cleanlab.filter", reason="cleanlab is a test oracle, not a dependency")
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 4, 400)
+    chances = np.array([rng.dirichlet(0.3 + 6 * (np.arange(4) == label)) for label in labels])
+    labels[:40] = (labels[:40] + rng.integers(1, 4, 40)) % 4
+    theirs = filters.find_label_issues(
+        labels, chances, filter_by="confident_learning", return_indices_ranked_by="self_confidence", n_jobs=1
+    )
+    assert suspected_labels(chances, labels)[0].tolist() == theirs.tolist()
 
 
 def test_scores_that_are_not_finite_are_not_suspected():

@@ -29,8 +29,8 @@ def test_swapped_labels_come_first_and_can_be_excluded(colors, tmp_path):
         assert (row["class"], row["suggested"]) == tuple(
             classes[k[names.index(row["path"])]] for k in (labels, truth)
         )
-    gaps = [float(row["gap"]) for row in rows]
-    assert gaps == sorted(gaps, reverse=True)
+    own = [float(row["label_probability"]) for row in rows]
+    assert own == sorted(own)
     run = striate.train(
         colors, model="lenet", epochs=1, out=str(tmp_path / "runs"), exclude=str(tmp_path / NAME)
     )

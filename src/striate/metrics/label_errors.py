@@ -25,7 +25,8 @@ def suspected_labels(probabilities: Array, labels: Array) -> tuple[Array, Array]
 
     Returns:
         The indexes of the suspected images, int64 `[m]`, and the classes that they seem to be of, int64
-        `[m]`: by falling difference of the two probabilities.
+        `[m]`: the least probable labels first, as cleanlab's `self_confidence`; of cleanlab's rankings it
+        finds the most labels that were swapped at random.
     """
     finite = np.asarray(np.isfinite(probabilities).all(axis=1))
     count = np.bincount(labels[finite], minlength=probabilities.shape[1])
@@ -37,6 +38,5 @@ def suspected_labels(probabilities: Array, labels: Array) -> tuple[Array, Array]
     reached = np.where((probabilities >= thresholds) & finite[:, None], probabilities, -np.inf)
     best = reached.argmax(axis=1)
     which = np.flatnonzero((reached.max(axis=1) > -np.inf) & (best != labels))
-    gaps = probabilities[which, best[which]] - own[which]
-    order = np.argsort(-gaps, kind="stable")
+    order = np.argsort(own[which], kind="stable")
     return which[order], best[which][order]

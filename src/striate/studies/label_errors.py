@@ -12,14 +12,16 @@ from striate.metrics.label_errors import suspected_labels
 
 NAME = "label_errors.csv"
 KIND, SEVERITY = "label-error", "warning"
-_COLUMNS = ("path", "kind", "severity", "class", "split", "detail", "group", "suggested", "gap")
+_COLUMNS = (
+    "path", "kind", "severity", "class", "split", "detail", "group", "suggested", "gap", "label_probability",
+)  # fmt: skip
 
 
 def write_label_errors(folder: Path, evaluation: Evaluation) -> None:
-    """Write the images whose label is probably wrong, the most certain first, as a table for `--exclude`.
+    """Write the images whose label is probably wrong, the least probable ones first, as a table for `--exclude`.
 
-    Its columns are those of `striate check --csv`, and two more: the class that the image seems to be of, and
-    by how much its probability is above that of the label.
+    Its columns are those of `striate check --csv`, and three more: the class that the image seems to be of,
+    by how much its probability is above that of the label, and the probability of the label.
 
     Args:
         folder: of the runs.
@@ -32,6 +34,6 @@ def write_label_errors(folder: Path, evaluation: Evaluation) -> None:
         name, label = evaluation.names[i], evaluation.labels[i]
         path = name if probe(Path(name)) is None else str(Path(name).absolute())
         detail = f"seems to be {classes[other]} ({chances[i, other]:.0%} out of fold)"
-        gap = f"{chances[i, other] - chances[i, label]:.6f}"
-        rows.append((path, KIND, SEVERITY, classes[label], "", detail, number, classes[other], gap))
+        own, gap = f"{chances[i, label]:.6f}", f"{chances[i, other] - chances[i, label]:.6f}"
+        rows.append((path, KIND, SEVERITY, classes[label], "", detail, number, classes[other], gap, own))
     write_csv(folder / NAME, rows, _COLUMNS)
