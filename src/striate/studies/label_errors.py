@@ -18,7 +18,7 @@ _COLUMNS = (
 
 
 def write_label_errors(folder: Path, evaluation: Evaluation) -> None:
-    """Write the images whose label is probably wrong, the least probable ones first, as a table for `--exclude`.
+    """Write the images whose label is probably wrong, the least probable ones first, as for `--exclude`.
 
     Its columns are those of `striate check --csv`, and three more: the class that the image seems to be of,
     by how much its probability is above that of the label, and the probability of the label.
