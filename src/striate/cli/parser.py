@@ -31,7 +31,7 @@ def call(argv: Sequence[str]) -> int:
     except typer.Abort as error:
         raise KeyboardInterrupt from error
     except typer.TyperException as error:
-        if hasattr(error, "option_name"):
+        if hasattr(error, "possibilities"):  # of the parser's errors, only that of an unknown option has them
             from striate.cli.unknown_options import unknown_option
 
             raise unknown_option(error, argv) from error
@@ -48,10 +48,21 @@ def complete(words: Sequence[str], variable: str) -> None:
 def _message(error: typer.TyperException, argv: Sequence[str]) -> str:
     """The parser's message in one line, with the value that is wrong."""
     text = " ".join((error.format_message() if hasattr(error, "format_message") else str(error)).split())
-    for option in getattr(getattr(error, "param", None), "opts", ()):
-        if option in argv[:-1]:
-            text = f"{option} {argv[argv.index(option) + 1][:_LONGEST_VALUE]}: {text}"
+    if given := _given(getattr(getattr(error, "param", None), "opts", ()), argv):
+        text = f"{given[0]} {given[1][:_LONGEST_VALUE]}: {text}"
     return text[:_LONGEST_MESSAGE].rstrip(".")
+
+
+def _given(spellings: Sequence[str], argv: Sequence[str]) -> tuple[str, str] | None:
+    """An option and its value as the user typed them; the last one, which is the one that counts."""
+    found = None
+    for word, following in zip(argv, [*argv[1:], None], strict=True):
+        option, _, value = word.partition("=")
+        if word in spellings and following is not None:
+            found = word, following
+        elif option in spellings and word != option:
+            found = option, value
+    return found
 
 
 def _app(argv: Sequence[str]) -> typer.Typer:
