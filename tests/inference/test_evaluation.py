@@ -153,6 +153,21 @@ def test_all_splits_together_however_they_are_stored(model, folder, tmp_path):
     assert np.array_equal(together.images[len(paths)], parts[1].images[0])
 
 
+def test_validation_images_that_come_from_an_own_train_folder(tmp_path):
+    for split, count in (("train", 12), ("test", 4)):
+        for name, color in COLORS.items():
+            make_images(tmp_path / "data" / split / name, count, color, seed=count)
+    run = striate.train(tmp_path / "data", model="lenet", epochs=1, out=str(tmp_path / "runs"))
+    splits = run.training.task.dataset.splits
+    for data in (None, tmp_path / "data"):
+        for split in ("train", "val", "test"):
+            assert striate.evaluate(run.best, data, split=split).names == splits[split].names
+        assert striate.evaluate(run.best, data).split == "test"
+    assert striate.calibrate(run.best).images == len(splits["val"])
+    (run.training.folder / "split.csv").unlink()
+    assert striate.evaluate(run.best).n == 12  # the own test folder needs no split.csv
+
+
 def test_an_image_with_two_labels_is_split_as_in_training():
     names = ("/data/x.png", "/data/x.png", "/data/y.png")
     samples = Samples(names, np.array([0, 1, 1], np.int64))

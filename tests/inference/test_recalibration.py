@@ -15,6 +15,7 @@ from striate.bundle.unknown import of_features
 from striate.errors import BundleError, UsageError
 from striate.inference.calibration import calibration_of
 from striate.inference.prediction import softmax
+from striate.tasks.classification.report import report
 
 
 def calibration(temperature=2.0, images=19, method="lac"):
@@ -140,6 +141,43 @@ def test_the_command_calibrates_an_existing_bundle(run, few_colors, colors, tmp_
         striate.calibrate(path)
     folder = shutil.copytree(run.training.folder, tmp_path / "run")
     assert striate.calibrate(folder).source == "val"
+
+
+@pytest.mark.filterwarnings("default::striate.errors.StriateWarning")
+def test_calibration_on_training_images_and_what_is_left_out_is_reported(run, tmp_path, capfd):
+    folder = shutil.copytree(run.training.folder, tmp_path / "run")
+    splits = run.training.task.dataset.splits
+    names = (*splits["train"].names[:5], *splits["val"].names, tmp_path / "missing.png")
+    rows = [f"{name},red" for name in names] + [f"{splits['test'].names[0]},rde"]
+    table = tmp_path / "typo.csv"
+    table.write_text("\n".join(["path,label", *rows]), "utf-8")
+    says = f"5 of the {len(names)} images that calibrate the model were training images of its run, such as "
+    assert cli.run(["calibrate", str(folder), str(table)]) == 0
+    out, err = capfd.readouterr()
+    assert f"warning: {says}{splits['train'].names[0]!r}" in err
+    out = out.replace("\n", "")
+    assert "class unknown to the model, left out: rde (1 images)" in out
+    assert f"unreadable, left out: {tmp_path / 'missing.png'}" in out
+    table.write_text(f"path,label\n{splits['val'].names[0]},red\n", "utf-8")
+    assert cli.run(["calibrate", str(folder), str(table), "--json"]) == 0
+    out, err = capfd.readouterr()
+    result = json.loads(out)
+    assert "warning" not in err
+    assert (result["images"], result["extra_classes"], result["unreadable"]) == (1, {}, [])
+
+
+@pytest.mark.parametrize(
+    ("temperature", "says"),
+    [(1.0, "probabilities not calibrated: the 19 images (val)"), (2.0, "calibrated, temperature 2.00")],
+)
+def test_a_temperature_of_1_is_no_calibration(run, few_colors, tmp_path, capfd, temperature, says):
+    path = shutil.copy(run.best, tmp_path / "model.safetensors")
+    bundle.add_metrics(path, {}, calibration(temperature))
+    assert cli.run(["evaluate", str(path), str(few_colors)]) == 0
+    assert says in capfd.readouterr().out
+    page = str(report(striate.evaluate(path, few_colors), model="m"))
+    assert ("The probabilities are not calibrated" in page) == (temperature == 1)
+    assert ("calibrated" in striate.load(path)._repr_html_()) == (temperature != 1)
 
 
 def test_features_of_a_train_split_go_into_the_bundle(run, colors, few_colors, tmp_path):

@@ -41,6 +41,11 @@ class Calibration:
     method: Method
     scores: str
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether scores are scaled: without enough evidence for another temperature, it is 1."""
+        return self.temperature != 1
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {**dataclasses.asdict(self), "ece": list(self.ece)}

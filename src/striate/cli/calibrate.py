@@ -31,7 +31,7 @@ def calibrate(
     Python: striate.calibrate("runs/flowers-resnet18", "flowers/")
     """
     import striate
-    from striate.cli.console import percent, print_json, say, watching
+    from striate.cli.console import percent, print_json, print_left_out, say, watching
 
     with watching() as progress:
         found = striate.calibrate(
@@ -42,5 +42,11 @@ def calibrate(
         print_json(found.summary())
         return
     before, after = found.ece
-    say(f"temperature {found.temperature:.3f}, from {found.images:,} images ({found.source})")
-    say(f"expected calibration error {percent(before)} before, {percent(after)} after, on these images")
+    images = f"{found.images:,} images ({found.source})"
+    if found.is_needed:
+        say(f"temperature {found.temperature:.3f}, from {images}")
+        say(f"expected calibration error {percent(before)} before, {percent(after)} after, on these images")
+    else:
+        say(f"temperature 1, which changes no probability: {images} are too little evidence for another one")
+        say(f"expected calibration error {percent(before)} on these images")
+    print_left_out(found)

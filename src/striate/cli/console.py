@@ -14,8 +14,10 @@ from striate.printable import escaped
 from striate.progress import Progress
 
 if TYPE_CHECKING:
+    from striate.bundle import Calibration
     from striate.inference.evaluation import Evaluation
     from striate.inference.multi_label_evaluation import MultiLabelEvaluation
+    from striate.inference.recalibration import Recalibration
     from striate.inference.robustness import Robustness
     from striate.inference.text_evaluation import TextEvaluation
 
@@ -170,7 +172,7 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
         share = f"top-1 {percent(one.top1)} of {one.n:,}{interval(one.top1_ci)}"
         out.print(escape(escaped(f"{one.by} {one.value}: {share}, p = {one.p:.3g} (Holm)")))
     if evaluation.calibration is not None:
-        out.print(f"probabilities calibrated, temperature {evaluation.calibration.temperature:.2f}")
+        out.print(escape(escaped(_temperature(evaluation.calibration))), soft_wrap=True)
     scores = list(evaluation.per_class)
     if len(scores) > most:
         scores = sorted(scores, key=lambda s: s.f1)[:most]
@@ -186,6 +188,14 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
     if evaluation.robustness is not None:
         _print_robustness(evaluation.robustness)
     _print_remarks(evaluation, len(scores))
+
+
+def _temperature(calibration: Calibration) -> str:
+    """Whether the probabilities are calibrated."""
+    if calibration.is_needed:
+        return f"probabilities calibrated, temperature {calibration.temperature:.2f}"
+    images = f"the {calibration.images:,} images ({calibration.source}) that could calibrate them"
+    return f"probabilities not calibrated: {images} are too little evidence against a temperature of 1"
 
 
 def _print_robustness(found: Robustness) -> None:
@@ -237,19 +247,27 @@ def _print_multi_label(evaluation: MultiLabelEvaluation, most: int = 30) -> None
 
 def _print_remarks(evaluation: Evaluation | MultiLabelEvaluation, shown: int, lowest: str = "F1") -> None:
     """Print what the figures leave out, and the notes."""
-    from rich.console import Console
-
-    out, lines = Console(highlight=False), []
+    lines = []
     if shown < len(evaluation.per_class):
         lines.append(f"(the {shown} of {len(evaluation.per_class)} classes with the lowest {lowest})")
     if evaluation.missing_classes:
         lines.append(f"no images of: {', '.join(evaluation.missing_classes)}")
-    for name, count in evaluation.extra_classes.items():
+    print_left_out(evaluation, lines)
+
+
+def print_left_out(
+    found: Evaluation | MultiLabelEvaluation | Recalibration, lines: Sequence[str] = ()
+) -> None:
+    """Print these lines, which images were left out, and the notes."""
+    from rich.console import Console
+
+    out, lines = Console(highlight=False), list(lines)
+    for name, count in found.extra_classes.items():
         lines.append(f"class unknown to the model, left out: {name} ({count} images)")
-    lines += [f"unreadable, left out: {p.path} ({p.reason})" for p in evaluation.problems[:10]]
-    if len(evaluation.problems) > 10:
-        lines.append(f"... and {len(evaluation.problems) - 10} more unreadable images")
-    lines += [f"note: {note}" for note in evaluation.notes]
+    lines += [f"unreadable, left out: {p.path} ({p.reason})" for p in found.problems[:10]]
+    if len(found.problems) > 10:
+        lines.append(f"... and {len(found.problems) - 10} more unreadable images")
+    lines += [f"note: {note}" for note in found.notes]
     for line in lines:
         out.print(escaped(line), markup=False)
 

@@ -30,13 +30,14 @@ class _Part(Protocol):
 
 P = TypeVar("P", bound=_Part)
 
+_TABLE = "split.csv"  # of a run
 _RESPLITTING = ("exclude", "fold")  # options with which a run does not use the splits of its data as they are
 
 
 def find_data(
     classifier: Classifier, data: Any, path_column: str | None, label_column: str | None
 ) -> tuple[DataSet, tuple[str, ...]]:
-    """The data to evaluate on; if they are the run's own and have no splits, with the splits of the run.
+    """The data to evaluate on; if they are the run's own, with the splits of the run.
 
     Args:
         classifier: whose run may name the data.
@@ -48,7 +49,7 @@ def find_data(
         The data, and notes about them.
     """
     folder = Path(classifier.path).parent
-    config, table = folder / "config.yaml", folder / "split.csv"
+    config, table = folder / "config.yaml", folder / _TABLE
     values: dict[str, Any] = {}
     if classifier.path and config.is_file():
         read = strict_yaml.read(config)
@@ -73,11 +74,9 @@ def find_data(
     if dataset.is_multi_label and not classifier.description.is_multi_label:
         why = "its images have several classes, and the model predicts one"
         raise DataError(f"cannot evaluate on {dataset.source!r}", why, "Give images with one class each")
-    own_splits = is_own and any(values.get(name) is not None for name in _RESPLITTING)
-    if UNSPLIT not in dataset.splits and not own_splits:
-        return dataset, ()
     recorded = classifier.description.provenance.get("inputs")
-    if is_own and (table.is_file() or (recorded is not None and not given)):
+    is_needed = table.is_file() or (recorded is not None and not given and UNSPLIT in dataset.splits)
+    if is_own and is_needed and _is_split_anew(dataset, values):
         written = read_split(table)
         _require_as_written(table, recorded)
         split_data = split_as(dataset, written)
@@ -87,9 +86,29 @@ def find_data(
             if gone:
                 notes += (f"{gone} of {len(rows)} {name} images that {table} names are no longer there",)
         return split_data, notes
+    if UNSPLIT not in dataset.splits:
+        return dataset, ()
     return dataset, (
         "this dataset has no splits, so every image was scored, including any used for training",
     )
+
+
+def _is_split_anew(dataset: DataSet, config: Mapping[str, Any]) -> bool:
+    """Whether the splits of a run differ from those of its data: val may come from their train split."""
+    return "val" not in dataset.splits or any(config.get(name) is not None for name in _RESPLITTING)
+
+
+def training_images(classifier: Classifier, dataset: DataSet, split: str) -> list[str]:
+    """Names of images in a split that the run of a classifier was trained on, by its split.csv.
+
+    Raises:
+        DataError: split.csv is damaged.
+    """
+    table = Path(classifier.path).parent / _TABLE
+    if not (classifier.path and dataset.root and table.is_file()):  # images without paths have no names
+        return []
+    trained = {_key(dataset, name) for name, _ in read_split(table).get("train", ())}
+    return [name for name in dataset.splits[split].names if _key(dataset, name) in trained]
 
 
 def _require_as_written(table: Path, recorded: Any) -> None:
@@ -122,19 +141,22 @@ def split_as(dataset: DataSet, written: Mapping[str, Sequence[tuple[str, str]]])
     first, *others = dataset.splits.values()
     everything = first.joined(others) if others else first
 
-    def key(name: str) -> str:
-        return os.path.normpath(Path.cwd() / name) if dataset.root else name
-
     # A table may name an image twice, with two labels.
-    keys = [key(name) for name in everything.names]
+    keys = [_key(dataset, name) for name in everything.names]
     labels = dataset.label_texts(everything)
     by_name = {name: i for i, name in enumerate(keys)}
     by_both = {both: i for i, both in enumerate(zip(keys, labels, strict=True))}
     splits = {}
     for split, rows in written.items():
-        found = (by_both.get((key(name), label), by_name.get(key(name))) for name, label in rows)
+        named = ((_key(dataset, name), label) for name, label in rows)
+        found = (by_both.get(both, by_name.get(both[0])) for both in named)
         splits[split] = everything.take(np.array([i for i in found if i is not None], np.int64))
     return replace(dataset, splits=splits)
+
+
+def _key(dataset: DataSet, name: str) -> str:
+    """The name of an image, the same for all spellings of its path."""
+    return os.path.normpath(Path.cwd() / name) if dataset.root else name
 
 
 def choose_split(splits: Mapping[str, P], split: str, source: str) -> tuple[str, P]:

@@ -59,7 +59,7 @@ def model_html(model: Classifier) -> str:
     }
     if model.path:
         facts["file"] = model.path
-    if description.calibration is not None:
+    if description.calibration is not None and description.calibration.is_needed:
         facts["calibrated"] = f"temperature {description.calibration.temperature:.2f}"
     for split, figures in description.metrics.items():
         if isinstance(figures, dict) and isinstance(figures.get("top1"), float):

@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import os
+import warnings
+from dataclasses import dataclass
 from typing import Any
 
 from striate.bundle import Calibration, add_metrics
-from striate.data import DataSet, DecodedImages
+from striate.data import DataSet, DecodedImages, Problem
 from striate.data.images.samples import UNSPLIT
 from striate.device import cpu_count
-from striate.errors import DataError, UsageError, translated_errors
+from striate.errors import DataError, StriateWarning, UsageError, translated_errors
 from striate.inference.calibration import calibration_of, reference_size, unknown_inputs_of
 from striate.inference.classifier import Classifier, load
 from striate.inference.evaluation import no_readable_image, open_split
-from striate.inference.evaluation_data import find_data
+from striate.inference.evaluation_data import find_data, training_images
 from striate.progress import AUTO, Progress
+
+
+@dataclass(frozen=True)
+class Recalibration(Calibration):
+    """The calibration that a bundle got, and what it does not come from.
+
+    Attributes:
+        extra_classes: classes that the model does not know, with their number of images; they are left out.
+        problems: unreadable images, which are left out.
+        notes: about the images.
+    """
+
+    extra_classes: dict[str, int]
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` says about it."""
+        values = super().summary()
+        return {**values, "unreadable": values.pop("problems"), "notes": list(self.notes)}
 
 
 @translated_errors()
@@ -31,10 +53,10 @@ def calibrate(
     network: Any = None,
     trust: str = "",
     progress: Progress = AUTO,
-) -> Calibration:
+) -> Recalibration:
     """Calibrate a classifier's bundle on labelled images that it was not trained on; stores the result in it.
 
-    If the data have a train split, too, features of it go into the bundle, which tell unknown inputs.
+    Features of a train split go into the bundle, too, to tell unknown inputs. Training images give a warning.
 
     Args:
         model: a bundle, or a run folder, whose `best.safetensors` is changed.
@@ -57,9 +79,10 @@ def calibrate(
     if classifier.description.is_multi_label:
         why = "its images have several classes, each with a threshold instead"
         raise UsageError(f"cannot calibrate {os.fspath(model)!r}", why, "Train again for other thresholds")
-    found, _ = find_data(classifier, data, path_column, label_column)
+    found, notes = find_data(classifier, data, path_column, label_column)
     split = _val_or_all(found) if split == "auto" else split
-    dataset, _, name, _ = open_split(classifier, found, (None, None), split)
+    dataset, extra, name, more = open_split(classifier, found, (None, None), split)
+    _warn_of_training_images(classifier, dataset, name)
     what = "images" if name == UNSPLIT else f"{name} images"
     options: dict[str, Any] = {"batch": batch, "workers": workers or cpu_count(), "progress": progress}
     images = _decoded(dataset, name, classifier, progress)
@@ -75,7 +98,19 @@ def calibrate(
     unknown = "" if train is None else unknown_inputs_of(classifier, train, features, **options)
     progress.end()
     add_metrics(classifier.path, {}, calibration, unknown)
-    return calibration
+    notes = tuple(dict.fromkeys((*dataset.notes, *notes, *more)))
+    return Recalibration(**vars(calibration), extra_classes=extra, problems=images.problems, notes=notes)
+
+
+def _warn_of_training_images(classifier: Classifier, dataset: DataSet, split: str) -> None:
+    """Warn of images that split.csv of the run has in train: the network is more certain of them."""
+    if trained := training_images(classifier, dataset, split):
+        count = f"{len(trained):,} of the {len(dataset.splits[split]):,} images that calibrate the model"
+        why = f"were training images of its run, such as {trained[0]!r}"
+        fix = "calibrate on images that it was not trained on, or without DATA on the run's val images"
+        warnings.warn(
+            f"{count} {why}: its probabilities will be too high; {fix}", StriateWarning, stacklevel=3
+        )
 
 
 def _val_or_all(found: DataSet) -> str:

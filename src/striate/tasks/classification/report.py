@@ -189,6 +189,12 @@ def _temperature(evaluation: Evaluation) -> Phrase:
     calibration = evaluation.calibration
     if calibration is None:
         return Phrase("The probabilities are not calibrated.")
+    if not calibration.is_needed:
+        return Phrase(
+            "The probabilities are not calibrated: {n:,} images ({source}), with a calibration error of "
+            "{before:.3f}, are too little evidence against a temperature of 1.",
+            n=calibration.images, source=Phrase(calibration.source), before=calibration.ece[0],
+        )  # fmt: skip
     return Phrase(
         "The scores are divided by the temperature {temperature:.2f}, from {n:,} images ({source}): their "
         "calibration error was {before:.3f} before and {after:.3f} after.",
