@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 from striate.csv_file import read_table, write_csv
 from striate.data.images.samples import Stamp
@@ -15,8 +15,7 @@ from striate.training.config_file import DATA_TABLE
 _DIGITS = 20  # of any number in the table
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A row: where an example comes from, and the state of its file.
 
     Attributes:
@@ -51,8 +50,7 @@ _EARLIER_COLUMNS = _COLUMNS[:5]  # of runs before the last two were recorded
 
 def write(folder: Path, sources: Iterable[Source]) -> None:
     """Write the table of a run."""
-    names = [field.name for field in fields(Source)]
-    write_csv(folder / DATA_TABLE, [tuple(getattr(s, name) for name in names) for s in sources], _COLUMNS)
+    write_csv(folder / DATA_TABLE, [*sources], _COLUMNS)
 
 
 def changes(folder: Path, sources: Iterable[Source]) -> list[str]:
