@@ -17,18 +17,24 @@ import json
 import os
 import platform
 import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 VOCAB = 7996  # words, without the special tokens
 ALONE = "ctranslate2 alone"
 ENGINES = ("torch", "ctranslate2", "ctranslate2-int8", "auto", ALONE)
+SAMPLE = 128  # lines of the trial
+KINDS = ("seconds", "cpu_seconds")
+COSTS = "costs"  # the name of what measures the costs of `auto`
 
 
 def main() -> None:
@@ -39,12 +45,16 @@ def main() -> None:
     parser.add_argument("--engine", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.engine == COSTS:
+        print(json.dumps(costs(args.folder)))
+        return
     if args.engine:
         print(json.dumps(measured(args.engine, args.folder, args.lines)))
         return
     with tempfile.TemporaryDirectory() as folder:
         bundle(Path(folder))
         rows = trials(args, folder)
+        opened = [process(COSTS, args, folder) for _ in range(args.rounds)]
     expected = rows["torch"][0]["texts"]
     record = {
         name: {
@@ -61,7 +71,11 @@ def main() -> None:
         "cpus": os.cpu_count(),
         "system": platform.platform(),
     }
-    record = {**about, "engines": record}
+    record = {
+        **about,
+        "engines": record,
+        "auto": {kind: break_even(opened, i) for i, kind in enumerate(KINDS)},
+    }
     print(json.dumps(record, indent=2))
     if args.out:
         name = f"{datetime.date.today().isoformat()}_{platform.machine()}_{os.cpu_count()}cpu_translate.json"
@@ -71,22 +85,18 @@ def main() -> None:
 def trials(args: argparse.Namespace, folder: str) -> dict[str, list[dict[str, Any]]]:
     """The measurements of each engine, which run in turns."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ENGINES}
-    environment = {**os.environ, "XDG_CACHE_HOME": folder, "GOMP_SPINCOUNT": "2000"}  # as the command line
     for _ in range(args.rounds):
         for name, found in rows.items():
-            words = [
-                sys.executable,
-                __file__,
-                "--engine",
-                name,
-                "--folder",
-                folder,
-                "--lines",
-                str(args.lines),
-            ]
-            done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
-            found.append(json.loads(done.stdout.splitlines()[-1]))
+            found.append(process(name, args, folder))
     return rows
+
+
+def process(name: str, args: argparse.Namespace, folder: str) -> Any:
+    """What a process measures of one engine."""
+    environment = {**os.environ, "XDG_CACHE_HOME": folder, "GOMP_SPINCOUNT": "2000"}  # as the command line
+    words = [sys.executable, __file__, "--engine", name, "--folder", folder, "--lines", str(args.lines)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def lines(count: int) -> list[str]:
@@ -147,6 +157,39 @@ def measured(engine: str, folder: Path, count: int) -> dict[str, Any]:
     return {
         "seconds": seconds, "cpu_seconds": cpu, "texts": found, "warnings": [str(w.message) for w in caught],
     }  # fmt: skip
+
+
+def costs(folder: Path) -> dict[str, list[float]]:
+    """Wall and CPU seconds until CTranslate2 can translate, and of a line in each engine."""
+    import striate
+
+    path, found = folder / "model.safetensors", {}
+
+    def clock(name: str, run: Callable[[], object], share: float = 1.0) -> None:
+        started, used = time.perf_counter(), time.process_time()
+        run()
+        found[name] = [share * (time.perf_counter() - started), share * (time.process_time() - used)]
+
+    shutil.rmtree(folder / "striate", ignore_errors=True)  # the cache
+    texts = lines(8 * SAMPLE)
+    torch = striate.load(path, "cpu")
+    torch.translate(texts[:SAMPLE])
+    for name in ("first", "cached"):
+        other = striate.load(path, "cpu", engine="ctranslate2")
+        clock(name, partial(other.translate, texts[:SAMPLE]))
+    for name, engine in (("torch", torch), ("ctranslate2", other)):
+        clock(name, partial(engine.translate, texts), 1 / len(texts))
+    for name in ("first", "cached"):  # the sample is translated again after the trial
+        found[name] = [a - SAMPLE * b for a, b in zip(found[name], found["ctranslate2"], strict=True)]
+    return found
+
+
+def break_even(rounds: list[dict[str, list[float]]], kind: int) -> dict[str, Any]:
+    """The median costs, and the lines that pay for them."""
+    found = {name: statistics.median(row[name][kind] for row in rounds) for name in rounds[0]}
+    saved = found["torch"] - found["ctranslate2"]
+    needed = {name: round(found[name] / saved) if saved > 0 else None for name in ("first", "cached")}
+    return {**{name: round(seconds, 5) for name, seconds in found.items()}, "lines": needed}
 
 
 def alone(folder: Path) -> Any:

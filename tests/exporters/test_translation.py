@@ -89,17 +89,23 @@ def test_a_text_may_end_at_once_and_at_its_limit(bundle, tmp_path):
 def test_auto_needs_a_large_input_and_takes_the_faster_one(bundle, cache, monkeypatch):
     translator, sources = load(bundle, engine="auto"), words(40)
     expected = [result.text for result in load(bundle).translate(sources).results]
+    monkeypatch.setattr(translation, "_FEWEST_CACHED", 40)
     monkeypatch.setattr(translation, "_FEWEST", 41)
     assert [result.text for result in translator.translate(sources).results] == expected
     assert not cache.exists()
     used = []
     greedy = TwoEngineTranslator._with_ctranslate2
-    monkeypatch.setattr(translation, "_FEWEST", 40)
     monkeypatch.setattr(
         TwoEngineTranslator,
         "_with_ctranslate2",
         lambda self, rows: used.append(len(rows)) or greedy(self, rows),
     )
+    assert load(bundle, engine="ctranslate2").translate(sources).results
+    monkeypatch.setattr(translation, "_FEWEST_CACHED", 41)
+    used.clear()
+    load(bundle, engine="auto").translate(sources)
+    assert not used  # too few, with the export in the cache too
+    monkeypatch.setattr(translation, "_FEWEST_CACHED", 40)
     for faster, count in ((1e-9, 0), (1e9, 1)):
         monkeypatch.setattr(translation, "_FASTER", faster)
         translator = load(bundle, engine="auto")

@@ -27,9 +27,10 @@ from striate.transforms.decode import Uint8Array
 
 CTRANSLATE2, INT8 = "ctranslate2", "ctranslate2-int8"
 ENGINES = (AUTO, TORCH, CTRANSLATE2, INT8)
-# Sources from which on `auto` tries CTranslate2. In benchmarks/results/2026-11-27_x86_64_2cpu_translate.json
-# the trial takes as many CPU seconds as CTranslate2 saves with 1,750 lines; other networks were not measured.
-_FEWEST = 2000
+# Sources from which on `auto` tries CTranslate2, without its export in the cache and with it: then it saves
+# as many CPU seconds as opening it and the trial take, on an AMD EPYC (`benchmarks/bench_translate.py`). They
+# pay earlier on processors where torch is slower.
+_FEWEST, _FEWEST_CACHED = 6000, 3000
 _SAMPLE = 128  # sources that are translated with both engines
 _FASTER = 0.9  # share of torch's time that is worth a change
 _CHUNK = 8192  # sources at once
@@ -122,25 +123,35 @@ class TwoEngineTranslator(Translator):
         return {name: value for name, value in super().__getstate__().items() if name != "_ctranslate2"}
 
     @cached_property
+    def _key(self) -> str:
+        """The key of the export in the cache."""
+        _, digest = bundle.identity(self.path)
+        return export_cache.key(digest, CTRANSLATE2)
+
+    @cached_property
     def _ctranslate2(self) -> CTranslate2Engine:
         """The export in the cache, which is made if there is none, with one worker for each core."""
-        _, digest = bundle.identity(self.path)
-        key = export_cache.key(digest, CTRANSLATE2)
-        found = export_cache.find(key, _SUFFIX)
+        found = export_cache.find(self._key, _SUFFIX)
         if found is None:
             with standard_settings():
                 what = f"--engine {self.engine} with {self.path!r}"
                 found = export_cache.add(
-                    key, _SUFFIX, lambda new: write_compared(self, new, CTRANSLATE2), what
+                    self._key, _SUFFIX, lambda new: write_compared(self, new, CTRANSLATE2), what
                 )
         kind = "int8" if self.engine == INT8 else "float32"
         engine = CTranslate2Engine(found, 0, workers=cpu_count(), compute_type=kind)
         export_cache.prune()
         return engine
 
+    def _pays(self, count: int) -> bool:
+        """Whether CTranslate2 may save more time with so many sources than its trial takes."""
+        if count >= _FEWEST or count < _FEWEST_CACHED:
+            return count >= _FEWEST
+        return export_cache.find(self._key, _SUFFIX) is not None
+
     def _is_used(self, rows: Sequence[_Row]) -> bool:
         """Whether CTranslate2 translates these sources; the first time a sample of them is compared."""
-        if self.engine == AUTO and not self._choice and len(rows) < _FEWEST:
+        if self.engine == AUTO and not self._choice and not self._pays(len(rows)):
             return False
         if not self._choice and len(rows):
             self._choice[self.engine] = self._tried(rows[:: -(-len(rows) // _SAMPLE)])
