@@ -27,7 +27,7 @@ from striate.version import __version__
 _MOST = 4 * 10**9  # bytes
 _DAYS = 30
 _HOUR = 3600
-_EXPORTERS = 1  # raise it when another export of the same bundle is needed
+_EXPORTERS = 2  # raise it when another export of the same bundle is needed
 _PIECE = 1 << 20
 
 

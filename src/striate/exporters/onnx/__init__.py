@@ -132,7 +132,7 @@ def graph(
         images = Signature(PIXELS, "float32", ("batch", channels, *size))
         builder.set(IMAGES, PIXELS)
     else:
-        normalize(builder, preprocess)
+        normalize(builder, preprocess, size[1])
     for step in steps:
         translate(builder, step)
     builder.finish(result, SCORES)
@@ -145,9 +145,23 @@ def graph(
     return Graph("network", builder.nodes, builder.constants, (images,), tuple(outputs))
 
 
-def normalize(builder: Builder, preprocess: Preprocess) -> None:
-    """What `Preprocess.normalize` does, in one multiplication and one addition."""
-    mean, std = (np.array(values, np.float64)[:, None, None] for values in (preprocess.mean, preprocess.std))
-    scale, shift = (builder.constant(part.astype(np.float32)) for part in (1 / (255 * std), -mean / std))
-    pixels = builder.add("Transpose", builder.add("Cast", PIXELS, to=_FLOAT), perm=[0, 3, 1, 2])
-    builder.set(IMAGES, builder.add("Add", builder.add("Mul", pixels, scale), shift))
+def normalize(builder: Builder, preprocess: Preprocess, width: int | None = None) -> None:
+    """What `Preprocess.normalize` does, in one multiplication and one addition.
+
+    Args:
+        builder: whose `IMAGES` become the result.
+        preprocess: of the images.
+        width: of all images; None if it varies. If it is known, the factors are repeated for each pixel of a
+            row: ONNX Runtime may move the transposition behind the products, and is slow with few factors.
+    """
+    mean, std = (np.array(values, np.float64) for values in (preprocess.mean, preprocess.std))
+    factors = [part.astype(np.float32) for part in (1 / (255 * std), -mean / std)]
+    x, height, channels = builder.add("Cast", PIXELS, to=_FLOAT), preprocess.size[0], preprocess.channels
+    if width is not None:
+        factors = [np.tile(part, width) for part in factors]
+        x = builder.reshape(x, (BATCH, height, width * channels))
+    scale, shift = map(builder.constant, factors)
+    x = builder.add("Add", builder.add("Mul", x, scale), shift)
+    if width is not None:
+        x = builder.reshape(x, (BATCH, height, width, channels))
+    builder.set(IMAGES, builder.add("Transpose", x, perm=[0, 3, 1, 2]))

@@ -88,6 +88,27 @@ class Builder:
             raise UnsupportedError("two sizes of a reshape depend on the number of images")
         return self.add("Reshape", x, self.constant(np.array(shape, np.int64)))
 
+    def take_padding(self, x: Value) -> tuple[str, list[int]]:
+        """Take back the zeros around `x`, if nothing else reads it, for a convolution that adds them itself.
+
+        Returns:
+            The name of what the convolution reads, and the zeros to add before and after it: first those
+            before each axis of the image, then those after.
+        """
+        node = self.nodes[-1] if self.nodes else None
+        name = self.name(x)
+        none = [0] * (2 * len(x.shape) - 4)
+        if node is None or node.op != "Pad" or name != node.outputs[0] or self._uses[_key(x)] > 1:
+            return name, none
+        amounts, value = (self.constants[constant] for constant in node.inputs[1:])
+        before, after = np.split(amounts, 2)
+        if value != 0 or amounts.min() < 0 or before[:2].any() or after[:2].any():
+            return name, none
+        self.nodes.pop()
+        for constant in node.inputs[1:]:
+            del self.constants[constant]
+        return node.inputs[0], [*before[2:].tolist(), *after[2:].tolist()]
+
     def fold_into_convolution(self, x: Value, scale: Array, shift: Array) -> bool:
         """Let the convolution that computes `x`, and nothing else, scale and shift each channel.
 

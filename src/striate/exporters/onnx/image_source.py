@@ -49,7 +49,7 @@ class ImageSource:
     def embed(self) -> tuple[str, str]:
         """Names of the embedded tokens `[batch, tokens, width]` and of their mask `[batch, tokens]`."""
         add, network = self.builder.add, self._network
-        normalize(self.builder, self._preprocess)
+        normalize(self.builder, self._preprocess, None if self._has_widths else self._preprocess.size[1])
         x, mask, rows = self._grid()
         x = add("MatMul", x, network.project.weight.detach().t().contiguous())
         x = add("Add", x, network.project.bias.detach().clone())

@@ -27,14 +27,15 @@ def convolution(builder: Builder, step: Step, a: Arguments) -> None:
         "dilations": ints(a["dilation"], axes),
         "group": int(a["groups"]),
     }
+    x = a.get("input", a.get("self"))
     if a["padding"] == "same":
         attributes["auto_pad"] = "SAME_UPPER"
-    elif a["padding"] != "valid":
-        attributes["pads"] = ints(a["padding"], axes) * 2
+    else:
+        x, zeros = builder.take_padding(x)  # int8 has no other padding in ONNX Runtime
+        own = [0] * axes if a["padding"] == "valid" else ints(a["padding"], axes)
+        attributes["pads"] = [one + other for one, other in zip(own * 2, zeros, strict=True)]
     bias = () if a["bias"] is None else (a["bias"],)
-    builder.set(
-        step.results[0], builder.add("Conv", a.get("input", a.get("self")), weight, *bias, **attributes)
-    )
+    builder.set(step.results[0], builder.add("Conv", x, weight, *bias, **attributes))
 
 
 def batch_norm(builder: Builder, step: Step, a: Arguments) -> None:

@@ -192,7 +192,8 @@ def _quantize(fp32: Path, out: Path, ranges: Any, exclude: Sequence[str], *, per
 def _kept_in_float(made: Graph) -> list[str]:
     """Names of the nodes that stay in float32: the normalization, and what follows the scores."""
     names = [node.outputs[0] for node in made.nodes]
-    return [*names[:4], *names[names.index(SCORES) :]]
+    normalization = 1 + [node.op for node in made.nodes].index("Transpose")
+    return [*names[:normalization], *names[names.index(SCORES) :]]
 
 
 def has_integer_products() -> bool:
