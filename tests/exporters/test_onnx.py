@@ -290,6 +290,46 @@ class Branches(nn.Module):
         return x.mean((2, 3)) if len(x) > 2 else x.sum((2, 3))
 
 
+class Padded(nn.Module):
+    """Zeros around the input of a convolution, as TensorFlow's "same" padding adds them."""
+
+    def __init__(self, *amounts, value=0.0, twice=False, padding=0, kind=nn.Conv2d):
+        super().__init__()
+        self.amounts, self.value, self.twice = amounts, value, twice
+        self.layer = kind(3, 4, 3, stride=1 if padding == "same" else 2, padding=padding)
+
+    def forward(self, x):
+        x = F.pad(x, self.amounts, value=self.value)
+        return self.layer(x).flatten(1) + (x.sum((1, 2, 3), keepdim=True)[:, 0, 0] if self.twice else 0)
+
+
+@pytest.mark.parametrize(
+    ("network", "pads"),
+    [
+        (Padded(0, 1, 0, 1), [0, 0, 1, 1]),
+        (Padded(1, 2, 3, 0, padding=(1, 2)), [4, 3, 1, 4]),
+        (Padded(1, 2, value=0.5), None),
+        (Padded(1, -1, 0, 1), None),
+        (Padded(0, 0, 0, 1, 1, 1), None),  # of the channels, too
+        (Padded(0, 1, 0, 1, twice=True), None),
+        (Padded(0, 1, 0, 1, kind=nn.ConvTranspose2d), None),
+        (Padded(0, 1, 0, 1, padding="same"), None),
+    ],
+    ids=range(8),
+)
+def test_convolutions_add_zeros_themselves(network, pads):
+    """So that int8, in which ONNX Runtime has no other padding, stays int8."""
+    if len(network.amounts) > 4:
+        network.layer = nn.Conv2d(5, 4, 3, stride=2)
+    made = graph(network.eval(), Preprocess.for_size(9), floats=True)
+    ops = [node.op for node in made.nodes]
+    assert ("Pad" in ops) == (pads is None)
+    if pads:
+        assert made.nodes[ops.index("Conv")].attributes["pads"] == pads
+    expected, found = scores_of(network, (3, 9, 9), 2)
+    assert np.allclose(found, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("network", "why"),
     [

@@ -67,6 +67,30 @@ def test_int8_that_loses_too_much_is_refused_with_the_figures(run, tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
+def test_a_way_to_choose_ranges_that_fails_is_left_out(tmp_path, few_colors):
+    """A histogram of values that hardly differ has no bins."""
+    torch.manual_seed(0)
+    network = build("lenet", num_classes=3).eval()
+    first = next(module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
+    with torch.no_grad():
+        first.weight.mul_(1e-6)
+        first.bias.fill_(1.0)
+    description = Description(
+        "classification", "lenet", {"num_classes": 3}, ("a", "b", "red"), Preprocess.for_size(32)
+    )
+    classifier = Classifier(network, description, torch.device("cpu"))
+    (tmp_path / "data").mkdir()
+    names = zip(("a", "b", "red"), sorted(few_colors.rglob("*.png"))[:12:4], strict=True)
+    for name, picture in names:
+        for i in range(4):
+            copy = tmp_path / "data" / name / f"{i}{picture.name}"
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(picture.read_bytes())
+    parity = export(classifier, tmp_path / "x.onnx", "onnx-int8", data=tmp_path / "data", max_loss=100)
+    assert "per channel, minmax" in parity.notes[1]
+    assert "percentile cannot be used: Too many bins" in parity.notes[1]
+
+
 def test_what_int8_needs_is_said(run, tmp_path, few_colors, monkeypatch):
     preprocess = Preprocess.for_size(32)
     network = build("lenet", num_classes=3).eval()

@@ -25,7 +25,7 @@ from striate.exporters.onnx.file import Array, Graph, Node
 from striate.exporters.records import Exported, Request
 from striate.exporters.verification import in_batches, latencies
 from striate.inference.classifier import Classifier
-from striate.inference.onnx_classifier import SCORES
+from striate.inference.onnx_classifier import SCORES, one_line
 from striate.transforms.decode import Uint8Array
 
 CALIBRATION, MEASURED = 64, 500  # images, at most
@@ -60,9 +60,13 @@ def export_int8(classifier: Classifier, path: Path, request: Request) -> Exporte
     made = graph(classifier.network, classifier.preprocess)
     fp32 = path.with_name("float32.onnx")
     write(fp32, made, classifier)
-    candidates = []
+    candidates, failed = [], []
     for method in _METHODS:
-        ranges = _ranges(fp32, calibration.images, method)
+        try:
+            ranges = _ranges(fp32, calibration.images, method)
+        except ValueError as error:  # a histogram of values that hardly differ
+            failed.append(f"{method.lower()} cannot be used: {one_line(error)}")
+            continue
         for per_channel in (False, True):
             file = path.with_name(f"{method}-{per_channel}.onnx")
             _quantize(fp32, file, ranges, _kept_in_float(made), per_channel=per_channel)
@@ -70,7 +74,7 @@ def export_int8(classifier: Classifier, path: Path, request: Request) -> Exporte
             candidates.append((_accuracy(file, measured), name, file))
     _, name, file = max(candidates, key=lambda candidate: candidate[0])
     bits = 8 if has_integer_products() else 7
-    tried = "; ".join(f"{kind} {100 * share:.1f} %" for share, kind, _ in candidates)
+    tried = "; ".join([*(f"{kind} {100 * share:.1f} %" for share, kind, _ in candidates), *failed])
     notes = [
         f"int8 after {len(calibration.images)} calibration images, with weights of {bits} bits.",
         f"Accuracy: {tried}.",
