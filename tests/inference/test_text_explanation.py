@@ -47,6 +47,9 @@ def test_memory_that_runs_out(translator, monkeypatch):
     monkeypatch.setattr(translator, "write", write)
     with pytest.raises(ResourceError, match="could not create a primitive"):
         striate.explain_seq2seq(translator, "abc")
+    monkeypatch.setattr(translator, "generate", lambda *rest: write(rest))
+    with pytest.raises(ResourceError, match="could not create a primitive"):
+        translator.translate("abc")
 
 
 def test_an_image(text_lines, tmp_path):

@@ -20,7 +20,7 @@ from striate.bundle import Description
 from striate.data import Images, InMemoryImages
 from striate.device import allow_forks, standard_settings
 from striate.device import choose as choose_device
-from striate.errors import BundleError, DecodeError, UsageError
+from striate.errors import BundleError, DecodeError, UsageError, translated_errors
 from striate.inference.model_view import model_html, model_text
 from striate.inference.penultimate import Penultimate
 from striate.inference.prediction import ImagePredictor, read_image
@@ -57,6 +57,7 @@ class Classifier(ImagePredictor):
     __repr__ = model_text
     _repr_html_ = model_html
 
+    @translated_errors()
     def explain(
         self,
         source: ImageSource,
@@ -94,6 +95,7 @@ class Classifier(ImagePredictor):
         )  # fmt: skip
 
     @standard_settings()
+    @translated_errors()
     def explained(self, images: Uint8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
         """As `ImagePredictor.explained`."""
         self._require_memory(len(images))
@@ -102,6 +104,7 @@ class Classifier(ImagePredictor):
         return self.calibrated(scores.float().cpu().numpy()), maps.cpu().numpy()
 
     @standard_settings()
+    @translated_errors()
     def feature_maps(self, source: ImageSource, layer: str) -> npt.NDArray[np.float32]:
         """The feature maps of a layer for one image, `[channels, rows, columns]`.
 
@@ -126,6 +129,7 @@ class Classifier(ImagePredictor):
             raise DecodeError(f"cannot decode {path!r}", pixels.why)
         return path, pixels, self.preprocess.normalize(torch.from_numpy(pixels[None])).to(self.device)
 
+    @translated_errors()
     def embed(
         self,
         sources: Iterable[ImageSource],
@@ -160,6 +164,7 @@ class Classifier(ImagePredictor):
             progress.advance(len(images))
         return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
+    @translated_errors()
     def features(
         self,
         source: Images,
@@ -191,6 +196,7 @@ class Classifier(ImagePredictor):
             workers=workers, order=order, progress=progress,
         )  # fmt: skip
 
+    @translated_errors()
     def probabilities(
         self,
         images: Uint8Array,
@@ -204,6 +210,7 @@ class Classifier(ImagePredictor):
 
     @standard_settings()
     @torch.inference_mode()
+    @translated_errors()
     def answers(self, images: Uint8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None]:
         """As `ImagePredictor.answers`, from one pass through the network."""
         if self.unknown_inputs is None:

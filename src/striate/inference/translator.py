@@ -134,6 +134,7 @@ class Translator:
         """Whether sources are images rather than text."""
         return self.source is None
 
+    @translated_errors()
     def translate(
         self,
         sources: Source | Sequence[Source],
