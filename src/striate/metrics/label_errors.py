@@ -25,8 +25,7 @@ def suspected_labels(probabilities: Array, labels: Array) -> tuple[Array, Array]
 
     Returns:
         The indexes of the suspected images, int64 `[m]`, and the classes that they seem to be of, int64
-        `[m]`: the least probable labels first, as cleanlab's `self_confidence`; of cleanlab's rankings it
-        finds the most labels that were swapped at random.
+        `[m]`: the least probable labels first, as cleanlab's `self_confidence`.
     """
     finite = np.asarray(np.isfinite(probabilities).all(axis=1))
     count = np.bincount(labels[finite], minlength=probabilities.shape[1])
