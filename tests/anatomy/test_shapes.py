@@ -50,10 +50,14 @@ def test_windows(height, width, channels, kernel, stride, padding, dilation, dat
     weight = torch.zeros(4, 2 * channels // groups, kernel, kernel)
     steps = [stride, stride], [padding, padding], [dilation, dilation]
     assert equal(inferred(aten.conv2d.default, images, weight, None, *steps, groups))
+    whole = (images, weight, None, *steps, False, [0, 0], groups)
+    assert equal(inferred(aten.convolution.default, *whole))
     ceil, padding = data.draw(st.booleans()), min(padding, kernel // 2, dilation * (kernel - 1) // 2)
     if min(height, width) + 2 * padding >= reach:
         steps = [stride, stride], [padding, padding], [dilation, dilation]
         assert equal(inferred(aten.max_pool2d.default, images, [kernel, kernel], *steps, ceil))
+        both = inferred(aten.max_pool2d_with_indices.default, images, [kernel, kernel], *steps, ceil)
+        assert [equal(pair) for pair in zip(*both, strict=True)] == [True] * 2
     if min(height, width) + 2 * padding >= kernel:
         assert equal(inferred(aten.avg_pool2d.default, images, [kernel, kernel], *steps[:2], ceil))
 
@@ -64,6 +68,10 @@ def test_other_operators():
     assert equal(inferred(aten.mul.Tensor, x, y))
     assert equal(inferred(aten.add.Tensor, y, x))
     assert equal(inferred(aten.pow.Tensor_Scalar, x, 2.0))
+    part = x.to(META)[:, :2]  # not dense
+    assert equal(inferred(aten.mul.Scalar, part, 0.5))
+    assert equal(inferred(aten.mul.Scalar, part.permute(2, 0, 3, 1), 0.5))
+    assert inferred(aten.mul.Scalar, x[:1].to(META).expand(3, -1, -1, -1), 0.5)[0] is None
     assert equal(inferred(aten._safe_softmax.default, x, -1))
     assert inferred(aten._safe_softmax.default, x, -1, torch.float64)[0] is None
     assert equal(inferred(aten.mul.Scalar, x.transpose(1, 2), 0.5))
@@ -76,6 +84,7 @@ def test_other_operators():
     matrix = torch.zeros(7, 4).t()
     for added in (torch.zeros(7), torch.zeros(1), torch.zeros(3, 1)):
         assert equal(inferred(aten.addmm.default, added, torch.zeros(3, 4), matrix))
+    assert equal(inferred(aten.bmm.default, torch.zeros(2, 3, 4), torch.zeros(2, 7, 4).mT))
     assert equal(inferred(aten.batch_norm.default, x, ones, ones, ones, ones, False, 0.1, 1e-5, False))
     assert equal(inferred(aten.layer_norm.default, x, [5, 6], torch.ones(5, 6), torch.ones(5, 6)))
     assert equal(inferred(aten.layer_norm.default, x, [6]))
@@ -100,6 +109,8 @@ def test_other_operators():
         ("linear", {"input": torch.zeros(2, 3), "weight": torch.zeros(4, 2), "bias": None}),
         ("addmm", {"self": torch.zeros(4), "mat1": torch.zeros(2, 3), "mat2": torch.zeros(2, 4)}),
         ("addmm", {"self": torch.zeros(3), "mat1": torch.zeros(2, 3), "mat2": torch.zeros(3, 4)}),
+        ("bmm", {"self": torch.zeros(2, 3, 4), "mat2": torch.zeros(2, 3, 4)}),
+        ("bmm", {"self": torch.zeros(2, 3, 4), "mat2": torch.zeros(1, 4, 3)}),
         ("mean", {"self": torch.zeros(2, 3), "dim": [2], "keepdim": False}),
         ("sum", {"self": torch.zeros(2, 3), "dim": None, "keepdim": False}),
         ("layer_norm", {"input": torch.zeros(2, 3), "normalized_shape": [4], "weight": None, "bias": None}),
@@ -107,6 +118,12 @@ def test_other_operators():
 )  # fmt: skip
 def test_what_a_formula_does_not_cover_is_left_to_the_kernel(name, arguments):
     assert SHAPES[name](arguments) is None
+
+
+def test_transposed_convolutions_are_left_to_the_kernel():
+    images, weight, ones = torch.zeros(1, 3, 5, 5), torch.zeros(3, 3, 2, 2), [1, 1]
+    steps = (None, ones, [0, 0], ones, True, [0, 0], 1)
+    assert inferred(aten.convolution.default, images, weight, *steps)[0] is None
 
 
 def test_integers_and_other_layouts_are_left_to_the_kernel():

@@ -1,8 +1,8 @@
 """Shape inference: run an operator on meta tensors, which have a shape and a type but no data.
 
 Torch's meta kernels give the shapes. Many of them are slow (batch norm 0.9 ms, hardswish 1.5 ms, convolution
-0.07 ms), so results are cached by the shapes, strides and types of the arguments. Inference batch norm and
-the activations of `UNARY` skip their kernel, because their result has the shape of the input.
+0.07 ms), and the first one imports sympy or torch's compiler (0.4 to 1.3 s). So results are cached by the
+shapes, strides and types of the arguments, and the usual operators of our networks skip their kernel.
 
 Alternatives, in CPU seconds for resnet152 (`benchmarks/bench_anatomy.py`, results of 2026-11-26): a trace
 takes 0.049, torchinfo 0.287. A bare forward pass takes 0.196 with meta kernels alone and 0.121 under
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.anatomy.operators import Args, Kwargs, Operator, Overload, tensors_in
-from striate.anatomy.shapes import SHAPES, broadcast
+from striate.anatomy.shapes import SHAPES, broadcast, pool
 from striate.errors import UsageError
 
 META = torch.device("meta")
@@ -120,7 +120,8 @@ class ShapeInference:
         """
         x = tensors[0]
         if SHAPES.get(operator.name) is broadcast and len(tensors) == 1 and x.dtype == torch.float32:
-            return torch.empty_like(x)  # with a number, in the layout of the tensor
+            strides = _elementwise_strides(x)  # with a number
+            return None if strides is None else torch.empty_strided(x.shape, strides, device=META)
         if (shape_of := SHAPES.get(operator.name)) is not None:
             is_usual = all(t.dtype == torch.float32 and _leads_to_contiguous(operator, t) for t in tensors)
             shape = shape_of(operator.bind(args, kwargs)) if is_usual else None
@@ -136,6 +137,10 @@ class ShapeInference:
             channels = x.shape[1:2]
             if x.is_floating_point() and x.is_contiguous() and all(t.shape == channels for t in tensors[1:]):
                 return torch.empty(x.shape, dtype=x.dtype, device=META), self.empty, self.empty
+        if operator.name == "max_pool2d_with_indices" and x.dtype == torch.float32 and x.is_contiguous():
+            shape = pool(operator.bind(args, kwargs))
+            types = (torch.float32, torch.int64)
+            return None if shape is None else tuple(torch.empty(shape, dtype=t, device=META) for t in types)
         if operator.name == "native_layer_norm" and x.dtype == torch.float32 and x.is_contiguous():
             axes = tuple(args[1])
             if tuple(x.shape[-len(axes) :]) == axes and all(tuple(t.shape) == axes for t in tensors[1:]):
@@ -176,9 +181,21 @@ class ShapeInference:
         return func(*args, **kwargs)
 
 
+def _elementwise_strides(tensor: Tensor) -> list[int] | None:
+    """The strides of an elementwise result: dense, the axes in the same order; None if values are shared."""
+    axes = sorted((step, axis) for axis, step in enumerate(tensor.stride()) if tensor.shape[axis] != 1)
+    strides, size = [1] * tensor.ndim, 1
+    for step, axis in axes:
+        if step == 0:
+            return None
+        strides[axis] = size
+        size *= tensor.shape[axis]
+    return strides
+
+
 def _leads_to_contiguous(operator: Operator, tensor: Tensor) -> bool:
     """Whether this argument does not give the result another layout than the usual one."""
-    if operator.name in ("addmm", "linear", "scaled_dot_product_attention"):
+    if operator.name in ("addmm", "bmm", "linear", "scaled_dot_product_attention"):
         return True
     is_copied = operator.name == "cat" and tensor.ndim < 4  # there is no channels-last layout
     return is_copied or tensor.ndim == 0 or tensor.is_contiguous()

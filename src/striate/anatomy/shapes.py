@@ -19,7 +19,12 @@ def convolution(bound: Bound) -> Shape | None:
     """Dumoulin and Visin 2016 (arXiv:1603.07285), relationship 14."""
     x, weight, padding = bound["input"], bound["weight"], bound["padding"]
     axes = weight.ndim - 2
-    if isinstance(padding, str) or x.ndim != axes + 2 or x.shape[1] != weight.shape[1] * bound["groups"]:
+    if (
+        isinstance(padding, str)
+        or bound.get("transposed")
+        or x.ndim != axes + 2
+        or x.shape[1] != weight.shape[1] * bound["groups"]
+    ):
         return None
     sizes = _windows(x, weight.shape[2:], bound["stride"], padding, bound["dilation"], ceil=False)
     return (x.shape[0], weight.shape[0], *sizes) if min(sizes) > 0 else None
@@ -56,6 +61,14 @@ def product(bound: Bound) -> Shape | None:
     shape = (left.shape[0], right.shape[1])
     fits = all(size in (1, wanted) for size, wanted in zip(added.shape[::-1], shape[::-1], strict=False))
     return shape if fits else None
+
+
+def products(bound: Bound) -> Shape | None:
+    """A product of matrices for each sample."""
+    left, right = bound["self"], bound["mat2"]
+    if left.ndim != 3 or right.ndim != 3 or left.shape[::2] != right.shape[:2]:
+        return None
+    return (*left.shape[:2], right.shape[2])
 
 
 def batch_norm(bound: Bound) -> Shape | None:
@@ -129,13 +142,14 @@ def _windows(x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, *
 
 
 SHAPES: dict[str, Callable[[Bound], Shape | None]] = {
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), convolution),
     **dict.fromkeys(("add", "div", "mul", "neg", "pow", "sqrt", "square", "sub"), broadcast),
     **dict.fromkeys(("avg_pool2d", "avg_pool3d", "max_pool2d"), pool),
     **dict.fromkeys(("mean", "sum"), reduction),
     "adaptive_avg_pool2d": adaptive_pool,
     "addmm": product,
     "batch_norm": batch_norm,
+    "bmm": products,
     "cat": concatenation,
     "layer_norm": layer_norm,
     "linear": linear,
