@@ -154,7 +154,10 @@ def test_another_preprocessing_is_another_cache(folder):
         Preprocess(size=(72, 72), shorter_side=80, channels=1, mean=(0.5,), std=(0.5,)),
         Preprocess(size=(80, 80), shorter_side=80),
         Preprocess(size=(72, 72), shorter_side=80, reducing_gap=1.0),
+        Preprocess(size=(72, 72), shorter_side=80, reducing_gap=2.0),
     ]
+    noise = np.random.default_rng(0).integers(0, 256, (330, 330, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "a" / "large.jpg")  # decoded at 1/4, and with a gap of 2 at 1/2
     for pre in contracts * 2:
         require_right(opened(folder, pre), pre)
         require_right(opened(folder, pre, crop=False), pre, crop=False)
