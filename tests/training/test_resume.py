@@ -77,10 +77,10 @@ def test_early_stopping_resumes(few_colors, tmp_path):
 @pytest.mark.usefixtures("two_threads")
 def test_killed_at_random_instants(few_colors, tmp_path, warm):
     """SIGKILL to real processes, even to one that has just started; benchmarks/bench_resume.py does more."""
-    expected = outcome(start(few_colors, tmp_path / "whole", epochs=8).folder)
+    expected = outcome(start(few_colors, tmp_path / "whole", epochs=12).folder)
     folder, rng, kills = tmp_path / "run", random.Random(0), 0
     flags = [
-        text for k, v in {**OPTIONS, "epochs": 8}.items() for text in (f"--{k.replace('_', '-')}", str(v))
+        text for k, v in {**OPTIONS, "epochs": 12}.items() for text in (f"--{k.replace('_', '-')}", str(v))
     ]
 
     def run(after):
@@ -91,7 +91,7 @@ def test_killed_at_random_instants(few_colors, tmp_path, warm):
         return warm.run(*arguments, after=after, threads=2)
 
     for _ in range(3):
-        kills += run(rng.uniform(0.05, 0.4)) == -signal.SIGKILL
+        kills += run(rng.uniform(0.05, 0.6)) == -signal.SIGKILL
     assert run(None) == 0
     assert kills == 3
     assert outcome(folder) == expected
