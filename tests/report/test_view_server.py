@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import socket
 import struct
 import threading
@@ -12,7 +13,7 @@ import time
 import pytest
 from browser import needs_chromium
 
-from striate import cli
+from striate import bundle, cli
 from striate.errors import UsageError
 from striate.report.run_table import ALIVE_SECONDS, RunTable
 from striate.report.view_server import RunServer
@@ -125,6 +126,27 @@ def test_states_of_a_run(folder):
     assert state() == "stopped"
     (run / "state").mkdir()  # a checkpoint was written
     assert state() == "training"
+
+
+def test_a_study_shows_the_means_of_its_runs_and_a_search_its_choice(run, tmp_path):
+    rows = {1: "1,5,0.1,2.0,1.0,0.5,3\n2,10,0.1,1.0,0.8,0.7,3\n", 2: "1,5,0.1,1.0,1.0,0.9,3\n"}
+    for study, extra in (("cv", "folds: 2\n"), ("search", "lr: 0.2\nepochs: null\n")):
+        for fold, lines in rows.items():
+            one = tmp_path / study / f"run-{fold}"
+            one.mkdir(parents=True)
+            shutil.copy(run.best, one)
+            tested = {"top1": fold / 4}
+            bundle.add_metrics(one / "best.safetensors", {"val_top1": 0.5, "val_loss": fold, "test": tested})
+            (one / "results.csv").write_text(RESULTS.splitlines()[0] + "\n" + lines)
+            (one / "config.yaml").write_text(f"model: lenet\nlr: 0.{fold}\nfold: {fold}\n")
+        (tmp_path / study / "config.yaml").write_text(f"model: lenet\n{extra}")
+    (tmp_path / "search" / "tune.json").write_text("{}")
+    found = {row["name"]: row for row in RunTable(tmp_path).rows()}
+    cv, search = found["cv"], found["search"]
+    assert (cv["best"]["test_top1"], cv["best"]["val_loss"]) == (0.375, 1.5)
+    assert cv["epochs"]["val_top1"] == [pytest.approx(0.7)]  # of the epochs that all have
+    assert (search["best"]["test_top1"], search["epochs"]["val_top1"]) == (0.5, [0.9])
+    assert cv["state"] == "training"
 
 
 def test_only_changed_files_are_read_again(folder, monkeypatch):

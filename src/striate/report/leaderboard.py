@@ -16,16 +16,11 @@ from striate.data.images.tables import read_split
 from striate.errors import DataError, StriateError
 from striate.files import probe
 from striate.metrics.repeated_runs import spread
-from striate.report.run_table import RunTable, is_study
+from striate.report.run_table import APART, RunTable, is_study
+from striate.training.config_file import TUNING
 
-# Options that do not change what is trained.
-_APART = ("seed", "name", "out", "device", "workers", "save_every", "rollbacks", "figures", "full", "parquet")
-_FIGURES = {
-    "top1": "top-1",
-    "map": "mAP",
-    "exact": "exact match",
-    "bleu": "BLEU",
-}  # the first one of a bundle
+# Of a bundle, the first one that it has.
+_FIGURES = {"top1": "top-1", "map": "mAP", "exact": "exact match", "bleu": "BLEU"}
 _SPLITS = ("test", "val")
 
 
@@ -151,7 +146,7 @@ def leaderboard(*folders: Path) -> tuple[list[Place], list[str]]:
         if len(runs) < max(1, len(members)):
             notes.append(_missing(name, path, len(members) - len(runs)))
         for run in runs:
-            options = {key: value for key, value in run.config.items() if key not in _APART}
+            options = {key: value for key, value in run.config.items() if key not in APART}
             key = strict_json.dumps(
                 [study, *run.compared, *([] if study else [dict(sorted(options.items()))])]
             )
@@ -174,7 +169,7 @@ def _candidates(folders: Sequence[Path]) -> Iterable[tuple[str, dict[str, Any], 
     """Name, row and folder of each run or study: those given, and those in the folders given."""
     for folder in folders:
         own = RunTable(folder.absolute().parent).row(folder.absolute())
-        if own is not None and probe(folder / "tune.json") is None:
+        if own is not None and probe(folder / TUNING) is None:
             yield folder.name if len(folders) == 1 else str(folder), own, folder
             continue
         for row in RunTable(folder).rows():
@@ -192,7 +187,7 @@ def _opened(name: str, row: dict[str, Any], path: Path) -> _Run | None:
 
 def _missing(name: str, path: Path, count: int) -> str:
     """Why a run or a study is not ranked, or only a part of it."""
-    if probe(path / "tune.json") is not None:
+    if probe(path / TUNING) is not None:
         return f"{name} is not ranked: it is a search; `striate compare {path}` ranks its trials"
     if count > 1 or is_study(RunTable(path.parent).row(path)["config"]):  # type: ignore[index]
         return f"{name}: runs without metrics are left out ({count:,})"

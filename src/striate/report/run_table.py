@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from striate import strict_yaml
+from striate import bundle, strict_yaml
 from striate.csv_file import parse_csv
 from striate.errors import StriateError
 from striate.files import probe
 from striate.reading import MAX_TABLE_BYTES, read_bytes
 from striate.training.config import RunConfig
+from striate.training.config_file import TUNING
 
 ALIVE_SECONDS = 90.0  # a run writes a checkpoint once a minute
 _HIDDEN = ("format", "progress")  # of config.yaml
+_WRITTEN = ("config.yaml", "results.csv", "state", "report.html")
+# Options that do not change what is trained.
+APART = ("seed", "name", "out", "device", "workers", "save_every", "rollbacks", "figures", "full", "parquet")
 
 
 @dataclass
@@ -33,7 +38,10 @@ class RunTable:
     _cache: dict[Path, tuple[tuple[int, int], Any]] = field(default_factory=dict, repr=False)
 
     def rows(self) -> list[dict[str, Any]]:
-        """All runs as JSON values, the one that was written to last first."""
+        """All runs as JSON values, the one that was written to last first.
+
+        A study (`--folds`, `--seeds`) has the mean of its runs, a search the values of the run that it chose.
+        """
         found = []
         with contextlib.suppress(OSError):
             for path in self.folder.iterdir():
@@ -47,18 +55,24 @@ class RunTable:
         if not (run / "config.yaml").is_file():
             return None
         config = self._read(run / "config.yaml", _config) or {}
-        epochs = self._read(run / "results.csv", _epochs) or {}
-        modified = max(
-            _modified(run / name) for name in ("config.yaml", "results.csv", "state", "report.html")
-        )
-        return {
+        found = {
             "name": run.name,
             "state": _state(run),
-            "modified": modified,
+            "modified": max(_modified(run / name) for name in _WRITTEN),
             "config": config,
-            "epochs": epochs,
+            "epochs": self._read(run / "results.csv", _epochs) or {},
+            "best": self._read(run / "best.safetensors", _metrics) or {},
             "report": (run / "report.html").is_file(),
         }
+        is_search = probe(run / TUNING) is not None
+        if is_search or is_study(config):
+            members = RunTable(run, self._cache).rows()
+            if members and found["state"] != "finished":
+                found["state"] = members[0]["state"]
+            found["modified"] = max([found["modified"], *(one["modified"] for one in members)])
+            chosen = [one for one in members if _matches(config, one["config"])] if is_search else members
+            found |= {name: _mean([one[name] for one in chosen]) for name in ("epochs", "best")}
+        return found
 
     def _read(self, path: Path, parse: Any) -> Any:
         """What `parse` makes of a file, None if there is none or it is damaged."""
@@ -74,6 +88,24 @@ class RunTable:
         return self._cache[path][1]
 
 
+def _matches(config: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+    """Whether a run has all options that a search has chosen."""
+    own = {name: value for name, value in config.items() if value is not None and name not in APART}
+    return all(run.get(name) == value for name, value in own.items())
+
+
+def _mean(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of each number, or of each row of columns, that all runs have."""
+    mean: dict[str, Any] = {}
+    for name in found[0] if found else ():
+        values = [one.get(name) for one in found]
+        if all(isinstance(value, list) for value in values):
+            mean[name] = [None if None in row else fmean(row) for row in zip(*values, strict=False)]
+        elif all(isinstance(value, (int, float)) for value in values):
+            mean[name] = fmean(values)
+    return mean
+
+
 def is_study(config: Mapping[str, Any]) -> bool:
     """Whether a configuration describes several runs: those of `--folds` or `--seeds`."""
     with contextlib.suppress(TypeError):  # a damaged value
@@ -84,6 +116,18 @@ def is_study(config: Mapping[str, Any]) -> bool:
 def _config(path: Path) -> dict[str, Any]:
     values = strict_yaml.read(path).values
     return {name: value for name, value in values.items() if name not in _HIDDEN}
+
+
+def _metrics(path: Path) -> dict[str, float]:
+    """The metrics of the best epoch, and those of the held-out data with the prefix `test_`."""
+    metrics = bundle.describe(path).metrics
+    tested = metrics.get("test")
+    every = {**metrics, **{f"test_{k}": v for k, v in (tested if isinstance(tested, dict) else {}).items()}}
+    return {
+        name: value
+        for name, value in every.items()
+        if isinstance(value, (int, float)) and math.isfinite(value)
+    }
 
 
 def _epochs(path: Path) -> dict[str, list[float | None]]:

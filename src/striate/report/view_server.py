@@ -86,7 +86,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(HTTPStatus.FORBIDDEN)  # another name would let a web page read the answer
             return
         if path == "/":
-            page = templates.render("view.html", title=Phrase("Runs"), scripts=("lines.js", "view.js"))
+            page = templates.render(
+                "view.html", title=Phrase("Runs"), scripts=("lines.js", "view.js"), full_width=True
+            )
             self._send(page.encode("utf-8", "replace"), _TYPES[".html"])
         elif path == "/runs.json":
             text = strict_json.dumps({"folder": str(self._table.folder), "runs": self._table.rows()})

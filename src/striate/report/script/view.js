@@ -2,25 +2,26 @@
 
 const PERIOD = 2000, FEW = 5; // milliseconds; runs that are compared at first
 const STATES = { finished: "finished", training: "training", stopped: "stopped" };
-const METRICS = [["val_top1", "accuracy", true], ["val_balanced_accuracy", "balanced accuracy", true], ["val_map", "mAP", true], ["val_exact", "exact match", true], ["val_loss", "val loss", false]];
+// Of the best epoch, which the bundle holds, or of the last one; the first metric that a run has.
+const METRICS = [["top1", ""], ["map", "mAP"], ["exact", "exact match"]];
+const TITLES = { train_loss: "train loss", val_loss: "val loss", train_top1: "train accuracy", val_top1: "val accuracy", val_accuracy: "val token accuracy", lr: "learning rate", images_per_second: "images per second" };
 let runs = [], shown = "", chosen = null, wanted = "", order = { column: "modified", sign: -1 };
 
 const last = (run, name) => { const values = run.epochs[name] || []; return values.length ? values[values.length - 1] : null; };
-const best = (run, name, largest) => { const values = (run.epochs[name] || []).filter(Number.isFinite); return values.length ? (largest ? Math.max(...values) : Math.min(...values)) : null; };
+const best = (run, name) => run.best[name] ?? last(run, name);
+const metric = (run, split) => METRICS.find(([name]) => best(run, `${split}_${name}`) !== null) || METRICS[0];
+const score = split => [split, split, run => best(run, `${split}_${metric(run, split)[0]}`), run => { const [name, unit] = metric(run, split); return percent(best(run, `${split}_${name}`)) + (unit && ` ${t(unit)}`); }, true];
+const round = value => value === null ? null : Math.round(10 * value) / 10; // of a mean
 const seconds = run => (run.epochs.seconds || []).reduce((sum, one) => sum + (one || 0), 0);
 
 // Columns: key, heading, value, text, whether it is a number.
 function columns() {
-  const has = name => runs.some(run => run.epochs[name]);
   return [
     ["name", "run", run => run.name, null, false], ["state", "state", run => run.state, run => t(STATES[run.state]), false],
     ["model", "model", run => run.config.model || run.config.task || "", null, false],
     ["data", "data", run => [run.config.data].flat().filter(Boolean).map(path => String(path).split("/").pop()).join(", "), null, false],
-    ["epoch", "epoch", run => last(run, "epoch"), run => `${short(last(run, "epoch"))}${run.config.epochs ? ` / ${run.config.epochs}` : ""}`, true],
-    ...METRICS.filter(([name]) => has(name)).map(([name, phrase, largest]) => [name, phrase, run => best(run, name, largest), run => largest ? percent(best(run, name, largest)) : short(best(run, name, largest)), true]),
-    ["train_loss", "train loss", run => last(run, "train_loss"), run => short(last(run, "train_loss")), true],
-    ["lr", "learning rate", run => run.config.lr ?? null, run => short(run.config.lr ?? null), true],
-    ["batch", "batch", run => run.config.batch ?? null, run => short(run.config.batch ?? null), true],
+    ["epoch", "epoch", run => last(run, "epoch"), run => `${short(round(last(run, "epoch")))}${run.config.epochs ? ` / ${run.config.epochs}` : ""}`, true],
+    score("test"), score("val"), ["val_loss", "val loss", run => best(run, "val_loss"), run => short(best(run, "val_loss")), true],
     ["seconds", "seconds", seconds, run => grouped(Math.round(seconds(run))), true],
     ["modified", "changed", run => run.modified, run => new Date(run.modified * 1000).toLocaleString(language === "zh" ? "zh-CN" : "en-GB", { dateStyle: "short", timeStyle: "short" }), true],
   ];
@@ -79,7 +80,8 @@ function showChosen() {
     if (!lines.length) continue;
     const place = make("div"), xs = lines.flatMap(line => line.x), [low, high] = extent(lines.flatMap(line => line.y));
     panels.append(place);
-    lineChart(place, { title: () => name, xLabel: () => t("epoch"), yLabel: () => name, lines,
+    const title = () => TITLES[name] ? t(TITLES[name]) : name.replaceAll("_", " ");
+    lineChart(place, { title, xLabel: () => t("epoch"), yLabel: title, lines,
       x: { domain: [Math.min(...xs) - (xs.length < 2 ? 1 : 0), Math.max(...xs, Math.min(...xs) + 1)], format: String, whole: true }, y: { domain: [low, high], format: short } });
   }
   showOptions(some);
@@ -106,7 +108,7 @@ async function follow() {
   const answer = JSON.parse(text);
   runs = answer.runs;
   document.getElementById("folder").textContent = answer.folder;
-  if (!chosen) chosen = new Set(runs.slice(0, FEW).map(run => run.name));
+  if (!chosen) chosen = new Set(runs.filter(run => (run.epochs.epoch || []).length).slice(0, FEW).map(run => run.name));
   showTable();
   showChosen();
 }
