@@ -48,6 +48,12 @@ class Phrase(str):
         return (template,), values
 
 
+class Remark(str):
+    """A message that only informs, among the notes of a run or an evaluation; the others are warnings."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Text:
     """A paragraph.
@@ -172,7 +178,8 @@ class Report:
         subtitle: what the report is about, in one line.
         sections: from top to bottom.
         cards: key figures, the most important one first.
-        warnings: what a reader of the figures must know; duplicates are shown once.
+        warnings: what a reader of the figures must know; duplicates are shown once. A `Remark` among them
+            follows in the color of plain text.
         commands: command lines that use the model.
         config: configuration of the run as YAML; empty for none.
         predictions: what figures such as the gallery show; None if there are none.

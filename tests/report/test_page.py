@@ -15,7 +15,7 @@ from striate.charts import Curves, Line, Panel, Picture
 from striate.data import Problem
 from striate.errors import DataError
 from striate.report.page import render, write_report
-from striate.sections import Card, Column, Estimate, Report, Section, Table, Text
+from striate.sections import Card, Column, Estimate, Remark, Report, Section, Table, Text
 from striate.tasks.classification.report import report
 
 
@@ -41,6 +41,17 @@ def test_the_page_of_a_run(run):
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
     predicted = (run.training.folder / "predictions.csv").read_text("utf-8").splitlines()
     assert len(predicted) == run.evaluation.n + 1
+
+
+def test_remarks_are_not_warnings():
+    both = render(Report("a", "b", (), warnings=(Remark("one"), "two", Remark("one"))))
+    assert '<p class="warning">two</p>' in both
+    assert both.count("<p>one</p>") == 1
+    assert both.index("two</p>") < both.index("one</p>")
+    assert '<div class="notes" ' in both
+    plain = render(Report("a", "b", (), warnings=(Remark("one"),)))
+    assert 'class="warning"' not in plain
+    assert '<div class="notes plain" ' in plain
 
 
 def test_matplotlib_is_needed_only_for_figures(run, tmp_path, monkeypatch):

@@ -1,13 +1,16 @@
 """The report page of a classifier in a real browser, driven with clicks and keys."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 from browser import needs_chromium
 from random_evaluation import random_evaluation
+from sklearn.metrics import roc_curve
 
 from striate import charts, sections
+from striate.inference.evaluation import measure
 from striate.inference.text_evaluation import TextEvaluation
 from striate.metrics.text import TextScores
 from striate.report.page import write_report
@@ -134,6 +137,31 @@ def test_a_threshold_updates_the_counts(page, record):
         "[...document.querySelectorAll('.of-classes td:nth-child(2)')].map(c => Number(c.dataset.v))"
     )
     assert supports == sorted((score.support for score in record.per_class), reverse=True)
+
+
+def test_curves_have_a_step_at_each_probability(browser, tmp_path):
+    """Those of scikit-learn, for probabilities that are almost equal."""
+    rng = np.random.default_rng(1)
+    first = 0.18 + 1e-6 * rng.permutation(30)
+    labels = (rng.random(30) < 0.3).astype(int)
+    images, names = np.zeros((30, 4, 4, 3), np.uint8), tuple(f"{i}.png" for i in range(30))
+    of = {"images": images, "data": "data", "split": "test"}
+    record = measure(names, labels, np.stack([1 - first, first], 1), ("no", "yes"), **of)
+    browser.window(1400)
+    browser.open(write_report(report(record, model="m"), tmp_path).as_uri() + "#lang=en&theme=light")
+    browser.click("tr[data-class='1']")
+    draw = (
+        "[...document.querySelectorAll('.panels svg')].map(s => s.querySelector('.line').getAttribute('d'))"
+    )
+    recall, roc = (
+        np.array([[float(n) for n in point.split(",")] for point in re.findall(r"[-\d.]+,[-\d.]+", path)])
+        for path in browser.evaluate(draw)
+    )
+    fpr, tpr, _ = roc_curve(labels, first, drop_intermediate=False)
+    shares = (roc - roc[0]) / (roc[-1] - roc[0])  # of the axes, whatever their size
+    assert shares == pytest.approx(np.stack([fpr, tpr], 1), abs=0.003)
+    assert len(recall) == 30  # no precision above all scores
+    assert browser.errors == []
 
 
 def test_language_and_theme(page):

@@ -17,8 +17,9 @@ def predictions_of(record, **changes):
 
 
 def decoded(packed):
-    kinds = {"u8": "<u1", "u16": "<u2", "u32": "<u4"}
-    return np.frombuffer(base64.b64decode(packed["data"]), kinds[packed["type"]]).astype(np.int64)
+    kinds = {"u8": "<u1", "u16": "<u2", "u32": "<u4", "f32": "<f4"}
+    found = np.frombuffer(base64.b64decode(packed["data"]), kinds[packed["type"]])
+    return found if packed["type"] == "f32" else found.astype(np.int64)
 
 
 def names(coded):
@@ -30,17 +31,20 @@ def names(coded):
     return found
 
 
-def test_five_best_classes_of_each_image():
+@pytest.mark.parametrize(("largest", "scale", "precision"), [(720, 1, 3e-8), (719, 65535, 1e-5)])
+def test_five_best_classes_of_each_image(largest, scale, precision, monkeypatch):
+    monkeypatch.setattr(prediction_data, "_EXACT", largest)
     record = random_evaluation("abcdefgh", n=90)
     packed = pack(predictions_of(record))
     place = [record.names.index(name) for name in names(packed["names"])]
     assert sorted(place) == list(range(90))
     best = np.argsort(-record.probabilities[place], axis=1)[:, :5]
     assert (decoded(packed["top"]).reshape(90, 5) == best).all()
-    chances = decoded(packed["chances"]).reshape(90, 5) / 65535
-    assert np.abs(chances - np.take_along_axis(record.probabilities[place], best, 1)).max() < 1e-5
-    own = decoded(packed["own"]) / 65535
-    assert np.abs(own - record.probabilities[place, record.labels[place]]).max() < 1e-5
+    chances = decoded(packed["chances"]).reshape(90, 5) / scale
+    assert np.abs(chances - np.take_along_axis(record.probabilities[place], best, 1)).max() < precision
+    own = decoded(packed["own"]) / scale
+    assert np.abs(own - record.probabilities[place, record.labels[place]]).max() < precision
+    assert (packed["exact"] is None) == (scale > 1)
     assert (decoded(packed["labels"]) == record.labels[place]).all()
 
 

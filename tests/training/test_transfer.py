@@ -15,6 +15,7 @@ from striate import bundle, models
 from striate.data import InMemoryImages
 from striate.errors import UsageError
 from striate.models.vit import interpolate_positions
+from striate.sections import Remark
 from striate.training import transfer
 from striate.training.loop import fit
 from striate.transforms.preprocess import NORMALIZATIONS, Preprocess
@@ -101,7 +102,8 @@ def test_a_run_keeps_the_frozen_part_of_its_weights(name, mode, data, tmp_path):
     for key in transfer.frozen_state(network):
         assert torch.equal(after[key], before[key.removeprefix("base.")]), f"{key} is frozen but has changed"
     assert striate.load(run.best, device="cpu").classes == tuple(COLORS)
-    assert any("parameters are trained" in note for note in run.training.notes)
+    trained = next(note for note in run.training.notes if "parameters are trained" in note)
+    assert isinstance(trained, Remark)
 
 
 def test_stages():

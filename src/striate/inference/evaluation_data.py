@@ -18,6 +18,7 @@ from striate.errors import DataError, UsageError
 from striate.files import Fingerprint
 from striate.inference.classifier import Classifier
 from striate.reading import MAX_TABLE_BYTES, read_bytes
+from striate.sections import Remark
 from striate.validation import InvalidValueError, require, shown
 
 
@@ -80,7 +81,7 @@ def find_data(
         written = read_split(table)
         _require_as_written(table, recorded)
         split_data = split_as(dataset, written)
-        notes: tuple[str, ...] = (f"split as in training, by {table}",) if given else ()
+        notes: tuple[str, ...] = (Remark(f"split as in training, by {table}"),) if given else ()
         for name, rows in written.items():
             gone = len(rows) - len(split_data.splits[name])
             if gone:

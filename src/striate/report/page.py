@@ -25,7 +25,7 @@ from striate.report.prediction_table import (
     write_label_predictions,
     write_predictions,
 )
-from striate.sections import Block, Card, Column, Listing, Phrase, Report, Section, Table, Text
+from striate.sections import Block, Card, Column, Listing, Phrase, Remark, Report, Section, Table, Text
 
 if TYPE_CHECKING:
     from striate.training.run_folder import TrainingRun
@@ -147,9 +147,11 @@ def render(report: Report, *, full: bool = False, folder: Path | None = None) ->
     if report.answers is not None:
         payload["answers"] = pack_answers(report.answers, full=full, base=_base(folder))
     needed = {file for block in payload["blocks"] for file in _SCRIPTS[block["kind"]]}
+    notes = list(dict.fromkeys(report.warnings))
     return templates.render(
         "page.html", title=report.title, subtitle=report.subtitle, cards=report.cards, report=report,
-        warnings=list(dict.fromkeys(report.warnings)), grouped=_grouped, payload=payload,
+        warnings=[note for note in notes if not isinstance(note, Remark)],
+        remarks=[note for note in notes if isinstance(note, Remark)], grouped=_grouped, payload=payload,
         numbers=lambda block: places[id(block)],
         scripts=[name for name in _ORDER if name in needed or name in ("tables.js", "start.js")],
     )  # fmt: skip

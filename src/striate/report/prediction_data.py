@@ -1,7 +1,8 @@
 """Pack the predictions of a classifier for a page: names, five best classes, thumbnails, binned scores.
 
 Numbers are little-endian arrays in base64, and each path is given by what it shares with the path before it,
-so that 50,000 predictions among 1,000 classes take about 3 MB.
+so that 50,000 predictions among 1,000 classes take about 3 MB. Few predictions have all their probabilities as
+float32; of many, those of the best classes are rounded, and the others counted in bins.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ THUMBNAILS, THUMBNAIL_BYTES = 300, 1_200_000  # unless the page shows all
 _MAPS_OF_ERRORS, _MAPS_OF_UNCERTAIN, _MAP_SIDE = 24, 12, 28
 _ROWS = 4096  # of probabilities that are sorted at once
 _BINS, _BIN_NUMBERS = 100, 50_000  # of each class, and bins of all classes together
+_EXACT, _EXACT_IMAGES = 50_000, 4000  # probabilities and images of a page with all probabilities
 
 
 def pack(predictions: Predictions, *, full: bool = False, base: str = "") -> dict[str, Any]:
@@ -39,6 +41,8 @@ def pack(predictions: Predictions, *, full: bool = False, base: str = "") -> dic
     which, names = _within_size(predictions.paths, interesting if full else interesting[:MAX_IMAGES], full)
     thumbnails = _thumbnails(predictions, interesting, which, full)
     kind = np.uint16 if len(predictions.classes) < SCALE else np.uint32
+    exact = predictions.probabilities.size <= _EXACT and len(predictions.labels) <= _EXACT_IMAGES
+    scaled = _single if exact else _scaled
     return {
         "classes": list(predictions.classes),
         "count": len(predictions.labels),
@@ -46,10 +50,11 @@ def pack(predictions: Predictions, *, full: bool = False, base: str = "") -> dic
         "base": base if predictions.are_files else None,
         "labels": encoded(predictions.labels[which].astype(kind)),
         "top": encoded(top[which].astype(kind)),
-        "chances": encoded(_scaled(chances[which])),
-        "own": encoded(_scaled(predictions.probabilities[which, predictions.labels[which]])),
+        "chances": encoded(scaled(chances[which])),
+        "own": encoded(scaled(predictions.probabilities[which, predictions.labels[which]])),
         "best": top.shape[1],
         "bins": binned(predictions),
+        "exact": _all_probabilities(predictions) if exact else None,
         "thumbnails": thumbnails,
         "maps": _maps(predictions, np.array(thumbnails["of"], np.int64), which, chances),
     }
@@ -71,6 +76,13 @@ def binned(predictions: Predictions) -> dict[str, Any]:
         counts[k] = np.bincount((labels == k) * n + place, minlength=2 * n).reshape(2, n)
     small = counts.max(initial=0) < 1 << 16
     return {"n": n, "counts": encoded(counts.astype(np.uint16) if small else counts)}
+
+
+def _all_probabilities(predictions: Predictions) -> dict[str, Any]:
+    """The class of each image with finite scores, and its probabilities `[class, image]`."""
+    finite = predictions.predicted >= 0
+    labels = predictions.labels[finite].astype(np.uint32)
+    return {"labels": encoded(labels), "chances": encoded(_single(predictions.probabilities[finite].T))}
 
 
 def _by_interest(p: Predictions, chances: Array) -> Array:
@@ -138,6 +150,11 @@ def _best(p: Predictions) -> tuple[Array, Array]:
 def _scaled(chances: Array) -> Array:
     scaled: Array = np.round(np.clip(np.nan_to_num(chances), 0, 1) * SCALE).astype(np.uint16)
     return scaled
+
+
+def _single(chances: Array) -> Array:
+    single: Array = np.clip(np.nan_to_num(chances), 0, 1).astype(np.float32)
+    return single
 
 
 def _thumbnails(p: Predictions, interesting: Array, which: Array, full: bool) -> dict[str, list[Any]]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from striate.device import seed_step
 from striate.models.layers import set_drop_path, set_dropout
+from striate.sections import Remark
 from striate.training.distributed import Distributed
 from striate.training.schedule import Indices, split_evenly
 from striate.training.state import TrainState
@@ -101,11 +102,11 @@ def evaluation_units(task: Task, state: TrainState) -> int:
     return round(units_per_sample * sum(map(len, _first(order, SAMPLES))))
 
 
-def report_notes(task: Task, state: TrainState) -> list[str]:
+def report_notes(task: Task, state: TrainState) -> list[Remark]:
     """The sentence for the report, if the statistics lagged at the first evaluation."""
     if not state.rows or not lagging(state.evaluated_network, state.rows[0].step):
         return []
-    return [_sentence(sum(map(len, _first(task.order(0), SAMPLES))), task)]
+    return [Remark(_sentence(sum(map(len, _first(task.order(0), SAMPLES))), task))]
 
 
 class _Moments:

@@ -210,8 +210,7 @@ def _average(training: Training, run: TrainingRun) -> None:
             run.write_bundle(run.best, state.evaluated_network, row)
         verdict = "kept as the best" if better else "worse than the best epoch"
         what = f"weights averaged over the last {count} epochs{again}"
-        run.notes.append(f"{what}: {row.log_line[0]}, {verdict}")
-        training.context.progress.info(run.notes[-1])
+        run.notes += training.context.inform(f"{what}: {row.log_line[0]}, {verdict}")
     if run.is_main:
         ema.remove_kept_epochs(run.folder)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -19,6 +19,7 @@ from torch import nn
 from striate.bundle import Description
 from striate.device import mixed_precision
 from striate.progress import Progress
+from striate.sections import Remark
 from striate.training.distributed import Distributed
 from striate.training.profile import Stopwatch
 from striate.training.schedule import EvaluationCost, Indices, LRSchedule
@@ -76,6 +77,17 @@ class Context:
     distributed: Distributed
     progress: Progress
     stopwatch: Stopwatch
+
+    def announce(self, notes: Iterable[str]) -> None:
+        """Print notes for the report; all but remarks are warnings."""
+        for note in notes:
+            (self.progress.info if isinstance(note, Remark) else self.progress.warn)(note)
+
+    def inform(self, *messages: str) -> list[Remark]:
+        """Print messages; returns them as remarks for the report."""
+        remarks = [Remark(message) for message in messages]
+        self.announce(remarks)
+        return remarks
 
 
 @dataclass

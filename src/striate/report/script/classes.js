@@ -1,21 +1,38 @@
 // One class at a time: precision-recall and ROC curves, and what a threshold of its probability would do.
 
 function drawClasses(host) {
-  const { bins, counts, classes } = predictions;
-  const state = { cls: worstClass(), bin: Math.round(bins / 2) };
+  const { bins, counts, classes, exact } = predictions;
+  const state = { cls: worstClass(), at: Math.round(bins / 2) / bins };
   const select = classChoice(null, k => choose(k));
-  const slider = make("input", { type: "range", min: 0, max: bins, step: 1, oninput: () => { state.bin = Number(slider.value); drawCounts(); } });
+  const slider = make("input", { type: "range", min: 0, max: bins, step: 1, oninput: () => { state.at = Number(slider.value) / bins; drawCounts(); } });
   const value = make("output"), table = make("div", { class: "counts" }), charts = make("div", { class: "panels" });
   const images = say(make("button", { type: "button", onclick: () => announce("class images", state.cls) }), "Show its images");
 
-  // Images with at least the probability of a bin: [of the class, of other classes].
-  function above(cls, bin) {
-    const sum = own => {
+  // Images with at least a probability: [of the class, of other classes].
+  function above(cls, least) {
+    if (exact) {
+      const n = exact.labels.length, found = [0, 0], single = Math.fround(least);
+      for (let i = 0; i < n; i++) if (exact.chances[cls * n + i] >= single) found[exact.labels[i] === cls ? 0 : 1]++;
+      return found;
+    }
+    const bin = Math.round(least * bins), sum = own => {
       let total = 0;
       for (let i = bin; i < bins; i++) total += counts[(cls * 2 + own) * bins + i];
       return total;
     };
     return [sum(1), sum(0)];
+  }
+
+  // Each threshold at which the counts change, from the highest: [threshold, as `above`].
+  function thresholds(cls) {
+    if (!exact) return Array.from({ length: bins + 1 }, (_, i) => [(bins - i) / bins, ...above(cls, (bins - i) / bins)]);
+    const n = exact.labels.length, own = exact.chances.subarray(cls * n, (cls + 1) * n), found = [[1, 0, 0]], counted = [0, 0];
+    const order = Uint32Array.from(own, (_, i) => i).sort((a, b) => own[b] - own[a]);
+    order.forEach((image, place) => {
+      counted[exact.labels[image] === cls ? 0 : 1]++;
+      if (place + 1 === n || own[order[place + 1]] < own[image]) found.push([own[image], ...counted]);
+    });
+    return found;
   }
 
   function worstClass() {
@@ -32,11 +49,13 @@ function drawClasses(host) {
     drawCharts();
   }
 
+  const threshold = share => percent(share, isWhole(100 * share) ? 0 : 2);
+
   function drawCounts() {
-    const [tp, fp] = above(state.cls, state.bin), [positives, negatives] = above(state.cls, 0);
+    const [tp, fp] = above(state.cls, state.at), [positives, negatives] = above(state.cls, 0);
     const number = (phrase, text) => make("div", {}, make("b", {}, text), label(phrase));
-    value.textContent = percent(state.bin / bins, 0);
-    slider.value = state.bin;
+    value.textContent = threshold(state.at);
+    slider.value = Math.round(state.at * bins);
     slider.setAttribute("aria-valuetext", value.textContent);
     table.replaceChildren(
       number("true positives", grouped(tp)), number("false positives", grouped(fp)),
@@ -47,12 +66,11 @@ function drawClasses(host) {
   }
 
   function drawCharts() {
-    const [positives, negatives] = above(state.cls, 0), steps = Array.from({ length: bins + 1 }, (_, i) => bins - i);
-    const points = steps.map(bin => [bin, ...above(state.cls, bin)]);
+    const [positives, negatives] = above(state.cls, 0), points = thresholds(state.cls);
     const format = (v, tick) => percent(v, tick ? 0 : 1), axis = { domain: [0, 1], format }, up = { domain: [0, 1.02], format };
-    const note = i => `${t("threshold")} ${percent(points[i][0] / bins, 0)}`;
+    const note = i => `${t("threshold")} ${threshold(points[i][0])}`;
     const line = (x, y) => ({ label: "", x: points.map(x), y: points.map(y), colour: "c1", note });
-    const set = (_, i) => { state.bin = points[i][0]; drawCounts(); };
+    const set = (_, i) => { state.at = points[i][0]; drawCounts(); };
     forget(charts);
     const places = [make("div"), make("div")];
     charts.replaceChildren(...places);

@@ -116,10 +116,10 @@ function forget(place) { redraws = redraws.filter(again => !again.host || !place
 
 const grouped = number => number.toLocaleString("en");
 
-// An array of unsigned integers from its type and its bytes in base64.
+// An array from its type and its bytes in base64.
 function numbers({ type, data }) {
   const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
-  return new { u8: Uint8Array, u16: Uint16Array, u32: Uint32Array }[type](bytes.buffer);
+  return new { u8: Uint8Array, u16: Uint16Array, u32: Uint32Array, f32: Float32Array }[type](bytes.buffer);
 }
 
 // The address of a file whose path is relative to `base`.

@@ -83,7 +83,7 @@ function classified(image, again) {
     make("span", { class: "meter" }, make("i", { style: `width: ${(100 * share).toFixed(1)}%` })), make("span", { class: "value" }, percent(share)));
   const ranks = predicted[image] === NONE ? [] : Array.from({ length: best }, (_, rank) => rank);
   const rows = ranks.map(rank => guess(className(top[image * best + rank]), chance(image, rank), top[image * best + rank] === truth));
-  if (!ranks.some(rank => top[image * best + rank] === truth)) rows.push(guess(className(truth), own[image] / 65535, true));
+  if (!ranks.some(rank => top[image * best + rank] === truth)) rows.push(guess(className(truth), own[image] / predictions.scale, true));
   return [
     veiled(image, photo(image, { class: "photo" })),
     make("p", {}, pair("predicted", ""), make("b", { class: isWrong(image) ? "serious" : "" }, className(predicted[image])), " · ", pair("true", ""), make("b", {}, className(truth))),

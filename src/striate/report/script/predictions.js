@@ -15,14 +15,15 @@ function openPredictions(packed) {
   predictions = {
     classes: packed.classes, paths: decodedNames(packed.names), labels, best, images, base: packed.base,
     top, chances: numbers(packed.chances), own: numbers(packed.own), total: packed.count,
-    bins: packed.bins.n, counts: numbers(packed.bins.counts),
+    bins: packed.bins.n, counts: numbers(packed.bins.counts), scale: packed.chances.type === "f32" ? 1 : 65535,
+    exact: packed.exact && { labels: numbers(packed.exact.labels), chances: numbers(packed.exact.chances) },
     predicted: Int32Array.from(labels, (_, i) => top[i * best] === lost ? NONE : top[i * best]),
     lists: {}, // of images, made when they are first asked for
   };
   setTimeout(() => listed("uncertain"), 200); // so that the first click does not wait for it
 }
 
-const chance = (image, rank) => predictions.chances[image * predictions.best + rank] / 65535;
+const chance = (image, rank) => predictions.chances[image * predictions.best + rank] / predictions.scale;
 const isWrong = image => predictions.predicted[image] !== predictions.labels[image];
 const className = k => k === NONE ? t("scores not finite") : predictions.classes[k];
 

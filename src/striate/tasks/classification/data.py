@@ -24,6 +24,7 @@ from striate.data.check import Finding, quick_check, quick_summary
 from striate.data.images.tables import write_split
 from striate.errors import DataError, DecodeError
 from striate.files import probe
+from striate.sections import Remark
 from striate.tasks import data_table
 from striate.tasks.classification.balance import epoch_order
 from striate.tasks.classification.opening import open_splits
@@ -155,8 +156,10 @@ def choose_preprocess(
     if pretrained is None:
         return chosen, []
     notes = [
-        f"the weights were trained with {field} {getattr(pretrained, field)}; "
-        f"this run uses {getattr(chosen, field)}"
+        (Remark if field == "size" else str)(
+            f"the weights were trained with {field} {getattr(pretrained, field)}; "
+            f"this run uses {getattr(chosen, field)}"
+        )
         for field in ("size", "channels", "mean", "std", "resize")
         if getattr(chosen, field) != getattr(pretrained, field)
     ]

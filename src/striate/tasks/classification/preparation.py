@@ -51,8 +51,7 @@ def prepare(task: Classification, resumed: Mapping[str, Any] | None) -> Setup:
     else:
         description = Description.from_json(resumed["description"])
         preprocess = description.image_preprocess
-    for note in notes:
-        context.progress.warn(note)
+    context.announce(notes)
     task.preprocess, (task.train, task.val) = preprocess, data.images(preprocess, config)
     data.stop()
     config.require_colours(preprocess.channels)
@@ -63,9 +62,7 @@ def prepare(task: Classification, resumed: Mapping[str, Any] | None) -> Setup:
     if resumed is None:
         net, arguments, remarks, head = network.build(config, preprocess, dataset.classes, pretrained)
         description = _describe(config, arguments, dataset, preprocess, len(task.train))
-        notes += remarks
-        for remark in remarks:
-            context.progress.info(remark)
+        notes += context.inform(*remarks)
     else:
         head = resumed["setup"].get("head")
         require(head, str | None, "facts.setup.head")

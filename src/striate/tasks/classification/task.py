@@ -153,8 +153,7 @@ class Classification(Task):
 
         self.features, note = compute_features(self, state.network, seconds_left)
         if note:
-            self.setup.notes.append(note)
-            self.context.progress.info(note)
+            self.setup.notes += self.context.inform(note)
 
     # In every epoch
 

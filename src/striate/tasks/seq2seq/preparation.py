@@ -76,10 +76,9 @@ def prepare(task: Seq2Seq, resumed: Mapping[str, Any] | None) -> Setup:
     require_memory(config, description, train, val, context.device)
     seed_everything(config.seed, context.device)
     network: Any = make()
+    context.announce(notes)
     if resumed is None and config.encoder_from:
-        notes.append(load_encoder(network, config.encoder_from))
-    for note in notes:
-        context.progress.warn(note)
+        notes += context.inform(load_encoder(network, config.encoder_from))
     network = prepare_network(network, context.device, training=True)
     network = context.distributed.sync_batchnorm(network, config.sync_bn)
     task.train, task.val = train, val
