@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import fisher_exact
 
 from striate import cli
@@ -27,7 +28,7 @@ def test_dark_images_are_found():
         np.uint8
     )
     right = np.where(level == 20, rng.random(200) < 0.4, rng.random(200) < 0.95)
-    worst, *others = slices(
+    (worst, *others), remarks = slices(
         [f"{i}.png" for i in range(200)], right, images, ["brightness", "sharpness", "size"]
     )
     assert (worst.by, worst.n) == ("brightness", 50)
@@ -36,6 +37,18 @@ def test_dark_images_are_found():
     assert worst.p < 1e-6
     assert {one.by for one in others} == {"brightness", "sharpness"}  # these are not files
     assert [one.top1 for one in others] == sorted(one.top1 for one in others)
+    assert remarks == ("no slices by size: it is not known of these images",)
+
+
+def test_the_sizes_of_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, width in (("a", 100), ("b", 100), ("c", 2000), ("d", 3000)):
+        Image.new("L", (width, 20)).save(f"{name}.png")
+    found, remarks = slices(["a.png", "b.png", "c.png", "d.png"], np.array([1, 0, 1, 1], bool), None, "size")
+    assert {one.value: one.n for one in found} == {"2,000 px": 2, "40,000 px": 1, "60,000 px": 1}
+    assert remarks == ()
+    found, (remark,) = slices(["a.png", "b.png"], np.array([True, False]), None, ["size"])
+    assert (found, remark) == ((), "no slices by size: all images have the same value, 2,000 px")
 
 
 def test_a_column_of_the_table(run, colors, tmp_path, capfd):
@@ -52,7 +65,11 @@ def test_a_column_of_the_table(run, colors, tmp_path, capfd):
         ("Camera", "A"): sum(row.endswith(",A") for row in rows),
         ("Camera", "B"): sum(row.endswith(",B") for row in rows),
     }
-    assert sum(s["n"] for s in found if s["by"] == "size") == len(rows)
+    assert not any(s["by"] == "size" for s in found)  # all have the same
+    assert cli.run([*argv[:3], "--slice-by", "Camera,size"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert [line[-6:] for line in lines if line.startswith("Camera A")] == ["(Holm)"]  # not broken
+    assert any("note: no slices by size: all images have the same value" in line for line in lines)
     assert ">Slices<" in (tmp_path / "page" / "report.html").read_text("utf-8")
     assert cli.run(["evaluate", str(run.best), str(colors), "--slice-by", "camera"]) == 2
     assert "it is a column, and the data are no table" in capfd.readouterr().err

@@ -157,7 +157,7 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    out = Console(highlight=False)
+    out = Console(highlight=False, soft_wrap=True)
     for metric, value in evaluation.shown.items():
         show = percent if metric.format.endswith("%") else "{:.4f}".format
         text = f"{metric.label} {'undefined' if value != value else show(value)}"
@@ -224,7 +224,7 @@ def _print_multi_label(evaluation: MultiLabelEvaluation, most: int = 30) -> None
 
     from striate.metrics.multi_label import METRICS
 
-    out = Console(highlight=False)
+    out = Console(highlight=False, soft_wrap=True)
     for name, label in METRICS.items():
         text = f"{label} {percent(evaluation.metrics[name])}"
         of = f" of {evaluation.n:,} {evaluation.what}"

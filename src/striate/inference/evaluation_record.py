@@ -140,7 +140,8 @@ class Evaluation(ImageEvaluation):
     def sliced(self, by: str | Sequence[str]) -> Evaluation:
         """With the accuracy on parts of the images; `by` as for `inference.slices.chosen_properties`."""
         right = self.predicted == self.labels
-        return replace(self, slices=slices(self.names, right, self.images, by, self.data))
+        found, remarks = slices(self.names, right, self.images, by, self.data)
+        return replace(self, slices=found, notes=(*self.notes, *remarks))
 
 
 def _shares(score: ClassScore) -> dict[str, float]:

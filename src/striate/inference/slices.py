@@ -18,6 +18,7 @@ from striate.errors import UsageError
 from striate.files import probe
 from striate.metrics.classification import wilson_interval
 from striate.metrics.comparison import holm, log_choose
+from striate.sections import Remark
 
 PROPERTIES = ("size", "brightness", "sharpness")
 _PARTS = 4  # of images by falling values
@@ -75,8 +76,8 @@ def slices(
     images: Any,
     by: str | Sequence[str],
     source: str = "",
-) -> tuple[Slice, ...]:
-    """The slices of some properties, those with the lowest accuracy first.
+) -> tuple[tuple[Slice, ...], tuple[Remark, ...]]:
+    """The slices of some properties, those with the lowest accuracy first, and properties that give none.
 
     Args:
         names: path of each image.
@@ -90,18 +91,26 @@ def slices(
         DataError: the table cannot be read, or has no such column.
     """
     found: list[tuple[str, str, npt.NDArray[np.bool_]]] = []
+    remarks = []
     for name in chosen_properties(by, source):
         if name in PROPERTIES:
-            found += [(name, value, rows) for value, rows in _ranges(_measured(name, names, images))]
+            show = "{:,.0f}" if name == "size" else "{:.4g}"
+            parts = _ranges(_measured(name, names, images), show, " px" if name == "size" else "")
+        else:
+            parts = _column(name, names, source)
+        if len(parts) == 1 and parts[0][1].all():
+            remarks.append(Remark(f"no slices by {name}: all images have the same value, {parts[0][0]}"))
             continue
-        found += [(name, value, rows) for value, rows in _column(name, names, source)]
+        if not parts:
+            remarks.append(Remark(f"no slices by {name}: it is not known of these images"))
+        found += [(name, value, rows) for value, rows in parts]
     p = [fisher(int(right[rows].sum()), int(rows.sum()), int(right.sum()), len(right)) for *_, rows in found]
     records = [
         Slice(by, value, int(rows.sum()), float(right[rows].mean()),
               wilson_interval(float(right[rows].mean()), int(rows.sum())), float(adjusted))
         for (by, value, rows), adjusted in zip(found, holm(np.array(p)), strict=True)
     ]  # fmt: skip
-    return tuple(sorted(records, key=lambda s: s.top1))
+    return tuple(sorted(records, key=lambda s: s.top1)), tuple(remarks)
 
 
 def fisher(right: int, n: int, all_right: int, everything: int) -> float:
@@ -158,17 +167,19 @@ def _sharpness(gray: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray((around - 4 * centre).var(axis=(1, 2)) / np.maximum(gray.var(axis=(1, 2)), 1e-9))
 
 
-def _ranges(values: npt.NDArray[np.float64]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+def _ranges(values: npt.NDArray[np.float64], show: str, unit: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:
     """Quarters of the images by their values; equal values stay together."""
     known = np.isfinite(values)
     if not known.any():
         return []
     edges = np.unique(np.quantile(values[known], np.linspace(0, 1, _PARTS + 1)))
-    if len(edges) < 2:
-        return [(f"{edges[0]:.4g}", known)]
-    part = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-    found = [(f"{edges[i]:.4g} to {edges[i + 1]:.4g}", known & (part == i)) for i in range(len(edges) - 1)]
-    return [(value, rows) for value, rows in found if rows.any()]
+    part = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(0, len(edges) - 2))
+    found = []
+    for rows in (known & (part == i) for i in range(max(1, len(edges) - 1))):
+        if rows.any():
+            ends = dict.fromkeys(show.format(end(values[rows])) for end in (np.min, np.max))
+            found.append((" to ".join(ends) + unit, rows))
+    return found
 
 
 def _column(name: str, names: Sequence[str], source: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:

@@ -1,8 +1,8 @@
 """Pack the predictions of a classifier for a page: names, five best classes, thumbnails, binned scores.
 
 Numbers are little-endian arrays in base64, and each path is given by what it shares with the path before it,
-so that 50,000 predictions among 1,000 classes take about 3 MB. Few predictions have all their probabilities as
-float32; of many, those of the best classes are rounded, and the others counted in bins.
+so that 50,000 predictions among 1,000 classes take about 3 MB. Few predictions have all their
+probabilities as float32; of many, those of the best classes are rounded, and the others counted in bins.
 """
 
 from __future__ import annotations
