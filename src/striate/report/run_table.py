@@ -98,10 +98,9 @@ def _mean(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The mean of each number, or of each row of columns, that all runs have."""
     mean: dict[str, Any] = {}
     for name in found[0] if found else ():
-        values = [one.get(name) for one in found]
+        values: list[Any] = [one.get(name) for one in found]
         if all(isinstance(value, list) for value in values):
-            columns: Any = zip(*values, strict=False)
-            mean[name] = [None if None in row else fmean(row) for row in columns]
+            mean[name] = [None if None in row else fmean(row) for row in zip(*values, strict=False)]
         elif all(isinstance(value, (int, float)) for value in values):
             mean[name] = fmean(values)
     return mean
