@@ -76,6 +76,11 @@ class ResourceError(StriateError):
     exit_code = 4
 
 
+def share_meant(percent: float) -> str:
+    """The fraction of one that a number in percent stands for, as a question; empty if it is none."""
+    return f"Did you mean {percent / 100:g}?" if 2 <= percent < 100 else ""
+
+
 class StriateWarning(UserWarning):
     """Something that a user of the library should know; the command line prints it in one line."""
 

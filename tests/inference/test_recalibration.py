@@ -111,8 +111,15 @@ def test_the_command_predicts_sets(calibrated, few_colors, capfd):
     assert cli.run(["predict", str(calibrated), picture, "--coverage", "0.96"]) == 2
     assert "needs 24 calibration images; the model has 19" in capfd.readouterr().err
     assert cli.run(["predict", str(calibrated), picture, "--coverage", "1.5"]) == 2
+    assert cli.run(["predict", str(calibrated), picture, "--coverage", "95"]) == 2
+    assert "it must be between 0 and 1. Did you mean 0.95?" in capfd.readouterr().err
     assert cli.run(["predict", str(calibrated), picture, "--coverage", "0.9", "--no-calibration"]) == 2
-    assert "not calibrated. Use `striate calibrate" in capfd.readouterr().err
+    assert "Leave one of them out" in capfd.readouterr().err
+    plain = striate.load(calibrated).uncalibrated().predict(picture)
+    with pytest.raises(UsageError, match="the model is not calibrated"):
+        plain.set(0.9)
+    with pytest.raises(UsageError, match="each with a threshold: those above it are the set"):
+        dataclasses.replace(plain, thresholds=(0.5, 0.5, 0.5)).set(0.9)
 
 
 def test_18_images_are_too_few():

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from striate.errors import UsageError
+from striate.errors import UsageError, share_meant
 from striate.metrics.conformal import Method, images_needed, prediction_sets, quantile_rank
 from striate.metrics.temperature import HIGHEST, LOWEST
 from striate.validation import InvalidValueError, require_fields
@@ -86,8 +86,7 @@ class Calibration:
 
     def threshold(self, coverage: float) -> float:
         """The largest conformity score in sets of a coverage; raises UsageError as `sets`."""
-        if not 0 < coverage < 1:
-            raise UsageError(f"a coverage of {coverage:g}", "it must be between 0 and 1", "Use 0.95")
+        require_coverage(coverage)
         rank = quantile_rank(self.images, coverage)
         if rank > self.images:
             raise UsageError(
@@ -98,6 +97,13 @@ class Calibration:
         # The next higher score of those that were kept, so that sets are rather too large.
         kept = kept_ranks(self.images)
         return float(decode_scores(self.scores)[np.searchsorted(kept, rank - 1)])
+
+
+def require_coverage(coverage: float) -> None:
+    """Refuse what is no share of images; raises UsageError."""
+    if not 0 < coverage < 1:
+        fix = share_meant(coverage) or "Use 0.95"
+        raise UsageError(f"a coverage of {coverage:g}", "it must be between 0 and 1", fix)
 
 
 def kept_ranks(images: int) -> npt.NDArray[np.int64]:

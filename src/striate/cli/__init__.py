@@ -73,7 +73,10 @@ def run(argv: Sequence[str]) -> int:
             streams.flush()
         return code
     except StriateError as error:
-        return _print_error(str(error), error.exit_code, argv, error.what, error.why, error.fix)
+        from striate.cli.swapped import model_first
+
+        shown = model_first(error, argv)
+        return _print_error(str(shown), shown.exit_code, argv, shown.what, shown.why, shown.fix)
     except KeyboardInterrupt:
         return _print_error("interrupted", INTERRUPTED_EXIT_CODE, argv)
     except BrokenPipeError:  # the program that reads the output has ended, such as `head`

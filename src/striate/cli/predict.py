@@ -48,9 +48,7 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="With --explain: folder of the files.", show_default="explanations")
     ] = None,
-    coverage: Annotated[
-        float | None, typer.Option("--coverage", help=_COVERAGE, min=0.01, max=0.9999, show_default=False)
-    ] = None,
+    coverage: Annotated[float | None, typer.Option("--coverage", help=_COVERAGE, show_default=False)] = None,
     calibration: Annotated[bool, typer.Option("--calibration/--no-calibration", help=_RAW)] = True,
     tta: Annotated[str | None, typer.Option("--tta", help=TTA, show_default="none")] = None,
     as_json: Json = False,

@@ -55,6 +55,8 @@ def predict(model: str, sources: Sequence[str], wanted: Wanted) -> int:
 
     if wanted.as_json and wanted.as_csv:
         raise UsageError("--json and --csv", "the output has one format", "Give one of the two")
+    if wanted.coverage is not None:
+        _require_sets(wanted.coverage, wanted.calibration)
     _require_explained(wanted.explain, wanted.out, wanted.tta)
     paths = [path for source in sources for path in (_listed() if source == "-" else _found(source))]
     if not paths:
@@ -92,6 +94,16 @@ def _found(source: str) -> list[str]:
     from striate.data.images.folders import find_images
 
     return find_images(source)
+
+
+def _require_sets(coverage: float, calibration: bool) -> None:
+    """Refuse a coverage that is no share, and one without the calibration that it comes from."""
+    from striate.bundle.calibration import require_coverage
+
+    require_coverage(coverage)
+    if not calibration:
+        why = "prediction sets come from the calibration"
+        raise UsageError(f"--coverage {coverage:g} with --no-calibration", why, "Leave one of them out")
 
 
 def _require_explained(explain: bool, out: Path | None, tta: str | None) -> None:
@@ -159,7 +171,8 @@ def _classify(
         classifier = load(model, wanted.device, engine=wanted.engine, trust=wanted.trust, few=few)
     classifier = classifier if wanted.calibration else classifier.uncalibrated()
     if wanted.coverage is not None:
-        require_calibration(classifier.description.calibration).threshold(wanted.coverage)
+        several, calibration = classifier.description.is_multi_label, classifier.description.calibration
+        require_calibration(calibration, has_thresholds=several).threshold(wanted.coverage)
     workers = wanted.workers or cpu_count()
     options: Any = {"batch": wanted.batch, "workers": workers, "progress": progress}
 

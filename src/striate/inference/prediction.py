@@ -77,9 +77,10 @@ class Prediction:
         Empty if there is an error, or if no class is likely enough.
 
         Raises:
-            UsageError: the model is not calibrated, or with too few images for this coverage.
+            UsageError: the model is not calibrated, with too few images for this coverage, or for images with
+                several classes.
         """
-        calibration = require_calibration(self.calibration)
+        calibration = require_calibration(self.calibration, has_thresholds=self.thresholds is not None)
         if self.error:
             return ()
         inside = calibration.sets(self.probabilities[None], coverage)[0]
@@ -369,8 +370,16 @@ def read_image(
         return name, error
 
 
-def require_calibration(calibration: Calibration | None) -> Calibration:
-    """The calibration that prediction sets need; raises UsageError if there is none."""
+def require_calibration(calibration: Calibration | None, *, has_thresholds: bool) -> Calibration:
+    """The calibration that prediction sets need; raises UsageError if there is none.
+
+    Args:
+        calibration: of the model.
+        has_thresholds: whether its images have several classes, each with a threshold.
+    """
+    if has_thresholds:
+        why = "its images have several classes, each with a threshold: those above it are the set"
+        raise UsageError("cannot make prediction sets with this model", why, "Leave out the coverage")
     if calibration is None:
         fix = "Use `striate calibrate MODEL DATA` first"
         raise UsageError("cannot make prediction sets", "the model is not calibrated", fix)

@@ -19,7 +19,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
-from striate.errors import UsageError, unknown_name
+from striate.errors import UsageError, share_meant, unknown_name
 from striate.training.foreign_names import striate_name
 
 _MAX_SECONDS = 10 * 366 * 86_400
@@ -205,7 +205,10 @@ def check(name: str, value: Any, declared: Option, hint: Any) -> None:
     else:
         return
     shown = "of hundreds of digits" if isinstance(value, int) and abs(value) >= 10**99 else str(value)[:99]
-    raise UsageError(f"{flag(name)} {shown}", f"it must be {needed}", "Leave it out for the default")
+    fix = "Leave it out for the default"
+    if float in kinds and isinstance(value, (int, float)) and share_meant(value):
+        fix = share_meant(value) if declared.allows(value / 100) else fix
+    raise UsageError(f"{flag(name)} {shown}", f"it must be {needed}", fix)
 
 
 def takes_functions(kinds: Container[Any]) -> bool:

@@ -89,13 +89,18 @@ def default(architecture: str) -> Weights:
     Raises:
         UsageError: there are none for it.
     """
-    if architecture not in _defaults():
+    if not has_default(architecture):
         raise UsageError(
             f"no ImageNet weights for {architecture}",
             "torchvision publishes none, and no package has any",
             "Give a file, or use --weights none; `striate weights list` shows what there is",
         )
     return _defaults()[architecture]
+
+
+def has_default(architecture: str) -> bool:
+    """Whether a network has default ImageNet weights."""
+    return architecture in _defaults()
 
 
 def named(weights: str, architecture: str) -> Weights | None:

@@ -69,6 +69,19 @@ def test_unreadable_files_are_listed_and_the_data_folder_is_not_changed(tmp_path
     assert fingerprint(data) == before
 
 
+def test_an_unreadable_test_image_is_listed_too(tmp_path):
+    for split, count in (("train", 3), ("val", 1), ("test", 2)):
+        for name in ("red", "blue"):
+            make_images(tmp_path / "data" / split / name, count, COLORS[name], seed=count)
+    bad = [tmp_path / "data" / split / "red" / "000.png" for split in ("train", "test")]
+    for path in bad:
+        path.write_bytes(b"")
+    done = run(tmp_path / "data", tmp_path)
+    finish(done)
+    with (done.folder / "problems.csv").open() as file:
+        assert [row["path"] for row in csv.DictReader(file)] == list(map(str, bad))
+
+
 def test_a_read_only_data_folder_works(tmp_path):
     for name in ("red", "blue"):
         make_images(tmp_path / "data" / name, 6, COLORS[name])

@@ -84,9 +84,7 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         if self.model_arguments and not models.is_custom(self.architecture):
             what = f"model_arguments with {self.model}"
             raise UsageError(what, "only the factory of an import path takes them", "Leave them out")
-        if self.transfer != "all" and self.weights == "none" and not self.brings_weights:
-            what = f"--transfer {self.transfer} without weights"
-            raise UsageError(what, "the frozen layers would be random", "Give --weights")
+        self._require_weights_to_freeze()
         if self.group_column is not None and self.group_pattern is not None:
             why = "a group is read from one of them"
             raise UsageError("--group-column with --group-pattern", why, "Leave one of them out")
@@ -103,9 +101,6 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         if self.class_weights != "none" and self.sampler == "balanced":
             what = f"--class-weights {self.class_weights} with --sampler balanced"
             raise UsageError(what, "each of them balances the classes", "Give one of the two")
-        if self.unfreeze_every and self.weights == "none" and not self.brings_weights:
-            what = f"--unfreeze-every {self.unfreeze_every} without weights"
-            raise UsageError(what, "the frozen layers would be random", "Give --weights")
         if self.transfer == "head" and not row.head_replaceable:
             raise UsageError(
                 f"--transfer head with {self.model}", "its output layer is fixed and cannot be replaced",
@@ -117,6 +112,24 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
                 "Leave it out",
             )  # fmt: skip
         super().check_together()
+
+    def _require_weights_to_freeze(self) -> None:
+        """Refuse to freeze layers that would be random; raises UsageError."""
+        frozen = (("--transfer", self.transfer, "all"), ("--unfreeze-every", self.unfreeze_every, 0))
+        wanted = [f"{name} {value}" for name, value, none in frozen if value != none]
+        if not wanted or self.brings_weights:
+            return
+        from striate.weights.catalog import PRETRAINED, has_default  # imports NumPy
+
+        published = models.is_foreign(self.architecture) or has_default(self.architecture)
+        why = "the frozen layers would be random"
+        if self.weights == "none":
+            fix = "Give --weights pretrained, or a file" if published else "Give a file or run as --weights"
+            raise UsageError(f"{wanted[0]} without weights", why, f"{fix}, or leave {wanted[0]} out")
+        if self.weights in PRETRAINED and not published:
+            why = f"no ImageNet weights are published for it, and without weights {why}"
+            fix = f"Give a file or run as --weights, or another --model, or leave {wanted[0]} out"
+            raise UsageError(f"{wanted[0]} with {self.model}", why, fix)
 
     @contextlib.contextmanager
     def open_data(self, run: Path | None = None) -> Iterator[ImageData]:

@@ -12,6 +12,7 @@ from striate.inference.classifier import Classifier, load
 from striate.inference.evaluation import Evaluation, evaluate, evaluate_probabilities
 from striate.inference.multi_label_evaluation import MultiLabelEvaluation
 from striate.metrics.multi_label import best_thresholds
+from striate.tasks.classification.data import write_problems
 
 if TYPE_CHECKING:
     from striate.tasks.classification.task import Classification
@@ -59,6 +60,10 @@ def evaluate_held_out(task: Classification, run: TrainingRun) -> Evaluation | Mu
         found = evaluate_probabilities(
             classifier, classifier.calibrated(scores), which, task.val, dataset, "val"
         )
+    # Only now have the test images been read.
+    task.problems = tuple({problem.path: problem for problem in (*task.problems, *found.problems)}.values())
+    if run.is_main:
+        write_problems(run.folder, task.problems)
     return dataclasses.replace(found, unknown=unknown)
 
 
