@@ -151,6 +151,21 @@ def test_classes(tmp_path):
     assert {i.path for i in told["not-held-out"].items} == {"blue", "one", "red "}
 
 
+def test_a_typing_error_and_an_empty_folder_in_class_names(tmp_path):
+    for name, count in {"daisy": 40, "dasy": 1, "Dasiy": 4, "rose": 5, "cat": 40, "bat": 1}.items():
+        make_images(tmp_path / name, count, (count, 80, 90))
+    for name, count in {"item12": 1, "item13": 40}.items():
+        make_images(tmp_path / name, count, (count, 80, 90))
+    (tmp_path / "tulip").mkdir()
+    told = {finding.kind: finding for finding in check(tmp_path).findings}
+    groups = told["near-equal-classes"].groups
+    assert [[item.path for item in group] for group in groups] == [["Dasiy", "daisy"], ["dasy", "daisy"]]
+    assert [item.path for item in told["empty-classes"].items] == ["tulip"]
+    data = open_data(tmp_path)
+    (line,) = quick_summary(data, quick_check(data))
+    assert "one of them much rarer: 'Dasiy' and 'daisy', and 1 more" in line
+
+
 def test_what_is_passed_over_is_told(root):
     (root / ".ipynb_checkpoints").mkdir()
     (root / "__MACOSX").mkdir()

@@ -133,7 +133,13 @@ def quick_summary(data: DataSet, findings: Sequence[Finding]) -> list[str]:
     """What is most serious among the findings of `quick_check`, in at most one line."""
     lines = []
     for finding in findings:
-        if finding.kind in ("similar-classes", "conflicting-labels", "conflicting-label-sets", "leakage"):
+        if finding.kind in (
+            "similar-classes",
+            "near-equal-classes",
+            "conflicting-labels",
+            "conflicting-label-sets",
+            "leakage",
+        ):
             first = " and ".join(_relative(item, data.root) for item in finding.groups[0])
             more = f", and {len(finding.groups) - 1} more" if len(finding.groups) > 1 else ""
             lines.append(f"{finding.title.lower()}: {first}{more}")

@@ -16,6 +16,8 @@ MANY_VALUES = 20  # different numbers as labels; fewer may be the names of class
 REGRESSION = "regression and ordinal targets are not supported"
 ADVICE = KINDS["continuous-labels"].advice
 MAX_IMBALANCE = 10.0  # images in the largest class over the smallest
+RARER = 10  # times the images of a class whose name is perhaps a wrong spelling
+_SHORTEST = 4  # letters of names that are compared: cat and bat are two animals
 
 
 def continuous_labels(data: DataSet) -> str:
@@ -79,13 +81,15 @@ def check_classes(data: DataSet, found: Found) -> None:
     }
     if why := continuous_labels(data):
         found["continuous-labels"].append((Item(data.source, detail=why),))
-    for names in _similar_names(data.classes):
-        total = sum(counts.values(), Counter[str]())
+    total = sum(counts.values(), Counter[str]())
+    found["empty-classes"] += [(Item(name),) for name in data.empty_folders]
+    pairs = [("near-equal-classes", list(names)) for names in _misspelt_names(total)]
+    for kind, names in [*(("similar-classes", names) for names in _similar_names(data.classes)), *pairs]:
         items = tuple(
             Item(name, detail=Phrase("{name}, {count} images", name=repr(name), count=total[name]))
             for name in names
         )
-        found["similar-classes"].append(items)
+        found[kind].append(items)
     train = counts.get(UNSPLIT, counts.get("train"))
     if train is None:
         return
@@ -115,6 +119,51 @@ def _similar_names(classes: tuple[str, ...]) -> list[list[str]]:
     """Group names that differ only in case, spaces, `-`, `_` or Unicode normalisation."""
     by_form = defaultdict(list)
     for name in classes:
-        form = unicodedata.normalize("NFKC", name).casefold()
-        by_form["".join(c for c in form if not c.isspace() and c not in "-_")].append(name)
+        by_form[_form(name)].append(name)
     return [names for names in by_form.values() if len(names) > 1]
+
+
+def _form(name: str) -> str:
+    """A name without what is easily written in two ways."""
+    form = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(c for c in form if not c.isspace() and c not in "-_")
+
+
+def _misspelt_names(counts: Counter[str]) -> list[tuple[str, str]]:
+    """Pairs of a rare and a frequent class whose names differ by one letter, or by two swapped ones.
+
+    Two such names have in common what one of them is without one letter, so not all pairs are compared.
+    """
+    sharing = defaultdict(list)
+    for name in sorted(counts):
+        form = _form(name)
+        if len(form) >= _SHORTEST:
+            for part in {form, *(form[:i] + form[i + 1 :] for i in range(len(form)))}:
+                sharing[part].append(name)
+    found = {
+        (rare, frequent)
+        for names in sharing.values()
+        for rare in names
+        for frequent in names
+        if RARER * counts[rare] <= counts[frequent] and _is_one_slip(_form(rare), _form(frequent))
+    }
+    return sorted(found)
+
+
+def _is_one_slip(one: str, other: str) -> bool:
+    """Whether two texts differ by one letter that is left out, added or replaced, or by two swapped ones.
+
+    Digits are no letters: a7 and a8 are two things.
+    """
+    start = _shared(one, other)
+    one, other = one[start:], other[start:]
+    end = _shared(one[::-1], other[::-1])
+    one, other = one[: len(one) - end], other[: len(other) - end]
+    swapped = len(one) == 2 and one == other[::-1]
+    return (swapped or max(len(one), len(other)) == 1) and not any(c.isdigit() for c in one + other)
+
+
+def _shared(one: str, other: str) -> int:
+    """The number of letters at the start that are the same."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -290,18 +290,16 @@ def _no_classes(root: Tree, source: str) -> DataError:
 
 
 def _classes(folder: Tree, notes: list[str], skipped: Skipped) -> list[tuple[str, list[str]]]:
-    """Return (class name, paths of its images) of all class folders with images."""
-    found, empty = [], []
+    """Return (class name, paths of its images) of all class folders; Striate's own output is none."""
+    found: list[tuple[str, list[str]]] = []
     for child in sorted(folder.folders(), key=lambda child: child.name):
         outputs = len(skipped.outputs)
         images = child.images(skipped)
-        if images:
+        if images or len(skipped.outputs) == outputs:
             found.append((child.name, images))
-        elif len(skipped.outputs) == outputs:
-            empty.append(child.name)
-    if empty:
+    if empty := [name for name, images in found if not images]:
         notes.append(f"skipped class folders without images in {folder.name!r}: {listed(empty)}")
-    if found and (loose := folder.count_loose()):
+    if len(found) > len(empty) and (loose := folder.count_loose()):
         notes.append(f"skipped {loose} images directly in {folder.name!r}, outside of any class folder")
     return found
 

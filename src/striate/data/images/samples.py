@@ -154,6 +154,7 @@ class DataSet:
         classes: sorted class names; labels are indices into this.
         splits: `train`, `val`, `test`; or only `all`.
         notes: what was skipped, one line each.
+        empty_folders: class folders without images, which are no classes, such as `rose` or `val/rose`.
     """
 
     source: str
@@ -161,6 +162,7 @@ class DataSet:
     classes: tuple[str, ...]
     splits: Mapping[str, Samples]
     notes: tuple[str, ...] = field(default=())
+    empty_folders: tuple[str, ...] = ()
 
     @property
     def is_multi_label(self) -> bool:
@@ -201,7 +203,13 @@ class DataSet:
             labels = np.repeat([label for label, _ in filled], [len(paths) for _, paths in filled])
             names = tuple(itertools.chain.from_iterable(paths for _, paths in filled))
             splits[split] = Samples(names, labels.astype(np.int64))
-        return cls(source, root, classes, splits, tuple(notes))
+        empty = tuple(
+            name if split == UNSPLIT else f"{split}/{name}"
+            for split, rows in folders.items()
+            for name, paths in rows
+            if not paths
+        )
+        return cls(source, root, classes, splits, tuple(notes), empty)
 
     def label_texts(self, samples: Samples) -> list[str]:
         """Return the class name of each image; several in one text, separated by `;`."""

@@ -76,6 +76,8 @@ def open_splits(config: ClassificationConfig, run: Path | None = None) -> Opened
     dataset, left_out = dataset.with_classes(tuple(dataset.classes[i] for i in known))
     notes += [
         f"class {name!r} has no training images: its {count} other images are left out"
+        if count
+        else f"class {name!r} has no images and is left out"
         for name, count in left_out.items()
     ]
     if len(dataset.classes) < 2:
