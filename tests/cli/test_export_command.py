@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from striate import bundle, cli
-from striate.exporters import FORMATS, OLD_NAMES, Format, state_dict
+from striate.exporters import FORMATS, OLD_NAMES, Format, default_name, state_dict
 
 
 def test_a_classifier_as_a_state_dict(run, tmp_path, capsys):
@@ -28,6 +28,17 @@ def test_a_classifier_as_a_state_dict(run, tmp_path, capsys):
     assert all(torch.equal(written[name], tensor) for name, tensor in state.items())
     assert cli.run(["export", str(run.best), "--out", str(out)]) == 3
     assert "it exists" in capsys.readouterr().err
+
+
+def test_each_format_has_a_name_of_its_own(run, tmp_path, monkeypatch):
+    names = {name: default_name(name) for name in FORMATS}
+    assert len(set(names.values())) == len(FORMATS)
+    assert (names["onnx"], names["onnx-int8"]) == ("exported.onnx", "exported-int8.onnx")
+    assert (names["torch-export"], names["openvino"]) == ("exported", "exported-openvino")
+    assert (names["state-dict"], default_name("pth")) == ("exported.pth", "exported.pth")
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["export", str(run.best), "--to", "state-dict"]) == 0
+    assert (tmp_path / "exported.pth").is_file()
 
 
 def test_a_format_that_cannot_hold_the_model(run, tmp_path, capsys):

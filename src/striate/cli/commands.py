@@ -38,7 +38,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "prototypes": Command("explore:prototypes", "Find prototypes and criticisms of each class."),
     },
     "export": Command(
-        "export:export", "Export a model to another format (ONNX, CTranslate2, torch.export, .pth)."
+        "export:export", "Export a model to another format (ONNX, CTranslate2, torch.export, state dict)."
     ),
     "view": Command("view:view", "Show all runs of a folder side by side in the browser, live."),
     "check": Command("check:check", "Find broken files, duplicates, leakage, likely label errors, outliers."),

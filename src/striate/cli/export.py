@@ -24,7 +24,8 @@ def export(
     out: Annotated[
         str | None,
         typer.Option(
-            help="File or folder to write; it must not exist.", show_default="exported, exported.onnx, ..."
+            help="File or folder to write; it must not exist.",
+            show_default="exported.onnx, exported-int8.onnx, ...",
         ),
     ] = None,
     format_: Annotated[
@@ -54,14 +55,14 @@ def export(
 
     from striate import api, bundle
     from striate.cli.console import print_json, say
-    from striate.exporters import comparison, formats_for
+    from striate.exporters import comparison, default_name, formats_for
 
     task = bundle.describe(bundle.path_of(model)).task  # a wrong file is reported before torch is imported
     if format_ is None:
         suffix = Path(out).suffix.lower() if out else ""
         formats = formats_for(task)
         format_ = next((name for name in formats if FORMATS[name].suffix == suffix != ""), formats[0])
-    out = out or f"exported{FORMATS[format_].suffix if format_ in FORMATS else ''}"
+    out = out or default_name(format_)
     parity = api.export(model, out, format_, tuple(samples or ()), data=data, max_loss=max_loss, trust=trust)
     if as_json:
         print_json({"out": out, "format": format_, **dataclasses.asdict(parity)})

@@ -18,7 +18,16 @@ from striate.files import new_path, probe
 if TYPE_CHECKING:
     from striate.exporters.inputs import Inputs
 
-__all__ = ["FORMATS", "OLD_NAMES", "Format", "Parity", "export", "formats_for", "write_compared"]
+__all__ = [
+    "FORMATS",
+    "OLD_NAMES",
+    "Format",
+    "Parity",
+    "default_name",
+    "export",
+    "formats_for",
+    "write_compared",
+]
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,17 @@ def formats_for(task: str) -> list[str]:
     """The formats that can hold a model of a task; the first one is the default."""
     names = [name for name, row in FORMATS.items() if not row.tasks or task in row.tasks]
     return sorted(names, key=lambda name: name != _DEFAULTS.get(task))
+
+
+def default_name(format: str) -> str:
+    """What to call an export, if the user does not say: each format has a name of its own."""
+    format = OLD_NAMES.get(format, format)
+    if format not in FORMATS:  # which is refused
+        return "exported"
+    suffix = FORMATS[format].suffix
+    alike = [name for name, row in FORMATS.items() if row.suffix == suffix]
+    kind = "" if format == alike[0] else f"-{format.removeprefix(f'{alike[0]}-')}"
+    return f"exported{kind}{suffix}"
 
 
 @standard_settings()
