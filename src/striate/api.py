@@ -290,6 +290,7 @@ def configure(data: Any, options: dict[str, Any]) -> RunConfig:
     config.require_effects(given)  # a recipe or an earlier run may set what now has none
     for message in messages:
         config.progress.info(message)
+    config.announce_budget()
     if config.parquet:
         from striate.report.page import require_parquet
 

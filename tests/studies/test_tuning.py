@@ -7,7 +7,7 @@ import shlex
 import shutil
 
 import pytest
-from conftest import crash_after
+from conftest import Messages, crash_after
 from exact_resume import outcome
 from test_markup import Checker
 
@@ -124,6 +124,18 @@ def test_a_budget_ends_the_search_and_defaults_that_are_not_beaten_are_reported(
     printed = capsys.readouterr().out
     assert "next    striate train" in printed
     assert len(rows(tmp_path / "search")) > 1
+
+
+@pytest.mark.parametrize("options", [{"folds": 3}, {"seeds": 2}, {"trials": 2}])
+def test_a_study_that_cannot_begin_leaves_nothing(few_colors, tmp_path, options):
+    start = striate.tune if "trials" in options else striate.train
+    messages = Messages()
+    with pytest.raises(DataError, match="no such file or folder"):
+        start(tmp_path / "absent", out=str(tmp_path / "runs"), progress=messages, **options, **OPTIONS)
+    assert not [line for line in messages.infos if "one epoch" in line]
+    with pytest.raises(UsageError, match="unknown device"):
+        start(few_colors, out=str(tmp_path / "runs"), device="gpux", **options, **OPTIONS)
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_searches_without_an_end_or_a_choice_are_refused(few_colors, tmp_path):

@@ -1,11 +1,14 @@
 """The options that all tasks share are checked before any work starts."""
 
 import pytest
+from conftest import Messages
 
+from striate.api import configure
 from striate.errors import UsageError
 from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.seq2seq.config import Seq2SeqConfig
 from striate.training.config import dataset_name
+from striate.training.options import with_unit
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,17 @@ def test_zero_is_refused(kind, option):
 )
 def test_durations_are_read(text, seconds):
     assert ClassificationConfig("x", budget=text).budget_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("10", ["10 seconds", "10m"]), ("1m30", ["90 seconds"]), ("10s", [])]
+)
+def test_a_budget_without_a_unit_is_announced(text, says):
+    messages = Messages()
+    configure("x", {"budget": text, "progress": messages})
+    assert len(messages.infos) == bool(says)
+    assert all(part in messages.infos[0] for part in says)
+    assert with_unit(text) == (f"{text} s" if says else text)
 
 
 @pytest.mark.parametrize("text", ["", "m", "ten", "10x", "-5m", "10 m", "0s"])

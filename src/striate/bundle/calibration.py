@@ -106,6 +106,22 @@ def require_coverage(coverage: float) -> None:
         raise UsageError(f"a coverage of {coverage:g}", "it must be between 0 and 1", fix)
 
 
+def require_calibration(calibration: Calibration | None, *, has_thresholds: bool) -> Calibration:
+    """The calibration that prediction sets need; raises UsageError if there is none.
+
+    Args:
+        calibration: of the model.
+        has_thresholds: whether its images have several classes, each with a threshold.
+    """
+    if has_thresholds:
+        why = "its images have several classes, each with a threshold: those above it are the set"
+        raise UsageError("cannot make prediction sets with this model", why, "Leave out the coverage")
+    if calibration is None:
+        fix = "Use `striate calibrate MODEL DATA` first"
+        raise UsageError("cannot make prediction sets", "the model is not calibrated", fix)
+    return calibration
+
+
 def kept_ranks(images: int) -> npt.NDArray[np.int64]:
     """The positions of the rising scores that a bundle keeps: all, or 2,000 evenly with the last."""
     if images <= MOST_SCORES:

@@ -162,10 +162,10 @@ def _classify(
 ) -> tuple[list[str], Iterable[_Result], dict[str, Any]]:
     """The CSV header, the results, and further JSON keys."""
     with without_garbage_collection():
+        from striate.bundle.calibration import require_calibration
         from striate.device import cpu_count
         from striate.exporters.engines import load
         from striate.inference.onnx_classifier import FEW
-        from striate.inference.prediction import require_calibration
 
         few = len(paths) <= FEW
         classifier = load(model, wanted.device, engine=wanted.engine, trust=wanted.trust, few=few)

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from striate import memory
 from striate.bundle import Calibration, Description, UnknownInputs, decode_unknown
+from striate.bundle.calibration import require_calibration
 from striate.device import USUAL_PIXELS
-from striate.errors import DataError, DecodeError, UsageError
+from striate.errors import DataError, DecodeError
 from striate.inference.model_view import prediction_html, prediction_text
 from striate.inference.tta import is_cropped, require
 from striate.progress import AUTO, Progress
@@ -368,22 +369,6 @@ def read_image(
         return name, preprocess.read(source, crop=crop)
     except DecodeError as error:
         return name, error
-
-
-def require_calibration(calibration: Calibration | None, *, has_thresholds: bool) -> Calibration:
-    """The calibration that prediction sets need; raises UsageError if there is none.
-
-    Args:
-        calibration: of the model.
-        has_thresholds: whether its images have several classes, each with a threshold.
-    """
-    if has_thresholds:
-        why = "its images have several classes, each with a threshold: those above it are the set"
-        raise UsageError("cannot make prediction sets with this model", why, "Leave out the coverage")
-    if calibration is None:
-        fix = "Use `striate calibrate MODEL DATA` first"
-        raise UsageError("cannot make prediction sets", "the model is not calibrated", fix)
-    return calibration
 
 
 def softmax(scores: npt.NDArray[np.floating], temperature: float = 1.0) -> npt.NDArray[np.float64]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from striate.errors import UsageError
+from striate.errors import StriateError, UsageError
 from striate.files import probe, write_atomic
 from striate.progress import Progress
 from striate.training import checkpoint
@@ -48,6 +48,17 @@ def open_study(folder: Path) -> Iterator[None]:
             yield
         except KeyboardInterrupt as stop:
             raise StudyInterrupted(folder, getattr(stop, "terminated", False)) from stop
+
+
+@contextlib.contextmanager
+def new_study(folder: Path) -> Iterator[None]:
+    """Around the runs of a new study: if the first one cannot begin, its folder is removed."""
+    try:
+        yield
+    except StriateError:
+        if not any(path.is_dir() for path in folder.iterdir()):
+            shutil.rmtree(folder)
+        raise
 
 
 class Resume(Protocol):

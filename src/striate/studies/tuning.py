@@ -25,6 +25,7 @@ from striate.studies.trials import (
     write_trials,
 )
 from striate.tasks.classification.config import ClassificationConfig
+from striate.tasks.classification.opening import open_splits
 from striate.training.config_file import config_text
 from striate.training.options import seconds_of
 from striate.training.run_folder import TrainingRun
@@ -126,7 +127,7 @@ def start(config: ClassificationConfig, given: Mapping[str, Any], budget: str | 
         trials: largest number of trials; 0 for no limit.
 
     Raises:
-        UsageError: no limit, or options that describe several runs.
+        DataError, UsageError: nothing to train on, no limit, or options that describe several runs.
     """
     if budget is None and not trials:
         raise UsageError("a search without an end", "there is no limit", "Give --budget 30m or --trials 30")
@@ -135,6 +136,7 @@ def start(config: ClassificationConfig, given: Mapping[str, Any], budget: str | 
     fixed = [name for name in search_space.SEARCHED if name in given]
     if len(fixed) == len(search_space.SEARCHED):
         raise UsageError("nothing to search", f"all of {', '.join(fixed)} are given", "Leave one of them out")
+    open_splits(config)  # so that wrong data are reported before anything is written or trained
     folder = create_folder(config, "tune")
     epochs = config.epochs or 0 if budget else config.epoch_limit or 0
     plan = Plan(epochs, 0, seconds_of(budget) if budget else 0.0, trials, fixed)

@@ -13,12 +13,12 @@ from striate.report.prediction_table import write_predictions
 from striate.studies import repeats, repeats_report, tuning, tuning_report
 from striate.studies.label_errors import write_label_errors
 from striate.studies.repeats import Repeats
-from striate.studies.runs import Trainer
+from striate.studies.runs import Trainer, new_study
 from striate.studies.tuning import Tuning
 from striate.tasks.classification.config import ClassificationConfig
 from striate.training.config import EXTENDING, RunConfig
 from striate.training.config_file import TUNING, parse_config, read_config, read_options
-from striate.training.options import flag
+from striate.training.options import announce_unit, flag
 
 __all__ = ["Trainer", "resume", "train", "tune"]
 
@@ -31,7 +31,9 @@ def train(config: RunConfig, trainer: Trainer) -> Repeats:
     Raises:
         DataError, UsageError, TrainingError, TrainingInterrupted: as for a single run.
     """
-    return _finish(config, repeats.start(config), {}, trainer)
+    folder = repeats.start(config)
+    with new_study(folder):
+        return _finish(config, folder, {}, trainer)
 
 
 def tune(
@@ -54,8 +56,10 @@ def tune(
             f"tune for {config.task}", "it searches options of image classification", "Use train"
         )
     limit = budget if budget is not None or trials is not None else _BUDGET
+    announce_unit(limit, config.progress)
     folder = tuning.start(config, given, limit, trials or 0)
-    return _finish_tuning(tuning.search(config, folder, trainer, {}))
+    with new_study(folder):
+        return _finish_tuning(tuning.search(config, folder, trainer, {}))
 
 
 def resume(

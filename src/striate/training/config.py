@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from striate.device import MAX_SEED
 from striate.errors import UsageError, unknown_name
 from striate.progress import AUTO, Progress
-from striate.training.options import Options, current_names, declarations, option, seconds_of
+from striate.training.options import (
+    Options,
+    announce_unit,
+    current_names,
+    declarations,
+    option,
+    seconds_of,
+    with_unit,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -179,6 +187,11 @@ class Optimization(Options):
         return seconds_of(self.budget or "")
 
     @property
+    def shown_budget(self) -> str:
+        """The budget for messages."""
+        return with_unit(self.budget or "")
+
+    @property
     def decay(self) -> float:
         """The weight decay, with the optimizer's default filled in."""
         return DECAYS[self.opt] if self.weight_decay is None else self.weight_decay
@@ -293,6 +306,10 @@ class RunConfig(DataOptions, Optimization, RunOptions):
         """
         known, notes = current_names(cls, values)
         return cls(**known), notes
+
+    def announce_budget(self) -> None:
+        """Say that a budget without a unit is in seconds."""
+        announce_unit(self.budget, self.progress)
 
     @classmethod
     def given(cls, values: Mapping[str, Any]) -> dict[str, Any]:

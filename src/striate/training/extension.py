@@ -17,7 +17,7 @@ from striate import bundle
 from striate.errors import UsageError
 from striate.training.checkpoint import Checkpoint
 from striate.training.config import EXTENDING
-from striate.training.options import flag, seconds_of
+from striate.training.options import flag, seconds_of, with_unit
 
 
 def completed(values: Mapping[str, Any], saved: Checkpoint) -> tuple[dict[str, Any], Checkpoint]:
@@ -98,7 +98,7 @@ def _require_more(
         )
     if new["budget"] is not None and seconds_of(new["budget"]) <= seconds:
         raise UsageError(
-            f"cannot resume {str(folder)!r} with a budget of {new['budget']}",
+            f"cannot resume {str(folder)!r} with a budget of {with_unit(new['budget'])}",
             f"it has taken {seconds:,.0f} seconds so far, which count",
             "Give a longer --budget, or --epochs",
         )
@@ -108,7 +108,7 @@ def _note(state: Mapping[str, Any], before: Mapping[str, Any], new: Mapping[str,
     """What changes, for the report."""
     words = [f"{flag(name)} was {_limit(old)} and is {_limit(new[name])}" for name, old in before.items()]
     note = f"since step {state['step']:,}, after epoch {_begun_epochs(state)}: {', '.join(words)}"
-    ends = [f"a budget of {new['budget']}"] if new["budget"] else []
+    ends = [f"a budget of {with_unit(new['budget'])}"] if new["budget"] else []
     ends += [f"{new['epochs']} epochs"] if new["epochs"] else []
     if "epochs" in before or "budget" in before:
         note += f"; the learning rate schedule is computed anew for {' and at most '.join(ends)}"

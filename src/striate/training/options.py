@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
 from striate.errors import UsageError, share_meant, unknown_name
+from striate.progress import Progress
 from striate.training.foreign_names import striate_name
 
 _MAX_SECONDS = 10 * 366 * 86_400
@@ -304,6 +305,18 @@ def seconds_of(duration: str) -> float:
     if seconds > _MAX_SECONDS:
         raise UsageError(f"--budget {duration[:80]}", "it is more than ten years", "Use a value like 10m")
     return seconds
+
+
+def with_unit(duration: str) -> str:
+    """A duration for messages: without a unit it is in seconds."""
+    return f"{duration} s" if duration[-1:].isdigit() else duration
+
+
+def announce_unit(duration: str | None, progress: Progress) -> None:
+    """Say that a budget without a unit is in seconds, which may not be what was meant."""
+    if duration and duration[-1].isdigit():
+        seconds = f"{seconds_of(duration):g} seconds"
+        progress.info(f"--budget {duration} has no unit: it is {seconds}, and {duration}m would be minutes")
 
 
 def _plain(value: Any) -> Any:

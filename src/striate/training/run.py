@@ -186,8 +186,8 @@ def _warn_of_few_steps(training: Training, run: TrainingRun) -> None:
         return
     count = f"{steps} optimizer step" + ("s" if steps != 1 else "")
     run.notes.append(
-        f"only {count} in the budget of {config.budget}: too few to learn much (try a longer --budget, or a "
-        "smaller network or --batch)"
+        f"only {count} in the budget of {config.shown_budget}: too few to learn much (try a longer --budget, "
+        "or a smaller network or --batch)"
     )
     training.context.progress.warn(run.notes[-1])
 

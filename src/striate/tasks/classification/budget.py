@@ -47,10 +47,8 @@ def choose_image_size(
     size = image_size(step, left, len(train), held_out, min(epochs, config.epochs or epochs))
     size = min(size, row.input_size)
     speed = 1 / (step * size**2)
-    return (
-        size,
-        f"budget {config.budget}: about {speed:,.0f} images/s at {size} px here, so --imgsz {size} is used",
-    )
+    reason = f"about {speed:,.0f} images/s at {size} px here, so --imgsz {size} is used"
+    return size, f"budget {config.shown_budget}: {reason}"
 
 
 def enough_epochs(train: int, pretrained: bool) -> float:

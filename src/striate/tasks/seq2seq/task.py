@@ -101,7 +101,7 @@ class Seq2Seq(Task):
         steps = None if config.budget else (config.epochs or 0) * len(self.order(0))
         length = f"{config.epochs} epochs" if steps is None else f"{config.epochs} epochs, {steps:,} steps"
         if config.budget:
-            length = f"budget {config.budget}" + (f" or {length}" if config.epochs else "")
+            length = f"budget {config.shown_budget}" + (f" or {length}" if config.epochs else "")
         lr = self.lr_schedule(steps)
         return [
             f"pairs: {splits}",
