@@ -4,7 +4,8 @@ import json
 import unicodedata
 
 from striate import strict_json
-from striate.printable import escaped
+from striate.data import Problem, left_out
+from striate.printable import counted, escaped
 
 
 def test_control_characters_are_escaped_and_others_stay():
@@ -31,3 +32,11 @@ def test_json_has_no_control_characters():
         assert json.loads(text) == value
         assert "é" in text
         assert all(c == "\n" or (escaped(c) == c) for c in text)
+
+
+def test_numbers_with_their_nouns():
+    assert [counted(n, "image") for n in (0, 1, 2000)] == ["0 images", "1 image", "2,000 images"]
+    assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
+    problems = (Problem("a", "empty"), Problem("b", "damaged"))
+    assert left_out(problems[:1]) == "1 image cannot be read and is left out: a (empty)"
+    assert left_out(problems) == "2 images cannot be read and are left out: a (empty); b (damaged)"

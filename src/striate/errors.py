@@ -94,14 +94,17 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
     """Create the error for an unknown name, with similar names.
 
     Args:
-        kind: of the name, such as "model".
+        kind: of the name, such as "model", or "value for --opt".
         name: the unknown name.
         known: all valid names.
         where: how to list all names; if empty, and no name is similar, the message lists them.
     """
     names = list(known)
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
-    why = f"did you mean {' or '.join(near)}?" if near else f"there is no {kind} of that name"
+    missing = (
+        "there is no such value" if kind.startswith("value for ") else f"there is no {kind} of that name"
+    )
+    why = f"did you mean {' or '.join(near)}?" if near else missing
     fix = where or ("" if near else f"Known: {', '.join(names)}")
     return UsageError(f"unknown {kind} {name!r}", why, fix)
 

@@ -26,6 +26,11 @@ def escape(char: str) -> str:
     return _BACKSLASH_NAMES.get(char) or (f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}")
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: `1 image`, `2,000 images`; `plural` where it is not the noun with an s."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 def first_few(names: Sequence[str], most: int = 3, separator: str = ", ") -> str:
     """The first names, and the number of others: `a, b, c and 7 more`."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""

@@ -86,6 +86,9 @@ def test_the_curves_of_runs_of_the_same_name_in_two_folders(run, tmp_path):
 def test_the_same_model_twice(run, capfd):
     assert cli.run(["compare", str(run.training.folder), str(run.best), "--json"]) == 0
     result = json.loads(capfd.readouterr().out)
+    shown = repr(striate.compare(run.best, run.best))
+    top1 = f"{run.best} top-1 {100 * run.evaluation.top1:.2f} %"
+    assert shown == f"ModelComparison({top1}, {top1}; {run.evaluation.n} test images of {result['data']!r})"
     (pair,) = result["pairs"]
     assert (pair["difference"], pair["p"], pair["changed"]) == (0.0, 1.0, [])
     assert result["n"] == run.evaluation.n

@@ -21,7 +21,7 @@ def test_images_of_text_are_read(text_lines, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert code == 0, err
     values = json.loads(out)
-    assert "1 images cannot be read and are left out" in err
+    assert "1 image cannot be read and is left out" in err
     assert values["n"] == 10
     assert values["exact"] >= 0.9  # four marks are easy to tell apart
     for key in ("run", "best", "last", "bleu", "chrf", "cer", "wer"):

@@ -31,6 +31,8 @@ def test_explanation_of_the_prediction(classifier, image):
     assert (found.target, found.predicted) == (prediction.label, prediction.label)
     assert found.probability == pytest.approx(prediction.top(1)[0].probability, abs=1e-5)
     assert (found.method, found.layer, found.map.shape) == ("grad-cam", "relu_1", (10, 10))
+    what = f"grad-cam of {found.target!r}, {100 * found.probability:.2f} %"
+    assert repr(found).startswith(f"Explanation({found.path!r}, {what}, map ")
     fine = classifier.explain(image, "layer-cam", test=False)
     assert (fine.layer, fine.map.shape) == ("relu", (28, 28))
     assert found.pixels.shape == (32, 32, 3)

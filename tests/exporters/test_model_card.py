@@ -52,7 +52,7 @@ def test_the_task_of_a_sequence_model_is_that_of_its_inputs():
 
 def test_a_model_that_striate_did_not_train():
     text = described(provenance={"striate": "0.1.0", "imported_from": "net.pth"})
-    assert "\nA lenet, from the weights net.pth.\n" in text
+    assert "\n`lenet`, from the weights `net.pth`.\n" in text
     assert "trained" not in text.split("## Use")[0]
     assert "model-index" not in metadata_of(text)  # which needs the name of the dataset
 

@@ -163,7 +163,7 @@ def test_calibration_on_training_images_and_what_is_left_out_is_reported(run, tm
     out, err = capfd.readouterr()
     assert f"warning: {says}{splits['train'].names[0]!r}" in err
     out = out.replace("\n", "")
-    assert "class unknown to the model, left out: rde (1 images)" in out
+    assert "class unknown to the model, left out: rde (1 image)" in out
     assert f"unreadable, left out: {tmp_path / 'missing.png'}" in out
     table.write_text(f"path,label\n{splits['val'].names[0]},red\n", "utf-8")
     assert cli.run(["calibrate", str(folder), str(table), "--json"]) == 0

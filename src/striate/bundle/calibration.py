@@ -6,7 +6,7 @@ import base64
 import binascii
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Calibration:
     source: str
     ece: tuple[float, float]
     method: Method
-    scores: str
+    scores: str = field(repr=False)
 
     @property
     def is_needed(self) -> bool:

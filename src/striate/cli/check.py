@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from striate.cli.options import Json, LabelColumn, MultiLabel, PathColumn, Workers
-from striate.printable import escaped
+from striate.printable import counted, escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,7 +79,8 @@ def _print(result: CheckReport, report: Path | None, csv: Path | None) -> None:
     splits = ", ".join(f"{count:,} {name}" for name, count in result.splits.items())
     rate = result.n / max(result.seconds, 1e-9)
     out.print(
-        f"{result.n:,} images{f' ({splits})' if splits else ''}, {len(result.classes)} classes, checked "
+        f"{counted(result.n, 'image')}{f' ({splits})' if splits else ''}, "
+        f"{counted(len(result.classes), 'class', 'classes')}, checked "
         f"in {result.seconds:.1f} s ({rate:,.0f} images/s)",
         markup=False,
     )

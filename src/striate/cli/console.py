@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from striate import strict_json
 from striate.errors import DataError
-from striate.printable import escaped
+from striate.printable import counted, escaped
 from striate.progress import Progress
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def print_left_out(
 
     out, lines = Console(highlight=False), list(lines)
     for name, count in found.extra_classes.items():
-        lines.append(f"class unknown to the model, left out: {name} ({count} images)")
+        lines.append(f"class unknown to the model, left out: {name} ({counted(count, 'image')})")
     lines += [f"unreadable, left out: {p.path} ({p.reason})" for p in found.problems[:10]]
     if len(found.problems) > 10:
         lines.append(f"... and {len(found.problems) - 10} more unreadable images")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from striate.cli.options import Batch, Device, Json, LabelColumn, Model, PathColumn, Trust, Workers
-from striate.printable import escaped
+from striate.printable import counted, escaped
 
 _DATA = "Images as for training, a folder of images without classes, or an image file."
 _OUT = "File to write: .npz (arrays features, paths, labels, splits) or .parquet (a row per image)."
@@ -55,4 +55,4 @@ def embed(
         unreadable = [problem.path for problem in found.problems]
         print_json({"out": str(out), "n": n, "features": width, "unreadable": unreadable})
         return
-    say(f"{n:,} images, {width:,} features each: {escaped(str(out))}")
+    say(f"{counted(n, 'image')}, {width:,} features each: {escaped(str(out))}")

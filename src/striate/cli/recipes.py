@@ -96,13 +96,20 @@ def _details(model: str, recipe: Recipe) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _duration(hours: float) -> str:
+    """Hours, or minutes or seconds, with two digits."""
+    if hours >= 1:
+        return f"{float(f'{hours:.2g}'):,g} hours"
+    return f"{60 * hours:.2g} minutes" if hours >= 1 / 60 else f"{3600 * hours:.2g} seconds"
+
+
 def _print_recipe(model: str, name: str, recipe: dict[str, Any]) -> None:
     print(f"{name}: {recipe['source']}")
     print(f"  settings  {_flags(recipe['settings'])}")
     cost = recipe["cost"]
     print(
         f"  cost      {cost['passes']:,} image passes ({recipe['on']}), {cost['macs']:.2g} MACs, "
-        f"about {cost['gpu_hours']:,.2g} hours on one {cost['gpu']} (an estimate)"
+        f"about {_duration(cost['gpu_hours'])} on one {cost['gpu']} (an estimate)"
     )
     for result in recipe["results"]:
         print(f"  result    {result['measure']} {result['percent']} %, {result['on']} ({result['source']})")

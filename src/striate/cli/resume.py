@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from striate.cli.options import Json, Trust, with_options
+from striate.printable import counted
 from striate.training.config import EXTENDING, RunConfig
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def resume_run(run: str, options: dict[str, Any], as_json: bool) -> int:
         else:
             figures = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
             say(
-                f"{run} is finished: {len(values['rows'])} epochs; best epoch {values['best_epoch']} "
-                f"({figures}). There is nothing to resume; --epochs N trains it for longer. "
-                f"Report: {folder / 'report.html'}"
+                f"{run} is finished: {counted(len(values['rows']), 'epoch')}; best epoch "
+                f"{values['best_epoch']} ({figures}). There is nothing to resume; --epochs N trains it for "
+                f"longer. Report: {folder / 'report.html'}"
             )
         return 0
     return run_and_print(lambda progress: api.resume_training(run, progress, **options), as_json)

@@ -45,6 +45,11 @@ class Explanation:
     faithfulness: Faithfulness | None = None
     randomization: Randomization | None = None
 
+    def __repr__(self) -> str:
+        """The image, the method, and the explained class with its probability."""
+        what = f"{self.method} of {self.target!r}, {100 * self.probability:.2f} %"
+        return f"Explanation({self.path!r}, {what}, map {' x '.join(map(str, self.map.shape))})"
+
     @property
     def heat(self) -> npt.NDArray[np.float32]:
         """The map enlarged to the image, `[height, width]`, from 0 (or less) as 0 to its maximum as 1."""

@@ -131,11 +131,9 @@ def _measured(description: Description) -> Iterator[tuple[str, str, float]]:
 def _paragraphs(description: Description, file: str, format: str, parity: Parity) -> Iterator[str]:
     provenance = description.provenance
     data, weights = provenance.get("data"), provenance.get("weights") or provenance.get("imported_from")
-    yield (
-        f"A {description.architecture}"
-        + (f" that Striate {provenance.get('striate', '')} trained on {escaped(str(data))}" if data else "")
-        + (f", from the weights {escaped(str(weights))}." if weights else ".")
-    )
+    trained = f", trained by Striate {provenance.get('striate', '')} on {escaped(str(data))}" if data else ""
+    start = f", {'starting ' if data else ''}from the weights `{escaped(str(weights))}`"
+    yield f"`{description.architecture}`{trained}{start if weights and weights != 'none' else ''}."
     if description.classes:
         names = first_few([f"`{escaped(name)}`" for name in description.classes], _CLASSES)
         yield f"Its {len(description.classes):,} classes: {names}."

@@ -120,6 +120,11 @@ class ModelComparison:
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """The images, and the accuracy of each model."""
+        models = ", ".join(f"{model.name} top-1 {100 * model.top1:.2f} %" for model in self.models)
+        return f"ModelComparison({models}; {self.n:,} {self.split} images of {self.data!r})"
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, without the pictures."""
         bare = replace(self, pairs=tuple(replace(pair, pictures=()) for pair in self.pairs))

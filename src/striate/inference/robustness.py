@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class Robustness:
     mean_top1_ci: Ends
     relative_drop: float | None
     relative_drop_ci: Ends | None
-    results: tuple[CorruptedAccuracy, ...]
+    results: tuple[CorruptedAccuracy, ...] = field(repr=False)
 
     def of(self, corruption: str) -> tuple[CorruptedAccuracy, ...]:
         """The results of one corruption, by severity."""

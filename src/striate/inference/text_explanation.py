@@ -56,6 +56,10 @@ class SequenceExplanation:
     faithfulness: Faithfulness | None = None
     pixels: Uint8Array | None = field(repr=False, default=None)
 
+    def __repr__(self) -> str:
+        """The source and the answer."""
+        return f"SequenceExplanation({self.source!r}: {self.text!r}, {len(self.tokens)} tokens)"
+
     @property
     def alignment(self) -> list[int]:
         """For each token the source token that it depends on most, by its gradient; empty for an image."""

@@ -167,7 +167,7 @@ def _report(
     return Report(
         title=Phrase("Detection report"),
         subtitle=Phrase(
-            "{objects:,} objects, {detections:,} detections, {classes:,} classes",
+            "objects: {objects:,}; detections: {detections:,}; classes: {classes:,}",
             objects=objects, detections=detections, classes=len(classes),
         ),
         sections=tuple(sections),

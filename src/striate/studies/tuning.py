@@ -11,6 +11,7 @@ from typing import Any
 from striate import markup
 from striate.errors import TrainingError, UsageError
 from striate.files import write_atomic
+from striate.printable import counted
 from striate.progress import SILENT
 from striate.studies import halving, search_space
 from striate.studies.runs import Trainer, create_folder, open_study, write_config
@@ -278,7 +279,7 @@ class _Search:
         options = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in trial.options.items())
         found = f"val {self.plan.monitor} {trial.value:.4f}" if trial.value is not None else trial.error
         left = f", {max(0.0, self._left()):,.0f} s left" if self.plan.budget else ""
-        what = f"trial {trial.trial}, {trial.epochs} epochs, {options or 'default options'}"
+        what = f"trial {trial.trial}, {counted(trial.epochs, 'epoch')}, {options or 'default options'}"
         return f"{what}: {found} ({trial.seconds:,.1f} s{left})"
 
     def _remove_weights(self, top: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,6 +52,21 @@ class Problem:
 
     path: str
     reason: str
+
+
+def first_problems(problems: Sequence[Problem], most: int = 3) -> str:
+    """The first few unreadable images with their reasons."""
+    if not problems:
+        return "none is unreadable"
+    shown = "; ".join(f"{p.path} ({p.reason})" for p in problems[:most])
+    return f"{shown}; and {len(problems) - most} more" if len(problems) > most else shown
+
+
+def left_out(problems: Sequence[Problem]) -> str:
+    """The note that images cannot be read."""
+    if len(problems) == 1:
+        return f"1 image cannot be read and is left out: {first_problems(problems)}"
+    return f"{len(problems):,} images cannot be read and are left out: {first_problems(problems)}"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 
 from striate import bundle, models
 from striate.csv_file import read_table, write_csv
-from striate.data import DataSet, DecodedImages, Problem, Samples
+from striate.data import DataSet, DecodedImages, Problem, Samples, first_problems
 from striate.data.check import Finding, quick_check, quick_summary
 from striate.data.images.tables import write_split
 from striate.errors import DataError, DecodeError
@@ -196,14 +196,6 @@ def require_enough(dataset: DataSet, train: DecodedImages, val: DecodedImages) -
             f"{len(problems)} images cannot be read, and {what}: {first_problems(problems)}",
             "Repair or replace them",
         )
-
-
-def first_problems(problems: tuple[Problem, ...], most: int = 3) -> str:
-    """The first few unreadable images with their reasons."""
-    if not problems:
-        return "none is unreadable"
-    shown = "; ".join(f"{p.path} ({p.reason})" for p in problems[:most])
-    return f"{shown}; and {len(problems) - most} more" if len(problems) > most else shown
 
 
 def write_inputs(folder: Path, dataset: DataSet) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from striate.data import DataSet, DecodedImages, Problem
+from striate.data import DataSet, DecodedImages, Problem, left_out
 from striate.device import autocast
 from striate.tasks.classification.augmentation import training_input
 from striate.tasks.classification.balance import epoch_batches, epoch_order
@@ -20,7 +20,6 @@ from striate.tasks.classification.data import (
     SPLIT,
     ImageData,
     data_changes,
-    first_problems,
     identity,
     read_problems,
     write_inputs,
@@ -246,7 +245,7 @@ class Classification(Task):
             return
         self.problems = tuple(problems.values())
         warn = self.context.progress.warn
-        warn(f"{len(problems)} images cannot be read and are left out: {first_problems(self.problems)}")
+        warn(left_out(self.problems))
         readable = np.array([name not in problems for name in self.dataset.splits["train"].names])
         self.train_count = int(readable.sum())
         self.setup.description.provenance["training_images"] = self.train_count

@@ -193,10 +193,7 @@ def dataset(
         pairs.sources, source, workers=workers, cache=config.cache, root=config.source,
         progress=context.progress,
     )  # fmt: skip
-    notes = []
-    if lines.problems:
-        some = "; ".join(f"{p.path} ({p.reason})" for p in lines.problems[:3])
-        notes.append(f"{len(lines.problems)} images cannot be read and are left out: {some}")
+    notes = [lines.left_out] if lines.problems else []
     return Seq2SeqDataset(pairs, lines, target, all_references=all_references), notes
 
 
