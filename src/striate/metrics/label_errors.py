@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+_FEW = 0.1  # share of wrong labels that is rarely exceeded in real datasets
+
 
 def suspected_labels(probabilities: Array, labels: Array) -> tuple[Array, Array]:
     """Images that a classifier puts into another class as surely as it recognizes images of that class.
@@ -39,3 +41,17 @@ def suspected_labels(probabilities: Array, labels: Array) -> tuple[Array, Array]
     which = np.flatnonzero((reached.max(axis=1) > -np.inf) & (best != labels))
     order = np.argsort(own[which], kind="stable")
     return which[order], best[which][order]
+
+
+def doubt(suspected: int, images: int) -> str:
+    """Why so many suspected labels can hardly all be wrong; empty if they are few.
+
+    Args:
+        suspected: number of images with a suspected label.
+        images: number of all images.
+    """
+    if suspected <= _FEW * images:
+        return ""
+    count = f"the labels of {suspected:,} of {images:,} images are suspected"
+    why = "of so many, most are probably errors of the model that suspects them"
+    return f"{count}: {why}; look at them before you leave them out, or train a more accurate model"

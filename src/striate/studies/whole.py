@@ -98,8 +98,8 @@ def _finish(config: RunConfig, folder: Path, changed: Mapping[str, Any], trainer
     write_report(repeats_report.describe(found, config), folder, figures=config.figures, full=config.full)
     if (every := repeats_report.predictions(found)) is not None:
         write_predictions(folder, every[0], parquet=config.parquet, more=every[1])
-    if found.pooled is not None:
-        write_label_errors(folder, found.pooled)
+    if found.pooled is not None and (warning := write_label_errors(folder, found.pooled)):
+        config.progress.warn(warning)
     return found
 
 

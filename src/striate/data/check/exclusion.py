@@ -16,8 +16,10 @@ from striate.data.check.records import KINDS, NOTE
 from striate.data.images.samples import DataSet
 from striate.data.images.tables import read_columns
 from striate.errors import DataError, UsageError, unknown_name
+from striate.metrics.label_errors import doubt
 from striate.printable import first_few
 
+LABEL_ERROR = "label-error"  # the kind of suspected wrong labels
 RUN_FILE = "excluded.csv"  # in a run folder: what the run left out
 _COLUMNS = ("path", "kind")
 _COPIES = ("duplicates", "near-duplicates")  # of each group, one stays
@@ -85,6 +87,8 @@ def exclude(data: DataSet, table: Path, kinds: str | None = None) -> Exclusion:
         pairs = zip(samples.names, hits, strict=True)
         left_out += [(data.absolute_name(name), hit) for name, hit in pairs if hit is not None]
     notes = [_summary(table, [kind for _, kind in left_out])]
+    suspected = sum(kind == LABEL_ERROR for _, kind in left_out)
+    notes += filter(None, [doubt(suspected, sum(map(len, data.splits.values())))])
     if kinds == "" and (passed := Counter(row.kind for row in rows if row.path and row.kind not in wanted)):
         listed = ", ".join(f"{count:,} {kind}" for kind, count in passed.items())
         notes.append(f"not left out, because they are only notes: {listed} (--exclude-kinds names kinds)")
