@@ -121,6 +121,12 @@ def with_run(report: Report, run: TrainingRun) -> Report:
 def _epochs(run: TrainingRun) -> Phrase:
     """What the number of epochs counts; within a budget, not every epoch is evaluated."""
     best = {"best": run.best_epoch, "monitor": run.config.monitor}
+    if run.averaged:
+        return Phrase(
+            "epochs; the best model averages the last {count}; the best epoch is {best} (by {monitor})",
+            count=run.averaged,
+            **best,
+        )
     if len(run.epochs) < run.last_epoch:
         return Phrase(
             "epochs, {count} of them evaluated, the best is {best} (by {monitor})",

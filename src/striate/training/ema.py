@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -12,6 +13,9 @@ from torch.optim.swa_utils import AveragedModel
 from striate import tensor_file
 from striate.errors import DataError
 from striate.files import write_atomic
+
+if TYPE_CHECKING:
+    from striate.training.state import EpochMetrics
 
 FOLDER = "checkpoints"  # of the epochs that are averaged at the end
 _FIX = "Remove it, and resume the run: the other epochs are averaged"
@@ -74,3 +78,23 @@ def remove_kept_epochs(folder: Path) -> None:
         path.unlink()
     if (folder / FOLDER).exists():
         (folder / FOLDER).rmdir()
+
+
+def verdict(row: EpochMetrics, best: EpochMetrics, monitor: str, *, kept: bool) -> str:
+    """What became of averaged weights, and why they are kept if their monitored metric is worse.
+
+    Args:
+        row: their metrics.
+        best: those of the best epoch.
+        monitor: a metric of `MONITORS`.
+        kept: whether they are the best weights now.
+    """
+    if not kept:
+        return "worse than the best epoch"
+    own, other = row.monitored(monitor)[0], best.monitored(monitor)[0]
+    if own >= other:
+        return "kept as the best"
+    return (
+        f"kept as the best: the {monitor} of {abs(own):.4f} is within one standard error of that of epoch "
+        f"{best.epoch}, {abs(other):.4f}"
+    )

@@ -208,7 +208,8 @@ def _average(training: Training, run: TrainingRun) -> None:
         better = state.is_better(row, task.averaging_margin(state.best_row))
         if better and run.is_main:
             run.write_bundle(run.best, state.evaluated_network, row)
-        verdict = "kept as the best" if better else "worse than the best epoch"
+        run.averaged = count if better else 0
+        verdict = ema.verdict(row, state.best_row, state.monitor, kept=better)
         what = f"weights averaged over the last {count} epochs{again}"
         run.notes += training.context.inform(f"{what}: {row.log_line[0]}, {verdict}")
     if run.is_main:

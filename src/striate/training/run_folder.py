@@ -39,6 +39,7 @@ class TrainingRun:
         notes: warnings for the report.
         epochs: a row for each evaluated epoch.
         best_epoch: the epoch of `best.safetensors`; 0 before the first one.
+        averaged: the number of last epochs whose average is `best.safetensors` instead; 0 if it is not one.
         seconds: duration of the run.
         profile: seconds by phase, with `--profile`.
         joules: energy of the processors since this process began to train; None if it cannot be read.
@@ -53,6 +54,7 @@ class TrainingRun:
     notes: list[str]
     epochs: list[Any] = field(default_factory=list)
     best_epoch: int = 0
+    averaged: int = 0
     seconds: float = 0.0
     profile: dict[str, float] = field(default_factory=dict)
     joules: float | None = None

@@ -1,5 +1,6 @@
 """The loss and the metrics of an epoch."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,7 @@ from striate.tasks.seq2seq.metrics import (
     translate_together,
     translation_metrics,
 )
+from striate.training import ema
 from striate.training.distributed import SINGLE
 
 CPU = torch.device("cpu")
@@ -148,9 +150,19 @@ def test_the_default_fits_the_target(kind, expected, monkeypatch):
         choose_monitor("bleu", target)
 
 
+def test_averaged_weights_are_kept_for_a_reason():
+    best, other = (dataclasses.replace(row(0.2, 1.0), val_similarity=s, epoch=8) for s in (0.75, 0.7))
+    assert best.log_line[0].endswith("exact 0.2500  similarity 0.7500")
+    assert ema.verdict(other, best, "similarity", kept=False) == "worse than the best epoch"
+    assert ema.verdict(best, other, "similarity", kept=True) == "kept as the best"
+    assert ema.verdict(other, best, "similarity", kept=True) == (
+        "kept as the best: the similarity of 0.7000 is within one standard error of that of epoch 8, 0.7500"
+    )
+
+
 def test_an_epoch_in_one_line():
     metrics, speed = row(0.2, 1.0).log_line
-    assert metrics == "loss 1.5000  val loss 1.0000  error 0.2000  exact 0.2500"
+    assert metrics == "loss 1.5000  val loss 1.0000  error 0.2000  exact 0.2500  similarity 0.8000"
     assert speed == "1,000 tokens/s"
 
 

@@ -59,9 +59,10 @@ class Seq2SeqMetrics(EpochMetrics):
     def log_line(self) -> tuple[str, str]:
         """Metrics and speed in words."""
         bleu = "" if self.val_bleu is None else f"  BLEU {100 * self.val_bleu:.1f}"
+        similar = "" if self.val_similarity is None else f"  similarity {self.val_similarity:.4f}"
         metrics = (
             f"loss {self.train_loss:.4f}  val loss {self.val_loss:.4f}  "
-            f"error {self.val_error:.4f}  exact {self.val_exact:.4f}{bleu}"
+            f"error {self.val_error:.4f}  exact {self.val_exact:.4f}{similar}{bleu}"
         )
         return metrics, f"{self.tokens_per_second:,.0f} tokens/s"
 
