@@ -35,9 +35,15 @@ def call(argv: Sequence[str]) -> int:
             from striate.cli.unknown_options import unknown_option
 
             raise unknown_option(error, argv) from error
-        command = f"striate {argv[0]}" if argv[0] in COMMANDS else "striate"
-        raise UsageError(_message(error, argv), fix=f"See `{command} --help`") from error
+        raise UsageError(_message(error, argv), fix=f"See `{_called(argv)} --help`") from error
     return code if isinstance(code, int) else 0
+
+
+def _called(argv: Sequence[str]) -> str:
+    """The command of a command line, as far as it names one."""
+    entry = COMMANDS.get(argv[0])
+    words = argv[:2] if isinstance(entry, dict) and argv[1:2] and argv[1] in entry else argv[:1]
+    return " ".join(["striate", *(words if entry is not None else ())])
 
 
 def complete(words: Sequence[str], variable: str) -> None:
