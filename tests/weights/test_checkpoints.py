@@ -221,7 +221,7 @@ def test_a_torchscript_program_is_refused(tmp_path):
 def other_zip():
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr("photo.txt", "hello")
+        archive.writestr(zipfile.ZipInfo("photo.txt"), "hello")
     return content.getvalue()
 
 
