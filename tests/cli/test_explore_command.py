@@ -31,7 +31,7 @@ def test_figure_and_json(name, run, few_colors, tmp_path, capsys):
         "filters": lambda v: (v["layer"], v["filters"], v["size"]) == ("conv1", 6, [5, 5]),
         "maps": lambda v: (v["maps"], v["size"], len(v["max"])) == (16, [10, 10], 16),
         "channel": lambda v: len(v["images"]) == 4 and len(v["images"][0]["box"]) == 4,
-        "nearest": lambda v: v["images"][0]["similarity"] > 0.99999 and len(v["images"]) == 3,
+        "nearest": lambda v: v["images"][0]["similarity"] < 1 and len(v["images"]) == 3,
         "prototypes": lambda v: (
             {k: len(p["criticisms"]) for k, p in v["classes"].items()} == {"red": 2, "blue": 2}
         ),
@@ -44,9 +44,13 @@ def test_figure_and_json(name, run, few_colors, tmp_path, capsys):
 def test_lines(run, few_colors, tmp_path, capsys):
     out = tmp_path / "out.png"
     assert call("nearest", run, few_colors, out) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["1.0000", "red", str(few_colors / "red" / "001.png")]
-    assert lines[-1] == f"file  {out}"
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.split()[1] == "red"
+    assert str(few_colors / "red" / "001.png") not in first  # the image itself
+    assert last == f"file  {out}"
+    assert striate(["explore", "prototypes", str(run.best), "--count", "1", "--out", str(out)]) == 0
+    assert striate(["explore", "nearest", str(run.best), "--count", "1"]) == 2
+    assert "See `striate explore nearest --help`" in capsys.readouterr().err
 
 
 def test_errors(run, few_colors, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,7 @@
 """A classifier and its training images: top images of a channel, nearest images, prototypes."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
@@ -49,9 +51,19 @@ def test_nearest_images(explorer, few_colors):
     similar = (features @ features[3]).tolist()
     order = sorted(range(len(paths)), key=lambda i: -similar[i])
     found = explorer.nearest(paths[3], count=4)
-    assert found[0].path == str(paths[3])
-    assert [example.value for example in found] == pytest.approx([similar[i] for i in order[:4]], abs=1e-5)
-    assert found[0].value == pytest.approx(1)
+    assert order[0] == 3
+    assert [example.value for example in found] == pytest.approx([similar[i] for i in order[1:5]], abs=1e-5)
+    found = explorer.nearest(paths[3].read_bytes(), count=1)  # whose file is not known
+    assert (found[0].path, found[0].value) == (str(paths[3]), pytest.approx(1))
+
+
+def test_the_training_images_of_the_run_are_the_default(run):
+    own = Explorer(striate.load(run.best, "cpu"))
+    assert len(own) == run.training.task.train_count
+    with (run.training.folder / "split.csv").open(encoding="utf-8", newline="") as file:
+        trained = {row["path"] for row in csv.DictReader(file) if row["split"] == "train"}
+    good, bad = own.prototypes("red", 2)
+    assert {example.path for example in (*good, *bad)} <= trained
 
 
 def test_prototypes_and_criticisms_of_a_class(explorer):

@@ -125,7 +125,14 @@ def test_the_page_shows_every_run(folded):
     with pytest.raises(BundleError, match=r"it contains several runs\. Give one of them, such as .*fold-1"):
         striate.load(folded[0].folder)
     page = folded[0].report.read_text()
-    for text in ("fold-1", "fold-3", "Mean of all runs", "Nadeau and Bengio", "out-of-fold images"):
+    for text in (
+        "fold-1",
+        "fold-3",
+        "Mean of all runs",
+        "Nadeau and Bengio",
+        "out-of-fold images",
+        ">test images<",
+    ):
         assert text in page
 
 

@@ -27,6 +27,9 @@ TYPED = [  # the command and the option; what the message says
     ("evaluate m --batchsize 9", "--batchsize: in Striate it is --batch (Batch size)"),
     ("seq2seq translate m --num_beams 9", "--num_beams: in Striate it is --beam (Beam size"),
     ("seq2seq train p --src en", "--src: in Striate it is --from (File extension of the source"),
+    ("check d --model r", "--model: this command needs no model"),
+    ("check d --img-size 9", "--img-size: this command needs no model"),
+    ("evaluate --model r", "--model: the network is an argument without a flag"),
     ("weights import f --state-dict-key ema", "--state-dict-key: in Striate it is --part"),
 ]
 

@@ -38,9 +38,10 @@ def check(
     workers: Workers = None,
     as_json: Json = False,
 ) -> int:
-    """Find broken files, duplicates, data leakage, likely label errors and outliers in a dataset.
+    """Find broken files, duplicates, data leakage, problems of class names and outliers in a dataset.
 
-    The exit code is 1 if there are serious findings. Nothing is written to the data folder.
+    The exit code is 1 if there are serious findings. Nothing is written to the data folder. Likely label
+    errors need a model: `striate train DATA --folds 5` lists them.
 
     Python: striate.check("flowers/").findings
     """

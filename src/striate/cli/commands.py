@@ -41,7 +41,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "export:export", "Export a model to another format (ONNX, CTranslate2, torch.export, state dict)."
     ),
     "view": Command("view:view", "Show all runs of a folder side by side in the browser, live."),
-    "check": Command("check:check", "Find broken files, duplicates, leakage, likely label errors, outliers."),
+    "check": Command("check:check", "Find broken files, duplicates, leakage, bad class names, outliers."),
     "detection": Command("detection:detection", "Evaluate an object detector: COCO and Pascal VOC metrics."),
     "seq2seq": {
         "train": Command("seq2seq:train", "Train a Transformer on pairs of texts, or of images and text."),

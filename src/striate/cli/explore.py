@@ -14,8 +14,8 @@ from striate.errors import UsageError
 if TYPE_CHECKING:
     from striate.inference.exploration import Example, Explorer
 
-_DATA = "Images, as for `train`; usually the training data."
-Data = Annotated[str, typer.Argument(metavar="DATA", help=_DATA)]
+_DATA = "Images, as for `train`; by default the training images of the model's run."
+Data = Annotated[str | None, typer.Argument(metavar="DATA", help=_DATA, show_default=False)]
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="Image file.")]
 Count = Annotated[int, number("Number of images.", low=1, high=4096)]
 Split = Annotated[str, typer.Option(help="Split: train, val, test or all; auto is train if there is one.")]
@@ -79,7 +79,7 @@ def maps(
 def channel(
     model: Model,
     unit: Annotated[str, typer.Argument(metavar="LAYER:INDEX", help="A channel, such as layer4:17.")],
-    data: Data,
+    data: Data = None,
     count: Count = 16,
     split: Split = "auto",
     out: Sheet = Path("channel.png"),
@@ -102,7 +102,7 @@ def channel(
 def nearest(
     model: Model,
     image: Image,
-    data: Data,
+    data: Data = None,
     count: Count = 8,
     split: Split = "auto",
     out: Sheet = Path("nearest.png"),
@@ -110,7 +110,7 @@ def nearest(
     trust: Trust = "",
     as_json: Json = False,
 ) -> None:
-    """Find the training images that the network finds most similar to an image.
+    """Find the training images that the network finds most similar to an image, but for that image itself.
 
     Python: Explorer(striate.load("runs/flowers-resnet18"), "flowers/").nearest("rose.jpg")
     """
@@ -120,7 +120,7 @@ def nearest(
 
 def prototypes(
     model: Model,
-    data: Data,
+    data: Data = None,
     name: Annotated[
         list[str] | None, typer.Option("--class", help="Class; may be repeated.", show_default="all")
     ] = None,
@@ -158,7 +158,7 @@ def prototypes(
     _report({"classes": values}, out, as_json, lines)
 
 
-def _explore(model: str, data: str, split: str, device: str, trust: str, ask: Any) -> Any:
+def _explore(model: str, data: str | None, split: str, device: str, trust: str, ask: Any) -> Any:
     """Open the model and the data, and ask the explorer."""
     from striate.cli.console import watching
     from striate.inference.classifier import load

@@ -7,7 +7,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from striate.errors import UsageError
-from striate.training.foreign_names import striate_name
+from striate.training.foreign_names import OF_MODELS, striate_name
+
+# Arguments of commands that use a model or its weights.
+_MODELS = {"model", "models", "name", "file", "run", "source", "bundle", "weights"}
 
 
 def unknown_option(error: Any, argv: Sequence[str]) -> UsageError:
@@ -28,6 +31,8 @@ def unknown_option(error: Any, argv: Sequence[str]) -> UsageError:
         if spelling.startswith("-") and not getattr(parameter, "hidden", False)
     }
     name, why = striate_name(typed, known)
+    if why in OF_MODELS and not _MODELS & {parameter.name for parameter in error.ctx.command.params}:
+        why = "this command needs no model"
     if name:
         option, _, value = name.partition(" ")
         spelling, parameter = known[option]

@@ -60,9 +60,7 @@ def find_data(
                 raise read.error(name, f"{name} is {shown(values.get(name))}, not text")
     own = values.get("data") if isinstance(values.get("data"), str) else None
     if data is None and own is None:
-        raise UsageError(
-            "no data to evaluate on", "the bundle is not in its run folder", "Give --data FOLDER"
-        )
+        raise UsageError("no data to evaluate on", "the bundle is not in its run folder", "Give the data")
     given = data is not None
     is_own = own is not None and (not given or _same(own, data))
     if is_own:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from striate.errors import DataError, UsageError, unknown_name
 from striate.explain import channels, prototypes
 from striate.explain.channels import Activation
 from striate.inference.classifier import Classifier
-from striate.inference.evaluation_data import choose_split
+from striate.inference.evaluation_data import choose_split, find_data
 from striate.progress import AUTO, Progress
 from striate.transforms.decode import ImageSource, Uint8Array
 
@@ -63,25 +64,25 @@ class Explorer:
 
     Args:
         classifier: of images.
-        data: as for `striate.data.open_data`: usually the training data.
+        data: as for `striate.data.open_data`; None for those of the classifier's run, split as there.
         split: of the data; `auto` is train if there is one, else all images.
         batch: images at once.
         progress: receives a stage for each pass over the images.
 
     Raises:
         DataError: the data cannot be read, or have no images.
-        UsageError: there is no such split.
+        UsageError: there is no such split; or no data, and the classifier is not in its run folder.
     """
 
     def __init__(
-        self, classifier: Classifier, data: Any, *, split: str = "auto", batch: int = 64,
+        self, classifier: Classifier, data: Any = None, *, split: str = "auto", batch: int = 64,
         progress: Progress = AUTO,
     ) -> None:  # fmt: skip
         if not isinstance(classifier, Classifier):
             what = f"a {type(classifier).__name__} is no classifier of Striate"
             raise UsageError(what, "", "Give what `striate.load` returns")
         self.classifier, self._batch, self._progress = classifier, batch, progress
-        dataset = open_data(data)
+        dataset = find_data(classifier, None, None, None)[0] if data is None else open_data(data)
         wanted = ("train" if "train" in dataset.splits else "all") if split == "auto" else split
         _, samples = choose_split(dataset.splits, wanted, dataset.source)
         self.classes = dataset.classes
@@ -127,13 +128,13 @@ class Explorer:
 
     @standard_settings()
     def nearest(self, source: ImageSource, count: int = 8) -> list[Example]:
-        """The images whose features are most similar to those of an image: what the prediction rests on.
+        """The other images whose features are most similar to those of an image: what its answer rests on.
 
         The features are what the network's last layer reads; similarity is the cosine of the angle between
         them, -1 to 1.
 
         Args:
-            source: an image, as for `Classifier.predict`.
+            source: an image, as for `Classifier.predict`; its own file is not among the images.
             count: number of images.
 
         Raises:
@@ -143,8 +144,10 @@ class Explorer:
         own = _unit(self.classifier.embed([source]))
         features, samples = self._features
         similar = features @ own[0]
-        order = np.argsort(-similar, kind="stable")[:count]
-        return [self._example(int(samples[i]), float(similar[i])) for i in order]
+        order = np.argsort(-similar, kind="stable")
+        itself = os.path.realpath(source) if isinstance(source, (str, os.PathLike)) else None
+        others = (i for i in order if os.path.realpath(self._images.names[samples[i]]) != itself)
+        return [self._example(int(samples[i]), float(similar[i])) for i in islice(others, count)]
 
     @standard_settings()
     def prototypes(self, name: str, count: int = 5) -> tuple[list[Example], list[Example]]:

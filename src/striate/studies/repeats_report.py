@@ -101,7 +101,7 @@ def _runs(found: Repeats) -> Section:
     shown = dict(islice(labels(found).items(), _IN_TABLE))
     fold = (Column(Phrase("fold"), "d"),) if found.folds else ()
     columns = (
-        Column(Phrase("run")), Column(Phrase("seed"), "d"), *fold, Column(Phrase("number"), ",d"),
+        Column(Phrase("run")), Column(Phrase("seed"), "d"), *fold, Column(_what(found), ",d"),
         *(Column(label, spec) for label, spec in shown.values()), Column(Phrase("best epoch"), "d"),
         Column(Phrase("seconds"), ",.0f"),
     )  # fmt: skip
@@ -114,6 +114,12 @@ def _runs(found: Repeats) -> Section:
     )  # fmt: skip
     note = Phrase("Each run has its own folder with its own report.")
     return Section(Phrase("Runs"), (Table(columns, rows),), note)
+
+
+def _what(found: Repeats) -> str:
+    """What the runs were tested on."""
+    evaluation = found.runs[0].evaluation
+    return Phrase("test pairs") if evaluation.task == "seq2seq" else Phrase(evaluation.what)
 
 
 def _subtitle(found: Repeats, config: Any) -> Phrase:

@@ -98,12 +98,15 @@ _NAMES = {
     "score": "conf conf-thres confidence score-threshold conf-threshold score-thresh",
 }  # fmt: skip
 
+_PREPROCESSING = "the model file contains the preprocessing"
+_NETWORK = "the network is an argument without a flag"
+_MODEL = "the model is an argument without a flag"
 # Where a command has no such option -> why. All names of a row above are meant, and those in `_OTHERS`.
 _UNNEEDED = {
-    "imgsz": "the model file contains the preprocessing",
-    "normalize": "the model file contains the preprocessing",
-    "model": "the network is an argument without a flag",
-    "weights": "the model is an argument without a flag",
+    "imgsz": _PREPROCESSING,
+    "normalize": _PREPROCESSING,
+    "model": _NETWORK,
+    "weights": _MODEL,
     "data": "the input is an argument without a flag",
     "classes": "the number of classes comes from the data or from the model",
     "shuffle": "training data are always shuffled, as --seed decides",
@@ -122,6 +125,9 @@ _OTHERS = {
     "quiet": "q silent verbose v",
     "debug": "",
 }
+
+
+OF_MODELS = {_PREPROCESSING, _NETWORK, _MODEL}  # reasons that are none for a command without a model
 
 
 def striate_name(name: str, options: Container[str]) -> tuple[str, str]:

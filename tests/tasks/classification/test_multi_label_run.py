@@ -122,7 +122,13 @@ def test_predictions_reach_their_thresholds(finished, table, capsys):
     assert {score.name for score in prediction.labels} == expected
     assert striate.cli.run(["predict", str(finished.best), str(image), "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
-    assert {label["class"] for label in result["labels"]} == expected
+    least = dict(zip(NAMES, prediction.thresholds, strict=True))
+    assert {label["class"]: label["threshold"] for label in result["labels"]} == {
+        name: least[name] for name in expected
+    }
+    assert striate.cli.run(["predict", str(finished.best), str(image)]) == 0
+    out = capsys.readouterr().out
+    assert all(f"(threshold {100 * least[name]:.1f} %)" in out for name in expected)
     assert len(result["top"]) == 3
     assert striate.cli.run(["predict", str(finished.best), str(image), "--csv"]) == 0
     header, row = csv.reader(capsys.readouterr().out.splitlines())
