@@ -211,7 +211,8 @@ class ImagePredictor(ABC):
         remaining, read = iter(sources), partial(read_image, preprocess=self.preprocess, crop=crop)
         first = list(islice(remaining, batch))
         self._require_memory(len(first))
-        with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
+        threads = ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode")
+        with translated_errors(), threads as pool:
             pending = [pool.submit(read, source) for source in first]
             while pending:
                 # The next batch is decoded while the network works on this one.
