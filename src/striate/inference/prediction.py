@@ -18,7 +18,7 @@ from striate import memory
 from striate.bundle import Calibration, Description, UnknownInputs, decode_unknown
 from striate.bundle.calibration import require_calibration
 from striate.device import USUAL_PIXELS
-from striate.errors import DataError, DecodeError
+from striate.errors import DataError, DecodeError, translated_errors
 from striate.inference.model_view import prediction_html, prediction_text
 from striate.inference.tta import is_cropped, require
 from striate.progress import AUTO, Progress
