@@ -215,5 +215,5 @@ def test_nothing_to_evaluate(model, folder, tmp_path):
     with pytest.raises(DataError, match="none of its 18 images can be read"):
         striate.evaluate(model, folder)
     shutil.copy(model.path, tmp_path / "alone.safetensors")
-    with pytest.raises(UsageError, match="Give --data"):
+    with pytest.raises(UsageError, match="Give the data"):
         striate.evaluate(tmp_path / "alone.safetensors")

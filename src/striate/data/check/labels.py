@@ -85,10 +85,7 @@ def check_classes(data: DataSet, found: Found) -> None:
     found["empty-classes"] += [(Item(name),) for name in data.empty_folders]
     pairs = [("near-equal-classes", list(names)) for names in _misspelt_names(total)]
     for kind, names in [*(("similar-classes", names) for names in _similar_names(data.classes)), *pairs]:
-        items = tuple(
-            Item(name, detail=Phrase("{name}, {count} images", name=repr(name), count=total[name]))
-            for name in names
-        )
+        items = tuple(Item(name, detail=_with_count(name, total[name])) for name in names)
         found[kind].append(items)
     train = counts.get(UNSPLIT, counts.get("train"))
     if train is None:
@@ -113,6 +110,11 @@ def check_classes(data: DataSet, found: Found) -> None:
         found["imbalance"].append(
             tuple(Item(name, detail=Phrase("{count:,} images", count=train[name])) for name in ends)
         )
+
+
+def _with_count(name: str, count: int) -> Phrase:
+    template = "{name}, {count} image" if count == 1 else "{name}, {count} images"
+    return Phrase(template, name=repr(name), count=count)
 
 
 def _similar_names(classes: tuple[str, ...]) -> list[list[str]]:
