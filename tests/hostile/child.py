@@ -74,6 +74,8 @@ def main() -> None:
             code = os.waitstatus_to_exitcode(status)
             result.seek(0)
             text = result.read().decode("utf-8", "replace")
+        if code not in range(100):  # it did not end by itself, so the C library may have said why
+            text += (Path(order["folder"]) / "stderr").read_text("utf-8", "replace")
         seconds = usage.ru_utime + usage.ru_stime
         answer = {"code": code, "text": text, "seconds": seconds, "bytes": usage.ru_maxrss * 1024}
         print(json.dumps(answer), flush=True)
