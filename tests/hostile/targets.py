@@ -275,6 +275,8 @@ _FUNCTIONS = {
     "striate.data.open_data": lambda m: _data("open_data", m.data),
     "striate.data.absolute_source": lambda m: _data("absolute_source", m.data),
     "striate.data.split": _split,
+    "striate.data.first_problems": lambda m: _data("first_problems", []),
+    "striate.data.left_out": lambda m: _data("left_out", [_data("Problem", m.image, "it is empty")]),
     "striate.data.DecodedImages": _decoded,
     "striate.metrics.detection.evaluate": lambda m: _detection("evaluate", m.gt, m.dt),
     "striate.metrics.detection.read_ground_truth": lambda m: _detection("read_ground_truth", m.gt),

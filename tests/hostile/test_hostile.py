@@ -19,7 +19,7 @@ from striate import cli
 
 HERE = Path(__file__).parent
 ACCEPTED = {0, 1, 2, 3, 4}  # docs/start.md has the meanings
-# With 8 MiB left, a new thread may find no memory for its own data. Then Python prints this, or glibc ends all.
+# With 8 MiB left, a new thread may find no memory for its own data: Python prints this, or glibc ends all.
 NO_THREAD = (
     "Exception ignored in thread started by: <object repr() failed>\nMemoryError",
     "cannot allocate memory for thread-local data: ABORT",

@@ -18,6 +18,7 @@ from typing import Any
 from striate import strict_json
 from striate.cli import help, streams
 from striate.cli.commands import COMMANDS, GROUPS, SUMMARY, Command
+from striate.cli.swapped import model_first
 from striate.errors import (
     INTERNAL_EXIT_CODE,
     INTERRUPTED_EXIT_CODE,
@@ -73,8 +74,6 @@ def run(argv: Sequence[str]) -> int:
             streams.flush()
         return code
     except StriateError as error:
-        from striate.cli.swapped import model_first
-
         shown = model_first(error, argv)
         return _print_error(str(shown), shown.exit_code, argv, shown.what, shown.why, shown.fix)
     except KeyboardInterrupt:

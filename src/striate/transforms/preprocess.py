@@ -187,13 +187,15 @@ class Preprocess:
         Args:
             image: an array as for `fit`, or what `decode_uncropped` returns.
         """
+        whole = not isinstance(image, ArrayPixels) or image.frame is None
+        values = image.values if isinstance(image, ArrayPixels) else image
+        if whole and values.shape == (*self.uncropped_size, self.channels) and values.dtype == np.uint8:
+            return values
         if isinstance(image, ArrayPixels):
             return self._resize_uncropped(image)
         if self.channels not in (1, 3):
             bands = np.moveaxis(array_bands(image, self.channels), 2, 0)
             return np.concatenate([self._of_band.resize_uncropped(band) for band in bands], axis=2)
-        if image.shape == (*self.uncropped_size, self.channels) and image.dtype == np.uint8:
-            return image
         return self._resize_uncropped(ArrayPixels(image, self.channels))
 
     def _resize_uncropped(self, pixels: ArrayPixels) -> Uint8Array:
