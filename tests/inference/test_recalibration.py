@@ -175,7 +175,7 @@ def test_calibration_on_training_images_and_what_is_left_out_is_reported(run, tm
 
 @pytest.mark.parametrize(
     ("temperature", "says"),
-    [(1.0, "probabilities not calibrated: the 19 images (val)"), (2.0, "calibrated, temperature 2.00")],
+    [(1.0, "probabilities unchanged: 19 images (val)"), (2.0, "calibrated, temperature 2.00")],
 )
 def test_a_temperature_of_1_is_no_calibration(run, few_colors, tmp_path, capfd, temperature, says):
     path = shutil.copy(run.best, tmp_path / "model.safetensors")
@@ -183,7 +183,7 @@ def test_a_temperature_of_1_is_no_calibration(run, few_colors, tmp_path, capfd, 
     assert cli.run(["evaluate", str(path), str(few_colors)]) == 0
     assert says in capfd.readouterr().out
     page = str(report(striate.evaluate(path, few_colors), model="m"))
-    assert ("The probabilities are not calibrated" in page) == (temperature == 1)
+    assert ("The probabilities are unchanged" in page) == (temperature == 1)
     assert ("calibrated" in striate.load(path)._repr_html_()) == (temperature != 1)
 
 

@@ -47,6 +47,6 @@ def calibrate(
         say(f"temperature {found.temperature:.3f}, from {images}")
         say(f"expected calibration error {percent(before)} before, {percent(after)} after, on these images")
     else:
-        say(f"temperature 1, which changes no probability: {images} are too little evidence for another one")
+        say(f"temperature 1, which changes no probability: {images} show no need to calibrate")
         say(f"expected calibration error {percent(before)} on these images")
     print_left_out(found)

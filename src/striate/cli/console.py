@@ -194,8 +194,8 @@ def _temperature(calibration: Calibration) -> str:
     """Whether the probabilities are calibrated."""
     if calibration.is_needed:
         return f"probabilities calibrated, temperature {calibration.temperature:.2f}"
-    images = f"the {calibration.images:,} images ({calibration.source}) that could calibrate them"
-    return f"probabilities not calibrated: {images} are too little evidence against a temperature of 1"
+    images = f"{calibration.images:,} images ({calibration.source})"
+    return f"probabilities unchanged: {images} show no need to calibrate"
 
 
 def _print_robustness(found: Robustness) -> None:

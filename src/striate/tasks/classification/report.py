@@ -191,8 +191,8 @@ def _temperature(evaluation: Evaluation) -> Phrase:
         return Phrase("The probabilities are not calibrated.")
     if not calibration.is_needed:
         return Phrase(
-            "The probabilities are not calibrated: {n:,} images ({source}), with a calibration error of "
-            "{before:.3f}, are too little evidence against a temperature of 1.",
+            "The probabilities are unchanged: {n:,} images ({source}), with a calibration error of "
+            "{before:.3f}, show no need to calibrate.",
             n=calibration.images, source=Phrase(calibration.source), before=calibration.ece[0],
         )  # fmt: skip
     return Phrase(
