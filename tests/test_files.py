@@ -138,6 +138,7 @@ def test_a_path_outside_the_locale_is_no_bug(encoding, expected, monkeypatch):
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 bytes"), True),
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
         (ImportError("x.so: failed to map segment from shared object"), True),
+        (RuntimeError("can't allocate read lock"), True),  # of Python's files
         (ValueError("out of memory"), False),
         (SystemError("error return without exception set"), True),  # of Python itself
         (SystemError("<built-in function f> returned NULL without setting an exception"), False),

@@ -132,7 +132,7 @@ _TOO_FEW = {
 }
 _NO_MEMORY = (
     "out of memory", "not enough memory", "allocate memory", "bad_alloc", "failed to map segment",
-    "unable to allocate",
+    "unable to allocate", "can't allocate",
 )  # fmt: skip
 # Packages that an installation for prediction alone does not have (docs/export.md), by the names of modules.
 _LEFT_OUT = {
