@@ -12,7 +12,6 @@ from conftest import make_images
 import striate
 from striate import bundle, models
 from striate.errors import UsageError
-from striate.kernels import pooling
 from striate.progress import Progress
 
 
@@ -131,7 +130,7 @@ def test_the_call_from_train_to_the_network_is_short(tmp_path, monkeypatch):
     """At most 8 frames in 5 files, from `fit` 4 in 2; no return to a file that the call has left."""
     for name, color in (("red", (200, 50, 40)), ("blue", (30, 60, 200))):
         make_images(tmp_path / "data" / name, 10, color)
-    network = pooling.LeNet  # what a LeNet is while it trains
+    network = type(models.build("lenet"))
     package, forward, stacks = Path(striate.__file__).parent, network.forward, []
 
     def watched(self, *inputs):

@@ -10,9 +10,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "striate"
 
 LAYERS = {
-    "charts": 0, "csv_file": 0, "errors": 0, "facts": 0, "files": 0, "markup": 0, "memory": 0, "printable": 0,
-    "progress": 0, "reading": 0, "sections": 0, "strict_json": 0, "strict_yaml": 0, "validation": 0,
-    "version": 0,
+    "charts": 0, "csv_file": 0, "errors": 0, "facts": 0, "files": 0, "markup": 0, "memory": 0,
+    "native_modules": 0, "printable": 0, "progress": 0, "reading": 0, "sections": 0, "strict_json": 0,
+    "strict_yaml": 0, "validation": 0, "version": 0,
     "device": 1, "transforms": 1, "metrics": 1, "models": 1, "tensor_file": 1,
     "kernels": 2, "data": 2, "bundle": 2, "anatomy": 2, "weights": 2,
     "explain": 3, "inference": 3,

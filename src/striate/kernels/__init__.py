@@ -14,7 +14,6 @@ classes define the result: a prepared network returns the same numbers up to rou
 | `cross_entropy` | loss over a large vocabulary: never holds the scores of all tokens                      |
 | `decoding`      | writing text token by token, with cached keys and values                                |
 | `folding`       | `fold`: convolution, norm, sum and activation in one step, for inference                |
-| `pooling`       | max-pooling in LeNet, for training                                                      |
 | `layout`        | channels-last memory layout of convolutions, for training                               |
 | `prepacking`    | `prepack`: weights in the layout of oneDNN, for inference                               |
 | `allocator`     | keeps freed memory in the process                                                       |
@@ -55,10 +54,6 @@ def prepare(network: Network, device: torch.device, *, training: bool) -> Networ
 
     if device.type == "cpu":
         allocator.keep()
-    if training and "striate.models.lenet" in sys.modules:
-        from striate.kernels import pooling
-
-        pooling.install(network)
     is_sequence = False
     if "striate.models.transformer" in sys.modules:  # without it, the network has none of these layers
         from striate.kernels import installation

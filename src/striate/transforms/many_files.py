@@ -7,13 +7,14 @@ another thread runs, such as one that imports torch, for 5 ms after each call of
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 from collections.abc import Sequence
 from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
+
+from striate import native_modules
 
 VERSION = 1  # of the functions' arguments, as in native/many_files.cpp
 
@@ -23,11 +24,7 @@ _START = 1 << 16  # bytes of a file that its checksum covers
 @functools.cache
 def native() -> ModuleType | None:
     """The native module; None if it was not built, or from older sources."""
-    try:
-        module = importlib.import_module("striate.transforms._files")
-    except ImportError:
-        return None
-    return module if getattr(module, "VERSION", 0) == VERSION else None
+    return native_modules.load("striate.transforms._files", VERSION)
 
 
 def read_plain_pngs(paths: Sequence[str], out: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

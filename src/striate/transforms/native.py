@@ -5,9 +5,7 @@ Both ways give equal results. The kernel reads gray and RGB images on a CPU, wit
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,22 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from striate import native_modules
 from striate.transforms.blocks import is_pillow_friendly
 
 VERSION = 1  # of the functions' arguments and results, as in native/pixels.cpp
 _Array = npt.NDArray[Any]
 
-
-def _load() -> ModuleType | None:
-    """The native module; None if it was not built, or from older sources."""
-    try:
-        module = importlib.import_module("striate.transforms._native")
-    except ImportError:
-        return None
-    return module if getattr(module, "VERSION", 0) == VERSION else None
-
-
-_native: Any = _load()
+_native: Any = native_modules.load("striate.transforms._native", VERSION)
 
 
 def fits(images: Tensor) -> bool:

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
 import os
 from types import ModuleType
 
+from striate import native_modules
 from striate.metrics.detection import reference
 
 VERSION = 6  # of the functions' arguments and results, as in native/module.cpp
 
-
-def _load() -> ModuleType | None:
-    """The native module; None if it was not built, or from older sources."""
-    try:
-        module = importlib.import_module("striate.metrics.detection._native")
-    except ImportError:
-        return None
-    return module if getattr(module, "VERSION", 1) == VERSION else None
-
-
-_native = _load()
+_native = native_modules.load("striate.metrics.detection._native", VERSION)
 
 
 @functools.cache
