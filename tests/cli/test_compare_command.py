@@ -13,6 +13,8 @@ import striate
 from striate import bundle, cli
 from striate.errors import UsageError
 from striate.report.compare_page import overlaid
+from striate.report.messages import phrase_of
+from striate.sections import Phrase
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +144,10 @@ def test_a_leaderboard_ranks_only_what_can_be_compared(run, colors, tmp_path, ca
         config.write_text(
             re.sub(rf"(?m)^{name}: .*$", f"{name}: {value}", config.read_text("utf-8")), "utf-8"
         )
-    (tmp_path / "runs" / "new").mkdir()
-    shutil.copy(tmp_path / "runs" / "a" / "config.yaml", tmp_path / "runs" / "new")
+    for name in ("new", "search", "sd/run-2"):
+        (tmp_path / "runs" / name).mkdir()
+        shutil.copy(tmp_path / "runs" / "a" / "config.yaml", tmp_path / "runs" / name)
+    (tmp_path / "runs" / "search" / "tune.json").write_text("{}")
     assert cli.run(["compare", str(tmp_path / "runs"), "--json"]) == 0
     result = json.loads(capfd.readouterr().out)
     rows = [(row["dataset"], row["metric"], row["study"], row["mean"]) for row in result["leaderboard"]]
@@ -157,7 +161,13 @@ def test_a_leaderboard_ranks_only_what_can_be_compared(run, colors, tmp_path, ca
     trained = bundle.describe(run.best).provenance["training_images"]
     half = 12.706 * np.std([0.6, 0.8], ddof=1) * np.sqrt(1 / 2 + 10 / trained)  # Nadeau and Bengio 2003
     assert cv["interval"] == pytest.approx([max(0, 0.7 - half), min(1, 0.7 + half)], abs=1e-4)
-    assert result["notes"] == ["new is not ranked: it has no bundle with metrics"]
+    search = tmp_path / "runs" / "search"
+    assert sorted(result["notes"]) == [
+        "new is not ranked: it has no bundle with metrics",
+        "sd: runs without metrics are left out (1)",
+        f"search is not ranked: it is a search; `striate compare {search}` ranks its trials",
+    ]
+    assert all(isinstance(phrase_of(note), Phrase) for note in result["notes"]), "the page is also in Chinese"
     assert cli.run(["compare", str(tmp_path / "runs" / "sd"), str(tmp_path / "runs" / "cv")]) == 0
     out = capfd.readouterr().out
     assert "70.00 ± 14.14 % (95 % interval" in out

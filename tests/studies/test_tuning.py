@@ -49,6 +49,10 @@ def test_trials_are_halved_and_the_best_whole_run_is_chosen(found):
     whole = [row for row in table if row["rung"] == "1"]
     assert float(found.best.score) == max(float(row["score"]) for row in whole)
     assert found.is_better == (float(whole[0]["score"]) < found.best.score)
+    page = found.report.read_text("utf-8")
+    for trial in found.trials:
+        assert f"{trial.value:.1%}".replace("%", "\N{NO-BREAK SPACE}%") in page
+        assert f"{trial.value:.4f}" not in page
     value = found.evaluations[0].top1
     assert striate.evaluate(found.model).top1 == value
     with (found.model.parent / "results.csv").open() as file:

@@ -151,7 +151,7 @@ def f1_of_classes(counts: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """F1 of each class, `[..., classes]`; 0 for one that does not occur.
 
     Args:
-        counts: `[3, ..., classes]`, as of `class_counts`.
+        counts: `[3, ..., classes]`, in the order of `class_counts`.
     """
     hits, called, support = np.asarray(counts, np.float64)
     occurs = called + support

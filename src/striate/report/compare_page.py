@@ -74,7 +74,9 @@ def _pair_sections(pair: Pair) -> list[Section]:
 
 
 def _pictures(pair: Pair) -> ImageGrid:
-    captions = tuple((c.label, f"{c.first} → {c.second}", Path(c.path).name) for c in pair.changed)
+    captions = tuple(
+        (c.label, f"{c.first or '–'} → {c.second or '–'}", Path(c.path).name) for c in pair.changed
+    )
     pictures = tuple(map(visible, pair.pictures))
     return ImageGrid(pictures, captions[: len(pictures)], alt="Images with another prediction")
 
@@ -82,13 +84,10 @@ def _pictures(pair: Pair) -> ImageGrid:
 def overlaid(models: Mapping[str, Path]) -> Curves | None:
     """The validation curves of the runs that the models come from, by name; None if none has any."""
     names = {bundle.path_of(path).absolute().parent: name for name, path in models.items()}
-    epochs_of = {
-        folder / row["name"]: row["epochs"]
-        for folder in dict.fromkeys(run.parent for run in names)
-        for row in RunTable(folder).rows()
-        if row["epochs"].get("epoch")
+    rows = {name: RunTable(run.parent).row(run) for run, name in names.items()}
+    runs = {
+        name: row["epochs"] for name, row in rows.items() if row is not None and row["epochs"].get("epoch")
     }
-    runs = {name: epochs_of[run] for run, name in names.items() if run in epochs_of}
     if not runs:
         return None
     last = int(max(max(e or 0 for e in epochs["epoch"]) for epochs in runs.values()))

@@ -144,7 +144,8 @@ def leaderboard(*folders: Path) -> tuple[list[Place], list[str]]:
             members = [(f"{name}/{r['name']}", r, path / r["name"]) for r in RunTable(path).rows()]
         runs = [run for one in members if (run := _opened(*one)) is not None]
         if len(runs) < max(1, len(members)):
-            notes.append(_missing(name, path, len(members) - len(runs)))
+            left_out = f"{name}: runs without metrics are left out ({len(members) - len(runs):,})"
+            notes.append(left_out if runs else _why_not(name, path))
         for run in runs:
             options = {key: value for key, value in run.config.items() if key not in APART}
             key = strict_json.dumps(
@@ -185,12 +186,10 @@ def _opened(name: str, row: dict[str, Any], path: Path) -> _Run | None:
     return None
 
 
-def _missing(name: str, path: Path, count: int) -> str:
-    """Why a run or a study is not ranked, or only a part of it."""
+def _why_not(name: str, path: Path) -> str:
+    """Why a run, a study or a search is not ranked."""
     if probe(path / TUNING) is not None:
         return f"{name} is not ranked: it is a search; `striate compare {path}` ranks its trials"
-    if count > 1 or is_study(RunTable(path.parent).row(path)["config"]):  # type: ignore[index]
-        return f"{name}: runs without metrics are left out ({count:,})"
     return f"{name} is not ranked: it has no bundle with metrics"
 
 

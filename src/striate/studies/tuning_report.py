@@ -62,14 +62,19 @@ def _cards(found: Tuning) -> list[Card]:
     monitor, split = found.plan.monitor, Phrase(found.evaluations[0].split)
     name, best, ends = main_metric(found.evaluations[0])
     _, default, others = main_metric(found.evaluations[1])
-    shown = {"split": split, "metric": name}
+    shown, spec = {"split": split, "metric": name}, _format(monitor)
     return [
-        Card(found.best.value, Phrase("val {monitor}, best options", monitor=monitor), ".4f"),
-        Card(found.default.value, Phrase("val {monitor}, default options", monitor=monitor), ".4f"),
+        Card(found.best.value, Phrase("val {monitor}, best options", monitor=monitor), spec),
+        Card(found.default.value, Phrase("val {monitor}, default options", monitor=monitor), spec),
         Card(best, Phrase("{split} {metric}, best options", **shown), ".1%", interval=ends),
         Card(default, Phrase("{split} {metric}, default options", **shown), ".1%", interval=others),
         Card(len({trial.trial for trial in found.trials}) - 1, Phrase("trials besides the defaults"), ",d"),
     ]
+
+
+def _format(monitor: str) -> str:
+    """Every metric that a search can monitor is a fraction, except the loss."""
+    return ".4f" if monitor == "loss" else ".1%"
 
 
 def _best(found: Tuning) -> Section:
@@ -86,9 +91,10 @@ def _best(found: Tuning) -> Section:
 
 def _trials(found: Tuning) -> Section:
     columns = (
-        Column(Phrase("trial"), "d"), Column(Phrase("epochs"), "d"), Column(found.plan.monitor, ".4f"),
-        Column(Phrase("learning rate"), ".2g"), Column(Phrase("weight decay"), ".2g"),
-        Column(Phrase("augmentation")), Column(Phrase("trained layers")), Column(Phrase("best epoch"), "d"),
+        Column(Phrase("trial"), "d"), Column(Phrase("epochs"), "d"),
+        Column(found.plan.monitor, _format(found.plan.monitor)), Column(Phrase("learning rate"), ".2g"),
+        Column(Phrase("weight decay"), ".2g"), Column(Phrase("augmentation")),
+        Column(Phrase("trained layers")), Column(Phrase("best epoch"), "d"),
         Column(Phrase("seconds"), ",.0f"),
     )  # fmt: skip
     rows = tuple(_row(trial) for trial in table(found))
