@@ -101,10 +101,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
     """
     names = list(known)
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
-    missing = (
-        "there is no such value" if kind.startswith("value for ") else f"there is no {kind} of that name"
-    )
-    why = f"did you mean {' or '.join(near)}?" if near else missing
+    why = f"did you mean {' or '.join(near)}?" if near else "there is none of that name"
     fix = where or ("" if near else f"Known: {', '.join(names)}")
     return UsageError(f"unknown {kind} {name!r}", why, fix)
 
