@@ -73,7 +73,8 @@ def test_a_budget_without_a_unit_is_announced(text, says):
     configure("x", {"budget": text, "progress": messages})
     assert len(messages.infos) == bool(says)
     assert all(part in messages.infos[0] for part in says)
-    assert with_unit(text) == (f"{text} s" if says else text)
+    assert ("minutes" in "".join(messages.infos)) == (text == "10")
+    assert with_unit(text) == (f"{text}s" if says else text)
 
 
 @pytest.mark.parametrize("text", ["", "m", "ten", "10x", "-5m", "10 m", "0s"])

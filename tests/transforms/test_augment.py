@@ -1,5 +1,6 @@
 """Augmentation is a function of (seed, epoch, sample), and each recipe does what it says."""
 
+import importlib
 import random
 
 import numpy as np
@@ -123,6 +124,17 @@ def test_draws_are_uniform():
     for column in numbers.T:
         assert stats.kstest(column, "uniform").pvalue > 1e-3
     assert np.abs(np.corrcoef(numbers.T) - np.eye(5)).max() < 0.03
+
+
+def test_the_largest_draw_stays_below_one(monkeypatch):
+    """As float32 it would be rounded to 1, and there is no operation and no magnitude with that number."""
+    module = importlib.import_module("striate.transforms.augment")
+    batch = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8))
+    found = []
+    for draw in (1 - 2.0**-24, 1 - 2.0**-53):
+        monkeypatch.setattr(module, "uniform", lambda *given, draw=draw: np.full((2, given[3]), draw))
+        found.append(augment(batch, (32, 32), "strong", seed=0, epoch=0, samples=np.arange(2)))
+    assert torch.equal(*found)
 
 
 def test_strong_changes_values_and_keeps_the_stream_of_light():

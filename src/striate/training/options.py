@@ -309,14 +309,15 @@ def seconds_of(duration: str) -> float:
 
 def with_unit(duration: str) -> str:
     """A duration for messages: without a unit it is in seconds."""
-    return f"{duration} s" if duration[-1:].isdigit() else duration
+    return f"{duration}s" if duration[-1:].isdigit() else duration
 
 
 def announce_unit(duration: str | None, progress: Progress) -> None:
     """Say that a budget without a unit is in seconds, which may not be what was meant."""
     if duration and duration[-1].isdigit():
+        minutes = "" if set(duration) & {"h", "m", "s"} else f", and {duration}m would be minutes"
         seconds = f"{seconds_of(duration):g} seconds"
-        progress.info(f"--budget {duration} has no unit: it is {seconds}, and {duration}m would be minutes")
+        progress.info(f"--budget {duration} ends without a unit: it is {seconds}{minutes}")
 
 
 def _plain(value: Any) -> Any:

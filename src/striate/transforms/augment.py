@@ -29,6 +29,7 @@ _PCA_STD = (0.2175, 0.0188, 0.0045)
 _PCA_DIRECTIONS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 _Indices = npt.NDArray[np.int64]
 _Random = npt.NDArray[np.float64]  # [batch, number of random numbers]
+_BELOW_1 = 1 - 2**-24  # the largest float32 below 1; larger float64 would be rounded to 1, which is no draw
 _PCA_STREAM = 3  # of the random numbers; transforms get 1, 2, 4, 5 and so on, crops get 0
 
 
@@ -135,7 +136,7 @@ def _transforms(augmentation: str) -> list[Transform]:
 
 def _to_device(numbers: _Random, device: torch.device) -> Tensor:
     """Convert to float32 on the device; through pinned memory, so that the host does not wait for a GPU."""
-    values = torch.from_numpy(numbers).float()
+    values = torch.from_numpy(numbers).float().clamp_(max=_BELOW_1)
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 

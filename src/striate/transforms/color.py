@@ -258,7 +258,7 @@ class ColorJitter(Transform):
     def batch(self, images: Tensor, rand: Tensor) -> Tensor:
         """Apply random factors to each sample."""
         ranges = (self.brightness, self.contrast, self.saturation, self.hue)
-        amounts = torch.stack([between(rand[:, i], *range_) for i, range_ in enumerate(ranges)], dim=1)
+        amounts = torch.stack([between(rand[:, i], *ranges[i]) for i in range(4)], dim=1).float()
         active = [i for i, range_ in enumerate(ranges) if range_ != ((0, 0) if i == _HUE else (1, 1))]
         numbers = (rand[:, 4] * len(_ORDERS)).long()
         if _HUE in active or not native.fits(images):
@@ -266,7 +266,7 @@ class ColorJitter(Transform):
         orders = [[i for i in _ORDERS[number] if i in active] for number in numbers.tolist()]
         names = ["".join("bcs"[i] for i in order) for order in orders]
         columns = torch.tensor(orders, dtype=torch.long, device="cpu").view(len(images), len(active))
-        return native.enhance(images, names, amounts.float().gather(1, columns))
+        return native.enhance(images, names, amounts.gather(1, columns))
 
 
 def _jitter(images: Tensor, amounts: Tensor, numbers: Tensor, *, active: list[int]) -> Tensor:

@@ -131,7 +131,7 @@ def open_pixels(
         with decode_errors(name), _lock_of(source):
             check_size(source.size)
             image = source if needed is None else reopened(source)
-            frame = reduce(image, needed)
+            frame = None if image is source else reduce(image, needed)
             pixels: Pixels = ImagePixels(image, channels)
             pixels.frame = frame
         with decode_errors(name):

@@ -13,7 +13,7 @@ from typing import Literal
 import simplejpeg
 from PIL import Image, JpegImagePlugin
 
-from striate.transforms.pixel_formats import Box, Uint8Array
+from striate.transforms.pixel_formats import Box, Uint8Array, file_content
 from striate.transforms.pixels import (
     EXCHANGED,
     MIRRORED_X,
@@ -59,14 +59,10 @@ def reopened(image: Image.Image) -> Image.Image:
 
     The copy can be decoded at a fraction of its size without a change of the caller's image.
     """
-    file = getattr(image, "fp", None)
     is_first = isinstance(image, JpegImagePlugin.JpegImageFile) and image.tell() == 0
-    if not is_first or file is None or not getattr(image, "tile", None):
+    content = file_content(image) if is_first and getattr(image, "tile", None) else None
+    if content is None:
         return image
-    place = file.tell()
-    file.seek(0)
-    content = file.read()
-    file.seek(place)
     again = Image.open(io.BytesIO(content), formats=("JPEG",))
     if (again.size, again.mode) != (image.size, image.mode):  # the caller has called draft()
         return image

@@ -223,15 +223,23 @@ def _gray_bits(image: Image.Image, key: int) -> int:
     return 8
 
 
-def _low_bytes(image: Image.Image) -> Image.Image | None:
-    """Return the low bytes of the channels of a 16-bit RGB PNG with a key; None without a key."""
+def file_content(image: Image.Image) -> bytes | None:
+    """Return the file of a Pillow image, which stays at its place in it; None without an open file."""
     file = getattr(image, "fp", None)
-    if file is None or "transparency" not in image.info:
+    if file is None:
         return None
     place = file.tell()
     file.seek(0)
-    data = file.read()
+    data: bytes = file.read()
     file.seek(place)
+    return data
+
+
+def _low_bytes(image: Image.Image) -> Image.Image | None:
+    """Return the low bytes of the channels of a 16-bit RGB PNG with a key; None without a key."""
+    data = file_content(image) if "transparency" in image.info else None
+    if data is None:
+        return None
     low = Image.open(io.BytesIO(data), formats=("PNG",))
     # The file has big-endian values; the unpacker of little-endian ones takes the other byte.
     low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]

@@ -17,7 +17,7 @@ REGRESSION = "regression and ordinal targets are not supported"
 ADVICE = KINDS["continuous-labels"].advice
 MAX_IMBALANCE = 10.0  # images in the largest class over the smallest
 RARER = 10  # times the images of a class whose name is perhaps a wrong spelling
-_SHORTEST = 4  # letters of names that are compared: cat and bat are two animals
+_SHORTEST, _LONGEST = 4, 100  # letters of names that are compared: cat and bat are two animals
 
 
 def continuous_labels(data: DataSet) -> str:
@@ -136,20 +136,27 @@ def _misspelt_names(counts: Counter[str]) -> list[tuple[str, str]]:
 
     Two such names have in common what one of them is without one letter, so not all pairs are compared.
     """
-    sharing = defaultdict(list)
-    for name in sorted(counts):
-        form = _form(name)
-        if len(form) >= _SHORTEST:
-            for part in {form, *(form[:i] + form[i + 1 :] for i in range(len(form)))}:
-                sharing[part].append(name)
+    least = RARER * min(counts.values(), default=0)
+    sharing = defaultdict(list)  # only of frequent names, because captions of images may be the classes
+    for name, count in counts.items():
+        for part in _parts(name) if count >= least else ():
+            sharing[part].append(name)
     found = {
         (rare, frequent)
-        for names in sharing.values()
-        for rare in names
-        for frequent in names
+        for rare in counts
+        for part in (_parts(rare) if sharing else ())
+        for frequent in sharing.get(part, ())
         if RARER * counts[rare] <= counts[frequent] and _is_one_slip(_form(rare), _form(frequent))
     }
     return sorted(found)
+
+
+def _parts(name: str) -> set[str]:
+    """A name as it is compared, and without each of its letters; nothing for a short or a very long one."""
+    form = _form(name)
+    if not _SHORTEST <= len(form) <= _LONGEST:
+        return set()
+    return {form, *(form[:i] + form[i + 1 :] for i in range(len(form)))}
 
 
 def _is_one_slip(one: str, other: str) -> bool:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from striate.data.images.base import Indices, left_out
+from striate.data.images.base import Indices
 from striate.data.images.decoded import MAX_BYTES_IN_MEMORY, DecodedImages, unpad
 from striate.data.images.samples import Samples
 from striate.progress import AUTO, Progress
@@ -25,11 +25,6 @@ class TextLineImages:
         widths: int64 `[n]`, in pixels; 0 for unreadable images.
         problems: unreadable images.
     """
-
-    @property
-    def left_out(self) -> str:
-        """The note about unreadable images."""
-        return left_out(self.problems)
 
     def __init__(
         self,

@@ -52,10 +52,7 @@ def evaluate_held_out(task: Classification, run: TrainingRun) -> Evaluation | Mu
             bundle.set_thresholds(run.best, thresholds)
     dataset = dataclasses.replace(task.dataset, source=config.source)
     if "test" in dataset.splits:
-        found = evaluate(
-            classifier, dataset, split="test", batch=config.batch, workers=config.workers,
-            cache=config.cache, progress=progress,
-        )  # fmt: skip
+        found = evaluate(classifier, dataset, split="test", cache=config.cache, **options)
     else:
         found = evaluate_probabilities(
             classifier, classifier.calibrated(scores), which, task.val, dataset, "val"

@@ -159,8 +159,7 @@ def _augmented_section(run: TrainingRun) -> Section:
 
 
 def _problems_section(evaluation: AnyEvaluation, run: TrainingRun | None) -> Section | None:
-    # Without a test split the evaluation has problems that training has listed already.
-    problems = list(dict.fromkeys((*(run.task.problems if run else ()), *evaluation.problems)))
+    problems = run.task.problems if run else evaluation.problems  # those of a run include its evaluation's
     if not problems:
         return None
     rows = tuple((problem.path, problem.reason) for problem in problems[:_MAX_PROBLEMS])

@@ -289,7 +289,7 @@ class Classification(Task):
             **own,
             "split": evaluation.split,
             "n": evaluation.n,
-            "unreadable": list(dict.fromkeys(p.path for p in (*self.problems, *evaluation.problems))),
+            "unreadable": [problem.path for problem in self.problems],
             "seconds": run.seconds,
             "images_per_second": self.images_per_second(run),
         }
