@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from striate.data.images.base import Indices
+from striate.data.images.base import Indices, left_out
 from striate.data.images.decoded import MAX_BYTES_IN_MEMORY, DecodedImages, unpad
 from striate.data.images.samples import Samples
 from striate.progress import AUTO, Progress
@@ -68,6 +68,11 @@ class TextLineImages:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def left_out(self) -> str:
+        """The note about unreadable images."""
+        return left_out(self.problems)
 
     def read(self, which: Indices) -> list[Uint8Array]:
         """Return uint8 `[height, width, channels]` of each of these images, all of which must be readable."""

@@ -13,7 +13,6 @@ import numpy as np
 
 from striate import bundle
 from striate.bundle import Description
-from striate.data import left_out
 from striate.data.text.dataset import Seq2SeqDataset
 from striate.data.text.lines import TextLineImages
 from striate.data.text.tokens import Tokenizer, suggest_kind, train_tokenizer
@@ -194,7 +193,7 @@ def dataset(
         pairs.sources, source, workers=workers, cache=config.cache, root=config.source,
         progress=context.progress,
     )  # fmt: skip
-    notes = [left_out(lines.problems)] if lines.problems else []
+    notes = [lines.left_out] if lines.problems else []
     return Seq2SeqDataset(pairs, lines, target, all_references=all_references), notes
 
 
