@@ -148,11 +148,8 @@ MISTAKES = [
     (["evaluate", "{best}", "{colors}", "--split", "tets"], 2, "no split 'tets'"),
     (["evaluate", "{best}", "{colors}", "--batch", "0"], 2, "batch"),
     (["predict", "{best}"], 2, "argument 'IMAGE'"),
-    (
-        ["predict", "{tmp}/file.txt", "{best}"],
-        2,
-        "Give the model first: `striate predict",
-    ),
+    (["predict", "{tmp}/file.txt", "{best}"], 2, "Give the model first: `striate predict"),
+    (["seq2seq", "train", "{tmp}/file.txt", "--encoder-from", "{best}"], 3, "file.txt"),
     (["explore", "nearest", "{tmp}/empty", "x.png", "{best}"], 2, "first: `striate explore nearest"),
     (["predict", "{best}", "{tmp}/empty"], 3, "no images at"),
     (["predict", "{best}", "{tmp}/file.txt"], 3, "none of 1 images could be read"),

@@ -19,22 +19,28 @@ def material():
     return network.eval(), image, Explainer(network, SHAPE)
 
 
-def hooked(network, image, layer, objective):
-    """Feature maps and gradients `[channels, rows, columns]` by hooks, as most implementations get them."""
+def recorded(network, images, layer):
+    """The feature maps of a layer and the scores by a hook, as most implementations get them."""
     kept = []
     handle = layer.register_forward_hook(lambda _, inputs, output: kept.append(output))
     try:
-        scores = network(image)
+        scores = network(images)
     finally:
         handle.remove()
-    (gradient,) = torch.autograd.grad(objective(scores[0]), kept[0])
-    return kept[0][0].detach(), gradient[0], scores[0].detach()
+    return kept[0], scores
+
+
+def hooked(network, image, layer, objective):
+    """Feature maps and gradients `[channels, rows, columns]` of one image."""
+    maps, scores = recorded(network, image, layer)
+    (gradient,) = torch.autograd.grad(objective(scores[0]), maps)
+    return maps[0].detach(), gradient[0]
 
 
 def test_grad_cam():
     network, image, explainer = material()
     for target in (0, 5):
-        maps, gradient, _ = hooked(network, image, network.layer3, lambda s, c=target: s[c])
+        maps, gradient = hooked(network, image, network.layer3, lambda s, c=target: s[c])
         expected = torch.einsum("k,kij->ij", gradient.mean(dim=(1, 2)), maps).clamp(min=0)
         torch.testing.assert_close(compute(explainer, image, target), expected, rtol=1e-5, atol=1e-5)
         # In closed form: the classifier's weights divided by the number of units.
@@ -46,19 +52,14 @@ def test_grad_cam():
 def require_equal_to_autograd(network, features, image, kind):
     """Scores, maps, gradients and their means of a pass; `kind` is the class that computes them."""
     wanted = [{3: 1.0, 1: -0.5}] * len(image)
-    kept = []
-    handle = features.register_forward_hook(lambda _, inputs, output: kept.append(output))
-    try:
-        scores = network(image)
-    finally:
-        handle.remove()
-    (gradient,) = torch.autograd.grad((scores[:, 3] - 0.5 * scores[:, 1]).sum(), kept[0])
+    maps, scores = recorded(network, image, features)
+    (gradient,) = torch.autograd.grad((scores[:, 3] - 0.5 * scores[:, 1]).sum(), maps)
     for folded in (False, True):
         explainer = Explainer(network, tuple(image.shape[1:]), folded=folded)
         assert type(explainer._split(fine=False)) is kind
         forward = explainer.forward(image)
         found = (
-            (forward.maps, kept[0]),
+            (forward.maps, maps),
             (forward.scores, scores),
             (forward.gradients(wanted), gradient),
             (forward.mean_gradients(wanted), gradient.mean(dim=(2, 3))),
@@ -139,7 +140,7 @@ def test_images_of_one_pass_have_the_maps_that_each_has_alone():
 
 def test_layer_cam_reads_the_stage_before():
     network, image, explainer = material()
-    maps, gradient, _ = hooked(network, image, network.layer2, lambda s: s[4])
+    maps, gradient = hooked(network, image, network.layer2, lambda s: s[4])
     expected = (gradient.clamp(min=0) * maps).sum(dim=0).clamp(min=0)
     found = compute(explainer, image, 4, "layer-cam")
     assert found.shape == (16, 16)
@@ -152,7 +153,7 @@ def test_finer_cam_is_the_map_of_the_mean_difference():
     order = sorted(range(6), key=lambda c: abs(float(scores[c] - scores[2])))
     assert nearest_classes(scores, 2) == order[1:4]
     for versus, others in (((), order[1:4]), ((5,), [5])):
-        maps, gradient, _ = hooked(
+        maps, gradient = hooked(
             network, image, network.layer3, lambda s, o=others: sum(s[2] - s[d] for d in o) / len(o)
         )
         expected = (gradient.mean(dim=(1, 2), keepdim=True) * maps).sum(dim=0).clamp(min=0)

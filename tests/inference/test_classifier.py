@@ -17,7 +17,9 @@ from PIL import Image
 
 import striate
 from striate import bundle, memory, models
+from striate.data import InMemoryImages
 from striate.errors import BundleError, DecodeError, LayoutError, ResourceError, UsageError
+from striate.inference import classifier as classifiers
 from striate.inference import prediction as predictions_of
 from striate.inference.prediction import softmax
 
@@ -254,6 +256,22 @@ def test_batches_that_cannot_fit_are_refused_before_images_are_decoded(model, fi
     with pytest.raises(ResourceError, match=r"a batch of 12 images: it needs at least .*--batch"):
         next(model.predict_many(files[:1] * 12, batch=100))
     pixels = np.zeros((13, height, width, model.preprocess.channels), np.uint8)
-    with pytest.raises(ResourceError, match="a batch of 13 images"):
-        model.probabilities(pixels)
+    source = InMemoryImages(pixels, np.zeros(13, np.int64), ("",) * 13, ())
+    for call in (model.measure, model.features, model.scores_and_features):
+        with pytest.raises(ResourceError, match="a batch of 13 images"):
+            call(source)
     assert len(model.probabilities(pixels, batch=11)) == 13
+
+
+def test_memory_that_runs_out_in_the_network(model, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("could not create a primitive")  # of oneDNN
+
+    monkeypatch.setattr(classifiers, "logits", fail)
+    pixels = np.zeros((1, *model.preprocess.size, model.preprocess.channels), np.uint8)
+    source = InMemoryImages(pixels, np.zeros(1, np.int64), ("",), ())
+    for call in (model.measure, model.features, model.scores_and_features):
+        with pytest.raises(ResourceError, match="could not create a primitive"):
+            call(source)
+    with pytest.raises(ResourceError, match="could not create a primitive"):
+        model.probabilities(pixels)

@@ -162,7 +162,6 @@ def test_calibration_on_training_images_and_what_is_left_out_is_reported(run, tm
     assert cli.run(["calibrate", str(folder), str(table)]) == 0
     out, err = capfd.readouterr()
     assert f"warning: {says}{splits['train'].names[0]!r}" in err
-    out = out.replace("\n", "")
     assert "class unknown to the model, left out: rde (1 image)" in out
     assert f"unreadable, left out: {tmp_path / 'missing.png'}" in out
     table.write_text(f"path,label\n{splits['val'].names[0]},red\n", "utf-8")
@@ -171,6 +170,9 @@ def test_calibration_on_training_images_and_what_is_left_out_is_reported(run, tm
     result = json.loads(out)
     assert "warning" not in err
     assert (result["images"], result["extra_classes"], result["unreadable"]) == (1, {}, [])
+    assert set(result) == {
+        "temperature", "images", "source", "ece", "method", "extra_classes", "unreadable", "notes"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,10 @@ def test_the_sizes_of_files(tmp_path, monkeypatch):
     found, remarks = slices(["a.png", "b.png", "c.png", "d.png"], np.array([1, 0, 1, 1], bool), None, "size")
     assert {one.value: one.n for one in found} == {"2,000 px": 2, "40,000 px": 1, "60,000 px": 1}
     assert remarks == ()
+    for many, one in (("a", "d"), ("d", "a")):
+        names = [f"{many}.png"] * 7 + [f"{one}.png"]
+        found, remarks = slices(names, np.ones(8, bool), None, "size")
+        assert (sorted(part.n for part in found), remarks) == ([1, 7], ())
     found, (remark,) = slices(["a.png", "b.png"], np.array([True, False]), None, ["size"])
     assert (found, remark) == ((), "no slices by size: all images have the same value, 2,000 px")
 

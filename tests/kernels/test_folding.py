@@ -210,9 +210,9 @@ def test_unusual_networks_answer_as_before(kind):
 
 def test_what_answers_otherwise_is_not_used(monkeypatch):
     network, _ = trained("resnet20", 32)
-    honest = folding._fold_norm
+    honest = folding.fold_norm
     monkeypatch.setattr(
-        folding, "_fold_norm", lambda *layers: (honest(*layers)[0] * 1.001, honest(*layers)[1])
+        folding, "fold_norm", lambda *layers: (honest(*layers)[0] * 1.001, honest(*layers)[1])
     )
     assert fold(network, (3, 32, 32)) is network
     monkeypatch.undo()

@@ -172,7 +172,7 @@ def _print_classification(evaluation: Evaluation, most: int = 30) -> None:
         share = f"top-1 {percent(one.top1)} of {one.n:,}{interval(one.top1_ci)}"
         out.print(escape(escaped(f"{one.by} {one.value}: {share}, p = {one.p:.3g} (Holm)")))
     if evaluation.calibration is not None:
-        out.print(escape(escaped(_temperature(evaluation.calibration))), soft_wrap=True)
+        out.print(escape(escaped(_temperature(evaluation.calibration))))
     scores = list(evaluation.per_class)
     if len(scores) > most:
         scores = sorted(scores, key=lambda s: s.f1)[:most]
@@ -259,9 +259,7 @@ def print_left_out(
     found: Evaluation | MultiLabelEvaluation | Recalibration, lines: Sequence[str] = ()
 ) -> None:
     """Print these lines, which images were left out, and the notes."""
-    from rich.console import Console
-
-    out, lines = Console(highlight=False), list(lines)
+    lines = list(lines)
     for name, count in found.extra_classes.items():
         lines.append(f"class unknown to the model, left out: {name} ({counted(count, 'image')})")
     lines += [f"unreadable, left out: {p.path} ({p.reason})" for p in found.problems[:10]]
@@ -269,7 +267,7 @@ def print_left_out(
         lines.append(f"... and {len(found.problems) - 10} more unreadable images")
     lines += [f"note: {note}" for note in found.notes]
     for line in lines:
-        out.print(escaped(line), markup=False)
+        say(line)
 
 
 def print_profile(profile: dict[str, float]) -> None:

@@ -36,9 +36,7 @@ def _engines() -> list[str]:
 def predict(
     model: Model,
     sources: Annotated[list[str], typer.Argument(metavar="IMAGE", help=_SOURCES)],
-    top: Annotated[
-        int, number("Number of classes to show.", "--top", "-k", low=1, high=1_000_000)
-    ] = _USUAL.top,
+    top: Annotated[int, number(_TOP, "--top", "-k", low=1, high=1_000_000)] = _USUAL.top,
     batch: Batch = _USUAL.batch,
     device: Device = _USUAL.device,
     workers: Workers = None,
@@ -58,22 +56,7 @@ def predict(
 
     Python: striate.load("runs/flowers-resnet18").predict("rose.jpg").top(5)
     """
-    return prediction.predict(
-        model,
-        sources,
-        prediction.Wanted(
-            top,
-            batch,
-            device,
-            workers,
-            engine,
-            trust,
-            explain,
-            out,
-            coverage,
-            calibration,
-            tta,
-            as_json,
-            as_csv,
-        ),
+    wanted = prediction.Wanted(
+        top, batch, device, workers, engine, trust, explain, out, coverage, calibration, tta, as_json, as_csv
     )
+    return prediction.predict(model, sources, wanted)

@@ -15,7 +15,7 @@ from striate.kernels.preload import without_garbage_collection
 from striate.printable import escaped
 
 if TYPE_CHECKING:
-    from striate.inference.prediction import Prediction, Score
+    from striate.inference.prediction import Prediction
     from striate.progress import Progress
 
 
@@ -208,14 +208,17 @@ def _of_prediction(prediction: Prediction, wanted: Wanted) -> _Result:
     scores = prediction.top(wanted.top)
     values: dict[str, Any] = {"top": [{"class": s.name, "probability": s.probability} for s in scores]}
     cells: list[Any] = [value for s in scores for value in (s.name, f"{s.probability:.6f}")]
-    shown = scores if prediction.thresholds is None else prediction.labels
+    texts = [f"{s.name} {100 * s.probability:.1f} %" for s in scores]
     if prediction.thresholds is not None:
-        least = dict(zip(prediction.classes, prediction.thresholds, strict=True))
+        least, labels = dict(zip(prediction.classes, prediction.thresholds, strict=True)), prediction.labels
         values["labels"] = [
-            {"class": s.name, "probability": s.probability, "threshold": least[s.name]} for s in shown
+            {"class": s.name, "probability": s.probability, "threshold": least[s.name]} for s in labels
         ]
-        cells = [";".join(s.name for s in shown), *cells]
-    text = "  ".join(f"{s.name} {100 * s.probability:.1f} %{_least(s, prediction)}" for s in shown)
+        cells = [";".join(s.name for s in labels), *cells]
+        texts = [
+            f"{s.name} {100 * s.probability:.1f} % (threshold {100 * least[s.name]:.1f} %)" for s in labels
+        ]
+    text = "  ".join(texts)
     if wanted.coverage is not None:
         names = prediction.set(wanted.coverage)
         values["set"] = list(names)
@@ -228,13 +231,6 @@ def _of_prediction(prediction: Prediction, wanted: Wanted) -> _Result:
         values["unknown"] = prediction.unknown
         cells.append("unknown" if prediction.unknown else "")
     return _Result(prediction.path, prediction.error, values, cells, text)
-
-
-def _least(score: Score, prediction: Prediction) -> str:
-    """The threshold of a class in brackets; empty for a model of one class for each image."""
-    if prediction.thresholds is None:
-        return ""
-    return f" (threshold {100 * prediction.thresholds[prediction.classes.index(score.name)]:.1f} %)"
 
 
 def _read_text(

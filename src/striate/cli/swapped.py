@@ -6,23 +6,27 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from striate.cli.commands import COMMANDS, Command
+from striate.cli.commands import COMMANDS
 from striate.errors import DataError, StriateError, UsageError
 
-_MODEL_FIRST = ("predict", "explain", "embed", "evaluate", "calibrate", "export", "explore", "seq2seq")
+# As a command line begins; `seq2seq train` has its data first.
+_MODEL_FIRST = (
+    "predict", "explain", "embed", "evaluate", "calibrate", "export", "explore", "seq2seq evaluate",
+    "seq2seq translate",
+)  # fmt: skip
 
 
 def model_first(error: StriateError, argv: Sequence[str]) -> StriateError:
     """The error of a command, or a clearer one if its first argument is no model and a later one is."""
-    if not isinstance(error, DataError) or argv[0] not in _MODEL_FIRST:
+    start = 2 if isinstance(COMMANDS.get(argv[0]), dict) else 1
+    command = " ".join(argv[:start])
+    if not isinstance(error, DataError) or not command.startswith(_MODEL_FIRST):
         return error
-    start = 1 if isinstance(COMMANDS[argv[0]], Command) else 2
     first, *others = argv[start:] or ("",)
     with contextlib.suppress(OSError):  # a name that cannot be one
         model = next((word for word in others if _is_model(Path(word))), None)
         if model is not None and Path(first).exists() and not _is_model(Path(first)):
-            command = " ".join(["striate", *argv[:start]])
-            fix = f"Give the model first: `{command} {model} {first}`"
+            fix = f"Give the model first: `striate {command} {model} {first}`"
             return UsageError(f"{first!r} is no model, and {model!r} is one", "", fix)
     return error
 

@@ -145,9 +145,9 @@ class TwoEngineTranslator(Translator):
 
     def _pays(self, count: int) -> bool:
         """Whether CTranslate2 may save more time with so many sources than its trial takes."""
-        if count >= _FEWEST or count < _FEWEST_CACHED:
-            return count >= _FEWEST
-        return export_cache.find(self._key, _SUFFIX) is not None
+        if count < _FEWEST_CACHED:  # a key needs the digest of the bundle
+            return False
+        return count >= _FEWEST or export_cache.find(self._key, _SUFFIX) is not None
 
     def _is_used(self, rows: Sequence[_Row]) -> bool:
         """Whether CTranslate2 translates these sources; the first time a sample of them is compared."""

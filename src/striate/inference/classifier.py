@@ -196,7 +196,6 @@ class Classifier(ImagePredictor):
             workers=workers, order=order, progress=progress,
         )  # fmt: skip
 
-    @translated_errors()
     def probabilities(
         self,
         images: Uint8Array,
@@ -231,6 +230,7 @@ class Classifier(ImagePredictor):
             return found
         return self._penultimate
 
+    @translated_errors()
     def measure(
         self,
         source: Images,
@@ -262,6 +262,7 @@ class Classifier(ImagePredictor):
         )  # fmt: skip
         return self.calibrated(scores) if len(scores) else scores.astype(np.float64), which
 
+    @translated_errors()
     def scores_and_features(
         self, source: Images, *, batch: int = 64, workers: int = 2, progress: Progress = AUTO
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Indices]:
@@ -270,7 +271,11 @@ class Classifier(ImagePredictor):
         Returns:
             Scores, float32 `[n, classes]`; features, `[n, 0]` if the network's last layer is not known; and
             the position of each row's image.
+
+        Raises:
+            ResourceError: a batch cannot fit into memory.
         """
+        self._require_memory(min(batch, len(source)))
         network = self._folded
         with contextlib.suppress(UsageError):  # the network's last layer is not known
             network = self._with_features.joined()

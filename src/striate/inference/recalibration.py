@@ -36,7 +36,8 @@ class Recalibration(Calibration):
     def summary(self) -> dict[str, Any]:
         """What `--json` says about it."""
         values = super().summary()
-        return {**values, "unreadable": values.pop("problems"), "notes": list(self.notes)}
+        unreadable = values.pop("problems")
+        return {**values, "unreadable": unreadable, "notes": list(self.notes)}
 
 
 @translated_errors()

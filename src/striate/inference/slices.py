@@ -173,9 +173,11 @@ def _ranges(values: npt.NDArray[np.float64], show: str, unit: str) -> list[tuple
     if not known.any():
         return []
     edges = np.unique(np.quantile(values[known], np.linspace(0, 1, _PARTS + 1)))
-    part = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(0, len(edges) - 2))
+    # Where most values are equal, there may be two edges; then the highest value is a part.
+    last = len(edges) - 2 if len(edges) > 2 else len(edges) - 1
+    part = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, last)
     found = []
-    for rows in (known & (part == i) for i in range(max(1, len(edges) - 1))):
+    for rows in (known & (part == i) for i in range(last + 1)):
         if rows.any():
             ends = dict.fromkeys(show.format(end(values[rows])) for end in (np.min, np.max))
             found.append((" to ".join(ends) + unit, rows))

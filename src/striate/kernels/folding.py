@@ -134,7 +134,7 @@ class _Convolution(nn.Module):
             "dilation": convolution.dilation,
             "groups": convolution.groups,
         }
-        self.weight, self.bias = _fold_norm(convolution, chain.norm)
+        self.weight, self.bias = fold_norm(convolution, chain.norm)
         self.name, self.scalars, self.activate = _ACTIVATIONS.get(chain.activation, _NONE)
         self.in_place = in_place
         self.prepacked = has_onednn(self.weight)
@@ -211,7 +211,7 @@ class _SameConvolution(nn.Module):
         return self.general(self.padding(x), shortcut)
 
 
-def _fold_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
+def fold_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of convolution and norm together; computed in float64, rounded once."""
     weight, bias = convolution.weight.detach(), convolution.bias
     bias = None if bias is None else bias.detach()

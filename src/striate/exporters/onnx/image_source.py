@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from striate.exporters.onnx.builder import Builder
 from striate.exporters.onnx.file import Signature
 from striate.exporters.onnx.operators import OPERATORS, translate
 from striate.exporters.onnx.recorder import IMAGES, Step, record
+from striate.kernels.folding import fold_norm
 from striate.models.image_encoders import Columns, Network, Patches
 from striate.models.seq2seq import ImageToText
 from striate.transforms.preprocess import Preprocess
@@ -88,9 +90,9 @@ class ImageSource:
         x = add("Mul", x, self._mask(x, widths))
         for layers in zip(front.convolutions, front.norms, front.pools, strict=True):
             convolution, norm, pool = layers
-            weight, bias = _folded(convolution.get_parameter("weight"), norm)
-            parts = [self.builder.constant(part) for part in (weight, bias)]
-            x = add("Relu", add("Conv", x, *parts, kernel_shape=[3, 3], pads=[1] * 4))
+            weight, bias = fold_norm(cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm))
+            assert bias is not None
+            x = add("Relu", add("Conv", x, weight, bias, kernel_shape=[3, 3], pads=[1] * 4))
             x = add("MaxPool", x, kernel_shape=list(pool), strides=list(pool))
             widths = self._divided(widths, pool[1])
             x = add("Mul", x, self._mask(x, widths))
@@ -152,15 +154,3 @@ class _Vectors(nn.Module):
         """`[batch, channel, height, width]` -> `[batch, rows, columns, channels]`."""
         vectors: Tensor = self.front(images)[0]
         return vectors
-
-
-def _folded(weight: Tensor, norm: nn.Module) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and bias of a convolution without bias that its BatchNorm is folded into."""
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    parts = (weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    kernel, gain, shift, mean, variance = (part.detach().double().numpy() for part in parts)
-    scale = gain / np.sqrt(variance + norm.eps)
-    folded = kernel * scale[:, None, None, None]
-    return folded.astype(np.float32), (shift - mean * scale).astype(np.float32)
