@@ -132,7 +132,7 @@ def test_a_leaderboard_ranks_only_what_can_be_compared(run, colors, tmp_path, ca
 
     add("a", 0.5)
     add("copy", 0.5)
-    add("pets", 0.99, data="/data/pets")
+    add("pets", 0.99, data="/data/pets", seed="damaged")
     add("labels", 0.9, metric="map")
     for study, options in (("cv", {"folds": 2}), ("sd", {"seeds": 2})):
         for i, top1 in enumerate((0.6, 0.8) if study == "cv" else (0.7, 0.7)):

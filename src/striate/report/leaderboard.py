@@ -106,7 +106,8 @@ class _Run:
 
     @property
     def seed(self) -> int:
-        return int(self.config.get("seed") or 0)
+        seed = self.config.get("seed")
+        return seed if isinstance(seed, int) else 0  # an edited file may hold anything
 
     @property
     def dataset(self) -> tuple[str, ...]:
