@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repeats", type=int, default=10, help="images of each severity")
     parser.add_argument("--model", help="a bundle whose accuracy is measured, too")
-    parser.add_argument("--data", help="labelled images for it")
+    parser.add_argument("--data", help="labeled images for it")
     parser.add_argument("--out", type=Path, help="a results file")
     args = parser.parse_args()
     found: dict[str, Any] = {"machine": platform.machine(), "repeats": args.repeats}

@@ -254,7 +254,7 @@ def class_of(path: Path, classifier: Classifier) -> int | None:
 
 
 def square(path: Path, side: int) -> Uint8Array:
-    """The centre of a photograph as RGB `[side, side, 3]`."""
+    """The center of a photograph as RGB `[side, side, 3]`."""
     with Image.open(path) as image:
         shorter = min(image.size)
         left, top = (image.width - shorter) // 2, (image.height - shorter) // 2
@@ -282,7 +282,7 @@ def grad_cam_plus_plus(explainer: Explainer, image: Tensor, target: int, fine: b
 
 
 def pointing(classifier: Classifier, photos: list[Any], backgrounds: list[Path]) -> dict[str, Any]:
-    """Pointing game and energy of each fast method, of Grad-CAM++, and of a blob in the centre."""
+    """Pointing game and energy of each fast method, of Grad-CAM++, and of a blob in the center."""
     explainer, rng = explainer_of(classifier), np.random.default_rng(1)
     names = ("grad-cam", "layer-cam", "finer-cam", "grad-cam++", "grad-cam++ fine")
     hits, energy = collections.Counter[str](), collections.defaultdict[str, list[float]](list)

@@ -107,7 +107,7 @@ def predict(path: str, resize: Any) -> dict[str, Any]:
 
 
 def raster(path: str) -> float:
-    """Megabytes of the decoded image: 4 bytes per pixel of colour, else those of the type; 0 without one."""
+    """Megabytes of the decoded image: 4 bytes per pixel of color, else those of the type; 0 without one."""
     Image.MAX_IMAGE_PIXELS = None
     try:
         with Image.open(path) as image:

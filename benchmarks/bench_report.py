@@ -49,7 +49,7 @@ OPENED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
 
 
 class Disks:
-    """Images of a disk in one of many colours, made on access."""
+    """Images of a disk in one of many colors, made on access."""
 
     def __init__(self, labels: np.ndarray[Any, Any]) -> None:
         self._labels = labels

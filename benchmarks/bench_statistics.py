@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def wilson_coverage(n: int, p: float) -> dict[str, float]:
-    """The probability that Wilson's interval contains p, and what the neighbours of its values would give."""
+    """The probability that Wilson's interval contains p, and what the neighbors of its values would give."""
     chance = np.array(
         [math.exp(log_choose(n, k) + k * math.log(p) + (n - k) * math.log1p(-p)) for k in range(n + 1)]
     )

@@ -39,7 +39,7 @@ CLASSES = 10
 def drawn(count: int, seed: int, noise_level: float = 60.0) -> InMemoryImages:
     """Images of CIFAR-10's size, each a grating: its class is its direction and frequency.
 
-    Phase, colour and contrast are random and noise is added, so that no single pixel gives the class away. A
+    Phase, color and contrast are random and noise is added, so that no single pixel gives the class away. A
     mirrored image has another class.
     """
     rng = np.random.default_rng(seed)

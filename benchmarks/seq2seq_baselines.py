@@ -2,7 +2,7 @@
 
 EM aligns letters and phonemes: each letter stands for zero, one or two phonemes in order (Bisani, Ney 2008,
 call such pairs graphones). Each letter then gets its most frequent pronunciation: regardless of its
-neighbours (`unigram`), or given those of its neighbours that occurred in training (`neighbours`).
+neighbors (`unigram`), or given those of its neighbors that occurred in training (`neighbours`).
 """
 
 from __future__ import annotations

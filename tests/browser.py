@@ -108,7 +108,7 @@ class Browser:
         return answer
 
     def window(self, width, height=900, theme="light", media=""):
-        """Sets the size of the window, the colour scheme and the medium, such as `print`."""
+        """Sets the size of the window, the color scheme and the medium, such as `print`."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         features = [{"name": "prefers-color-scheme", "value": theme}]

@@ -86,7 +86,7 @@ def _surroundings(tmp_path_factory):
 
 
 def make_images(folder: Path, count: int, color: tuple[int, int, int], *, size=(40, 36), seed=0) -> None:
-    """Noisy images of one colour, as PNG files."""
+    """Noisy images of one color, as PNG files."""
     rng = np.random.default_rng([seed, *color])
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
@@ -133,7 +133,7 @@ def two_threads():
 
 @pytest.fixture(scope="session")
 def run(colors, tmp_path_factory):
-    """A finished run with its report: a LeNet trained on the colours."""
+    """A finished run with its report: a LeNet trained on the colors."""
     import striate
 
     out = tmp_path_factory.mktemp("runs")

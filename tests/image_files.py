@@ -43,7 +43,7 @@ def tiff(values, bits, *, photometric=1, sample_format=1, order="<", planar=1, e
 
 
 def png(values, bits, *, color=0, key=None, palette=None, alphas=None):
-    """A PNG. `values` `[h, w]` or `[h, w, channels]`; `color` is the colour type; `key` is tRNS's."""
+    """A PNG. `values` `[h, w]` or `[h, w, channels]`; `color` is the color type; `key` is tRNS's."""
     values = values if values.ndim == 3 else values[:, :, None]
     height, width, _ = values.shape
     rows = b"".join(b"\0" + _packed(row.reshape(1, -1), bits, 1, ">") for row in values)

@@ -59,7 +59,7 @@ def test_curves_span_the_chart_and_leave_gaps():
     points = [tuple(map(float, point)) for point in re.findall(r"[ML]([\d.]+) ([\d.]+)", line)]
     width, height = right - left, bottom - top
     assert points == [(left, top), (left + width / 4, top + height / 2), (right, bottom)]
-    assert re.sub("[^MLh]", "", line) == "MhLMh"  # with `h0`, a value without neighbours is a dot
+    assert re.sub("[^MLh]", "", line) == "MhLMh"  # with `h0`, a value without neighbors is a dot
     assert markup.curves("loss", [1], {"a": [math.inf]}) == ""
 
 

@@ -26,7 +26,7 @@ def damaged(source, target, change):
 
 @pytest.fixture(scope="module")
 def broken(run, tmp_path_factory):
-    """The classifier of the colours, with one weight that is NaN; it is next to the run's split."""
+    """The classifier of the colors, with one weight that is NaN; it is next to the run's split."""
 
     def change(state):
         state[next(name for name in state if name.endswith("weight"))].view(-1)[0] = torch.nan

@@ -208,7 +208,7 @@ def load(
 @evaluation_options
 @translated_errors()
 def evaluate(model: Any, data: Any = None, **options: Any) -> Any:
-    """Evaluate a model on labelled data.
+    """Evaluate a model on labeled data.
 
     Args:
         model: a bundle, a run folder, a `Classifier` or a `Translator`.
@@ -252,7 +252,7 @@ def export(
         out: the file or folder to write; the comparison is added to `EXPORT.md` next to it.
         format: a key of `striate.exporters.FORMATS`.
         samples: inputs for the comparison: texts or image files.
-        data: labelled images for the comparison, as for `evaluate`. Without them and samples, images are
+        data: labeled images for the comparison, as for `evaluate`. Without them and samples, images are
             those that the run held out, else installed photographs; texts are random.
         max_loss: points of accuracy that a format with fewer bits may lose.
         network: as for `load`.

@@ -69,7 +69,7 @@ class Curves(Figure):
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a classifier says about labelled images; several figures of a page explore it.
+    """What a classifier says about labeled images; several figures of a page explore it.
 
     Attributes:
         classes: names.
@@ -312,7 +312,7 @@ class DetectedBox:
         effect: how much it lowers the average precision.
         runs: numbers of pixels outside and inside the mask in turn, row by row, at the size of `mask_size`.
         mask_size: width and height of the reduced mask.
-        points: x and y of the key points that are labelled.
+        points: x and y of the key points that are labeled.
         suspicion: why the annotation may be wrong; empty if nothing suggests it.
     """
 

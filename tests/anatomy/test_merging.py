@@ -149,11 +149,11 @@ class Grid(nn.Module):
 
 def test_grid_attention_reaches_from_the_first_to_the_last_patch_of_its_grid():
     last = assert_measured(Grid())
-    assert last.sees((5, 5))[0] == (4 * 0, 4 * 11 + 3)  # its neighbours see the grids from 0 and up to 11
+    assert last.sees((5, 5))[0] == (4 * 0, 4 * 11 + 3)  # its neighbors see the grids from 0 and up to 11
 
 
 class Merging(nn.Module):
-    """Four neighbouring patches become one with four times the channels, by a reshape or by slices (Swin)."""
+    """Four neighboring patches become one with four times the channels, by a reshape or by slices (Swin)."""
 
     def __init__(self, slices):
         super().__init__()

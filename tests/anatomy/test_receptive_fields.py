@@ -278,7 +278,7 @@ def test_attention_over_patches_keeps_the_patch_and_sees_the_image():
     layers = {layer.name: layer for layer in anatomy.layers}
     assert (layers["mlp"].rf, layers["mlp"].whole_image) == ((4, 4), False)
     assert (layers["attention"].whole_image, layers["attention"].rf_strict) == (True, (24, 20))
-    # Patches at (row, column) and their neighbours: three patches of four pixels.
+    # Patches at (row, column) and their neighbors: three patches of four pixels.
     assert (layers["back"].rf, layers["back"].jump, layers["back"].whole_image) == ((12, 12), (4, 4), True)
     assert layers["back"].sees((1, 2)) == ((4, 15), (8, 19))
     assert anatomy.outputs == ((1, 1, 4, 3), (1, 16))

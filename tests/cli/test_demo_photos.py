@@ -15,7 +15,7 @@ SPLITS = ("train", "val", "test")
 
 
 def test_tiles_cover_a_photograph_once(tmp_path):
-    """Each pixel has a colour of its own, so a pixel that is in two tiles, or in none, would be seen."""
+    """Each pixel has a color of its own, so a pixel that is in two tiles, or in none, would be seen."""
     height, width = 60, 93
     y, x = np.mgrid[:height, :width]
     photo = np.stack([y, x, np.zeros_like(x)], axis=2).astype(np.uint8)

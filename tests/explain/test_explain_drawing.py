@@ -1,4 +1,4 @@
-"""Colours, overlays and sheets."""
+"""Colors, overlays and sheets."""
 
 import matplotlib as mpl
 import numpy as np
@@ -9,7 +9,7 @@ from striate.explain.drawing import COLORS, colorize, overlay, sheet, stacked, t
 
 
 def lightness(rgb):
-    """CIE L* of sRGB colours (IEC 61966-2-1, CIE 15)."""
+    """CIE L* of sRGB colors (IEC 61966-2-1, CIE 15)."""
     linear = np.where(rgb <= 10.31475, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
     y = linear @ (0.2126, 0.7152, 0.0722)
     return np.where(y > 0.008856, 116 * np.cbrt(y) - 16, 903.3 * y)
@@ -18,7 +18,7 @@ def lightness(rgb):
 def test_the_colours_are_inferno():
     values = np.linspace(0, 1, 256)
     expected = 255 * mpl.colormaps["inferno"](values)[:, :3]
-    assert np.abs(colorize(values) - expected).max() <= 8  # between 17 colours
+    assert np.abs(colorize(values) - expected).max() <= 8  # between 17 colors
     assert np.abs(np.array(COLORS) - 255 * mpl.colormaps["inferno"](np.linspace(0, 1, 17))[:, :3]).max() < 1
 
 

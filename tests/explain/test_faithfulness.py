@@ -40,7 +40,7 @@ def test_the_right_map_is_better_than_the_baselines():
     found = measure(detector, detector.texture, detector.map())
     assert detector.passes == PASSES <= 35
     assert found.passes
-    assert found.verdict == "better than a blob in the centre and than shuffled maps"
+    assert found.verdict == "better than a blob in the center and than shuffled maps"
     assert found.deletion[0] == found.insertion[-1] == pytest.approx(1)
     assert found.deletion[-1] == 0
 
@@ -60,7 +60,7 @@ def test_a_map_beside_an_object_in_the_centre_loses_to_a_blob():
     beside = torch.roll(detector.map(), 1, dims=1)
     found = measure(detector, detector.texture, beside)
     assert found.outcome == "center"
-    assert found.verdict == "no better than a blob in the centre"
+    assert found.verdict == "no better than a blob in the center"
 
 
 def test_what_cannot_be_tested():
@@ -110,7 +110,7 @@ def test_ranking_is_by_value_and_ties_are_smooth():
     ties = ranking(torch.zeros(SIZE, SIZE)) < 0.5
     assert ties.sum() == SIZE * SIZE / 2
     borders = (ties[:, 1:] != ties[:, :-1]).sum() + (ties[1:] != ties[:-1]).sum()
-    assert borders < 0.2 * 2 * SIZE * SIZE  # of all pairs of neighbours; at random, it would be half
+    assert borders < 0.2 * 2 * SIZE * SIZE  # of all pairs of neighbors; at random, it would be half
 
 
 def test_blur_keeps_the_mean_colour_and_removes_texture():

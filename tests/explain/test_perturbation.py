@@ -64,5 +64,5 @@ def test_masks_are_smooth_and_half_of_them_is_shown():
     assert 0 <= float(masks.min()) < 0.01
     assert 0.99 < float(masks.max()) <= 1 + 1e-6
     assert abs(float(masks.mean()) - 0.5) < 0.02
-    # Cells are 6 x 5 pixels, so neighbours differ by at most 1/5.
+    # Cells are 6 x 5 pixels, so neighbors differ by at most 1/5.
     assert float(masks.diff(dim=2).abs().max()) <= 0.2 + 1e-6

@@ -96,7 +96,7 @@ def test_what_int8_needs_is_said(run, tmp_path, few_colors, monkeypatch):
     network = build("lenet", num_classes=3).eval()
     description = Description("classification", "lenet", {"num_classes": 3}, ("a", "b", "red"), preprocess)
     classifier = Classifier(network, description, torch.device("cpu"))
-    with pytest.raises(UsageError, match=r"labelled images, and none are known\. Give --data"):
+    with pytest.raises(UsageError, match=r"labeled images, and none are known\. Give --data"):
         export(classifier, tmp_path / "x.onnx", "onnx-int8")
     (tmp_path / "data" / "red").mkdir(parents=True)
     (tmp_path / "data" / "a").mkdir()

@@ -20,7 +20,7 @@ from striate.transforms.preprocess import Preprocess
 
 @pytest.fixture
 def faint(colors, tmp_path):
-    """The colours with little contrast, some in the wrong class: hard to tell apart under corruptions."""
+    """The colors with little contrast, some in the wrong class: hard to tell apart under corruptions."""
     for i, path in enumerate(sorted(colors.rglob("*.png"))):
         pixels = np.asarray(Image.open(path).convert("RGB"), float)
         name = path.parent.name if i % 4 else "red"

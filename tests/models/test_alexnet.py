@@ -1,4 +1,4 @@
-"""AlexNet: response normalisation by the paper's formula, the two GPUs, the initial weights of section 5."""
+"""AlexNet: response normalization by the paper's formula, the two GPUs, the initial weights of section 5."""
 
 import math
 

@@ -148,7 +148,7 @@ def test_the_input_is_left_as_it_was(networks):
 
 
 def test_2014_is_the_papers():
-    """5x5 kernels, biases, response normalisation, 3x3 max-pools (table 1, figure 3); no BatchNorm."""
+    """5x5 kernels, biases, response normalization, 3x3 max-pools (table 1, figure 3); no BatchNorm."""
     with torch.device("meta"):
         network = build("googlenet_2014")
     blocks = [module for name, module in network.named_children() if name.startswith("inception")]

@@ -223,7 +223,7 @@ def test_answers_of_a_model_of_sequences(browser, text_run, tmp_path):
 
 
 def test_more_curves_than_colours(browser, tmp_path):
-    """Each has a colour, and no two the same look, in the chart and in its key; no epoch is marked."""
+    """Each has a color, and no two the same look, in the chart and in its key; no epoch is marked."""
     lines = tuple(charts.Line(f"run{i}", (0.1 * i, 0.2 * i)) for i in range(12))
     curves = charts.Curves((1, 2), (charts.Panel("Loss", lines),), None, alt="")
     section = sections.Section(sections.Phrase("Training curves"), (curves,))

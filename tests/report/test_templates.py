@@ -160,7 +160,7 @@ def warned_page(run, tmp_path):
     report = sections.Report(
         "x", "y", (), warnings=(
             "only 4 optimizer steps in total: too few to learn much (try more --epochs)",
-            "weights/a.pth: 58 of 60 tensors loaded; initialised at random: fc.weight, fc.bias",
+            "weights/a.pth: 58 of 60 tensors loaded; initialized at random: fc.weight, fc.bias",
             "the same image in two classes: 'a/1.jpg' and 'b/2.jpg', and 3 more; images that are in two "
             "splits (data leakage): 'c.png' and 'd.png'. Run `striate check photos` for details",
             "the same image with different classes: 'a.jpg' and 'b.jpg'. Run `striate check t` for details",

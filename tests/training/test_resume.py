@@ -35,7 +35,7 @@ def test_resume_after_a_step(few_colors, uninterrupted, tmp_path, step):
 
 
 def test_dropout_and_batch_norm_resume(few_colors, tmp_path):
-    """And RMSprop's momenta, stochastic depth, PCA colour, layer-wise learning rates, and micro-batches."""
+    """And RMSprop's momenta, stochastic depth, PCA color, layer-wise learning rates, and micro-batches."""
     options = {
         "model": "mobilenet_v3_small", "imgsz": 32, "epochs": 2, "ema": 0.0, "opt": "rmsprop",
         "drop_path": 0.3, "dropout": 0.1, "lighting": 0.1, "layer_decay": 0.9, "batch": 8, "accumulate": 1,

@@ -182,7 +182,7 @@ def test_weights_that_do_not_fit_are_named():
     assert loading.fresh == ("fc3.weight", "fc3.bias")
     assert (
         loading.notes[0]
-        == "three.safetensors: 8 of 10 tensors loaded; initialised at random: fc3.weight, fc3.bias"
+        == "three.safetensors: 8 of 10 tensors loaded; initialized at random: fc3.weight, fc3.bias"
     )
     assert "fc3.weight: not loaded because its shape is [3, 84], not [5, 84]" in loading.notes
     assert torch.equal(large.fc3.weight, before["fc3.weight"])

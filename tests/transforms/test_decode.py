@@ -1,4 +1,4 @@
-"""Every kind of file comes out the right way up and in the right colours, or is refused in one line."""
+"""Every kind of file comes out the right way up and in the right colors, or is refused in one line."""
 
 import io
 import os
@@ -18,7 +18,7 @@ from striate.transforms import image_file
 from striate.transforms.decode import decode, is_image_name
 from striate.transforms.preprocess import Preprocess
 
-# A picture with no symmetry: each quarter has a colour of its own.
+# A picture with no symmetry: each quarter has a color of its own.
 QUARTERS = np.zeros((32, 48, 3), np.uint8)
 QUARTERS[:16, :24], QUARTERS[:16, 24:], QUARTERS[16:, :24], QUARTERS[16:, 24:] = (
     (220, 30, 30), (30, 200, 30), (30, 30, 220), (230, 220, 40)
@@ -324,7 +324,7 @@ def test_image_names():
     assert not any(is_image_name(n) for n in (".hidden.jpg", "notes.txt", "jpg", "a.jpg.part"))
 
 
-# What each awkward file must come to: its upright shape and, where the subject is known, its colours.
+# What each awkward file must come to: its upright shape and, where the subject is known, its colors.
 HOPPER = "hopper_orientation_2.jpg"
 REFUSED = {
     "10ct_32bit_128.tiff": "without a known white", "LICENSE": "supported image format",

@@ -358,7 +358,7 @@ def test_mixing_keeps_the_sum_and_the_labels_follow():
 
 
 class FixedGenerator:
-    """Stands in for NumPy's generator: returns this lambda and this box centre."""
+    """Stands in for NumPy's generator: returns this lambda and this box center."""
 
     def __init__(self, lam, x, y):
         self.lam, self.place = lam, iter((x, y))

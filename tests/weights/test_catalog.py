@@ -34,7 +34,7 @@ def test_every_entry_is_torchvisions(shared):
 
 
 def test_googlenets_preprocessing_is_what_torchvision_does_inside_the_network():
-    """transform_input: x * (std / 0.5) + (mean - 0.5) / 0.5 of images normalised with ImageNet's values."""
+    """transform_input: x * (std / 0.5) + (mean - 0.5) / 0.5 of images normalized with ImageNet's values."""
     entry = CATALOG["googlenet.v1"].preprocess
     usual = Preprocess()
     for pixel in (0.0, 0.3, 1.0):

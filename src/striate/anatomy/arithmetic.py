@@ -72,7 +72,7 @@ def receptive_field(layers: Iterable[int | Sequence[int]]) -> ReceptiveField:
             last ones may be omitted.
 
     Returns:
-        `size` is the receptive field in pixels, `jump` the distance of neighbouring units, `at(0)` the first
+        `size` is the receptive field in pixels, `jump` the distance of neighboring units, `at(0)` the first
         and last pixel of the first unit.
     """
     field = ONE_PIXEL

@@ -230,7 +230,7 @@ def sums(digits: Iterable[Digit]) -> list[int]:
 def in_order(axis: AxisField, shape: Sequence[int]) -> AxisField:
     """The axis with its only dimension as `dim`, also if it runs along just a part of that dimension.
 
-    Operators that read neighbouring indices need this form. It is unknown if several dimensions run along the
+    Operators that read neighboring indices need this form. It is unknown if several dimensions run along the
     axis, or if the pattern is too long.
     """
     axis = without_roll(axis)

@@ -255,12 +255,12 @@ def effective_field(
 
     Luo, Li, Urtasun, Zemel 2016, "Understanding the Effective Receptive Field in Deep Convolutional Neural
     Networks", NeurIPS, arXiv:1701.04128, section 3: the gradient of the unit with respect to the input. Here
-    the unit is summed over its channels, and the absolute gradient is summed over colours and averaged over
+    the unit is summed over its channels, and the absolute gradient is summed over colors and averaged over
     the images.
 
     Args:
         module: with its weights, on the CPU.
-        images: float `[batch, channels, height, width]`, normalised as the module expects.
+        images: float `[batch, channels, height, width]`, normalized as the module expects.
         layer: a name in `Anatomy.layers`; the last feature map by default.
         unit: row and column of the unit; the middle one by default.
 

@@ -7,7 +7,7 @@ time for the gradients of the weights; these cost as many multiply-adds as the f
 gradients of the inputs. An optimizer step reads weight, gradient and momentum and writes two of them, in
 single precision, once per batch.
 
-Fused kernels can need fewer bytes. Kernel launches, synchronisation and small layers make real runs slower:
+Fused kernels can need fewer bytes. Kernel launches, synchronization and small layers make real runs slower:
 `EFFICIENCY` is the share of the bound that they reach, by the speeds that timm publishes
 (`facts.RTX_3090_IMAGES_PER_SECOND`).
 """

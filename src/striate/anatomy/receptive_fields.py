@@ -5,7 +5,7 @@ In a stack of convolutions the receptive field of output i is therefore
 `[first + i * jump, last + i * jump]`, by the recurrence F(i) = (F(i+1) - 1) x stride + ksize (Dumoulin and
 Visin 2016, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285; Araujo, Norris, Sim 2019,
 "Computing Receptive Fields of Convolutional Neural Networks", Distill). Upsampling and transposed
-convolutions break this rule: the receptive fields of neighbouring outputs then coincide or differ in size.
+convolutions break this rule: the receptive fields of neighboring outputs then coincide or differ in size.
 But the pattern repeats periodically, and so it does when the rows of a feature map are flattened into a
 sequence. A `ReceptiveField` therefore stores one interval for each position within a period.
 """
@@ -76,7 +76,7 @@ class ReceptiveField:
 
     @property
     def jump(self) -> Fraction:
-        """Distance in pixels between the receptive fields of neighbouring units, averaged over a period."""
+        """Distance in pixels between the receptive fields of neighboring units, averaged over a period."""
         return abs(Fraction(self.shift, len(self.intervals)))
 
     @property
@@ -205,12 +205,12 @@ def transposed_conv(kernel: int, stride: int = 1, padding: int = 0, dilation: in
 
 
 def nearest_resize(before: int, after: int, exact: bool = False) -> IndexMap:
-    """Indices that nearest-neighbour resizing reads: output o reads input floor(o before / after).
+    """Indices that nearest-neighbor resizing reads: output o reads input floor(o before / after).
 
     Args:
         before: size of the input.
         after: size of the output.
-        exact: sample at the centre of the output pixel, as torch's `nearest-exact` does.
+        exact: sample at the center of the output pixel, as torch's `nearest-exact` does.
     """
     period, shift = _ratio(before, after)
     half = 1 if exact else 0

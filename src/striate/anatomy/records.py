@@ -88,13 +88,13 @@ class Layer:
 
     @property
     def jump(self) -> tuple[Fraction | None, ...]:
-        """Pixels between the centres of neighbouring units; None along an axis without neighbours."""
+        """Pixels between the centers of neighboring units; None along an axis without neighbors."""
         pairs = zip(self.fields, self.spatial, strict=True)
         return tuple(field.jump if field is not None and spatial else None for field, spatial in pairs)
 
     @property
     def start(self) -> tuple[float | None, ...]:
-        """Centre of the first unit's receptive field; the first pixel spans 0 to 1."""
+        """Center of the first unit's receptive field; the first pixel spans 0 to 1."""
         return tuple(
             None if not field or not field.size else (sum(field.at(0)) + 1) / 2 for field in self.fields
         )

@@ -1,6 +1,6 @@
 """Inputs unlike the training images: the distance to their features, stored in a bundle's header.
 
-k nearest neighbours on normalized features (Sun et al. 2022, arXiv:2204.06507): the features of an image, the
+k nearest neighbors on normalized features (Sun et al. 2022, arXiv:2204.06507): the features of an image, the
 input of the network's last layer, are scaled to length 1 and compared with those of training images. An
 image whose k-th nearest training image is further away than that of nearly all held-out images is unknown:
 another kind of image than the network has learned, whatever its probabilities say.

@@ -8,7 +8,7 @@ import typer
 
 from striate.cli.options import LABEL_COLUMN, PATH_COLUMN, Batch, Device, Json, Model, Trust, Workers
 
-_DATA = "Labelled images that the model was not trained on; by default the validation images of its run."
+_DATA = "Labeled images that the model was not trained on; by default the validation images of its run."
 _SPLIT = "Split of the data: val, test or all of them; auto is val if there is one, else all."
 
 

@@ -17,7 +17,7 @@ _MODELS = (
     "Two or more bundles or run folders, compared with the first; or folders of several runs (of --folds and "
     "--seeds, too): a leaderboard."
 )
-_DATA = "Labelled images; by default those that the run of the first model held out."
+_DATA = "Labeled images; by default those that the run of the first model held out."
 _SHOWN = 10  # classes and images
 
 

@@ -17,7 +17,7 @@ from striate.printable import escaped
 from striate.training.config import MAX_WORKERS
 
 _STYLES = (
-    "coco, lvis, voc07, voc12, or the behaviour of another implementation: padilla, padilla-11, "
+    "coco, lvis, voc07, voc12, or the behavior of another implementation: padilla, padilla-11, "
     "py-faster-rcnn or py-faster-rcnn-07."
 )
 _MODE = "COCO: strict (like pycocotools) or corrected (handles ids of 0, duplicate ids, NaN scores)."

@@ -13,7 +13,7 @@ from striate.training.config import MAX_BATCH
 
 MAX_BEAM = 1024
 MAX_CORRUPTED = 1_000_000  # images
-_DATA = "Labelled data, as for training; for an image classifier, by default the run's held-out images."
+_DATA = "Labeled data, as for training; for an image classifier, by default the run's held-out images."
 _SPLIT = "Split: test, val, train, or all of them; auto is test if present, else val, else all."
 _DATA_FLAG = typer.Option("--data", help="The same as the argument DATA.")
 _CACHE = "Keep decoded images on disk for the next run."
@@ -100,7 +100,7 @@ def evaluate(
     beam: Beam = None,
     shuffled: Shuffled = None,
 ) -> None:
-    """Evaluate a model on labelled data: accuracy, or BLEU and error rates.
+    """Evaluate a model on labeled data: accuracy, or BLEU and error rates.
 
     Python: striate.evaluate("runs/flowers-resnet18", "flowers/")
     """

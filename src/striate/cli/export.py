@@ -11,7 +11,7 @@ from striate.cli.options import Json, Model, Trust, number
 from striate.exporters import FORMATS
 
 _SAMPLES = "Texts or image files on which the two models are compared."
-_DATA = "Labelled images on which the two models are compared: a folder of class folders, a table, ..."
+_DATA = "Labeled images on which the two models are compared: a folder of class folders, a table, ..."
 _MAX_LOSS = "Points of accuracy that a format with fewer bits may lose."
 
 

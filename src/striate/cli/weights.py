@@ -140,7 +140,7 @@ def inspect(
 
 
 def _image_facts(pre: Preprocess) -> dict[str, str]:
-    how = f"shorter side to {pre.shorter_side}, centre crop" if pre.resize == "crop" else pre.resize
+    how = f"shorter side to {pre.shorter_side}, center crop" if pre.resize == "crop" else pre.resize
     gap = f", JPEGs reduced to at least {pre.reducing_gap:g} times that" if pre.reducing_gap else ""
     return {
         "input": f"{pre.channels} channels, {pre.size[0]}x{pre.size[1]} px, {how}, {pre.interpolation}{gap}",

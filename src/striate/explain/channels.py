@@ -43,7 +43,7 @@ def filters(network: nn.Module, layer: str | None = None) -> tuple[str, npt.NDAr
         layer: name of the convolution; the first one by default.
 
     Returns:
-        The layer's name, and `[filters, height, width, 3]` if it reads colours, else each filter's slice for
+        The layer's name, and `[filters, height, width, 3]` if it reads colors, else each filter's slice for
         each input channel, `[filters * channels, height, width]`.
 
     Raises:

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from striate.errors import UsageError
 from striate.transforms.decode import Uint8Array
 
-# The colour map "inferno" of Stéfan van der Walt and Nathaniel Smith (CC0): lightness rises evenly from black
-# to light yellow, also for the colour-blind and in print. Between these colours it is linear.
+# The color map "inferno" of Stéfan van der Walt and Nathaniel Smith (CC0): lightness rises evenly from black
+# to light yellow, also for the color-blind and in print. Between these colors it is linear.
 COLORS = (
     (0, 0, 4), (11, 7, 36), (33, 12, 74), (61, 9, 101), (87, 16, 110), (113, 25, 110), (138, 34, 106),
     (163, 44, 97), (188, 55, 84), (210, 70, 68), (228, 90, 49), (241, 115, 29), (249, 142, 9),
@@ -33,7 +33,7 @@ _THUMBNAIL = 112  # longer side of an image in a sheet
 
 
 def colorize(values: npt.NDArray[Any]) -> Uint8Array:
-    """Colours `[..., 3]` for values from 0 (dark) to 1 (light); others are clipped."""
+    """Colors `[..., 3]` for values from 0 (dark) to 1 (light); others are clipped."""
     places = np.linspace(0, 1, len(COLORS))
     channels = [np.interp(values, places, channel) for channel in np.array(COLORS).T]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
@@ -47,7 +47,7 @@ def enlarged(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDAr
 
 
 def overlay(pixels: Uint8Array, heat: npt.NDArray[np.float32]) -> Image.Image:
-    """The image next to a grayscale copy under the colours of its map.
+    """The image next to a grayscale copy under the colors of its map.
 
     Args:
         pixels: uint8 `[height, width, channels]`.
@@ -77,7 +77,7 @@ def smoothed(heat: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def table(values: npt.NDArray[np.float32], rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
-    """A table of numbers as colours, from 0 to the maximum of each row, with a name for each row and column.
+    """A table of numbers as colors, from 0 to the maximum of each row, with a name for each row and column.
 
     Args:
         values: `[rows, columns]`, at least 0.

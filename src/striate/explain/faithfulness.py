@@ -48,7 +48,7 @@ class Faithfulness:
         deletion: the probability for each fraction, the most important pixels hidden.
         insertion: the probability for each fraction, the most important pixels shown.
         score: of the map.
-        center: the score of a blob in the centre of the image.
+        center: the score of a blob in the center of the image.
         shuffled: the scores of shuffled copies of the map.
         outcome: `better` than both; no better than a blob in the `center`; no better than `chance`, which
             shuffled maps show; `empty` if no value is above 0; `untestable` if the probability hardly depends
@@ -72,9 +72,9 @@ class Faithfulness:
     def verdict(self) -> str:
         """The outcome in words."""
         if self.outcome == "better":
-            return "better than a blob in the centre and than shuffled maps"
+            return "better than a blob in the center and than shuffled maps"
         if self.outcome == "center":
-            return "no better than a blob in the centre"
+            return "no better than a blob in the center"
         if self.outcome == "chance":
             return "no better than chance: shuffled maps do as well"
         if self.outcome == "empty":
@@ -101,7 +101,7 @@ def measure(
 
     Args:
         probability: images `[batch, channels, height, width]` to the probability of the class, `[batch]`.
-        image: `[1, channels, height, width]`, as the network reads it. 0 must be a neutral colour.
+        image: `[1, channels, height, width]`, as the network reads it. 0 must be a neutral color.
         values: the map, `[rows, columns]` of any size; higher where the image matters more.
         hidden: what insertion starts from, the shape of `image`; the blurred image by default.
     """
@@ -156,7 +156,7 @@ def ranking(values: Tensor) -> npt.NDArray[np.float64]:
     """For each pixel, the fraction of pixels that are more important, from 0 to below 1, `[height, width]`.
 
     Equal values, such as the zeros of a ReLU, are in the order of a smooth random map: a row-by-row order
-    would favour one side, and single pixels at random would disturb the network more than areas do.
+    would favor one side, and single pixels at random would disturb the network more than areas do.
     """
     flat = values.cpu().double().flatten().numpy()
     noise = torch.rand(4, 4, generator=torch.Generator().manual_seed(SHUFFLES))
@@ -172,14 +172,14 @@ def resized(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def center_blob(size: tuple[int, int]) -> Tensor:
-    """A Gaussian in the centre of the image, `[height, width]`."""
+    """A Gaussian in the center of the image, `[height, width]`."""
     rows, columns = (torch.arange(side) - (side - 1) / 2 for side in size)
     deviation = (min(size) if min(size) > 1 else max(size)) / _BLOB  # a text has one row
     return torch.exp(-(rows[:, None] ** 2 + columns[None, :] ** 2) / (2 * deviation**2))
 
 
 def blur(image: Tensor) -> Tensor:
-    """Blur images `[batch, channels, height, width]` until they show nothing but colours."""
+    """Blur images `[batch, channels, height, width]` until they show nothing but colors."""
     deviation = min(image.shape[2:]) / _BLUR
     reach = max(1, math.ceil(2 * deviation))
     places = torch.arange(-reach, reach + 1, device=image.device, dtype=image.dtype)

@@ -20,7 +20,7 @@ def integrated_gradients(
 
     IG_i = (x_i - x'_i) * integral over alpha in [0, 1] of dF(x' + alpha (x - x')) / dx_i (Sundararajan,
     Taly, Yan 2017, ICML, arXiv:1703.01365, equation 1). The baseline x' is 0 after normalization, the mean
-    colour of the training images; the integral is by Gauss-Legendre quadrature. The attributions of all
+    color of the training images; the integral is by Gauss-Legendre quadrature. The attributions of all
     pixels add up to F(x) - F(x').
 
     Args:
@@ -31,7 +31,7 @@ def integrated_gradients(
         progress: receives an update per batch.
 
     Returns:
-        float32 `[height, width]`, summed over the colours; positive values speak for the class.
+        float32 `[height, width]`, summed over the colors; positive values speak for the class.
     """
     points, weights = np.polynomial.legendre.leggauss(samples)
     alphas, shares = torch.from_numpy((points + 1) / 2), torch.from_numpy(weights / 2)
@@ -57,7 +57,7 @@ def smooth_grad(
 
     M = 1/n sum of M_c(x + N(0, sigma^2)) with M_c = dS_c / dx (Smilkov, Thorat, Kim, Viegas, Wattenberg 2017,
     arXiv:1706.03825, section 2.1); sigma is a fraction of the image's range. The pixel's value is the largest
-    magnitude over the colours, as in Simonyan, Vedaldi, Zisserman 2014, arXiv:1312.6034, section 3.1.
+    magnitude over the colors, as in Simonyan, Vedaldi, Zisserman 2014, arXiv:1312.6034, section 3.1.
 
     Args:
         explainer: of the network.

@@ -64,7 +64,7 @@ def locate(network: nn.Module, images: Tensor, *, fine: bool = False) -> tuple[L
     """Find the last feature maps before pooling.
 
     These are the last maps that are larger than one unit, without the pools, dropouts and the like that
-    follow them. In a Transformer they are the last normalised tokens of which the scores depend on more than
+    follow them. In a Transformer they are the last normalized tokens of which the scores depend on more than
     the class token: the input of its last attention, or its last tokens if it averages them.
 
     Args:
@@ -124,7 +124,7 @@ def _only_passes(layer: Layer) -> bool:
 
 
 def _last_tokens(anatomy: Anatomy, recorder: Recorder, scores: Tensor) -> Location | None:
-    """The last normalised tokens with a gradient at the patches; None if there are no tokens."""
+    """The last normalized tokens with a gradient at the patches; None if there are no tokens."""
     maps = [index for index, layer in enumerate(anatomy.layers) if layer.is_map]
     if not maps:
         return None

@@ -30,7 +30,7 @@ class TokenMaps:
         cross: attention of the decoder to the source, `[layers, heads, tokens, source tokens]`.
         gradients: for each token the length of the gradient of its log-probability with respect to each
             source token's vector, `[tokens, source tokens]`; for images the largest magnitude over the
-            colours at each pixel, `[tokens, height, width]`.
+            colors at each pixel, `[tokens, height, width]`.
         faithfulness: of the gradients, summed over the tokens; None if it was not wanted.
     """
 

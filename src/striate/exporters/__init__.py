@@ -137,7 +137,7 @@ def export(
         out: the file or folder to write.
         format: a key of `FORMATS`.
         samples: inputs for the comparison: texts or image files.
-        data: labelled images for the comparison, as for `striate.evaluate`. Without them and samples, images
+        data: labeled images for the comparison, as for `striate.evaluate`. Without them and samples, images
             are those that the run of the model held out, else installed photographs; texts are random.
         max_loss: points of accuracy that a format with fewer bits may lose.
 

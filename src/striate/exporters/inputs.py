@@ -68,7 +68,7 @@ def photographs(preprocess: Preprocess) -> Inputs:
 
 
 def labelled_splits(classifier: Classifier, data: Any) -> DataSet | None:
-    """Labelled images in the classes of a classifier: the given ones, or those of its run, split as there.
+    """Labeled images in the classes of a classifier: the given ones, or those of its run, split as there.
 
     Returns:
         The dataset; None if no data are given and those of the run are not known or no longer readable.

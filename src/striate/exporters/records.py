@@ -24,7 +24,7 @@ class Request:
 
     Attributes:
         samples: inputs: texts or image files.
-        data: labelled images, as for `striate.evaluate`; None for what the run of the bundle held out.
+        data: labeled images, as for `striate.evaluate`; None for what the run of the bundle held out.
         max_loss: points of accuracy that an export of fewer bits may lose.
     """
 

@@ -5,7 +5,7 @@ printed counts are wrong for the network as described: `differs` has the true nu
 by training or timing and can only be quoted.
 
 A multiply-add counts once ("MACs"; torchvision calls them GFLOPS), in convolutions, fully connected layers
-and attention. Biases, normalisation, activations and pooling are not counted.
+and attention. Biases, normalization, activations and pooling are not counted.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def compare(
     trust: str = "",
     progress: Progress = AUTO,
 ) -> ModelComparison:
-    """Compare classifiers on the same labelled images; classes and images are matched by name.
+    """Compare classifiers on the same labeled images; classes and images are matched by name.
 
     Args:
         models: at least two bundles or run folders; the others are compared with the first.

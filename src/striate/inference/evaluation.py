@@ -1,4 +1,4 @@
-"""Evaluate a classifier on labelled images; classes are matched by name."""
+"""Evaluate a classifier on labeled images; classes are matched by name."""
 
 from __future__ import annotations
 

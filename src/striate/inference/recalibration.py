@@ -55,7 +55,7 @@ def calibrate(
     trust: str = "",
     progress: Progress = AUTO,
 ) -> Recalibration:
-    """Calibrate a classifier's bundle on labelled images that it was not trained on; stores the result in it.
+    """Calibrate a classifier's bundle on labeled images that it was not trained on; stores the result in it.
 
     Features of a train split go into the bundle, too, to tell unknown inputs. Training images give a warning.
 

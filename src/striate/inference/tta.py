@@ -18,7 +18,7 @@ from striate.transforms.preprocess import Preprocess
 
 KINDS = {
     "flip": "the image and its mirror image",
-    "crops": "ten crops of the resized image, its corners and centre and their mirror images (Krizhevsky et "
+    "crops": "ten crops of the resized image, its corners and center and their mirror images (Krizhevsky et "
     "al. 2012, section 4.1)",
 }  # fmt: skip
 
@@ -74,7 +74,7 @@ def _versions(images: A, kind: str, size: tuple[int, int], axis: int) -> Iterato
 
 
 def _crops(images: A, size: tuple[int, int], axis: int) -> Iterator[A]:
-    """The four corners and the centre, which is that of `Preprocess.fit`."""
+    """The four corners and the center, which is that of `Preprocess.fit`."""
     full: tuple[int, ...] = images.shape[axis : axis + 2]  # type: ignore[attr-defined]
     bottom, right = full[0] - size[0], full[1] - size[1]
     for top, left in ((0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)):

@@ -145,7 +145,7 @@ def best_thresholds(probabilities: Floats, truth: Truth) -> npt.NDArray[np.float
         lowest = -np.unique(-scores)  # that is accepted
         next_lower = np.append(lowest[1:], 0.0)
         middle = (lowest + next_lower) / 2
-        middle = np.where(middle > next_lower, middle, lowest)  # of two neighbours among the floats
+        middle = np.where(middle > next_lower, middle, lowest)  # of two neighbors among the floats
         best = np.flatnonzero(f1 >= f1.max() - 1e-12)
         found[i] = middle[best[np.abs(middle[best] - DEFAULT_THRESHOLD).argmin()]]
     return found

@@ -48,7 +48,7 @@ class AlexNet(nn.Module):
 
 
 def single_tower(in_channels: int) -> nn.Sequential:
-    """64, 192, 384, 256 and 256 maps, without response normalisation (2014)."""
+    """64, 192, 384, 256 and 256 maps, without response normalization (2014)."""
     return nn.Sequential(
         nn.Conv2d(in_channels, 64, 11, stride=4, padding=2),  # 224 -> 55
         nn.ReLU(),

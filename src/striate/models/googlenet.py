@@ -3,7 +3,7 @@
 Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich 2015, "Going Deeper with
 Convolutions", CVPR, arXiv:1409.4842, table 1 and figures 2 and 3.
 `googlenet` has torchvision's keys, shapes and numbers: BatchNorm after each convolution instead of response
-normalisation, a 3x3 kernel instead of 5x5, a 2x2 last max-pool. `googlenet_2014` is the network of the paper.
+normalization, a 3x3 kernel instead of 5x5, a 2x2 last max-pool. `googlenet_2014` is the network of the paper.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class GoogLeNet(nn.Module):
 
     Args:
         kernel5: size of the kernel that is 5x5 in the paper.
-        batch_norm: whether a BatchNorm follows each convolution; else biases and response normalisation.
+        batch_norm: whether a BatchNorm follows each convolution; else biases and response normalization.
         last_pool: size of the max-pool between 4e and 5a.
         dropout: before the classifier.
         num_classes: number of scores.
@@ -129,7 +129,7 @@ class GoogLeNet(nn.Module):
         super().__init__()
         self.in_channels = in_channels
         style = (kernel5, batch_norm)
-        # Figure 3 normalises responses around the first convolutions without constants; these are Caffe's.
+        # Figure 3 normalizes responses around the first convolutions without constants; these are Caffe's.
         self.norm1 = nn.Identity() if batch_norm else nn.LocalResponseNorm(5)
         self.norm2 = nn.Identity() if batch_norm else nn.LocalResponseNorm(5)
         self.conv1 = Convolution(batch_norm, in_channels, 64, 7, stride=2)  # 224 -> 112
@@ -203,8 +203,8 @@ def googlenet(num_classes: int = 1000, in_channels: int = 3, auxiliary: bool = T
     """torchvision's: 6.6 M parameters (13.0 M with the heads), 1.5 G multiply-adds at 224.
 
     Initial weights as torchvision: normal with deviation 0.01 (it truncates at 200 deviations, which has no
-    effect). Its trained weights expect images normalised with mean 0.5 and deviation 0.5; torchvision
-    normalises inside its network, this one does not.
+    effect). Its trained weights expect images normalized with mean 0.5 and deviation 0.5; torchvision
+    normalizes inside its network, this one does not.
     """
     network = GoogLeNet(3, True, 2, 0.2, num_classes, in_channels, auxiliary)
     for layer in network.modules():

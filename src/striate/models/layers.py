@@ -142,7 +142,7 @@ def multiple_of_8(channels: float) -> int:
 
 
 def initialise(network: nn.Module) -> None:
-    """Initialise as torchvision's VGG and MobileNetV3: He-normal convolutions, else normal 0.01, zero biases.
+    """Initialize as torchvision's VGG and MobileNetV3: He-normal convolutions, else normal 0.01, zero biases.
 
     He, Zhang, Ren, Sun 2015, ICCV, arXiv:1502.01852, with the fan-out.
     """

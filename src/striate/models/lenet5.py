@@ -51,7 +51,7 @@ def squash(x: Tensor) -> Tensor:
 
 
 class Subsampling(nn.Module):
-    """The sum of 2x2 neighbours times a trainable coefficient plus a trainable bias, one pair per map."""
+    """The sum of 2x2 neighbors times a trainable coefficient plus a trainable bias, one pair per map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -269,7 +269,7 @@ RECIPES = {
                 "the paper does not say how many epochs; 600 are torchvision's and timm's",
                 "the rate falls by 1 % every 3 epochs; epsilon is MnasNet's; the paper's dropout of 0.8 is "
                 "the share that is kept",
-                "without the colour distortions of Inception's preprocessing",
+                "without the color distortions of Inception's preprocessing",
             ),
         ),
         "modern": Recipe(

@@ -1,7 +1,7 @@
 """The Transformer: multi-head attention, encoder and decoder.
 
 Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin 2017, "Attention Is All You Need", NIPS,
-arXiv:1706.03762, section 3. Layers are pre-norm (Xiong et al. 2020, arXiv:2002.04745): normalisation comes
+arXiv:1706.03762, section 3. Layers are pre-norm (Xiong et al. 2020, arXiv:2002.04745): normalization comes
 before each sublayer, not after the sum. Nothing here knows the position of a token; add positions to the
 tokens first. A mask is boolean; True marks a token to attend to. `striate.kernels.prepare` makes these layers
 fast.
@@ -122,7 +122,7 @@ class EncoderLayer(ResidualBlock):
 
 
 class Encoder(nn.Module):
-    """A stack of encoder layers with a final normalisation.
+    """A stack of encoder layers with a final normalization.
 
     Args:
         depth: number of layers.
@@ -177,7 +177,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A stack of decoder layers with a final normalisation.
+    """A stack of decoder layers with a final normalization.
 
     Args:
         depth: number of layers.

@@ -141,7 +141,7 @@ _VGG = Recipe(
     (
         f"{EQUAL_DISTANCES} (three times in 74 passes)",
         "the scale is 256; for some results the paper also draws it from 256 to 512",
-        "the paper initialises the deeper networks with layers of vgg11, or as Glorot and Bengio 2010",
+        "the paper initializes the deeper networks with layers of vgg11, or as Glorot and Bengio 2010",
     ),
 )  # fmt: skip
 RECIPES = {

@@ -8,7 +8,7 @@ from striate.charts import Array
 
 
 def clustered(counts: Array) -> list[int]:
-    """An order of the classes in which those with many confusions between them are neighbours.
+    """An order of the classes in which those with many confusions between them are neighbors.
 
     Single-linkage clustering: the pairs are joined in the order of their confusions as a share of the images
     of both classes (ties by index). Two groups are joined at the ends that are confused more, so that the

@@ -48,7 +48,7 @@ def draw_matches(path: str | os.PathLike[str], m: Matched, image: int, score: fl
     return np.asarray(picture)
 
 
-# The ground truth or the detections, a row, a colour and a label.
+# The ground truth or the detections, a row, a color and a label.
 Shown = tuple[GroundTruth | Detections, int, tuple[int, int, int], str]
 
 
@@ -83,7 +83,7 @@ def _with_masks(picture: Image.Image, shown: list[Shown], path: str | os.PathLik
 
 
 def _points(draw: ImageDraw.ImageDraw, points: Floats, colour: tuple[int, int, int]) -> None:
-    """Draw the key points, without those that are not labelled."""
+    """Draw the key points, without those that are not labeled."""
     for x, y, visible in points.tolist():
         if visible > 0:
             draw.ellipse((x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS), fill=colour, outline="white")

@@ -47,7 +47,7 @@ def png(figure: Figure) -> bytes:
 
 
 def style() -> contextlib.AbstractContextManager[None]:
-    """Return the context in which all figures of reports are drawn: fonts, colours, spines."""
+    """Return the context in which all figures of reports are drawn: fonts, colors, spines."""
     installed = set(fontManager.get_font_names())
     values: dict[Any, Any] = {
         "font.size": 10,
@@ -112,7 +112,7 @@ def _curves(block: charts.Curves) -> Figure:
 
 @_draw.register
 def _confusion_matrix(block: charts.ConfusionMatrix) -> Figure:
-    """Colour shows shares of the row, text shows counts."""
+    """Color shows shares of the row, text shows counts."""
     counts, names = block.counts, [_label(name) for name in block.names]
     side = min(12.0, max(3.6, 0.45 * len(names) + 1.6))
     figure, axes = one_plot(side, side)

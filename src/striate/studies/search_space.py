@@ -14,7 +14,7 @@ from striate.tasks.classification.config import ClassificationConfig
 SEARCHED = ("lr", "weight_decay", "augment", "transfer")
 _LR, _DECAY = (-1.0, 1.0), (-1.5, 1.5)  # powers of ten, around the default
 _AUGMENTATIONS = {1: ("none", "shift"), 3: ("none", "light", "standard", "strong")}  # by channels
-_OTHERS = ("none", "light", "standard")  # `strong` changes colours
+_OTHERS = ("none", "light", "standard")  # `strong` changes colors
 
 
 def sample(

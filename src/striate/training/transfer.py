@@ -63,7 +63,7 @@ def load(network: nn.Module, state: dict[str, Tensor], source: str) -> Loading:
             notes.append(f"{name}: not loaded because its shape is {list(value.shape)}, not {list(wanted)}")
     network.load_state_dict(fits, strict=False)
     fresh = tuple(name for name in own if name not in fits)
-    missing = f"; initialised at random: {', '.join(fresh)}" if fresh else ""
+    missing = f"; initialized at random: {', '.join(fresh)}" if fresh else ""
     return Loading(fresh, (f"{source}: {len(fits)} of {len(own)} tensors loaded{missing}", *notes))
 
 

@@ -1,4 +1,4 @@
-"""Transforms with torchvision's names, arguments and behaviour; decoding, preprocessing and augmentation.
+"""Transforms with torchvision's names, arguments and behavior; decoding, preprocessing and augmentation.
 
 They work on Pillow images, NumPy arrays, tensors and whole uint8 batches. Names are imported on first use,
 because most of them need torch.

@@ -1,4 +1,4 @@
-"""Affine transforms: rotation, translation, scale and shear, with torchvision's names and behaviour."""
+"""Affine transforms: rotation, translation, scale and shear, with torchvision's names and behavior."""
 
 from __future__ import annotations
 

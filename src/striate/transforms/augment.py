@@ -76,7 +76,7 @@ def augment(
 
 
 def pca_color(batch: Tensor, std: float, *, seed: int, epoch: int, samples: _Indices) -> Tensor:
-    """PCA colour augmentation of AlexNet (Krizhevsky, Sutskever, Hinton 2012, section 4.1).
+    """PCA color augmentation of AlexNet (Krizhevsky, Sutskever, Hinton 2012, section 4.1).
 
     Adds to all pixels of an image the same linear combination of the principal components of ImageNet's RGB
     values. Each coefficient is the component's standard deviation times a normal random number.

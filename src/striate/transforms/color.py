@@ -1,4 +1,4 @@
-"""Transforms of color and sharpness, with torchvision's names and behaviour.
+"""Transforms of color and sharpness, with torchvision's names and behavior.
 
 On 8-bit pixels the functions equal Pillow's `ImageEnhance` and `ImageOps`. A factor is one number per sample:
 0 removes the property, 1 returns the original image, 2 doubles it.
@@ -392,7 +392,7 @@ class RandomErasing(Transform):
 
 
 def _gaussian(side: int, sigma: Tensor) -> Tensor:
-    """Return normalised kernels `[batch, side]`."""
+    """Return normalized kernels `[batch, side]`."""
     x = torch.arange(side, device=sigma.device) - side // 2
     weight = torch.exp(-0.5 * (x / sigma) ** 2)
     return weight / weight.sum(dim=1, keepdim=True)

@@ -47,7 +47,7 @@ class Normalize(Transform):
         self.mean, self.std = list(mean), list(std)
 
     def batch(self, images: Tensor, rand: Tensor) -> Tensor:
-        """Normalise a batch."""
+        """Normalize a batch."""
         if images.shape[1] != len(self.mean):
             what = f"Normalize with {len(self.mean)} means on an image with {images.shape[1]} channels"
             raise UsageError(what, "each channel needs its own mean and std")

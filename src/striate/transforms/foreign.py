@@ -68,7 +68,7 @@ def _pixels(image: Any, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
         what = f"the augmentation returns {pixels.dtype} {list(pixels.shape)}"
-        why = "it must return 8-bit pixels: Striate applies the normalisation that is stored with the weights"
+        why = "it must return 8-bit pixels: Striate applies the normalization that is stored with the weights"
         raise UsageError(what, why, "Remove ToTensor and Normalize from it")
     pixels = pixels if pixels.ndim == 3 else pixels[:, :, None]
     if pixels.shape != shape:

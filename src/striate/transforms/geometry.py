@@ -1,4 +1,4 @@
-"""Resize, crops and flips, with torchvision's names and behaviour.
+"""Resize, crops and flips, with torchvision's names and behavior.
 
 `Resize` and `CenterCrop` of Pillow images and arrays are bit-identical to Pillow.
 """

@@ -1,6 +1,6 @@
 """Images of other numbers of channels than grayscale and RGB: each band as it is stored, scaled to 8 bits.
 
-Nothing is known about the colours of such bands, so nothing is converted: a model that reads N channels needs
+Nothing is known about the colors of such bands, so nothing is converted: a model that reads N channels needs
 images of N bands. Values of 16 bits are scaled by the range of their type.
 """
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Common normalisations by name: mean and std for values in 0 to 1.
+# Common normalizations by name: mean and std for values in 0 to 1.
 NORMALIZATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -383,7 +383,7 @@ class Preprocess:
 
 @functools.lru_cache(maxsize=32)
 def _on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """Return float32 `[1, channels, 1, 1]`; cached, because a copy to a GPU synchronises."""
+    """Return float32 `[1, channels, 1, 1]`; cached, because a copy to a GPU synchronizes."""
     import torch
 
     with torch.inference_mode(False):  # the tensor is also used in training

@@ -21,7 +21,7 @@ from striate.files import write_atomic
 
 
 def photo(seed, size=(120, 90)):
-    """A made-up photograph: patches of colour with edges and grain."""
+    """A made-up photograph: patches of color with edges and grain."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (8, 9, 3), dtype=np.uint8))
     image = np.asarray(coarse.resize(size, Image.Resampling.NEAREST), np.float64)

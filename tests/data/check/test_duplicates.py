@@ -18,7 +18,7 @@ from striate.data.check.duplicates import (
 
 
 def scene(seed, size=96):
-    """A made-up photograph: smooth patches of colour with edges."""
+    """A made-up photograph: smooth patches of color with edges."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""Images with several classes: how they are recognised, read, written, mapped and split."""
+"""Images with several classes: how they are recognized, read, written, mapped and split."""
 
 import os
 

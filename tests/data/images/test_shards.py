@@ -120,8 +120,8 @@ def test_what_has_no_label_is_told(tmp_path):
         ([("a.png", png(1)), ("a.cls", b"3")], "its class is 3, but the file of class names has 2"),
         ([("a.png", png(1)), ("a.cls", b"")], "the label is empty"),
         ([("a.png", png(1)), ("a.json", b"{")], "it is not valid JSON"),
-        ([("a.png", png(1)), ("a.json", b'{"caption": "x"}')], "no labelled image"),
-        ([("a.mp4", b"x"), ("a.cls", b"1")], "no labelled image"),
+        ([("a.png", png(1)), ("a.json", b'{"caption": "x"}')], "no labeled image"),
+        ([("a.mp4", b"x"), ("a.cls", b"1")], "no labeled image"),
     ],
 )
 def test_bad_samples_are_refused(tmp_path, members, reason):

@@ -120,7 +120,7 @@ def shapes_of_images(seed, kind):
 
 @pytest.mark.parametrize("kind", ["segm", "keypoints"])
 def test_masks_and_key_points_image_by_image(kind):
-    """As one call of pycocotools; boxes, areas and what is labelled come from the shapes."""
+    """As one call of pycocotools; boxes, areas and what is labeled come from the shapes."""
     torch.manual_seed(0)
     found, truth = shapes_of_images(1, kind)
     meter = MeanAveragePrecision(settings=CocoSettings(iou_type=kind))

@@ -70,7 +70,7 @@ def test_what_was_read_ahead_is_not_read_again(colors, tmp_path, monkeypatch, de
     images, _ = opened.images(config.own_preprocess(None), config)
     assert not decoded
     with opened:
-        pass  # what has started is finished, the rest is cancelled
+        pass  # what has started is finished, the rest is canceled
     before = Counter(decoded)
     out = np.empty((len(images), *images.shape), np.uint8)
     assert images.read(np.arange(len(images)), out).all()

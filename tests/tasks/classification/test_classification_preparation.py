@@ -25,7 +25,7 @@ def test_training_starts_from_a_bundle(colors, tmp_path):
         make_images(tmp_path / "two" / name, 5, color)
     messages = Messages()
     second = run(tmp_path / "two", tmp_path, messages, weights=str(first.best), lr=1e-12)
-    assert any("initialised at random: fc3.weight, fc3.bias" in line for line in messages.infos)
+    assert any("initialized at random: fc3.weight, fc3.bias" in line for line in messages.infos)
     _, old = bundle.read(first.best)
     _, new = bundle.read(second.last)
     assert torch.allclose(old["conv1.weight"], new["conv1.weight"], atol=1e-9)

@@ -27,7 +27,7 @@ NAMES = ("blue", "green", "red")
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """36 images with squares of any of three colours, and a table of them."""
+    """36 images with squares of any of three colors, and a table of them."""
     folder, rng = tmp_path_factory.mktemp("several"), np.random.default_rng(0)
     rows = []
     for i in range(36):

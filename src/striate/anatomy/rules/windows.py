@@ -1,4 +1,4 @@
-"""Rules for operators that read neighbouring units: convolutions, pools, resizing, padding, unfolding."""
+"""Rules for operators that read neighboring units: convolutions, pools, resizing, padding, unfolding."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def pad(call: Call) -> Fields | None:
 
 
 def pixel_shuffle(call: Call) -> Fields | None:
-    """Channels become pixels: r neighbours get the same receptive field."""
+    """Channels become pixels: r neighbors get the same receptive field."""
     fields, x = call.first()
     index_map = IndexMap(1, ((0,),) * call.args["upscale_factor"])
     return propagation.apply(fields, dict.fromkeys((x.ndim - 2, x.ndim - 1), index_map), x.shape)

@@ -118,7 +118,7 @@ def _with_count(name: str, count: int) -> Phrase:
 
 
 def _similar_names(classes: tuple[str, ...]) -> list[list[str]]:
-    """Group names that differ only in case, spaces, `-`, `_` or Unicode normalisation."""
+    """Group names that differ only in case, spaces, `-`, `_` or Unicode normalization."""
     by_form = defaultdict(list)
     for name in classes:
         by_form[_form(name)].append(name)

@@ -1,4 +1,4 @@
-"""Find out what the four numbers of a box are: corner and size, two corners, or centre and size."""
+"""Find out what the four numbers of a box are: corner and size, two corners, or center and size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from striate.metrics.detection.reference import Bools, Floats
 AUTO = "auto"
 NUMBERS = {
     "xywh": "left, top, width, height", "xyxy": "left, top, right, bottom",
-    "cxcywh": "centre, width, height",
+    "cxcywh": "center, width, height",
 }  # fmt: skip
 SLACK = 0.02  # of the image's side: detectors that do not clip their boxes overshoot by a little
 FEW = 0.1  # the share of boxes that may leave their image in the right layout

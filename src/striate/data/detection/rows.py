@@ -54,7 +54,7 @@ def to_pixels(values: Sequence[float], coordinates: str, size: tuple[int, int] |
 
     Args:
         values: the four numbers.
-        coordinates: "xywh", "xyxy" or "cxcywh" (centre).
+        coordinates: "xywh", "xyxy" or "cxcywh" (center).
         size: width and height of the image if the numbers are fractions of them, otherwise None.
         where: file and line, for the error message.
 

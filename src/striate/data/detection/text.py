@@ -28,7 +28,7 @@ class TextLayout:
 
     Args:
         coordinates: what a, b, c and d are: "xywh" (top left corner and size), "xyxy" (two corners),
-            "cxcywh" (centre and size), or "auto": text files show it themselves (`infer_coordinates`).
+            "cxcywh" (center and size), or "auto": text files show it themselves (`infer_coordinates`).
         relative: whether they are fractions of the image's width and height.
         score_last: whether the score follows the box.
         images: folder of the images, for the sizes that relative coordinates need.

@@ -1,4 +1,4 @@
-"""Labelled images from folders, archives, tables, arrays and Datasets: `open_data` reads them all."""
+"""Labeled images from folders, archives, tables, arrays and Datasets: `open_data` reads them all."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def open_data(
     group_column: str | None = None,
     multi_label: bool | None = None,
 ) -> DataSet:
-    """Open a dataset of labelled images. Reads names and labels only, decodes nothing, never writes.
+    """Open a dataset of labeled images. Reads names and labels only, decodes nothing, never writes.
 
     Args:
         source: a path or name in one of `FORMATS` (docs/data.md); in Python also a pair of arrays or tensors,

@@ -277,7 +277,7 @@ def _tar_members(
 def _with_names(
     found: Sequence[tuple[bytes, bool, _Content]], default: str, outside: int = 0
 ) -> tuple[dict[str, _Content], tuple[str, ...]]:
-    """Decode and normalise the names of members; of equal names the last one counts.
+    """Decode and normalize the names of members; of equal names the last one counts.
 
     Args:
         found: name, whether it is known to be UTF-8, and content of each member.
@@ -308,7 +308,7 @@ def _with_names(
 
 
 def _normalized(name: str) -> str | None:
-    """Normalise the name of a member; None if it leads out of the archive."""
+    """Normalize the name of a member; None if it leads out of the archive."""
     if "/" not in name:
         name = name.replace("\\", "/")  # written by some Windows programs
     parts = [part for part in name.split("/") if part not in ("", ".")]

@@ -16,7 +16,7 @@ Indices = npt.NDArray[np.int64]
 
 
 class Images(Protocol):
-    """Labelled images of one size with random access by index; safe to read from several threads.
+    """Labeled images of one size with random access by index; safe to read from several threads.
 
     Attributes:
         shape: height, width and channels of each image.

@@ -25,7 +25,7 @@ _INLINE = 1 << 20  # bytes of a batch below which copying is faster than startin
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A batch of labelled images on the device.
+    """A batch of labeled images on the device.
 
     Attributes:
         pixels: uint8 `[batch, height, width, channels]`; or float32 `[batch, ...]`, features of a frozen

@@ -129,7 +129,7 @@ def _read(shards: Sequence[Archive], source: str) -> DataSet:
     if unlabelled:
         skipped.append(f"skipped {unlabelled:,} images without a label")
     if not found:
-        why = f"its {len(shards)} shards contain no labelled image"
+        why = f"its {len(shards)} shards contain no labeled image"
         fix = "A sample consists of key.jpg and key.cls, key.json or key.txt"
         raise DataError(f"cannot use {source!r}", why, fix)
     if UNSPLIT in found and len(found) > 1:

@@ -107,7 +107,7 @@ def pad_images(images: Sequence[Uint8Array], preprocess: Preprocess) -> Uint8Arr
 def collate_images(
     images: Sequence[Uint8Array], preprocess: Preprocess, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Pad images on the right and normalise them to one batch.
+    """Pad images on the right and normalize them to one batch.
 
     Args:
         images: uint8 `[height, width, channels]`, as `preprocess` reads them.

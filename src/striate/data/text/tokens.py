@@ -28,7 +28,7 @@ _UNK_TEXT = "\N{REPLACEMENT CHARACTER}"  # text of UNK
 
 
 def normalize_text(text: str) -> str:
-    """Normalise text to Unicode's composed form (NFC), so that equal-looking text has equal tokens."""
+    """Normalize text to Unicode's composed form (NFC), so that equal-looking text has equal tokens."""
     return unicodedata.normalize("NFC", text)
 
 

@@ -41,7 +41,7 @@ def export_int8(classifier: Classifier, path: Path, request: Request) -> Exporte
     """Write the best of several int8 files; arguments as `striate.exporters.Format.target`.
 
     Raises:
-        UsageError: onnxruntime or onnx is not installed, no labelled images are known, or images have
+        UsageError: onnxruntime or onnx is not installed, no labeled images are known, or images have
             several classes.
         DataError: there are too few of them.
         UnsupportedError, WriteError: as `striate.exporters.onnx.export`.
@@ -53,7 +53,7 @@ def export_int8(classifier: Classifier, path: Path, request: Request) -> Exporte
     dataset = labelled_splits(classifier, request.data)
     if dataset is None:
         raise UsageError(
-            "cannot export to onnx-int8", "it is calibrated on labelled images, and none are known",
+            "cannot export to onnx-int8", "it is calibrated on labeled images, and none are known",
             "Give --data FOLDER, or export to onnx-int8-weights",
         )  # fmt: skip
     calibration, measured = _images(classifier, dataset)

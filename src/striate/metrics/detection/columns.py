@@ -51,7 +51,7 @@ def ground_truth(
         keypoints: [G, P, 3] x, y, visibility.
         area: [G]; default: pixels of the masks, or width times height.
         crowd: [G] booleans; default: none.
-        difficult: [G] booleans; default: objects with key points, but without a labelled one.
+        difficult: [G] booleans; default: objects with key points, but without a labeled one.
         id: [G] integers; default: 1, 2, 3, ...
         image_ids: ids of all images; default: those in `image`.
         image_sizes: [I, 2] width and height of the images in `image_ids`; NaN if unknown.
@@ -176,7 +176,7 @@ class _Shapes(NamedTuple):
             return np.asarray(self.box[:, 2] * self.box[:, 3])
 
     def unlabelled(self) -> Bools:
-        """Objects without a labelled key point."""
+        """Objects without a labeled key point."""
         if self.keypoints is None:
             return np.zeros(len(self.box), np.bool_)
         return np.asarray((self.keypoints[:, :, 2] <= 0).all(axis=1))

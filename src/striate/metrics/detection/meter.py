@@ -34,7 +34,7 @@ class MeanAveragePrecision:
     It stores plain arrays, so it can be pickled; `merge` adds the images of another process.
 
     Args:
-        box_format: "xyxy" (two corners), "xywh" or "cxcywh" (centre), in pixels.
+        box_format: "xyxy" (two corners), "xywh" or "cxcywh" (center), in pixels.
         settings: what to measure; COCO's defaults if None. Their `iou_type` is "segm" for masks and
             "keypoints" for key points.
     """

@@ -1,7 +1,7 @@
 """Overlaps of masks (with pycocotools' mask code) and of key points.
 
 The formula for key points (OKS) is from the COCO keypoint evaluation, in the reference evaluator's order of
-operations: exp(-d^2 / (2 area (2 sigma)^2)), averaged over the labelled key points.
+operations: exp(-d^2 / (2 area (2 sigma)^2)), averaged over the labeled key points.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def keypoint_overlaps(detections: list[Any], truths: list[Any], sigmas: Floats) 
                 )
             if seen.any():
                 dx, dy = d[0::3] - x, d[1::3] - y
-            else:  # no labelled key point: use the distance to a box three times as large
+            else:  # no labeled key point: use the distance to a box three times as large
                 zero = np.zeros(len(sigmas))
                 dx = np.maximum(zero, x0 - d[0::3]) + np.maximum(zero, d[0::3] - x1)
                 dy = np.maximum(zero, y0 - d[1::3]) + np.maximum(zero, d[1::3] - y1)

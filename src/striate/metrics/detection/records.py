@@ -48,7 +48,7 @@ class GroundTruth:
         crowd: bool [G], regions with many objects: any number of detections may match one, and none counts.
         id: int64 [G].
         difficult: bool [G], objects that count neither for nor against: Pascal VOC's difficult ones, and
-            those without a labelled key point.
+            those without a labeled key point.
         source: its file or folder.
         notes: warnings of the reader, for the user.
         image_size: float64 [I, 2], width and height of the images in pixels, NaN where unknown; or None.

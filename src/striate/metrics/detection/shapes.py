@@ -72,7 +72,7 @@ def _in_chunks(function: Callable[[list[Any]], Any], masks: Masks) -> Floats:
 
 
 def as_keypoints(values: ArrayLike) -> Floats:
-    """A column of key points, [N, P, 3]: x, y, visibility (0: not labelled).
+    """A column of key points, [N, P, 3]: x, y, visibility (0: not labeled).
 
     Args:
         values: [N, P, 3], or [N, 3 P] as in COCO's files.

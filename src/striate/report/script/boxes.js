@@ -32,7 +32,7 @@ function boxedPicture(image, boxes, { isFaint = () => false, labels = null } = {
   return svg;
 }
 
-// A mask from its runs, as the address of a picture in the colour of its kind.
+// A mask from its runs, as the address of a picture in the color of its kind.
 function maskPicture(box) {
   const [width, height] = box.mask, canvas = make("canvas", { width, height }), context = canvas.getContext("2d");
   const pixels = context.createImageData(width, height), rgb = channels(colour(KINDS[box.kind][0]));

@@ -43,7 +43,7 @@ function drawGallery(host) {
     if (choice.cell) chip.textContent = `${className(choice.cell.row)} → ${className(choice.cell.column)}  ×`;
     if (maps) maps.setAttribute("aria-pressed", String(heat.shown));
     note.hidden = !heat.shown;
-    say(note, "What speaks for the predicted class (Grad-CAM): the stronger the colour, the more. {count} images have a map.", { count: grouped(heat.maps.size) });
+    say(note, "What speaks for the predicted class (Grad-CAM): the stronger the color, the more. {count} images have a map.", { count: grouped(heat.maps.size) });
     search.placeholder = t("file name");
     search.setAttribute("aria-label", t("file name"));
     const isPart = predictions.paths.length < predictions.total;

@@ -1,6 +1,6 @@
 // Heat maps over images: what an answer or a class depends on.
 
-// Weights `[rows][columns]` as a veil over the image: what is looked at gets the colour of the figure.
+// Weights `[rows][columns]` as a veil over the image: what is looked at gets the color of the figure.
 function paintHeat(canvas, weights) {
   const rows = weights.length, columns = weights[0].length, context = canvas.getContext("2d");
   const most = Math.max(1e-9, ...weights.flat()), [red, green, blue] = channels(colour("c2"));

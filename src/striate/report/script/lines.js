@@ -3,7 +3,7 @@
 const MARGIN = { left: 52, right: 26, top: 26, bottom: 40 };
 const PALETTE = ["c1", "c2", "c3", "c4", "c5", "c6"];
 
-// The look of one of several lines: there are more lines than colours.
+// The look of one of several lines: there are more lines than colors.
 const lookOf = i => ({ colour: PALETTE[i % PALETTE.length], dashed: i >= PALETTE.length });
 
 // About `count` round numbers from `low` to `high`.

@@ -1,4 +1,4 @@
-// A window with one of several things, and the way to its neighbours. Returns the function that opens it:
+// A window with one of several things, and the way to its neighbors. Returns the function that opens it:
 // with a list and a place in it. `content` makes the nodes that show a thing.
 
 function openViewer(looks, content) {

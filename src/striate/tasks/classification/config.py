@@ -294,7 +294,7 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
             raise UsageError("--sampler balanced", why, fix)
 
     def require_colours(self, channels: int) -> None:
-        """Refuse augmentations that change colours, for images of bands whose colours are unknown.
+        """Refuse augmentations that change colors, for images of bands whose colors are unknown.
 
         Raises:
             UsageError: names the option.
@@ -303,7 +303,7 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
             return
         needing = {"--augment strong": self.augment == "strong", "--lighting": self.lighting > 0}
         for flag in (name for name, given in needing.items() if given):
-            why = f"it changes colours, so it needs RGB images; these have {channels} channels"
+            why = f"it changes colors, so it needs RGB images; these have {channels} channels"
             raise UsageError(f"{flag} with {channels} channels", why, "Use --augment standard")
 
     def augmentation(self, preprocess: Preprocess, images: int) -> tuple[str | Callable[..., Any], str]:
@@ -327,7 +327,7 @@ class ClassificationConfig(ImageOptions, NetworkOptions, ClassifierOptimization,
         if images >= AUTO_MANY_IMAGES:
             return "light", f"{images:,} images vary enough"
         epochs = 0 if self.budget else self.epoch_limit or 0
-        is_rgb = preprocess.channels == 3  # the operations of `strong` need colours
+        is_rgb = preprocess.channels == 3  # the operations of `strong` need colors
         if is_rgb and images < AUTO_FEW_IMAGES and epochs >= AUTO_MANY_EPOCHS:
             return "strong", f"the network would overfit {images:,} images in {epochs} epochs"
         if max(preprocess.size) <= 64:

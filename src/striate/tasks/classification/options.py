@@ -80,7 +80,7 @@ class ImageOptions(DataOptions):
         "every epoch (--transfer head and append use no augmentation by default)", minimum=0, maximum=10_000,
     )  # fmt: skip
     lighting: float = option(
-        0.0, "PCA colour augmentation (AlexNet): standard deviation; 0 for none", minimum=0, maximum=100
+        0.0, "PCA color augmentation (AlexNet): standard deviation; 0 for none", minimum=0, maximum=100
     )
     mixup: float = option(0.0, "MixUp: alpha; 0 for none", minimum=0, maximum=1000)
     cutmix: float = option(

@@ -45,7 +45,7 @@ def _smoothing(n: int, sigma: float, mode: str, truncate: float) -> Tensor:
 
 
 def motion_kernel(radius: float, sigma: float, angle: float) -> Kernel:
-    """A trail `[size, size]` that starts in the centre and fades as half a normal distribution; its sum is 1.
+    """A trail `[size, size]` that starts in the center and fades as half a normal distribution; its sum is 1.
 
     As the motion blur of ImageMagick, which the authors use.
 
@@ -64,7 +64,7 @@ def motion_kernel(radius: float, sigma: float, angle: float) -> Kernel:
 
 
 def zoomed(x: Tensor, factor: float) -> Tensor:
-    """Enlarge the centre of an image to its size, bilinearly between the centres of the outermost pixels."""
+    """Enlarge the center of an image to its size, bilinearly between the centers of the outermost pixels."""
     height, width = x.shape[1:]
     rows, columns = math.ceil(height / factor), math.ceil(width / factor)
     top, left = (height - rows) // 2, (width - columns) // 2

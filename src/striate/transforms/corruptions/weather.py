@@ -20,7 +20,7 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _TEXTURES = 3  # of ice, from which random parts are taken
 _DRAWN = 448  # px of a drawn picture of ice
 _CRYSTALS = 150  # in it
-_ICE = (0.86, 0.95, 1.0)  # its colour, a little blue
+_ICE = (0.86, 0.95, 1.0)  # its color, a little blue
 
 
 def snow(
