@@ -27,6 +27,8 @@ def test_typer_prints_where_something_is_unusual(capfd, monkeypatch):
     assert cli.run(["--help"]) == 0
     usual = capfd.readouterr().out
     assert max(map(len, usual.splitlines())) == 90
+    monkeypatch.setenv("COLUMNS", "\N{SUPERSCRIPT TWO}")  # a digit, and no number
+    assert help.usual_width() != 2
     for name, value in (("COLUMNS", "50"), ("NO_COLOR", "1")):
         monkeypatch.setenv(name, value)
         assert help.usual_width() is None

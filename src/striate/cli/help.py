@@ -32,7 +32,7 @@ def usual_width() -> int | None:
     if sys.stdout.isatty() and os.environ.get("TERM", "").lower() in ("", "dumb", "unknown"):
         return None
     columns = os.environ.get("COLUMNS", "")
-    width = int(columns) if columns.isdigit() else _terminal_width()
+    width = int(columns) if columns.isdecimal() else _terminal_width()
     return width if width >= NARROWEST else None
 
 
