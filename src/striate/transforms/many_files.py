@@ -1,7 +1,7 @@
 """Many small files at once, read by the native module without holding Python's lock.
 
 Threads that read small files one by one with Python wait for its lock longer than for the disk: as long as
-another thread runs, such as one that imports torch, for 5 ms after each call of the system.
+another thread runs, such as one that imports torch, for 5 ms after each system call.
 """
 
 from __future__ import annotations

@@ -344,6 +344,7 @@ def test_images_with_several_classes(tmp_path):
     }
     assert report.classes == {"cat": 23, "dog": 22, "indoor": 1}
     assert report.to_json()["labels_per_image"] == {"mean": 46 / 45, "most": 2, "none": 1}
+    assert report.labels_per_image.summary.endswith("at most 2; 1 image has none")
 
 
 def test_links_in_class_folders_are_joined_on_request(root):

@@ -157,6 +157,17 @@ def test_files_that_are_read_together_have_the_pixels_of_those_read_alone(
 
 
 @pytest.mark.skipif(many_files.native() is None, reason="the native module was not built here")
+@pytest.mark.parametrize("crop", [False, True])
+def test_plain_files_that_were_prefetched_are_in_memory(tmp_path, crop):
+    make_images(tmp_path / "data" / "a", 3, (200, 0, 0), size=(32, 32))
+    samples = open_data(tmp_path / "data").splits["all"]
+    source = DecodedImages(samples, Preprocess.for_size(32), crop=crop, cache=False)
+    for i in range(3):
+        source.prefetch(i)
+    assert source.in_memory
+
+
+@pytest.mark.skipif(many_files.native() is None, reason="the native module was not built here")
 def test_files_that_were_read_together_are_not_opened_again(tmp_path):
     make_images(tmp_path / "data" / "a", 12, (200, 0, 0), size=(32, 32))
     samples = open_data(tmp_path / "data").splits["all"]

@@ -113,8 +113,9 @@ def check_classes(data: DataSet, found: Found) -> None:
 
 
 def _with_count(name: str, count: int) -> Phrase:
-    template = "{name}, {count} image" if count == 1 else "{name}, {count} images"
-    return Phrase(template, name=repr(name), count=count)
+    return Phrase(
+        "{name}, {count} image" if count == 1 else "{name}, {count} images", name=repr(name), count=count
+    )
 
 
 def _similar_names(classes: tuple[str, ...]) -> list[list[str]]:

@@ -203,7 +203,9 @@ class LabelsPerImage:
     def summary(self) -> Phrase:
         """The same in a line."""
         return Phrase(
-            "{mean:.1f} classes for each image on average, at most {most}; {none:,} images have none",
+            "{mean:.1f} classes for each image on average, at most {most}; {none} image has none"
+            if self.none == 1
+            else "{mean:.1f} classes for each image on average, at most {most}; {none:,} images have none",
             mean=self.mean, most=self.most, none=self.none,
         )  # fmt: skip
 

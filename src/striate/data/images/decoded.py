@@ -183,6 +183,7 @@ class DecodedImages:
         if self._crop:
             self.read(np.array([i]), np.empty((1, *self.shape), np.uint8))
             return
+        self.read_plain(np.array([i]))
         waiting = sum(_bytes_of(image) for image in [*self._prefetched.values()])
         if self._state[i] == _UNKNOWN and waiting < _PREFETCH_BYTES:
             with contextlib.suppress(DecodeError):  # `read` reports it
