@@ -108,6 +108,12 @@ def test_intervals_are_those_of_samples_of_scikit_learn():
     assert found["exact"][0] < measure(chances, truth, thresholds)["exact"] < found["exact"][1]
 
 
+def test_equal_scores_have_the_precision_of_all_of_them():
+    truth = np.arange(100)[:, None] % 2 == 0
+    found = intervals(np.full((100, 1), 0.5), truth, np.array([0.5]))
+    assert found["map"] == pytest.approx((0.4, 0.6), abs=0.03)  # of a share of 100
+
+
 def test_one_perfect_class():
     assert average_precision(np.array([0.9, 0.1]), np.array([True, False])) == 1
 

@@ -54,6 +54,15 @@ def test_scaling_that_makes_the_most_probable_class_worse_is_not_done():
     assert fit_temperature(scores, labels) == 1.0
 
 
+def test_some_of_many_images_stand_for_all(monkeypatch):
+    scores, labels = sample(2.0, n=150)
+    twice = np.repeat(scores, 2, axis=0), np.repeat(labels, 2)
+    expected = fit_temperature(*twice)
+    assert expected > fit_temperature(scores, labels) > 1  # there is more evidence
+    monkeypatch.setattr("striate.metrics.temperature._MOST_NUMBERS", scores.size)
+    assert fit_temperature(*twice) == pytest.approx(expected)
+
+
 def test_data_without_errors_do_not_ask_for_certainty():
     scores = 10 * np.eye(4)[np.arange(40) % 4]
     assert 0.05 < fit_temperature(scores, np.arange(40) % 4) <= 1

@@ -130,7 +130,7 @@ def test_states_of_a_run(folder):
 
 def test_a_study_shows_the_means_of_its_runs_and_a_search_its_choice(run, tmp_path):
     rows = {1: "1,5,0.1,2.0,1.0,0.5,3\n2,10,0.1,1.0,0.8,0.7,3\n", 2: "1,5,0.1,1.0,1.0,0.9,3\n"}
-    for study, extra in (("cv", "folds: 2\n"), ("search", "lr: 0.2\nepochs: null\n")):
+    for study, extra in (("cv", "folds: 2\n"), ("search", "lr: 0.2\nepochs: null\nname: null\nout: runs\n")):
         for fold, lines in rows.items():
             one = tmp_path / study / f"run-{fold}"
             one.mkdir(parents=True)
@@ -138,7 +138,9 @@ def test_a_study_shows_the_means_of_its_runs_and_a_search_its_choice(run, tmp_pa
             tested = {"top1": fold / 4}
             bundle.add_metrics(one / "best.safetensors", {"val_top1": 0.5, "val_loss": fold, "test": tested})
             (one / "results.csv").write_text(RESULTS.splitlines()[0] + "\n" + lines)
-            (one / "config.yaml").write_text(f"model: lenet\nlr: 0.{fold}\nfold: {fold}\n")
+            (one / "config.yaml").write_text(
+                f"model: lenet\nlr: 0.{fold}\nfold: {fold}\nepochs: 3\nout: {study}\n"
+            )
         (tmp_path / study / "config.yaml").write_text(f"model: lenet\n{extra}")
     (tmp_path / "search" / "tune.json").write_text("{}")
     found = {row["name"]: row for row in RunTable(tmp_path).rows()}
