@@ -46,6 +46,8 @@ def test_five_best_classes_of_each_image(largest, scale, precision, monkeypatch)
     assert np.abs(own - record.probabilities[place, record.labels[place]]).max() < precision
     assert (packed["exact"] is None) == (scale > 1)
     assert (decoded(packed["labels"]) == record.labels[place]).all()
+    monkeypatch.setattr(prediction_data, "_EXACT_IMAGES", 89)
+    assert pack(predictions_of(record))["exact"] is None
 
 
 def test_scores_that_are_not_finite_have_no_best_class():

@@ -19,7 +19,7 @@ from striate.data import DataSet, Samples, SplitPlan, split
 from striate.errors import BundleError, DataError, UsageError
 from striate.inference.evaluation import evaluate
 from striate.studies.repeats_report import labels as labels_of
-from striate.studies.runs import StudyInterrupted
+from striate.studies.runs import StudyInterrupted, new_study
 
 OPTIONS = {"model": "lenet", "epochs": 2, "batch": 8, "augment": "none", "name": "study"}
 
@@ -171,6 +171,15 @@ def test_seeds_have_their_own_runs_and_the_same_test_split_needs_no_correction(t
     assert again["mean"] == found["mean"]
     one = striate.train(tmp_path / "data", model="lenet", epochs=1, batch=4, seed=6, out=str(tmp_path))
     assert outcome(one.training.folder) == outcome(tmp_path / "out" / "data-lenet-2-seeds" / "seed-6")
+
+
+@pytest.mark.parametrize("has_runs", [False, True])
+def test_only_a_study_without_runs_is_removed(tmp_path, has_runs):
+    (tmp_path / "study" / ("fold-1" if has_runs else "")).mkdir(parents=True)
+    (tmp_path / "study" / "config.yaml").touch()
+    with pytest.raises(UsageError), new_study(tmp_path / "study"):
+        raise UsageError("what", "why", "fix")
+    assert (tmp_path / "study" / "config.yaml").exists() == has_runs
 
 
 def test_a_signal_names_the_study(few_colors, tmp_path, monkeypatch):
