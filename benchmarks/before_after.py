@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import functools
 import importlib
 import json
@@ -34,6 +33,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from record import write_results
 
 NEW = Path(__file__).parents[1] / "src"
 FIRST_STEP = """
@@ -456,10 +457,7 @@ def main() -> None:
             record["cases"][case] = compare(case, args, Path(folder))
             print(json.dumps({case: record["cases"][case]}), flush=True)
     if args.out:
-        name = f"{datetime.date.today().isoformat()}_{platform.machine()}_{args.threads}cpu_before-after.json"
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / name).write_text(json.dumps(record, indent=2) + "\n")
-        print(f"results in {args.out / name}")
+        print(f"results in {write_results(record, args.out, 'before-after', cpus=args.threads)}")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,7 @@ Medians over the rounds of the medians, in milliseconds; page faults of a step; 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -28,6 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from record import write_results
 
 from striate import models
 from striate.kernels import allocator
@@ -124,9 +123,7 @@ def main() -> None:
         record["products"] = products()
     print(json.dumps(record, indent=2))
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        name = f"{datetime.date.today().isoformat()}_{platform.machine()}_{args.threads}cpu_cpu.json"
-        (args.out / name).write_text(json.dumps(record, indent=2) + "\n")
+        write_results(record, args.out, "cpu", cpus=args.threads)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import contextlib
 import io
 import json
 import os
-import platform
 import random
 import resource
 import statistics
@@ -24,9 +23,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
+
+from record import write_results
 
 THREAD_VARIABLES = ("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "HOTCOCO_NUM_THREADS")
 
@@ -165,10 +165,7 @@ def main() -> None:
             if len({tuple(done[0]["stats"]) for done in runs.values() if done}) > 1:
                 print("the peers do not agree on the twelve numbers")
     if given.results:
-        name = f"{date.today().isoformat()}_{platform.machine()}_{os.cpu_count()}cpu_detection.json"
-        target = Path(__file__).parent / "results" / name
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(json.dumps(table, indent=1) + "\n")
+        write_results(table, Path(__file__).parent / "results", "detection")
 
 
 if __name__ == "__main__":

@@ -23,10 +23,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -43,6 +41,7 @@ import torch.nn.functional as F
 from before_after import FIRST_STEP, processor
 from bench_predict import compare
 from PIL import Image
+from record import write_results
 
 from striate import api, models
 from striate.kernels import prepare
@@ -249,11 +248,7 @@ def main() -> None:
                 record[part] = measure()
                 print(json.dumps({part: record[part]}, indent=2), flush=True)
     if args.out:
-        date = datetime.date.today().isoformat()
-        args.out.mkdir(parents=True, exist_ok=True)
-        path = args.out / f"{date}_{platform.machine()}_{args.threads}cpu_engine.json"
-        before = json.loads(path.read_text("utf-8")) if path.exists() else {}  # parts that --parts left out
-        path.write_text(json.dumps({**before, **record}, indent=2) + "\n")
+        write_results(record, args.out, "engine", cpus=args.threads, keep_others=True)
 
 
 if __name__ == "__main__":

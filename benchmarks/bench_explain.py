@@ -26,11 +26,9 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
-import datetime
 import functools
 import importlib.metadata
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -41,6 +39,7 @@ import numpy as np
 import onnxruntime
 import torch
 from PIL import Image
+from record import write_results
 from torch import Tensor, nn
 
 from striate import models
@@ -375,9 +374,7 @@ def main() -> None:
         print(json.dumps(record, indent=2))
     if args.out:
         peers = {name: version(name) for name in ("torch", "torchcam", "captum", "onnxruntime")}
-        stem = f"{datetime.date.today().isoformat()}_{platform.machine()}_1cpu_explain-{args.command}"
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / f"{stem}.json").write_text(json.dumps({"versions": peers, **record}, indent=2) + "\n")
+        write_results({"versions": peers, **record}, args.out, f"explain-{args.command}", cpus=1)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import datetime
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -31,6 +29,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from record import write_results
 from torch import nn
 
 from striate import api, bundle, models
@@ -189,10 +188,7 @@ def main() -> None:
         result = measure(args, Path(folder))
     print(json.dumps(result, indent=2))
     if args.out:
-        machine = f"{platform.machine()}_{torch.get_num_threads()}cpu"
-        name = f"{datetime.date.today().isoformat()}_{machine}_head.json"
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / name).write_text(json.dumps(result, indent=2) + "\n")
+        write_results(result, args.out, "head", cpus=torch.get_num_threads())
 
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ predicts one class for all images.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import random
 import statistics
 import tempfile
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from record import write_results
 from scipy.stats import t  # type: ignore[import-untyped]
 
 import striate
@@ -113,10 +112,7 @@ def main() -> None:
             "torch": torch.__version__, "data": args.data.name, **asked,
             "cpu_seconds": round(time.process_time() - started), "kinds": found,
         }  # fmt: skip
-        machine = f"{platform.machine()}_{torch.get_num_threads()}cpu"
-        path = args.out / f"{datetime.date.today().isoformat()}_{machine}_imbalance.json"
-        args.out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=1) + "\n")
+        write_results(record, args.out, "imbalance", cpus=torch.get_num_threads())
 
 
 if __name__ == "__main__":

@@ -16,10 +16,8 @@ it only Striate is measured. All run in separate processes, in turns; medians of
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -28,6 +26,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from record import write_results
 
 HERE = Path(__file__).resolve()
 SHARED = HERE.parents[1].parent / "shared" / "data"
@@ -54,11 +54,7 @@ def main() -> None:
         figures = measure(given, Path(scratch))
     print(json.dumps(figures, indent=2))
     if given.out:
-        machine = f"{platform.machine()}_{os.cpu_count()}cpu"
-        given.out.mkdir(parents=True, exist_ok=True)
-        path = given.out / f"{datetime.date.today().isoformat()}_{machine}_input.json"
-        before = json.loads(path.read_text("utf-8")) if path.exists() else {}  # parts that --only left out
-        path.write_text(json.dumps({**before, **figures}, indent=2) + "\n", "utf-8")
+        write_results(figures, given.out, "input", keep_others=True)
 
 
 def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:

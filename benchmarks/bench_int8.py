@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 from bench_onnx import export, photographs
-from fresh import RESULTS, write_results
+from fresh import RESULTS
+from record import write_results
 
 NETWORKS = ("efficientnet_lite0", "resnet18", "mobilenet_v3_large", "mobilenet_v3_small")
 SLOWEST = 8  # operators that are named; the others are one sum

@@ -10,14 +10,14 @@ is decoded. `bytes_per_file` is what this adds to the memory of the process, at 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from record import write_results
 
 CLASSES = 100
 
@@ -53,12 +53,9 @@ def main() -> None:
             [sys.executable, "-c", MEASURE, folder], stdout=subprocess.PIPE, check=True, text=True
         )
     found = {"files": given.files, "load": round(os.getloadavg()[0], 1), **json.loads(done.stdout)}
-    text = json.dumps(found, indent=2) + "\n"
-    print(text, end="")
+    print(json.dumps(found, indent=2))
     if given.out:
-        name = f"{datetime.date.today().isoformat()}_{platform.machine()}_{os.cpu_count()}cpu_listing.json"
-        given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / name).write_text(text, "utf-8")
+        write_results(found, given.out, "listing")
 
 
 def write(root: Path, count: int) -> None:

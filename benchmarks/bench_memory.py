@@ -14,11 +14,8 @@ raster where that is larger; the exit code is 1 if one exceeds it by more.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import multiprocessing
-import os
-import platform
 import resource
 import sys
 import tempfile
@@ -29,6 +26,7 @@ from typing import Any
 import numpy as np
 from corner import corner_classifier
 from PIL import Image
+from record import write_results
 
 from striate.transforms.preprocess import Preprocess
 
@@ -49,10 +47,7 @@ def main() -> None:
         figures = measure(given, Path(scratch))
     print(json.dumps({key: value for key, value in figures.items() if key != "files"}, indent=2))
     if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        machine = f"{platform.machine()}_{os.cpu_count()}cpu"
-        path = given.out / f"{datetime.date.today().isoformat()}_{machine}_memory.json"
-        path.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        write_results(figures, given.out, "memory")
     sys.exit(bool(figures["above_the_limit"]))
 
 

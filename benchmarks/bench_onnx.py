@@ -31,7 +31,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fresh import RESULTS, ROOT, write_results
+from fresh import RESULTS, ROOT
+from record import write_results
 
 BARE = """
 import sys

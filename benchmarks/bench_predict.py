@@ -12,15 +12,14 @@ the network once, including its comparison with the original.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from record import write_results
 from torch import nn
 
 from striate import models
@@ -85,11 +84,8 @@ def main() -> None:
         rows.append(compare(name, args.batch, args.rounds))
         print(json.dumps(rows[-1]), flush=True)
     if args.out:
-        machine = f"{platform.machine()}_{torch.get_num_threads()}cpu"
-        name = f"{datetime.date.today().isoformat()}_{machine}_predict-batch{args.batch}.json"
-        args.out.mkdir(parents=True, exist_ok=True)
         record = {"torch": torch.__version__, "threads": torch.get_num_threads(), "rows": rows}
-        (args.out / name).write_text(json.dumps(record, indent=2) + "\n")
+        write_results(record, args.out, f"predict-batch{args.batch}", cpus=torch.get_num_threads())
 
 
 if __name__ == "__main__":

@@ -13,11 +13,8 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import io
 import json
-import os
-import platform
 import statistics
 import time
 from functools import partial
@@ -28,6 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from record import write_results
 
 from striate import models
 from striate.training.schedule import shuffled_batches
@@ -181,11 +179,7 @@ def main() -> None:
             record[name] = part()  # type: ignore[no-untyped-call]
             print(json.dumps(record[name], indent=1), flush=True)
     if args.out:
-        machine = f"{platform.machine()}_{os.cpu_count()}cpu"
-        path = args.out / f"{datetime.date.today().isoformat()}_{machine}_reducing-gap.json"
-        before = json.loads(path.read_text("utf-8")) if path.exists() else {}  # parts that --only left out
-        args.out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**before, **record}, indent=1) + "\n", "utf-8")
+        write_results(record, args.out, "reducing-gap", keep_others=True)
 
 
 if __name__ == "__main__":

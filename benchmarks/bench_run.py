@@ -15,11 +15,9 @@ it only Striate is measured. All run in separate processes, in turns; medians of
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -30,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_input import SHARED, compared, peer, peers, timed
+from record import write_results
 
 # The start of the line that ends each phase; the last two end with the output and with the process.
 PHASES = {"data": "images for training", "epoch 1": "epoch 1/2", "epoch 2": "epoch 2/2"}
@@ -51,9 +50,7 @@ def main() -> None:
         figures = measure(given, Path(scratch))
     print(json.dumps(figures, indent=2))
     if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        name = f"{datetime.date.today().isoformat()}_{platform.machine()}_{os.cpu_count()}cpu_run.json"
-        (given.out / name).write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        write_results(figures, given.out, "run")
 
 
 def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:

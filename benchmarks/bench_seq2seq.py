@@ -21,12 +21,10 @@ padding. `before_after.py` compares two versions of Striate.
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.metadata
 import importlib.util
 import json
 import math
-import platform
 import statistics
 import subprocess
 import sys
@@ -38,6 +36,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from record import write_results
 from torch import Tensor, nn
 
 from striate.inference.generation import beam, greedy
@@ -330,9 +329,7 @@ def main() -> None:
     }
     print(json.dumps(record, indent=2))
     if args.out:
-        name = f"{datetime.date.today().isoformat()}_{platform.machine()}_{args.threads}cpu_seq2seq.json"
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / name).write_text(json.dumps(record, indent=2) + "\n")
+        write_results(record, args.out, "seq2seq", cpus=args.threads)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,9 @@ Striate's process has the setting of OpenMP that its command line makes.
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.metadata
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -33,6 +31,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from record import write_results
 from torch import Tensor, nn
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -178,9 +177,7 @@ def main() -> None:
     result = measure(args)
     print(json.dumps(result, indent=2))
     if args.out:
-        name = f"{datetime.date.today().isoformat()}_{platform.machine()}_{args.threads}cpu_transfer.json"
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / name).write_text(json.dumps(result, indent=2) + "\n")
+        write_results(result, args.out, "transfer", cpus=args.threads)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ of all threads; the figures are medians. `same` is the share of texts that are t
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import platform
@@ -28,6 +27,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from record import write_results
 
 VOCAB = 7996  # words, without the special tokens
 ALONE = "ctranslate2 alone"
@@ -78,8 +79,7 @@ def main() -> None:
     }
     print(json.dumps(record, indent=2))
     if args.out:
-        name = f"{datetime.date.today().isoformat()}_{platform.machine()}_{os.cpu_count()}cpu_translate.json"
-        (args.out / name).write_text(json.dumps(record, indent=2) + "\n")
+        write_results(record, args.out, "translate")
 
 
 def trials(args: argparse.Namespace, folder: str) -> dict[str, list[dict[str, Any]]]:

@@ -12,15 +12,14 @@ chosen. `cpu_share` is the CPU time divided by the time: less than the number of
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from record import write_results
 
 import striate
 
@@ -65,10 +64,7 @@ def main() -> None:
         result = measure(args, Path(folder))
     print(json.dumps(result, indent=2))
     if args.out:
-        machine = f"{platform.machine()}_{torch.get_num_threads()}cpu"
-        name = f"{datetime.date.today().isoformat()}_{machine}_tune-{Path(args.data).name}.json"
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / name).write_text(json.dumps(result, indent=2) + "\n")
+        write_results(result, args.out, f"tune-{Path(args.data).name}", cpus=torch.get_num_threads())
 
 
 if __name__ == "__main__":

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import json
-import os
-import platform
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -29,9 +24,3 @@ def temporary_folder(kind: str, *, keep: bool) -> Iterator[Path]:
             print(f"kept: {folder}", file=sys.stderr)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def write_results(record: dict[str, Any], folder: Path, kind: str) -> None:
-    """Write `<date>_<machine>_<cores>cpu_<kind>.json`."""
-    name = f"{datetime.date.today().isoformat()}_{platform.machine()}_{os.cpu_count()}cpu_{kind}.json"
-    (folder / name).write_text(json.dumps(record, indent=2) + "\n")

@@ -21,7 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fresh import RESULTS, ROOT, temporary_folder, write_results
+from fresh import RESULTS, ROOT, temporary_folder
+from record import write_results
 
 PACKAGES = (
     "torchvision",

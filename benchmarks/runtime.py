@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fresh import RESULTS, ROOT, temporary_folder, write_results
+from fresh import RESULTS, ROOT, temporary_folder
 from PIL import Image
+from record import write_results
 
 MOST = 200e6  # bytes
 TOLERANCE = 1e-4  # of probabilities

@@ -25,7 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fresh import RESULTS, ROOT, temporary_folder, write_results
+from fresh import RESULTS, ROOT, temporary_folder
+from record import write_results
 
 PINNED, OLDEST = "as pinned", "oldest"
 # The oldest supported Python and the newest ones; then the oldest of everything.

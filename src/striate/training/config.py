@@ -19,7 +19,6 @@ from striate.errors import UsageError, unknown_name
 from striate.progress import AUTO, Progress
 from striate.training.options import (
     Options,
-    announce_unit,
     current_names,
     declarations,
     option,
@@ -306,10 +305,6 @@ class RunConfig(DataOptions, Optimization, RunOptions):
         """
         known, notes = current_names(cls, values)
         return cls(**known), notes
-
-    def announce_budget(self) -> None:
-        """Say that a budget without a unit is in seconds."""
-        announce_unit(self.budget, self.progress)
 
     @classmethod
     def given(cls, values: Mapping[str, Any]) -> dict[str, Any]:
