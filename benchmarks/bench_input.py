@@ -180,10 +180,12 @@ def one_pass(folder: Path, passes: int) -> dict[str, float]:
     from striate.data import DecodedImages, open_data
     from striate.data.images.loader import stream
     from striate.device import choose
+    from striate.kernels.allocator import keep
     from striate.training.schedule import shuffled_batches
     from striate.transforms.augment import augment
     from striate.transforms.preprocess import Preprocess
 
+    keep()  # as training does
     data, preprocess = open_data(folder), Preprocess.for_size(224, reducing_gap=2.0)  # as training
     device = choose("cpu")
     rates, count, before = [], 0, time.process_time()

@@ -1,4 +1,4 @@
-// striate.transforms._native: changes of 8-bit images as Python functions over buffers.
+// striate.transforms._native: changes of 8-bit images, and normalization, as Python functions over buffers.
 //
 // An image is uint8 [height, width, channels], with 1 or 3 channels. Results equal those of Pillow, bit for bit:
 // its integers, and its float32 without fused multiply-add.
@@ -294,6 +294,29 @@ PyObject *warp(PyObject *, PyObject *args) {
     Py_RETURN_TRUE;
 }
 
+// ---- normalization
+
+// From [pixels, channels] to float32 [channels, pixels].
+void normalize_planes(const Byte *from, float *to, std::int64_t pixels, std::int64_t channels, const float *tables) {
+    for (std::int64_t c = 0; c < channels; c++, tables += 256)
+        for (std::int64_t i = 0; i < pixels; i++) *to++ = tables[from[i * channels + c]];
+}
+
+PyObject *normalize(PyObject *, PyObject *args) {
+    Buffer image, out, tables;
+    if (!PyArg_ParseTuple(args, "y*w*y*", &image.view, &out.view, &tables.view)) return nullptr;
+    constexpr std::int64_t size = sizeof(float), table = 256 * size;
+    const std::int64_t channels = tables.size() / table;
+    if (channels < 1 || tables.size() % table) return refuse("tables: not 256 float32 for each channel");
+    if (image.size() % channels) return refuse("image: not whole pixels");
+    if (out.size() != image.size() * size) return refuse("out: not one float32 for each value of the image");
+    Py_BEGIN_ALLOW_THREADS
+    normalize_planes(image.bytes(), static_cast<float *>(out.view.buf), image.size() / channels, channels,
+                     static_cast<const float *>(tables.view.buf));
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
 PyMethodDef methods[] = {
     {"enhance", enhance, METH_VARARGS,
      "enhance(image, channels, changes, amounts): brightness (b), contrast (c), saturation (s), solarize (o), autocontrast (a), "
@@ -301,6 +324,8 @@ PyMethodDef methods[] = {
     {"mirror", mirror, METH_VARARGS, "mirror(image, out, width, channels): flips left to right."},
     {"warp", warp, METH_VARARGS,
      "warp(image, out, height, width, channels, matrix, fill): the nearest pixels; False if coordinates exceed 16 bits."},
+    {"normalize", normalize, METH_VARARGS,
+     "normalize(image, out, tables): the value of each pixel in the table of its channel, channels first."},
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -311,7 +336,7 @@ PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", "Changes of 8-bit images
 // VERSION is that of the functions' arguments; striate/transforms/native.py expects the same.
 PyMODINIT_FUNC PyInit__native(void) {
     PyObject *m = PyModule_Create(&module);
-    if (m && PyModule_AddIntConstant(m, "VERSION", 1) < 0) {
+    if (m && PyModule_AddIntConstant(m, "VERSION", 2) < 0) {
         Py_DECREF(m);
         return nullptr;
     }

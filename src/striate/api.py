@@ -27,7 +27,6 @@ from striate.tasks.signature import (
 )
 from striate.training.config_file import NAME, read_config
 from striate.training.finished_run import Run
-from striate.training.options import announce_unit
 from striate.training.replay import options_of
 from striate.training.run_names import announce_taken
 
@@ -291,7 +290,7 @@ def configure(data: Any, options: dict[str, Any]) -> RunConfig:
     config.require_effects(given)  # a recipe or an earlier run may set what now has none
     for message in messages:
         config.progress.info(message)
-    announce_unit(config.budget, config.progress)
+    config.announce_budget()
     if config.parquet:
         from striate.report.page import require_parquet
 

@@ -19,6 +19,7 @@ from striate.errors import UsageError, unknown_name
 from striate.progress import AUTO, Progress
 from striate.training.options import (
     Options,
+    announce_unit,
     current_names,
     declarations,
     option,
@@ -305,6 +306,10 @@ class RunConfig(DataOptions, Optimization, RunOptions):
         """
         known, notes = current_names(cls, values)
         return cls(**known), notes
+
+    def announce_budget(self) -> None:
+        """Say that a budget without a unit is in seconds."""
+        announce_unit(self.budget, self.progress)
 
     @classmethod
     def given(cls, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Changes of 8-bit images in the native kernel, if it was built; callers have torch or Pillow for the rest.
 
-Both ways give equal results. The kernel reads gray and RGB images on a CPU, with the channels last in memory.
+Both ways give equal results. The kernel reads images on a CPU, with the channels last in memory: gray and RGB
+ones, for `normalize` of any number of channels.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from striate import native_modules
 from striate.transforms.blocks import is_pillow_friendly
 
-VERSION = 1  # of the functions' arguments and results, as in native/pixels.cpp
+VERSION = 2  # of the functions' arguments and results, as in native/pixels.cpp
 _Array = npt.NDArray[Any]
 
 _native: Any = native_modules.load("striate.transforms._native", VERSION)
@@ -78,3 +79,22 @@ def mirror(source: _Array, out: _Array) -> bool:
         return False
     _native.mirror(source.copy(), out, *source.shape[1:])
     return True
+
+
+def normalize(images: _Array, tables: _Array) -> _Array | None:
+    """Look up the normalized value of each pixel, and put the channels first.
+
+    Args:
+        images: `[batch, height, width, channels]`.
+        tables: float32 `[channels, 256]`, the normalized values of 0 to 255.
+
+    Returns:
+        float32 `[batch, channels, height, width]`; None if the images do not fit.
+    """
+    B, H, W, C = images.shape
+    if _native is None or images.dtype != np.uint8 or images.strides[2:] != (C, 1):
+        return None
+    out = np.empty((B, C, H, W), np.float32)
+    for pixels, values in zip(images, out, strict=True):
+        _native.normalize(np.ascontiguousarray(pixels), values, tables)
+    return out

@@ -44,7 +44,6 @@ INTERPOLATIONS = {n: Image.Resampling[n.upper()] for n in ("nearest", "bilinear"
 MAX_CHANNELS = 16
 MAX_SIDE = 8192  # pixels of a network's input, as for --imgsz
 _FAR = 1e6  # from 0 to 1, the range of pixels; float32 still has six digits after a division by it
-_CHUNK = 1 << 18  # float32 values: one MiB
 _LETTERBOX_GRAY = 114  # the gray of YOLO's letterbox, near the mean of photographs
 
 
@@ -269,28 +268,12 @@ class Preprocess:
         Raises:
             LayoutError: the axes have another order.
         """
-        import torch
+        from striate.transforms import normalization
 
         if batch.ndim != 4 or batch.shape[3] != self.channels:
             why = f"pixels are [batch, height, width, {self.channels}]"
             raise LayoutError(f"a batch of shape {tuple(batch.shape)}", why, "Permute the axes first")
-        nchw = batch.permute(0, 3, 1, 2)
-        # Three steps instead of one multiply-add, to round exactly as torchvision's ToTensor + Normalize.
-        if batch.device.type != "cpu":
-            shift, scale = (_on_device(tuple(values), batch.device) for values in (self.mean, self.std))
-            moved = nchw.to(torch.float32, memory_format=torch.contiguous_format)
-            return moved.div_(255).sub_(shift).div_(scale)
-        # Chunks that fit into the processor's cache.
-        mean, std = (np.array(values, np.float32)[:, None, None] for values in (self.mean, self.std))
-        pixels, out = nchw.numpy(), np.empty(tuple(nchw.shape), np.float32)
-        at_once = max(1, _CHUNK // max(1, math.prod(nchw.shape[1:])))
-        for at in range(0, len(out), at_once):
-            part = out[at : at + at_once]
-            part[:] = pixels[at : at + at_once]
-            part /= np.float32(255)
-            part -= mean
-            part /= std
-        return torch.from_numpy(out)
+        return normalization.normalize(batch, tuple(self.mean), tuple(self.std))
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON values, without what earlier versions do not know."""
@@ -379,15 +362,6 @@ class Preprocess:
         top, left = (height - inner_h) // 2, (width - inner_w) // 2
         out[top : top + inner_h, left : left + inner_w] = image
         return out
-
-
-@functools.lru_cache(maxsize=32)
-def _on_device(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    """Return float32 `[1, channels, 1, 1]`; cached, because a copy to a GPU synchronizes."""
-    import torch
-
-    with torch.inference_mode(False):  # the tensor is also used in training
-        return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
 
 
 def _bad(field: str, value: object, why: str) -> UsageError:
