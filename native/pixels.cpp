@@ -303,16 +303,19 @@ void normalize_planes(const Byte *from, float *to, std::int64_t pixels, std::int
 }
 
 PyObject *normalize(PyObject *, PyObject *args) {
-    Buffer image, out, tables;
-    if (!PyArg_ParseTuple(args, "y*w*y*", &image.view, &out.view, &tables.view)) return nullptr;
+    Buffer images, out, tables;
+    long long pixels;
+    if (!PyArg_ParseTuple(args, "y*w*y*L", &images.view, &out.view, &tables.view, &pixels)) return nullptr;
     constexpr std::int64_t size = sizeof(float), table = 256 * size;
     const std::int64_t channels = tables.size() / table;
     if (channels < 1 || tables.size() % table) return refuse("tables: not 256 float32 for each channel");
-    if (image.size() % channels) return refuse("image: not whole pixels");
-    if (out.size() != image.size() * size) return refuse("out: not one float32 for each value of the image");
+    if (pixels < 1 || images.size() / channels / pixels * channels * pixels != images.size()) return refuse("images: not whole images");
+    if (out.size() != images.size() * size) return refuse("out: not one float32 for each value of the images");
+    const Byte *from = images.bytes(), *end = from + images.size();
+    auto *to = static_cast<float *>(out.view.buf);
     Py_BEGIN_ALLOW_THREADS
-    normalize_planes(image.bytes(), static_cast<float *>(out.view.buf), image.size() / channels, channels,
-                     static_cast<const float *>(tables.view.buf));
+    for (const std::int64_t step = channels * pixels; from < end; from += step, to += step)
+        normalize_planes(from, to, pixels, channels, static_cast<const float *>(tables.view.buf));
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -325,7 +328,7 @@ PyMethodDef methods[] = {
     {"warp", warp, METH_VARARGS,
      "warp(image, out, height, width, channels, matrix, fill): the nearest pixels; False if coordinates exceed 16 bits."},
     {"normalize", normalize, METH_VARARGS,
-     "normalize(image, out, tables): the value of each pixel in the table of its channel, channels first."},
+     "normalize(images, out, tables, pixels): the value of each pixel in the table of its channel, channels first."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -92,9 +92,8 @@ def normalize(images: _Array, tables: _Array) -> _Array | None:
         float32 `[batch, channels, height, width]`; None if the images do not fit.
     """
     B, H, W, C = images.shape
-    if _native is None or images.dtype != np.uint8 or images.strides[2:] != (C, 1):
+    if _native is None or images.dtype != np.uint8 or images.strides[2:] != (C, 1) or not images.size:
         return None
     out = np.empty((B, C, H, W), np.float32)
-    for pixels, values in zip(images, out, strict=True):
-        _native.normalize(np.ascontiguousarray(pixels), values, tables)
+    _native.normalize(np.ascontiguousarray(images), out, tables, H * W)
     return out
