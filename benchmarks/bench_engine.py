@@ -115,7 +115,10 @@ class Turns(Progress):
         self.seconds: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def begin(self, stage: str, total: int, unit: str = "images") -> None:
-        """An epoch of ours is about to begin."""
+        """If an epoch of ours is about to begin, let the others run first."""
+        self._in_epoch = stage.startswith("epoch")
+        if not self._in_epoch:
+            return
         for name, loop in self.bare.items():
             self._start()
             loop.epoch(self.steps)
@@ -124,7 +127,8 @@ class Turns(Progress):
 
     def end(self) -> None:
         """Its steps are made."""
-        self._stop("ours")
+        if self._in_epoch:
+            self._stop("ours")
 
     def _start(self) -> None:
         self._began = time.perf_counter(), time.process_time()

@@ -110,7 +110,7 @@ def passes(config: ClassificationConfig) -> dict[str, Callable[[], Any]]:
 
 
 def run(config: ClassificationConfig, out: Path, *, once: bool) -> TrainingRun:
-    never = mock.patch("striate.tasks.classification.task.compute_features", return_value=(None, ""))
+    never = mock.patch("striate.tasks.classification.features.compute_features", return_value=(None, ""))
     with tempfile.TemporaryDirectory(dir=out) as folder, contextlib.nullcontext() if once else never:
         done = api.run_training(dataclasses.replace(config, out=folder))
         _, state = bundle.read(done.last)
