@@ -13,6 +13,14 @@ pytest.importorskip("ctranslate2")
 SOURCE, TARGET = [f"s{i}" for i in range(40)], [f"t{i}" for i in range(30)]
 
 
+@pytest.fixture(autouse=True)
+def threads():
+    """CTranslate2 changes those of torch."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 def compare(network, folder, sources, limit):
     rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in sources], batch_first=True)
     engine = Exported(texts=CTranslate2Engine(folder, network.pad))
@@ -53,6 +61,16 @@ def test_special_tokens_are_never_generated(tmp_path):
     translator = ctranslate2.Translator(str(tmp_path / "model"), device="cpu")
     (result,) = translator.translate_batch([SOURCE[5:9]], beam_size=5, num_hypotheses=5)
     assert not {"t0", "t1", "t3"} & {token for text in result.hypotheses for token in text}
+
+
+@pytest.mark.parametrize("workers", [None, 1, 2])
+def test_torch_keeps_its_threads(workers, tmp_path):
+    export(TextToText(40, 30, width=8, depth=1, heads=2, hidden=8), tmp_path / "model", SOURCE, TARGET)
+    torch.set_num_threads(3)
+    engine = CTranslate2Engine(tmp_path / "model", 0, workers=workers)
+    assert torch.get_num_threads() == 3
+    assert len(list(engine.greedy([[5, 6], [7]], 4))) == 2
+    assert torch.get_num_threads() == 3
 
 
 def test_an_export_that_cannot_be_is_refused(tmp_path):

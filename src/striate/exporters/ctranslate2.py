@@ -93,9 +93,11 @@ class CTranslate2Engine:
         self, folder: Path, pad: int, *, workers: int | None = None, compute_type: str = "float32"
     ) -> None:
         threads = {} if workers is None else {"inter_threads": workers, "intra_threads": 1}
+        torch_threads = torch.get_num_threads()
         self.translator = _library().Translator(
             str(folder), device="cpu", compute_type=compute_type, **threads
         )
+        torch.set_num_threads(torch_threads)  # it has set its own number for all of OpenMP, torch too
         self.source_names, self.target_names = (_vocabulary(folder, side) for side in ("source", "target"))
         self.ids = {name: i for i, name in enumerate(self.target_names)}
         self.pad, self.workers = pad, workers or 1
