@@ -1,5 +1,8 @@
 """Shape inference gives the shapes, strides and types of torch's own kernels."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -109,3 +112,19 @@ def test_the_cache_is_bounded(monkeypatch, recorded):
     net, x = traced("resnet50")
     trace(net, x)
     assert 0 < len(ShapeInference.cache) <= 5
+
+
+def test_the_first_trace_of_a_network_imports_nothing():
+    """Not sympy or torch's compiler, which take longer than any trace."""
+    program = """
+import sys
+from striate.anatomy import trace
+from striate.models import MODELS
+
+for name in MODELS:
+    if name not in ("lenet5", "resnet1202"):  # the constructor of one imports sympy, the other is too deep
+        trace(name)
+        assert not {"sympy", "torch._dynamo"} & set(sys.modules), name
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -4,11 +4,10 @@ Torch's meta kernels give the shapes. Many of them are slow (batch norm 0.9 ms, 
 0.07 ms), and the first one imports sympy or torch's compiler (0.4 to 1.3 s). So results are cached by the
 shapes, strides and types of the arguments, and the usual operators of our networks skip their kernel.
 
-Alternatives, in CPU seconds for resnet152 (`benchmarks/bench_anatomy.py`, results of 2026-11-26): a trace
-takes 0.049, torchinfo 0.287. A bare forward pass takes 0.196 with meta kernels alone and 0.121 under
+Alternatives, in CPU seconds for resnet152 (`benchmarks/bench_anatomy.py`, results of 2026-11-27): a trace
+takes 0.041, torchinfo 0.212. A bare forward pass takes 0.166 with meta kernels alone and 0.083 under
 FakeTensorMode, which also caches shapes, so a trace based on either would exceed the benchmark's limit of 0.2
-of torchinfo's time. Without the shortcuts the first trace in a process takes 0.08 instead of 0.06 seconds,
-and 0.09 instead of 0.03 for mobilenet_v3_large.
+of torchinfo's time.
 
 Small tensors that do not depend on the input, such as `torch.arange(3)`, are also computed for real, because
 the network's code may read their values.

@@ -146,7 +146,7 @@ SHAPES: dict[str, Callable[[Bound], Shape | None]] = {
     **dict.fromkeys(("add", "div", "mul", "neg", "pow", "sqrt", "square", "sub"), broadcast),
     **dict.fromkeys(("avg_pool2d", "avg_pool3d", "max_pool2d"), pool),
     **dict.fromkeys(("mean", "sum"), reduction),
-    "adaptive_avg_pool2d": adaptive_pool,
+    **dict.fromkeys(("_adaptive_avg_pool2d", "adaptive_avg_pool2d"), adaptive_pool),
     "addmm": product,
     "batch_norm": batch_norm,
     "bmm": products,

@@ -28,8 +28,8 @@ from striate.transforms.decode import Uint8Array
 CTRANSLATE2, INT8 = "ctranslate2", "ctranslate2-int8"
 ENGINES = (AUTO, TORCH, CTRANSLATE2, INT8)
 # Sources from which on `auto` tries CTranslate2, without its export in the cache and with it: then it saves
-# as many CPU seconds as opening it and the trial take, on an AMD EPYC (`benchmarks/bench_translate.py`). They
-# pay earlier on processors where torch is slower.
+# as much time as opening it and the trial take, on an AMD EPYC (`benchmarks/bench_translate.py`). They pay
+# earlier on processors where torch is slower.
 _FEWEST, _FEWEST_CACHED = 6000, 2000
 _SAMPLE = 128  # sources that are translated with both engines
 _FASTER = 0.9  # share of torch's time that is worth a change
