@@ -40,10 +40,20 @@ def classifier(name, size=None, classes=3):
     nn.init.normal_(list(network.parameters())[-2], std=0.1)  # a ViT's classifier begins at zero
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
-        norm.running_mean.normal_(0, 0.3)
-        norm.running_var.uniform_(0.5, 2)
+        norm.momentum = None  # the statistics become those of the one batch
         if len(norms) > 300:  # otherwise the sums of ResNet-1202 exceed float32
             nn.init.constant_(norm.weight, 0.1)
+    if norms:
+        with torch.no_grad():
+            network.train()(torch.randn(2, entry.channels, size, size))
+        network.eval()
+    elif not any(isinstance(module, nn.LayerNorm) for module in network.modules()):
+        for module in network.modules():  # those of AlexNet (2012) and GoogLeNet (2014) begin near zero
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight)
+    for norm in norms:
+        norm.running_mean.add_(0.3 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean))
+        norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.5, 2))
     preprocess = Preprocess.for_size(size, entry.channels)
     description = Description("classification", name, arguments, tuple("abcdefgh"[:classes]), preprocess)
     return Classifier(network, description, torch.device("cpu"))

@@ -81,7 +81,7 @@ def compare(name, paths, path, size=None):
         if scores is not None:
             assert np.abs(scores - expected).max() <= 1e-4 * np.abs(expected).max()
             assert np.array_equal(scores.argmax(1), expected.argmax(1))
-    assert len(np.unique(expected, axis=0)) > len(paths) / 2  # the files have different scores
+    assert np.ptp(expected, axis=0).max() > 0.01 * np.abs(expected).max()  # the files have different scores
 
 
 def test_200_files(files, tmp_path):
