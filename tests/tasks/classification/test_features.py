@@ -14,7 +14,11 @@ from tiny_training import make_training
 
 from striate import bundle, models
 from striate.api import resume_training, run_training
+from striate.bundle import Description
 from striate.data import InMemoryImages
+from striate.inference.classifier import Classifier
+from striate.inference.penultimate import Penultimate
+from striate.inference.scores import logits
 from striate.tasks.classification import features
 from striate.tasks.classification.config import ClassificationConfig
 from striate.tasks.classification.features import compute_features
@@ -85,22 +89,43 @@ SLOW = [
     ("name", "mode", "last"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 )
 def test_the_weights_are_those_of_a_run_without_features(name, mode, last, tmp_path):
-    """`last` uses SGD: AdamW makes full steps even from gradients that are only rounding errors."""
-    ordinary, once, found = twice(name, mode, last, tmp_path, opt="sgd" if mode == "last" else "adamw")
+    """Most with SGD: AdamW makes full steps even from gradients that are only rounding errors."""
+    is_quick = (name, mode, last) in QUICK
+    opt = "adamw" if is_quick and mode != "last" else "sgd"
+    ordinary, once, found = twice(name, mode, last, tmp_path, opt=opt)
     assert found.train.readable.tolist() == [i % 7 != 3 for i in range(11)]
     for state in (ordinary, once):
         assert state.step == 6
-    require_equal(ordinary, once)
+    # Random weights make features of up to 2,000 in some of the other networks.
+    require_equal(ordinary, once, 1e-5 if is_quick else 1e-4)
+    require_scores_and_features(found, once.evaluated_network, name, mode)
 
 
-def require_equal(a, b):
+def require_scores_and_features(found, network, name, mode):
+    """Those of the validation images are those of the whole network."""
+    size, channels = SIZES.get(name, 32), models.MODELS[name].channels
+    arguments = {"append": 3} if mode == "append" else {}
+    about = Description("classification", name, arguments, tuple("abc"), Preprocess.for_size(size, channels))
+    classifier = Classifier(network.eval(), about, torch.device("cpu"))
+    scores, features, which = found.scores_and_features(classifier, 4)
+    assert (scores.shape[1], features.shape[1] > 0) == (3, True)
+    whole, images = Penultimate(copy.deepcopy(network), classifier.last_layer), samples_of(8, size, channels)
+    joined, readable = logits(whole.joined(), about.preprocess, images, classifier.device, 4)
+    assert np.array_equal(which, readable)
+    for one, other in ((scores, joined[:, :3]), (features, joined[:, 3:])):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5 * np.abs(other).max())
+
+
+def require_equal(a, b, tolerance=1e-5):
     for one, other in ((a.network, b.network), (a.evaluated_network, b.evaluated_network)):
         state = other.state_dict()
         for name, value in one.state_dict().items():
-            torch.testing.assert_close(state[name], value, rtol=1e-5, atol=1e-5, msg=name)
+            atol = tolerance * max(1.0, value.abs().max().item())
+            torch.testing.assert_close(state[name], value, rtol=tolerance, atol=atol, msg=name)
     for row, same in zip(a.rows, b.rows, strict=True):
         assert (row.step, row.lr) == (same.step, same.lr)
-        assert [row.train_loss, row.val_loss] == pytest.approx([same.train_loss, same.val_loss], rel=1e-5)
+        losses = [same.train_loss, same.val_loss]
+        assert [row.train_loss, row.val_loss] == pytest.approx(losses, rel=tolerance)
         assert [row.train_top1, row.val_top1] == [same.train_top1, same.val_top1]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import errno
 import itertools
 import math
@@ -23,6 +25,8 @@ from striate.data import Images
 from striate.data.images.decoded import MAX_BYTES_IN_MEMORY
 from striate.data.images.loader import Batch, stream
 from striate.device import autocast
+from striate.errors import UsageError
+from striate.inference.penultimate import Penultimate
 from striate.kernels.folding import fold
 from striate.tasks.classification.augmentation import augmented
 from striate.tasks.classification.metrics import val_metrics
@@ -31,6 +35,7 @@ from striate.training.splitting import split_at_trainable
 from striate.training.transfer import training_mode
 
 if TYPE_CHECKING:
+    from striate.inference.classifier import Classifier
     from striate.tasks.classification.task import Classification
 
 _TOLERANCE = 1e-5  # of the largest feature: the difference that folding may make
@@ -90,10 +95,24 @@ class FrozenFeatures:
     @torch.inference_mode()
     def evaluate(self, network: nn.Module, batch: int, device: torch.device) -> dict[str, float]:
         """The validation columns of `ClassificationMetrics`."""
-        module, order = self.module(network.eval()), _in_order(self.val.labels, batch)
-        batches = [part for part in self.val.batches(order, device) if len(part)]
-        scores = np.concatenate([module.forward(part.pixels).float().cpu().numpy() for part in batches])
+        scores = self._on_val(self.module(network.eval()), batch, device)
         return val_metrics(scores, self.val.labels[self.val.readable])
+
+    @torch.inference_mode()
+    def scores_and_features(
+        self, classifier: Classifier, batch: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Indices]:
+        """As `Classifier.scores_and_features` of the validation images, for a bundle of the run."""
+        network: nn.Module = fx.GraphModule(copy.deepcopy(classifier.network), self._trainable)
+        with contextlib.suppress(UsageError):  # the network's last layer is not known
+            network = Penultimate(network, classifier.last_layer).joined()
+        found, classes = self._on_val(network, batch, classifier.device), len(classifier.classes)
+        return found[:, :classes], found[:, classes:], np.flatnonzero(self.val.readable)
+
+    def _on_val(self, module: nn.Module, batch: int, device: torch.device) -> npt.NDArray[np.float32]:
+        """What a module returns for the features of the readable validation images."""
+        batches = self.val.batches(_in_order(self.val.labels, batch), device)
+        return np.concatenate([module(part.pixels).float().cpu().numpy() for part in batches if len(part)])
 
 
 def compute_features(

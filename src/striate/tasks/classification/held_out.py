@@ -36,7 +36,10 @@ def evaluate_held_out(task: Classification, run: TrainingRun) -> Evaluation | Mu
         "progress": progress,
     }  # fmt: skip
     progress.begin("calibrating", _images_to_calibrate(task))
-    scores, features, which = classifier.scores_and_features(task.val, **options)
+    if task.features is None:
+        scores, features, which = classifier.scores_and_features(task.val, **options)
+    else:
+        scores, features, which = task.features.scores_and_features(classifier, config.batch)
     unknown = ""
     if run.is_main:  # which writes it into the bundle
         unknown = unknown_inputs_of(classifier, _training_images(task, classifier), features, **options)
@@ -75,7 +78,8 @@ def images_after_training(task: Classification) -> int:
 
 
 def _images_to_calibrate(task: Classification) -> int:
-    return len(task.val) + reference_size(task.preprocess, len(task.train))
+    val = len(task.val) if task.features is None else 0
+    return val + reference_size(task.preprocess, len(task.train))
 
 
 def _training_images(task: Classification, classifier: Classifier) -> Images:
