@@ -96,12 +96,12 @@ def test_the_weights_are_those_of_a_run_without_features(name, mode, last, tmp_p
     assert found.train.readable.tolist() == [i % 7 != 3 for i in range(11)]
     for state in (ordinary, once):
         assert state.step == 6
-    # Random weights make features of up to 2,000 in some of the other networks.
+    # Random weights make features of up to 2,000 in others, of which folding changes some by 3e-4 of that.
     require_equal(ordinary, once, 1e-5 if is_quick else 1e-4)
-    require_scores_and_features(found, once.evaluated_network, name, mode)
+    require_scores_and_features(found, once.evaluated_network, name, mode, 2e-5 if is_quick else 1e-3)
 
 
-def require_scores_and_features(found, network, name, mode):
+def require_scores_and_features(found, network, name, mode, tolerance):
     """Those of the validation images are those of the whole network."""
     size, channels = SIZES.get(name, 32), models.MODELS[name].channels
     arguments = {"append": 3} if mode == "append" else {}
@@ -113,7 +113,7 @@ def require_scores_and_features(found, network, name, mode):
     joined, readable = logits(whole.joined(), about.preprocess, images, classifier.device, 4)
     assert np.array_equal(which, readable)
     for one, other in ((scores, joined[:, :3]), (features, joined[:, 3:])):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5 * np.abs(other).max())
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=tolerance * np.abs(other).max())
 
 
 def require_equal(a, b, tolerance=1e-5):
