@@ -69,7 +69,7 @@ def main() -> None:
             record[part] = in_turns(sides[part], args.rounds, folder)
             print(json.dumps({part: record[part]}, indent=2), flush=True)
     if args.out:
-        write_results(record, args.out, "onnx")
+        write_results(record, args.out, "onnx", keep_others=True)
 
 
 def commands(args: argparse.Namespace, folder: Path, files: list[str]) -> dict[str, dict[str, list[str]]]:

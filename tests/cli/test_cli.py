@@ -295,6 +295,23 @@ def test_weights_inspect(striate, run):
     assert result["metrics"]["test"]["n"] == 12
 
 
+@pytest.mark.parametrize(
+    ("words", "threads"),
+    [
+        (["predict", "x.onnx", "y.png"], "1"), (["predict", "X.ONNX", "y.png", "--json"], "1"),
+        (["predict", "x.safetensors", "y.png"], None), (["check", "x.onnx"], None),
+    ],
+)  # fmt: skip
+def test_numpy_starts_no_threads_for_an_onnx_file(words, threads, monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
+    monkeypatch.setattr(cli, "_call", lambda argv: 0)
+    assert cli.run(words) == 0
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "4"  # that of the user stays
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    assert cli.run(words) == 0
+    assert os.environ.get("OPENBLAS_NUM_THREADS") == threads
+
+
 def test_weights_inspect_loads_no_torch(run):
     command = f"from striate.cli import run; sys.exit(run(['weights', 'inspect', {str(run.best)!r}]))"
     code = f"import sys; sys.modules['torch'] = None; {command}"
