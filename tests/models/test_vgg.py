@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from striate.models import build
-from striate.models.layers import initialise
+from striate.models.layers import initialize
 from striate.models.vgg import convolutions
 
 # Table 1, read row by row: "3-64" is a 3x3 convolution with 64 channels, M a pool.
@@ -39,7 +39,7 @@ def test_columns_of_table_1(name, suffix):
 def test_initial_weights():
     torch.manual_seed(0)
     network = nn.Sequential(convolutions((1, 1, 1, 1, 1), True, 3), nn.Linear(300, 400))
-    initialise(network)
+    initialize(network)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             expected = math.sqrt(2 / (layer.out_channels * 9))  # He et al. 2015, fan-out

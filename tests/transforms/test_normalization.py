@@ -50,6 +50,15 @@ def test_values_are_those_of_the_formula_to_the_bit(channels):
         assert torch.equal(batch, before)
 
 
+def test_the_kernel_reads_usual_batches(request):
+    """Whole batches and crops, with the channels last in memory."""
+    expected = "native" in request.node.name
+    tables = np.zeros((3, 256), np.float32)
+    for batch, _ in zip(batches(3), range(3), strict=False):
+        assert (native.normalize(batch.numpy(), tables) is not None) == (expected and batch.stride(2) == 3)
+    assert native.normalize(next(batches(3)).float().numpy(), tables) is None
+
+
 def test_sixteen_channels():
     batch = torch.randint(0, 256, (2, 5, 4, 16), dtype=torch.uint8)
     preprocess = Preprocess.for_size(4, 16)

@@ -123,6 +123,7 @@ def _needs_torch(argv: Sequence[str]) -> bool:
 
 
 def _runs_onnx(argv: Sequence[str]) -> bool:
+    """Whether a command line predicts with an ONNX file."""
     return argv[0] == "predict" and any(word.lower().endswith(".onnx") for word in argv)
 
 

@@ -119,9 +119,9 @@ class EfficientNetLite(nn.Module):
         self.features = nn.Sequential(*stages)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(HEAD, num_classes))
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """As the authors' code: He-normal by the outputs of each filter.
 
         Their classifier is uniform up to 1 / sqrt(classes), which for two classes is far too much to learn a

@@ -141,7 +141,7 @@ def multiple_of_8(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def initialise(network: nn.Module) -> None:
+def initialize(network: nn.Module) -> None:
     """Initialize as torchvision's VGG and MobileNetV3: He-normal convolutions, else normal 0.01, zero biases.
 
     He, Zhang, Ren, Sun 2015, ICCV, arXiv:1502.01852, with the fan-out.

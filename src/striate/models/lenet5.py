@@ -129,7 +129,7 @@ class LeNet5(nn.Module):
         self.c5 = nn.Conv2d(16, 120, 5)
         self.f6 = nn.Linear(120, 84)
         self.output = RadialBasis(num_classes)
-        self._initialise()
+        self._initialize()
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores `[batch, num_classes]` for images `[batch, channel, 32, 32]`."""
@@ -142,7 +142,7 @@ class LeNet5(nn.Module):
         x = squash(self.f6(x.flatten(1)))  # 84
         return self.output(x)
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """Uniform in +-2.4 / fan-in (section II.B, appendix A)."""
         inputs = [sum(out in row for row in C3_TABLE) for out in range(16)]  # S2 maps that a C3 map reads
         c3_bound = torch.tensor([2.4 / (25 * inputs[out]) for row in C3_TABLE for out in row])

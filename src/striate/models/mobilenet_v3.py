@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from striate.errors import UsageError
-from striate.models.layers import ResidualBlock, check_images, initialise, multiple_of_8, rename_layers
+from striate.models.layers import ResidualBlock, check_images, initialize, multiple_of_8, rename_layers
 from striate.models.recipe import NO_RANDAUGMENT, Recipe
 
 
@@ -175,7 +175,7 @@ class MobileNetV3(nn.Module):
             nn.Dropout(0.2),
             nn.Linear(last, num_classes),
         )
-        initialise(self)
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores `[batch, num_classes]` for images `[batch, channel, height, width]`, any size."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from striate.models.layers import check_images, initialise, rename_layers
+from striate.models.layers import check_images, initialize, rename_layers
 from striate.models.recipe import EQUAL_DISTANCES, SGD, Recipe, torchvision_reference
 
 # Table 1: the number of convolutions in each of the five stages. The columns differ in nothing else.
@@ -55,7 +55,7 @@ class VGG(nn.Module):
             nn.Dropout(0.5),
             nn.Linear(4096, num_classes),
         )
-        initialise(self)  # the paper starts the deeper networks with layers of the shallow one (section 3.1)
+        initialize(self)  # the paper starts the deeper networks with layers of the shallow one (section 3.1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores `[batch, num_classes]` for images `[batch, channel, height, width]` of 32 px or more."""

@@ -206,9 +206,8 @@ def check(name: str, value: Any, declared: Option, hint: Any) -> None:
     else:
         return
     shown = "of hundreds of digits" if isinstance(value, int) and abs(value) >= 10**99 else str(value)[:99]
-    fix = "Leave it out for the default"
-    if float in kinds and isinstance(value, (int, float)) and share_meant(value):
-        fix = share_meant(value) if declared.allows(value / 100) else fix
+    meant = share_meant(value) if float in kinds and isinstance(value, (int, float)) else ""
+    fix = meant if meant and declared.allows(value / 100) else "Leave it out for the default"
     raise UsageError(f"{flag(name)} {shown}", f"it must be {needed}", fix)
 
 

@@ -130,7 +130,7 @@ class _Moments:
 
     def _see(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].float()
-        if x.device.type == "cpu":  # the kernel of training, 20 times as fast
+        if x.device.type == "cpu":  # the kernel of training: 3 to 30 times as fast, errors up to 5e-5
             mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
         else:
             axes = [axis for axis in range(x.ndim) if axis != 1]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from striate.csv_file import csv_line
 from striate.errors import UsageError, WriteError
 from striate.files import expanded, write_atomic
-from striate.printable import first_few
+from striate.printable import counted, first_few
 from striate.training import checkpoint, ema
 from striate.training.checkpointer import Checkpointer, locked
 from striate.training.distributed import init_distributed
@@ -184,7 +184,7 @@ def _warn_of_few_steps(training: Training, run: TrainingRun) -> None:
     steps, config = training.state.step, training.config
     if config.budget is None or steps >= training.task.few_steps:
         return
-    count = f"{steps} optimizer step" + ("s" if steps != 1 else "")
+    count = counted(steps, "optimizer step")
     run.notes.append(
         f"only {count} in the budget of {config.shown_budget}: too few to learn much (try a longer --budget, "
         "or a smaller network or --batch)"

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from striate.errors import LayoutError
+from striate.printable import counted
 from striate.transforms import decode
 from striate.transforms.pixel_formats import Array, Uint8Array, UnsupportedPixelsError
 from striate.transforms.tiff import BYTE_ORDERS, Tiff, parse
@@ -119,8 +120,7 @@ def _of_image(image: Image.Image, channels: int) -> Uint8Array:
 
 
 def _another(has: int, channels: int) -> str:
-    plural = "" if has == 1 else "s"
-    return f"it has {has} channel{plural}; this model reads images of {channels}"
+    return f"it has {counted(has, 'channel')}; this model reads images of {channels}"
 
 
 def _tiff_of(content: bytes | BinaryIO) -> Tiff | None:

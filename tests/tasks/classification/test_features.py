@@ -12,6 +12,7 @@ from conftest import COLORS, Messages, crash_after, make_images
 from pretrained import SIZES, build, pretrained
 from tiny_training import make_training
 
+import striate
 from striate import bundle, models
 from striate.api import resume_training, run_training
 from striate.bundle import Description
@@ -255,3 +256,14 @@ def test_a_run_on_features_is_complete_and_resumes_exactly(data, tmp_path):
         assert bundle.inspect(a).weights_sha256 == bundle.inspect(b).weights_sha256
     resume_training(tmp_path / "cut" / "run", messages)  # finished: nothing left to compute
     assert notes_about_features(messages.infos) == 2
+
+
+def test_validation_images_do_not_pass_the_frozen_layers_again(data, tmp_path, monkeypatch):
+    options = {"model": "resnet20", "weights": pretrained(tmp_path, "resnet20"), "transfer": "head"}
+    options |= {"batch": 4, "epochs": 1, "val": 0.3, "test": 0.0, "out": str(tmp_path / "runs")}
+    monkeypatch.setattr(Classifier, "scores_and_features", None)
+    run = striate.train(str(data), **options)
+    again = striate.evaluate(run.best, split="val")  # by the whole network
+    assert run.evaluation.n == again.n > 4
+    assert run.evaluation.names == again.names
+    np.testing.assert_allclose(run.evaluation.probabilities, again.probabilities, rtol=1e-4, atol=1e-6)
